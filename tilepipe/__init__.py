@@ -1,0 +1,1 @@
+"""tilepipe: exact, resumable U-Net inference over images too large for memory."""

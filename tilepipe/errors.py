@@ -1,0 +1,37 @@
+"""What can go wrong, sorted by whose turn it is to act; each has its exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TilepipeError(Exception):
+    """Base of all errors that tilepipe raises on purpose: one sentence, what, where, what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(TilepipeError):
+    """The user's input (file, option, model) is at fault."""
+
+    exit_code = 2
+
+
+class UnreadableError(InputError):
+    """Part of an image cannot be decoded; the rest of it may be sound."""
+
+
+class NonFiniteError(InputError):
+    """The network gave logits that are not finite, so there is no label to give."""
+
+
+class SurroundingsError(TilepipeError):
+    """The machine stopped the run (disk full, scheduler lost); the same command resumes it."""
+
+    exit_code = 4
+
+
+class CheckError(TilepipeError):
+    """A check of the user's own choosing (verify, validate) failed."""
+
+    exit_code = 5

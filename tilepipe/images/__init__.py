@@ -1,0 +1,1 @@
+"""Large images of many formats behind one Protocol."""

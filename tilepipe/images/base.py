@@ -1,0 +1,109 @@
+"""What every image is to the rest of tilepipe, whatever file it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import Window
+
+UNITS_IN_METRES: dict[str, float] = {
+    "nanometer": 1e-9,
+    "micrometer": 1e-6,
+    "millimeter": 1e-3,
+    "centimeter": 1e-2,
+    "meter": 1.0,
+    "kilometer": 1e3,
+    "foot": 0.3048,
+    "us survey foot": 1200 / 3937,
+}
+"""Length units (NGFF and UDUNITS spelling). A unit not listed, such as ``degree``, is no length."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """Distance between pixel centres."""
+
+    y: float
+    x: float
+    unit: str
+    """As NGFF spells it: ``micrometer``, ``meter``, ``degree`` ..."""
+
+    def scaled(self, y: float, x: float) -> PixelSize:
+        """The pixel size of a level that is ``y`` and ``x`` times coarser."""
+        return PixelSize(self.y * y, self.x * x, self.unit)
+
+    def metres(self) -> tuple[float, float] | None:
+        """(y, x) in metres, or None for a unit that is no length."""
+        factor = UNITS_IN_METRES.get(self.unit)
+        return None if factor is None else (self.y * factor, self.x * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of an image's pyramid."""
+
+    height: int
+    width: int
+    scale_y: float
+    """Rows of level 0 for each row of this level (1.0 at level 0)."""
+    scale_x: float
+
+
+@runtime_checkable
+class Image(Protocol):
+    """An opened large image; never held whole. Reading is safe from several threads at once."""
+
+    path: str
+    """As the user gave it: a file, or an OME-Zarr folder."""
+    kind: str
+    """What it was read as: ``SVS``, ``OME-TIFF``, ``TIFF``, ``GeoTIFF``, ``OME-Zarr`` ..."""
+    levels: tuple[Level, ...]
+    """Largest first; at least one."""
+    bands: int
+    """Bands of pixel data; an alpha band is not one of them, it is part of the validity."""
+    dtype: np.dtype[Any]
+    pixel_size: PixelSize | None
+    """Of level 0; None when the file does not say."""
+    nodata: float | None
+    """The value that means "no data", when the file names one."""
+    crs: str | None
+    """Coordinate reference system as WKT, for georeferenced images."""
+    transform: tuple[float, float, float, float, float, float] | None
+    """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+    chunks: tuple[tuple[int, int], ...]
+    """For each level, the (rows, columns) that are decoded together: a tile, a strip."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, bands) of level 0."""
+        ...
+
+    def read(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The pixels of a window, shape (height, width, bands), mirrored outside the image.
+
+        Raises
+        ------
+        UnreadableError
+            Where something in the window cannot be decoded; never silently zeros.
+        """
+        ...
+
+    def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
+        """Which pixels hold data, shape (height, width), mirrored alike; None where all do."""
+        ...
+
+    def as_dask(self, level: int = 0) -> Any:
+        """The level as a lazy dask array of shape (height, width, bands)."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A short hash that changes when the file's content does; cheap on a huge file."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...

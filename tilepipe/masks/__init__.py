@@ -1,0 +1,1 @@
+"""The mask: its zarr array and pyramid, and one file for each format it is exported to."""

@@ -1,0 +1,181 @@
+"""The U-Net of Ronneberger, Fischer and Brox (2015), and its variants in common use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Padding = Literal["valid", "same"]
+Normalisation = Literal["none", "batch"]
+Upsampling = Literal["transposed", "interpolation"]
+
+
+@dataclass(frozen=True, slots=True)
+class UNetArguments:
+    """What distinguishes one U-Net from another; the `arguments` of a model file."""
+
+    bands: int = 3
+    """Input channels."""
+    outputs: int = 2
+    """Output channels: classes for softmax and sigmoid, quantities for linear."""
+    width: int = 64
+    """Channels of the first level; each level below has twice as many."""
+    depth: int = 4
+    """Number of 2x2 poolings; the stride factor is ``2 ** depth``."""
+    padding: Padding = "valid"
+    """``valid``: unpadded 3x3, as in the paper. ``same``: zero-padded, output as large as input."""
+    normalisation: Normalisation = "none"
+    """``batch``: batch normalisation between each 3x3 convolution and its ReLU."""
+    upsampling: Upsampling = "transposed"
+    """``transposed``: 2x2 up-convolution (paper). ``interpolation``: bilinear, then 1x1."""
+    dropout: float = 0.0
+    """Dropout at the end of the contracting path, in training only (paper, section 3.1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("bands", "outputs", "width", "depth"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.depth > 8:
+            raise ValueError(f"depth must be at most 8, not {self.depth}")
+        for name, allowed in (
+            ("padding", ("valid", "same")),
+            ("normalisation", ("none", "batch")),
+            ("upsampling", ("transposed", "interpolation")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
+                )
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout!r}")
+
+    @property
+    def stride_factor(self) -> int:
+        """Total downsampling, 2^depth."""
+        return int(2**self.depth)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments as JSON-ready values."""
+        return asdict(self)
+
+
+PRESETS: dict[str, UNetArguments] = {
+    "unet": UNetArguments(),
+    "unet-small": UNetArguments(width=16),
+    "unet-padded": UNetArguments(padding="same", normalisation="batch"),
+    "unet-three-level": UNetArguments(depth=3, padding="same", normalisation="batch", width=32),
+    "unet-regression": UNetArguments(outputs=1, padding="same", normalisation="batch", width=32),
+}
+"""Variants in common use: the paper's network, a small one, the padded and batch-normalised one
+(the form most repositories call "U-Net"), the three-level one, and one for regression."""
+
+
+def preset(name: str, **changes: Any) -> UNetArguments:
+    """The arguments of a named preset, with ``changes`` applied.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    try:
+        return replace(PRESETS[name], **changes)
+    except KeyError:
+        raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}") from None
+
+
+class DoubleConvolution(nn.Sequential):
+    """Two 3x3 convolutions, each followed by (normalisation and) ReLU."""
+
+    def __init__(self, given: int, taken: int, arguments: UNetArguments) -> None:
+        layers: list[nn.Module] = []
+        padding = 1 if arguments.padding == "same" else 0
+        for channels in (given, taken):
+            layers.append(nn.Conv2d(channels, taken, 3, padding=padding))
+            if arguments.normalisation == "batch":
+                layers.append(nn.BatchNorm2d(taken))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width and halves the channels (2x2 up-convolution, or bilinear + 1x1)."""
+
+    def __init__(self, channels: int, arguments: UNetArguments) -> None:
+        super().__init__()
+        self.transposed = arguments.upsampling == "transposed"
+        self.convolution: nn.Module = (
+            nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
+            if self.transposed
+            else nn.Conv2d(channels, channels // 2, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, C, H, W) to (N, C / 2, 2 H, 2 W)."""
+        if not self.transposed:
+            # A 1x1 convolution and an interpolation commute; before it, it costs a quarter.
+            x = self.convolution(x)
+            return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        result: Tensor = self.convolution(x)
+        return result
+
+
+class UNet(nn.Module):
+    """Contracting path, expanding path, centre-cropped skips, and a 1x1 convolution to logits.
+
+    Ronneberger et al. 2015 (arXiv 1505.04597), figure 1. With the default arguments: 23
+    convolutions, 572 x 572 in, 388 x 388 out. The activation is not part of the network: it
+    returns logits (or, for regression, the values).
+    """
+
+    def __init__(self, arguments: UNetArguments | None = None) -> None:
+        super().__init__()
+        self.arguments = a = arguments or UNetArguments()
+        widths = [a.width * 2**level for level in range(a.depth + 1)]
+        self.down = nn.ModuleList(
+            DoubleConvolution(given, taken, a)
+            for given, taken in zip([a.bands, *widths[:-1]], widths, strict=True)
+        )
+        self.up = nn.ModuleList(Upsample(width, a) for width in reversed(widths[1:]))
+        self.merge = nn.ModuleList(
+            DoubleConvolution(2 * width, width, a) for width in reversed(widths[:-1])
+        )
+        self.head = nn.Conv2d(a.width, a.outputs, 1)
+        self.apply(_he_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (N, outputs, h, w) for pixels of shape (N, bands, H, W)."""
+        skips: list[Tensor] = []
+        for level, convolve in enumerate(self.down):
+            if level:
+                x = functional.max_pool2d(x, 2)
+            x = convolve(x)
+            skips.append(x)
+        skips.pop()
+        if self.arguments.dropout:
+            x = functional.dropout(x, self.arguments.dropout, self.training)
+        for upsample, convolve in zip(self.up, self.merge, strict=True):
+            x = upsample(x)
+            x = torch.cat((_centre_crop(skips.pop(), x), x), dim=1)
+            x = convolve(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def _centre_crop(x: Tensor, like: Tensor) -> Tensor:
+    top = (x.shape[-2] - like.shape[-2]) // 2
+    left = (x.shape[-1] - like.shape[-1]) // 2
+    return x[..., top : top + like.shape[-2], left : left + like.shape[-1]]
+
+
+def _he_initialise(module: nn.Module) -> None:
+    # Gaussian with standard deviation sqrt(2 / N), N the incoming nodes of a neuron (section 3).
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
