@@ -1,1 +1,51 @@
-"""tilepipe: exact, resumable U-Net inference over images too large for memory."""
+"""tilepipe: exact, resumable U-Net inference over images too large for memory.
+
+Whatever the command line does, one function here does::
+
+    import tilepipe
+
+    summary = tilepipe.run("slide.svs", model="nuclei-he", outputs=["nuclei.ome.zarr"])
+    tilepipe.verify("nuclei.ome.zarr")
+    mask = tilepipe.open_mask("nuclei.ome.zarr").as_dask()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tilepipe.api import plan, run
+    from tilepipe.engine.verify import verify
+    from tilepipe.images import convert, open_image
+    from tilepipe.masks import open_mask
+    from tilepipe.models.file import load_model, save_model
+
+__all__ = [
+    "convert",
+    "load_model",
+    "open_image",
+    "open_mask",
+    "plan",
+    "run",
+    "save_model",
+    "verify",
+]
+
+_HOME = {
+    "run": "tilepipe.api",
+    "plan": "tilepipe.api",
+    "verify": "tilepipe.engine.verify",
+    "open_image": "tilepipe.images",
+    "convert": "tilepipe.images",
+    "open_mask": "tilepipe.masks",
+    "load_model": "tilepipe.models.file",
+    "save_model": "tilepipe.models.file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: `tilepipe --help` needs none of it.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,1 +1,36 @@
 """Networks, their files and their geometry."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "DEFAULT_MODEL": "file",
+    "build_model": "file",
+    "import_state_dict": "file",
+    "load_model": "file",
+    "save_model": "file",
+    "shipped_models": "file",
+    "ClassSpec": "specs",
+    "InputSpec": "specs",
+    "Model": "specs",
+    "OutputSpec": "specs",
+    "PRESETS": "unet",
+    "UNet": "unet",
+    "UNetArguments": "unet",
+    "preset": "unet",
+    "geometry_of": "geometry",
+    "probe_geometry": "probe",
+    "describe": "describe",
+    "forward_bytes": "memory",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    # Everything here needs torch, which takes seconds to import: only when it is asked for.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

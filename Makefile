@@ -1,0 +1,44 @@
+# make run               set up, make a sample slide, segment it
+# make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
+# make test              all tests
+# make lint              ruff and mypy
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SAMPLE := out/sample.tif
+
+.PHONY: run test lint format clean
+
+run: $(INSTALLED)
+ifdef IMAGE
+	$(BIN)/tilepipe run $(IMAGE) $(ARGS)
+else
+	@test -f $(SAMPLE) || $(BIN)/python workflows/make_sample.py $(SAMPLE)
+	cd out && ../$(BIN)/tilepipe run sample.tif $(ARGS)
+	@echo
+	@echo "Look at out/sample_mask.png first. out/sample_mask.ome.tif opens in QuPath,"
+	@echo "out/sample_mask.ome.zarr in napari. The sample is IHC, not the H&E that the"
+	@echo "model is made for. To prove the mask: $(BIN)/tilepipe verify out/sample_mask.ome.zarr"
+endif
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv out
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[sample,test,lint]'
+	@touch $@

@@ -1,0 +1,104 @@
+"""The command line: options, printing, exit codes; no work of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tilepipe.errors import TilepipeError
+
+COMMANDS = {
+    "run": "Segment an image and write the mask.",
+    "plan": "Say what `run` would do: window, blocks, memory, time.",
+    "verify": "Prove that a mask is the whole-image answer.",
+    "info": "Describe a model or an image.",
+    "convert": "Turn an image into a chunked OME-Zarr pyramid.",
+}
+"""Name and short help; each lives in a module of its own, imported when it is called."""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when called, so that ``--help`` imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"tilepipe.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The short helps, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"tilepipe {version('tilepipe')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+def app() -> None:
+    """U-Net inference over images too large for memory: exact, bounded, resumable.
+
+    \b
+    tilepipe run slide.svs                     segment a slide with the shipped model
+    tilepipe run scene.tif -m roads.safetensors -o roads.tif
+    tilepipe verify slide_mask.ome.zarr        prove that the mask is exact
+    """  # noqa: D301
+
+
+def main() -> None:
+    """Run the command line and exit with the code that DESIGN.md gives each ending."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result: Any = app.main(standalone_mode=False)
+    except TilepipeError as error:
+        _say(f"tilepipe: {error}")
+        return error.exit_code
+    except click.ClickException as error:
+        _say(f"tilepipe: {error.format_message()}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("\ntilepipe: interrupted; what is done is kept")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    # A scheduler that takes the node away (SLURM, a spot instance) asks first: stop as for Ctrl-C.
+    raise KeyboardInterrupt

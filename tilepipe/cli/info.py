@@ -1,0 +1,27 @@
+"""`tilepipe info`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("info")
+@click.argument("what")
+def command(what: str) -> None:
+    """Describe WHAT: a model (file, or name of a shipped one) or an image."""
+    from pathlib import Path
+
+    if what.endswith(".safetensors") or not Path(what).exists():
+        from tilepipe.models.describe import describe
+        from tilepipe.models.file import load_model
+
+        click.echo(describe(load_model(what)))
+        return
+    from tilepipe.cli.show import show_image
+    from tilepipe.images import open_image
+
+    image = open_image(what)
+    try:
+        click.echo(show_image(image))
+    finally:
+        image.close()

@@ -1,0 +1,117 @@
+"""The options that `run` and `plan` share, and the YAML file they may stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tilepipe.engine.options import RunOptions, options_from_mapping, parse_bytes
+from tilepipe.errors import InputError
+
+
+class Bytes(click.ParamType[int]):
+    """An amount of memory, such as ``2GB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        try:
+            return parse_bytes(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class WindowSide(click.ParamType[Any]):
+    """``auto`` or a number of pixels."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``auto`` or an int."""
+        if value == "auto":
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor a number of pixels", param, ctx)
+
+
+OPTIONS = [
+    click.argument("image", required=False),
+    click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
+    click.option(
+        "-o", "--output", "outputs", multiple=True, metavar="PATH",
+        help="Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png; may be "
+        "given several times. Default: IMAGE_mask in the current folder, in the formats of its "
+        "field.",
+    ),
+    click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options."),
+    click.option("--level", type=int, help="Pyramid level to read [nearest to the model's]."),
+    click.option("--pixel-size", type=float, metavar="UM", help="Of level 0, in micrometres."),
+    click.option(
+        "--window", type=WindowSide(),
+        help="Side of the window through the network: auto, or pixels (572: the paper's tile).",
+    ),
+    click.option(
+        "--memory", type=Bytes(),
+        help="What all processes together may take, such as 2GB [half of what is free].",
+    ),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
+    click.option(
+        "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16", "fp64"]),
+        help="Of the network [fp32 on a CPU, fp16 on CUDA].",
+    ),
+    click.option("--threads", type=int, help="CPU threads of one forward pass."),
+    click.option("--workers", type=int, help="Worker processes on this machine [in-process]."),
+    click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://HOST:8786."),
+    click.option(
+        "--probabilities", type=click.Choice(["float16", "uint8"]),
+        help="Write the class probabilities too.",
+    ),
+    click.option("--retries", type=int, help="How often a failed block is tried again [2]."),
+    click.option(
+        "--allow-mixed", is_flag=True, default=None,
+        help="Let workers of different kinds take part; labels may then differ at ties.",
+    ),
+]  # fmt: skip
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def collect(config: Path | None, given: dict[str, Any]) -> RunOptions:
+    """The options of a YAML file, with those given as flags winning.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault.
+    """
+    values = _read_config(config) if config is not None else {}
+    values |= {key: value for key, value in given.items() if value not in (None, ())}
+    if "image" not in values:
+        raise InputError("which image? Give its path: tilepipe run slide.svs")
+    return RunOptions(**values)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{path}: is no YAML: {line}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: must hold options, one `name: value` a line")
+    return options_from_mapping(document, str(path))

@@ -1,0 +1,55 @@
+"""`tilepipe run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tilepipe.cli.options import collect, run_options
+from tilepipe.errors import SurroundingsError
+
+
+@click.command("run")
+@run_options
+@click.option("--overwrite", is_flag=True, default=None, help="Start anew where output exists.")
+@click.option("--verify", type=int, metavar="N", help="Verify N windows when the mask is written.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
+def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> int:
+    """Segment IMAGE and write the mask; the same command goes on where it was stopped."""
+    options = collect(config, given)
+
+    from tilepipe.cli.show import Screen, show_summary
+    from tilepipe.engine.record import Watch
+    from tilepipe.engine.run import run
+
+    watch: Watch = Watch() if quiet or as_json else Screen()
+    try:
+        summary = run(options, watch)
+    except KeyboardInterrupt:
+        _say_how_to_resume("interrupted")
+        return 130
+    except SurroundingsError as error:
+        _say_how_to_resume(str(error))
+        return error.exit_code
+    finally:
+        if isinstance(watch, Screen):
+            watch.close()
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=1))
+    elif not quiet:
+        click.echo(show_summary(summary))
+    for number, reason in summary.incomplete:
+        click.echo(f"tilepipe: block {number} has no answer in part: {reason}", err=True)
+    return summary.exit_code
+
+
+def _say_how_to_resume(reason: str) -> None:
+    arguments = [a for a in sys.argv[1:] if a != "--overwrite"]
+    click.echo(f"\ntilepipe: {reason}", err=True)
+    click.echo(f"to go on where it stopped: tilepipe {shlex.join(arguments)}", err=True)

@@ -1,0 +1,214 @@
+"""What a person sees: the plan, the progress, the summary."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from tilepipe.engine.plan import Plan, gigabytes, show_pixel_size
+from tilepipe.engine.record import Summary, Watch
+from tilepipe.engine.sizing import Estimate
+from tilepipe.images.base import Image
+
+LINE_EVERY = 30
+"""Seconds between lines of progress where the output is no terminal."""
+
+
+class Screen(Watch):
+    """The progress of a run on standard error: a bar, or now and then a line in a log."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._total = self._done = self._pixels = 0
+        self._begin = self._said = time.monotonic()
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        """Print the plan, and start the bar."""
+        click.echo(show_plan(plan, estimate), err=True)
+        if done:
+            click.echo(f"resume    {done} of {plan.blocks} blocks are done already", err=True)
+        self._total, self._done = plan.blocks, done
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("blocks"),
+                _Speed(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("segment", total=plan.blocks, completed=done, mpx=0.0)
+
+    def submitted(self) -> None:
+        """Show the bar."""
+        self._begin = self._said = time.monotonic()
+        if self._bar is not None:
+            self._bar.start()
+
+    def block(self, receipt: Any) -> None:
+        """Move the bar on."""
+        self._done += 1
+        self._pixels += receipt.answered
+        speed = self._pixels / 1e6 / max(1e-9, time.monotonic() - self._begin)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, mpx=speed)
+        elif time.monotonic() - self._said > LINE_EVERY:
+            self._said = time.monotonic()
+            click.echo(f"{self._done} of {self._total} blocks, {speed:.1f} Mpx/s", err=True)
+
+    def trouble(self, message: str) -> None:
+        """Say it above the bar."""
+        self._console.print(f"warning: {message}", style="yellow", markup=False)
+
+    def stage(self, name: str) -> None:
+        """The bar ends with the blocks; stages are lines."""
+        self.close()
+        if self._console.is_terminal:
+            self._console.print(name, style="dim", markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.fields['mpx']:.1f} Mpx/s")
+
+
+def show_plan(plan: Plan, estimate: Estimate) -> str:
+    """The plan for a person, as aligned lines."""
+    image, tiling = plan.image, plan.tiling
+    height, width = tiling.input
+    keep = tiling.keep
+    work = tiling.work / (image.height * image.width)
+    seconds = "not measured" if estimate.seconds is None else duration(estimate.seconds)
+    lines = [
+        ("image", f"{image.path}"),
+        ("", f"{image.kind}, level {image.level}: {image.height} x {image.width} x {image.bands} "
+             f"{image.dtype}, {show_pixel_size(image.pixel_size)}"),
+        ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
+        ("window", f"{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
+                   f"{tiling.geometry.margin}, on a grid of {tiling.geometry.stride_factor}"),
+        ("blocks", f"{plan.blocks} of {tiling.block[0]} x {tiling.block[1]}, "
+                   f"{tiling.forward_passes} forward passes, {work:.2f} pixels convolved for each"),
+        ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
+                   f"{plan.threads} threads"),
+        ("memory", f"at most {gigabytes(estimate.memory)}, allowed are "
+                   f"{gigabytes(estimate.memory_limit)}"),
+        ("time", f"about {seconds}" if estimate.seconds is not None else seconds),
+    ]  # fmt: skip
+    lines += [("warning", warning) for warning in estimate.warnings]
+    return "\n".join(f"{name:9} {text}" for name, text in lines)
+
+
+def show_summary(summary: Summary) -> str:
+    """The closing summary for a person."""
+    seconds = summary.seconds
+    unit = {"mm2": "mm²", "km2": "km²", None: ""}[summary.area_unit]
+    lines = []
+    for c in summary.classes:
+        area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
+        lines.append(f"{c.name:24} {c.share:8.2%}{area}")
+    if summary.no_answer:
+        total = summary.answered + summary.no_answer
+        lines.append(f"{'(no answer)':24} {summary.no_answer / total:8.2%}")
+    image = summary.plan.image
+    speed = image.height * image.width / 1e6 / max(seconds.get("blocks", 0), 1e-9)
+    fresh = summary.blocks - summary.resumed
+    lines += [
+        "",
+        f"blocks    {summary.blocks}"
+        + (f", {summary.resumed} of them done before" if summary.resumed else "")
+        + (f"; {speed:.1f} Mpx/s" if fresh == summary.blocks else ""),
+        "seconds   "
+        + ", ".join(
+            f"{name} {seconds[name]:.1f}"
+            for name in ("read", "compute", "write")
+            if name in seconds
+        )
+        + " in the blocks; "
+        + ", ".join(
+            f"{name} {seconds[name]:.1f}"
+            for name in ("start", "blocks", "pyramid", "exports", "total")
+            if name in seconds
+        ),
+        f"memory    {gigabytes(summary.peak_memory)} at most",
+    ]
+    if summary.verification is not None:
+        word = "exact" if summary.verification.exact else "NOT EXACT"
+        lines.append(f"verify    {word}: {summary.verification}")
+    lines += [f"warning   {warning}" for warning in summary.warnings]
+    if summary.incomplete:
+        numbers = ", ".join(str(number) for number, _ in summary.incomplete[:20])
+        lines.append(
+            f"warning   {summary.unreadable:,} pixels could not be read and have no answer (255), "
+            f"in blocks {numbers}"
+        )
+    lines.append("")
+    lines += [f"{'mask' if i == 0 else '':9} {_near(p)}" for i, p in enumerate(summary.outputs)]
+    lines.append(f"{'record':9} {_near(summary.record)}")
+    return "\n".join(lines)
+
+
+def show_image(image: Image) -> str:
+    """What is known of an image, for a person."""
+    lines = [
+        ("image", image.path),
+        ("kind", image.kind),
+        ("bands", f"{image.bands} of {np.dtype(image.dtype).name}"),
+        ("pixel", show_pixel_size(image.pixel_size)),
+    ]
+    for i, level in enumerate(image.levels):
+        rows, columns = image.chunks[i]
+        lines.append(
+            (f"level {i}", f"{level.height} x {level.width}, 1/{level.scale_x:.4g}, decoded in "
+                           f"pieces of {rows} x {columns}")
+        )  # fmt: skip
+    if image.crs is not None:
+        lines.append(("crs", image.crs.split('"')[1] if '"' in image.crs else image.crs))
+        lines.append(("transform", ", ".join(f"{v:g}" for v in image.transform or ())))
+    if image.nodata is not None:
+        lines.append(("nodata", f"{image.nodata:g}"))
+    lines.append(("finger", image.fingerprint()))
+    return "\n".join(f"{name:9} {text}" for name, text in lines)
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: ``42 s``, ``7 min``, ``3 h 20 min``."""
+    if seconds < 99:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 99:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _near(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

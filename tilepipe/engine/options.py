@@ -1,0 +1,153 @@
+"""Everything a user may say about a run: one schema for command line, YAML file and Python."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tilepipe.errors import InputError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+Probabilities = Literal["float16", "uint8"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of `tilepipe run`; whatever is left at its default is decided by the plan."""
+
+    image: str
+    """The image: a file, or an OME-Zarr folder."""
+    model: str = "nuclei-he"
+    """A model file, or the name of a shipped model."""
+    outputs: tuple[str, ...] = ()
+    """Where the mask goes; the suffix says in which format."""
+    level: int | None = None
+    """Pyramid level to read (default: the one nearest to the model's pixel size)."""
+    pixel_size: float | None = None
+    """Pixel size of the image's level 0 in micrometres, where the file does not say or is wrong."""
+    window: int | Literal["auto"] = "auto"
+    """Side of the window that goes through the network."""
+    memory: int | None = None
+    """Bytes that all processes together may take (default: half of what is free)."""
+    device: Device = "auto"
+    precision: Precision = "auto"
+    """fp32, bf16 or fp16; fp64 is for proofs. Default: fp32 on a CPU, fp16 on CUDA."""
+    threads: int | None = None
+    """CPU threads of one forward pass (default: the cores there are for each worker)."""
+    workers: int | None = None
+    """Worker processes on this machine (default: one worker inside this process)."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, such as ``tcp://host:8786``."""
+    probabilities: Probabilities | None = None
+    """Also write the class probabilities."""
+    overwrite: bool = False
+    """Start anew where the output exists."""
+    verify: int = 0
+    """Windows to verify when the mask is written."""
+    retries: int = 2
+    """How often a block that failed is tried again."""
+    allow_mixed: bool = False
+    """Let workers of different devices or versions take part; labels may differ at ties."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("verify", 0), ("retries", 0), ("level", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, not {value}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers must be at least 1, not {self.workers}")
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError(
+                "workers and scheduler exclude each other: a running scheduler has its own workers"
+            )
+        if self.pixel_size is not None and not 0 < self.pixel_size < float("inf"):
+            raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes from ``2GB``, ``1.5 GiB``, ``800MB`` or a plain number.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    try:
+        if match is None:
+            raise ValueError
+        power = " kmgt".index(match[2].lower() or " ")
+        return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    except ValueError:
+        raise InputError(f"{text!r} is no amount of memory; say for example 2GB") from None
+
+
+def options_from_mapping(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check the keys and types of a YAML file's options and return them as `RunOptions` takes them.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault and the file ``where`` it stands.
+    """
+    known = {field.name: str(field.type) for field in fields(RunOptions)}
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name == "output":
+            name = "outputs"
+        if name not in known:
+            raise InputError(f"{where}: {key}: no such option; there are {', '.join(known)}")
+        result[name] = _typed(name, value, known[name], f"{where}: {key}")
+    return result
+
+
+def _typed(name: str, value: Any, kind: str, where: str) -> Any:
+    if name == "outputs":
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+            raise InputError(f"{where}: must be a path or a list of paths, not {value!r}")
+        return tuple(values)
+    if name == "memory":
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(f"{where}: must be an amount of memory such as 2GB, not {value!r}")
+        return parse_bytes(value)
+    choices = _CHOICES.get(name)
+    if choices is not None and value not in choices:
+        raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")
+    if name == "window" and value == "auto":
+        return value
+    wanted: tuple[type, ...] = (str,)
+    if "bool" in kind:
+        wanted = (bool,)
+    elif "float" in kind and "float16" not in kind:
+        wanted = (float, int)
+    elif "int" in kind and choices is None:
+        wanted = (int,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,)):
+        names = " or ".join(t.__name__ for t in wanted)
+        raise InputError(f"{where}: must be {names}, not {value!r}")
+    return value
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16", "fp16", "fp64"),
+    "probabilities": ("float16", "uint8"),
+}
+
+
+def image_stem(path: str) -> str:
+    """The name of an image without its suffixes: ``slide`` for ``dir/slide.ome.tif``."""
+    name = Path(path.rstrip("/")).name
+    return re.sub(
+        r"(\.ome)?\.(tiff?|zarr|svs|ndpi|jp2|jpe?g|png|vrt|img|scn|bif|btf)$",
+        "",
+        name,
+        flags=re.IGNORECASE,
+    )

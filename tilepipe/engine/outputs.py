@@ -1,0 +1,109 @@
+"""Where the results of a run go: the zarr mask, its exports, and the run record beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.engine.options import image_stem
+from tilepipe.engine.state import FOLDER, RunState
+from tilepipe.errors import InputError
+from tilepipe.images.base import Image
+from tilepipe.masks.formats import suffix_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The paths a run writes."""
+
+    store: Path
+    """The zarr mask that blocks are written to."""
+    keep_store: bool
+    """Whether the user asked for it; else it is removed when the exports are complete."""
+    exports: tuple[Path, ...]
+    """Files made from it."""
+    record: Path
+    """The run record, JSON."""
+
+    @property
+    def state(self) -> RunState:
+        """What the run keeps inside the store."""
+        return RunState(self.store)
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """What the user asked for, in the order of making."""
+        return ((self.store,) if self.keep_store else ()) + self.exports
+
+
+def choose_outputs(asked: tuple[str, ...], image: Image) -> Outputs:
+    """The outputs asked for, or those that the image's field opens at once.
+
+    Raises
+    ------
+    InputError
+        For a suffix that names no format, a missing folder, two zarr outputs, or the image itself.
+    """
+    if not asked:
+        stem = image_stem(image.path) + "_mask"
+        tiff = ".tif" if image.crs is not None else ".ome.tif"
+        asked = (f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png")
+    paths = [Path(path).absolute() for path in asked]
+    kinds = [suffix_kind(path) for path in paths]
+    for path in paths:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path}: you may not write in {path.parent}; choose another folder")
+        if "://" not in image.path and path.resolve() == Path(image.path).resolve():
+            raise InputError(f"{path}: is the image itself; choose another output")
+    if len(set(paths)) < len(paths):
+        raise InputError(
+            f"the output {next(p for p in paths if paths.count(p) > 1)} is named twice"
+        )
+    stores = [path for path, kind in zip(paths, kinds, strict=True) if kind == "ome-zarr"]
+    exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
+    if len(stores) > 1:
+        raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
+    first = paths[0]
+    return Outputs(
+        store=stores[0] if stores else first.with_name(f"{first.name}.unfinished.ome.zarr"),
+        keep_store=bool(stores),
+        exports=exports,
+        record=record_path(first),
+    )
+
+
+def record_path(output: Path) -> Path:
+    """The run record that lies beside an output: ``slide_mask.run.json`` for its every format."""
+    return output.with_name(image_stem(str(output)) + ".run.json")
+
+
+def remove_previous(outputs: Outputs) -> None:
+    """Remove an earlier mask and its exports, on the user's word (``--overwrite``).
+
+    Raises
+    ------
+    InputError
+        Where a folder of that name is no zarr store, and so nothing tilepipe may remove.
+    """
+    store = outputs.store
+    if store.is_dir():
+        ours = (store / FOLDER).is_dir() or (store / "zarr.json").is_file()
+        if not ours and any(store.iterdir()):
+            raise InputError(f"{store}: is a folder but no mask, and is left alone; choose another")
+        with outputs.state.locked():
+            for entry in store.iterdir():
+                if entry.name == FOLDER:
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            outputs.state.plan_file.unlink(missing_ok=True)
+            outputs.state.ledger_file.unlink(missing_ok=True)
+    elif store.exists():
+        raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
+    for path in (*outputs.exports, outputs.record):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; remove it, or choose another -o")
+        path.unlink(missing_ok=True)

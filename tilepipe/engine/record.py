@@ -1,0 +1,174 @@
+"""What came of a run: the progress it reports, its summary, and the record beside the mask."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe.engine.plan import Plan
+from tilepipe.engine.state import write_whole
+
+if TYPE_CHECKING:
+    from tilepipe.engine.block import Receipt
+    from tilepipe.engine.sizing import Estimate
+    from tilepipe.engine.verify import Verification
+
+PACKAGES = (
+    "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
+    "imagecodecs", "rasterio", "safetensors",
+)  # fmt: skip
+
+
+class Watch:
+    """What a run tells while it goes on; the base class says nothing."""
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        """The plan stands; ``done`` blocks were done by an earlier run."""
+
+    def submitted(self) -> None:
+        """The first block is on its way."""
+
+    def block(self, receipt: Receipt) -> None:
+        """A block is written and recorded."""
+
+    def trouble(self, message: str) -> None:
+        """Something went wrong that the run survives."""
+
+    def stage(self, name: str) -> None:
+        """A part of the run that is not blocks begins: pyramid, an export, verification."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShare:
+    """How much of the mask one class takes."""
+
+    name: str
+    colour: str
+    pixels: int
+    share: float
+    """Of the pixels with an answer."""
+    area: float | None
+    """In `Summary.area_unit`; None where the pixel size is not a known length."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did, in numbers."""
+
+    plan: Plan
+    outputs: tuple[Path, ...]
+    record: Path
+    classes: tuple[ClassShare, ...]
+    area_unit: str | None
+    """``mm2`` or ``km2``."""
+    answered: int
+    """Pixels with an answer."""
+    no_answer: int
+    """Pixels without one: no data, or unreadable."""
+    unreadable: int
+    """Pixels without one because they, or what they depend on, could not be read."""
+    incomplete: tuple[tuple[int, str], ...]
+    """Blocks with unreadable pixels: number and reason."""
+    blocks: int
+    resumed: int
+    """Blocks that earlier runs had done."""
+    seconds: dict[str, float]
+    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, compute
+    and write."""
+    peak_memory: int
+    """Bytes, all processes together: the sum of each one's own peak."""
+    warnings: tuple[str, ...] = ()
+    verification: Verification | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 when pixels have no answer because they could not be read; 5 when not exact."""
+        if self.verification is not None and not self.verification.exact:
+            return 5
+        return 3 if self.incomplete else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run record as JSON-ready values."""
+        return {
+            "tilepipe": "run record",
+            "complete": not self.incomplete,
+            "outputs": [str(path) for path in self.outputs],
+            "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
+            "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
+            "classes": [
+                {
+                    "name": c.name, "colour": c.colour, "pixels": c.pixels,
+                    "share": c.share, "area": c.area,
+                }
+                for c in self.classes
+            ],
+            "area_unit": self.area_unit,
+            "pixels": {
+                "answered": self.answered,
+                "no_answer": self.no_answer,
+                "unreadable": self.unreadable,
+            },
+            "blocks": {
+                "total": self.blocks,
+                "resumed": self.resumed,
+                "incomplete": [
+                    {"number": number, "window": _window(self.plan, number), "reason": reason}
+                    for number, reason in self.incomplete
+                ],
+            },
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "peak_memory_bytes": self.peak_memory,
+            "warnings": list(self.warnings),
+            "verification": self.verification.to_dict() if self.verification else None,
+            "options": self.options,
+            "versions": versions(),
+            "plan": json.loads(self.plan.to_json()),
+        }  # fmt: skip
+
+    def write(self) -> None:
+        """Write the run record beside the mask."""
+        write_whole(self.record, json.dumps(self.to_dict(), indent=1) + "\n")
+
+
+def class_shares(plan: Plan, receipts: list[Receipt]) -> tuple[tuple[ClassShare, ...], str | None]:
+    """The share and area of each class over all blocks, and the unit of area."""
+    totals = [0] * len(plan.mask.classes)
+    answered = 0
+    for receipt in receipts:
+        answered += receipt.answered
+        for i, count in enumerate(receipt.counts):
+            totals[i] += count
+    size = plan.image.pixel_size.metres() if plan.image.pixel_size else None
+    unit, factor = None, 0.0
+    if size is not None:
+        # Slides are measured in mm2, scenes in km2: whatever made the pixel, its size tells.
+        unit, factor = ("mm2", 1e6) if size[0] < 1e-3 else ("km2", 1e-6)
+        factor *= size[0] * size[1]
+    shares = tuple(
+        ClassShare(
+            c.name, c.colour, n, n / answered if answered else 0.0, n * factor if unit else None
+        )
+        for c, n in zip(plan.mask.classes, totals, strict=True)
+    )
+    return shares, unit
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _window(plan: Plan, number: int) -> dict[str, int]:
+    window = plan.tiling.block_window(number)
+    return {"y": window.y, "x": window.x, "height": window.height, "width": window.width}

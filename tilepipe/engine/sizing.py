@@ -1,0 +1,196 @@
+"""How large a window may be: memory computed before anything runs, and the least work within it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan import ImageFacts, gigabytes
+from tilepipe.errors import InputError, UnreadableError
+from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
+from tilepipe.images.base import Image
+
+if TYPE_CHECKING:
+    from tilepipe.engine.device import Device
+    from tilepipe.models.file import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan will cost on this machine; told to the user, not frozen."""
+
+    memory: int
+    """Bytes that all processes together will not exceed."""
+    memory_limit: int
+    seconds: float | None
+    """Time of the forward passes, from a measured tile; None where it was not measured."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work, as far as the plan must know."""
+
+    workers: int
+    """Processes that hold a model; 1 for the worker inside this process."""
+    in_process: bool
+    slots: int
+    """Blocks that one worker has in hand at once: read, computed, written."""
+    local: bool = True
+    """Whether the workers share this machine's memory."""
+
+
+class MemoryModel:
+    """How many bytes a tiling takes, all processes together."""
+
+    FORWARD_SLACK = 1.3
+    """Measured peak over the live tensors of a forward pass: scratch, reordering, fragments."""
+    PROCESS = 450 * 10**6
+    """A worker process with torch and a small model loaded, before its first block."""
+
+    def __init__(
+        self, image: Image, level: int, model: Model, crew: Crew, device: str, precision: str
+    ) -> None:
+        self._image, self._level, self._model, self._crew = image, level, model, crew
+        self._gpu, self._precision = device != "cpu", precision
+        self._probabilities = 0
+        self._weights = sum(p.numel() * 4 for p in model.network.parameters())
+        self._forward: dict[tuple[int, int], int] = {}
+        self._base = int(psutil.Process().memory_info().rss)
+
+    def with_probabilities(self, wanted: bool) -> MemoryModel:
+        """The same, for a run that also writes probabilities (or not)."""
+        self._probabilities = self._model.arguments.outputs if wanted else 0
+        return self
+
+    def total(self, tiling: Tiling) -> int:
+        """Bytes of all processes of this machine (of one worker, where workers are elsewhere)."""
+        crew = self._crew
+        if crew.in_process:
+            return self._base + self.worker(tiling)
+        return crew.workers * (self.PROCESS + self._weights + self.worker(tiling)) + (
+            self._base if crew.local else 0
+        )
+
+    def worker(self, tiling: Tiling) -> int:
+        """What one worker holds over what it held before its first block."""
+        return self.forward(tiling.input) + self._crew.slots * self.slot(tiling)
+
+    def forward(self, window: tuple[int, int]) -> int:
+        """One forward pass; on a GPU it does not lie in this memory."""
+        if self._gpu:
+            return 400 * 10**6  # CUDA's own pinned buffers and context
+        return self.network_bytes(window)
+
+    def network_bytes(self, window: tuple[int, int]) -> int:
+        """Peak of one forward pass, wherever it runs."""
+        if window not in self._forward:
+            from tilepipe.engine.device import DTYPES
+            from tilepipe.models.memory import forward_bytes
+
+            live = forward_bytes(
+                self._model.network, self._model.input.bands, *window, DTYPES[self._precision]
+            )
+            self._forward[window] = int(live * self.FORWARD_SLACK)
+        return self._forward[window]
+
+    def slot(self, tiling: Tiling) -> int:
+        """One block in hand: pixels read (twice while they are put together), labels, planes."""
+        reach = tiling.reach(0)
+        pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
+        rows, columns = self._image.chunks[self._level]
+        decoding = 10 * rows * columns * pixel
+        planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
+        value = 4 if self._model.output.activation == "linear" else 1
+        block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)
+        return (
+            2 * reach.area * pixel
+            + decoding
+            + 2 * block * (planes * value + 6 * self._probabilities)
+        )
+
+
+def choose_tiling(
+    model: Model,
+    facts: ImageFacts,
+    memory: MemoryModel,
+    limit: int,
+    options: RunOptions,
+    crew: Crew,
+) -> Tiling:
+    """The exact window with the least total work that fits the memory, or the one asked for.
+
+    Raises
+    ------
+    InputError
+        When the window asked for is none, or nothing fits; says what would.
+    """
+    geometry, size = model.geometry, (facts.height, facts.width)
+    if options.window != "auto":
+        side = options.window
+        if not geometry.is_valid(side):
+            nearest = geometry.input_for(max(geometry.stride_factor, geometry.kept(side)))
+            raise InputError(
+                f"window {side}: model {model.name} takes {geometry.smallest_input} and every "
+                f"{geometry.stride_factor} pixels more; the nearest below is {nearest}"
+            )
+        tiling = paper_tiling(*size, geometry, side)
+        needed = memory.total(tiling)
+        if needed > limit:
+            raise InputError(
+                f"window {side}: needs {gigabytes(needed)}, and --memory is {gigabytes(limit)}; "
+                "give it more memory, or leave the window to tilepipe (--window auto)"
+            )
+        return tiling
+
+    # Beyond 2048 kept, at most 9 % of work is left to save, and progress gets coarse.
+    candidates = sorted(
+        candidate_tilings(*size, geometry, 2048),
+        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
+    )
+    smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
+    for tiling in candidates:
+        if memory.total(tiling) <= limit:
+            return tiling
+    raise InputError(
+        f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
+        f"{gigabytes(memory.total(smallest))}, and --memory is {gigabytes(limit)}; allow that much"
+        + (", or fewer --workers" if crew.workers > 1 else "")
+    )
+
+
+def _makespan(tiling: Tiling, workers: int) -> float:
+    """Work of the busiest worker: with few blocks, some workers would stand idle."""
+    blocks = len(tiling)
+    return tiling.work / blocks * -(-blocks // workers)
+
+
+def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:
+    """Input pixels per second of a forward pass, from a tile at the image's centre.
+
+    Raises
+    ------
+    NonFiniteError
+        When the network overflows on it.
+    """
+    factor = geometry.stride_factor
+    keep = geometry.step
+    y = max(0, (facts.height - keep) // 2) // factor * factor
+    x = max(0, (facts.width - keep) // 2) // factor * factor
+    window = geometry.window_for(Window(y, x, keep, keep))
+    try:
+        pixels = image.read(window, facts.level)
+        valid = image.read_valid(window, facts.level)
+    except UnreadableError:
+        return None  # the run will name it; here only a time was wanted
+    seconds = []
+    for _ in range(2):  # the first pass builds kernels
+        begin = time.perf_counter()
+        device.answer(pixels, valid, (keep, keep)).result()
+        seconds.append(time.perf_counter() - begin)
+    return window.area / min(seconds)

@@ -1,0 +1,126 @@
+"""Where a run keeps what it must not forget: `.tilepipe/` inside the zarr mask."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tilepipe.engine.plan import Plan
+from tilepipe.errors import InputError
+
+FOLDER = ".tilepipe"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The files beside the arrays of one zarr mask."""
+
+    store: Path
+    """The zarr mask."""
+
+    @property
+    def folder(self) -> Path:
+        """What the run keeps; part of the mask, so that both move together."""
+        return self.store / FOLDER
+
+    @property
+    def plan_file(self) -> Path:
+        """The frozen plan. Where it is missing, no run has begun."""
+        return self.folder / "plan.json"
+
+    @property
+    def ledger_file(self) -> Path:
+        """What is done."""
+        return self.folder / "ledger"
+
+    @property
+    def run_file(self) -> Path:
+        """Which run may write."""
+        return self.folder / "run.json"
+
+    def read_plan(self) -> Plan | None:
+        """The frozen plan, or None where no run has begun.
+
+        Raises
+        ------
+        InputError
+            Where it cannot be understood.
+        """
+        try:
+            text = self.plan_file.read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return Plan.from_json(text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.plan_file}: is no plan of this version of tilepipe ({error}); "
+                "use --overwrite to start anew"
+            ) from error
+
+    def freeze(self, plan: Plan) -> None:
+        """Write the plan, whole or not at all."""
+        write_whole(self.plan_file, plan.to_json())
+
+    def begin(self) -> str:
+        """Declare a new run of this output and return its id; tasks of earlier runs end by it."""
+        run_id = uuid.uuid4().hex
+        owner = {"id": run_id, "pid": os.getpid(), "host": socket.gethostname()}
+        write_whole(self.run_file, json.dumps(owner))
+        return run_id
+
+    def end(self) -> None:
+        """Declare that no run may write; tasks that are still about end without writing."""
+        self.run_file.unlink(missing_ok=True)
+
+    def current_run(self) -> str | None:
+        """The id of the run that may write, or None when there is none."""
+        try:
+            return str(json.loads(self.run_file.read_text())["id"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the output for this process alone; the lock of a dead process is free.
+
+        Raises
+        ------
+        InputError
+            When another run holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            try:
+                owner = json.loads(self.run_file.read_text())
+                who = f" (process {owner['pid']} on {owner['host']})"
+            except (OSError, ValueError, KeyError):
+                who = ""
+            raise InputError(
+                f"{self.store}: another run is writing it{who}; wait for it, or choose another -o"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees all of it or what was there before."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,367 @@
+"""Proof on the user's own image: other windows of the run's shape must give the same labels."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.engine.device import Device, choose_device, own_device
+from tilepipe.engine.outputs import record_path
+from tilepipe.engine.plan import Plan
+from tilepipe.engine.state import RunState
+from tilepipe.errors import InputError, UnreadableError
+from tilepipe.grid import Tiling, Window, round_down, round_up
+from tilepipe.images import Image, open_image
+from tilepipe.masks.base import NO_ANSWER, Mask
+from tilepipe.masks.formats import open_mask
+from tilepipe.models.file import Model, load_model
+
+TIE_FP32 = 1e-5
+"""A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
+TIE_FP64 = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` compared, and what it found."""
+
+    windows: int
+    skipped: int
+    """Windows that touch what cannot be read."""
+    pixels: int
+    differing: int
+    """Labels that differ and are no tie."""
+    ties: int
+    """Labels that differ where the two best logits are a tie."""
+    tie_bound: float
+    """The largest gap that counts as a tie, over the range of the logits."""
+    largest_gap: float
+    """Of the labels that differ, ties included, over the range of the logits."""
+    largest_difference: float | None
+    """Of stored probabilities or values; None where none are stored."""
+    tolerance: float | None
+    """What that difference may be: rounding of the stored form, and of the passes."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every answer compared is the same, ties excused."""
+        close = (
+            self.largest_difference is None
+            or self.tolerance is None
+            or self.largest_difference <= self.tolerance
+        )
+        return self.differing == 0 and close and self.pixels > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {**asdict(self), "exact": self.exact}
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.windows} windows, {self.pixels:,} pixels compared: "
+            f"{self.differing:,} labels differ"
+        ]
+        if self.ties:
+            parts.append(f"{self.ties:,} ties (gap to {self.tie_bound:.1e} of the logits' range)")
+        if self.differing:
+            parts.append(f"largest gap {self.largest_gap:.1e}")
+        if self.largest_difference is not None:
+            parts.append(f"largest difference of stored values {self.largest_difference:.1e}")
+        if self.skipped:
+            parts.append(f"{self.skipped} windows skipped, unreadable")
+        return "; ".join(parts)
+
+
+def verify(
+    mask: str | Path,
+    *,
+    windows: int = 16,
+    seed: int = 0,
+    image: str | None = None,
+    model: str | None = None,
+    device: str = "auto",
+) -> Verification:
+    """Prove a mask: run the network on other windows than the run's, and compare.
+
+    Parameters
+    ----------
+    mask
+        An output of `run`, in any format.
+    windows, seed
+        How many windows, and which.
+    image, model
+        Where they are now, if not where the run found them.
+
+    Raises
+    ------
+    InputError
+        When the mask was not made by tilepipe, or image or model are not the run's.
+    """
+    path = Path(mask)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such mask")
+    plan, unreadable = _plan_of(path)
+    opened_image = open_image(image or plan.image.path)
+    try:
+        if opened_image.fingerprint() != plan.image.fingerprint:
+            raise InputError(f"{opened_image.path}: is not the image that {path} was made from")
+        loaded = load_model(model or plan.model)
+        if loaded.fingerprint != plan.model_fingerprint:
+            raise InputError(f"{model or plan.model}: is not the model that {path} was made with")
+        return verify_plan(
+            plan, open_mask(path), opened_image, loaded, windows=windows, seed=seed,
+            unreadable=unreadable, device=device,
+        )  # fmt: skip
+    finally:
+        opened_image.close()
+
+
+def verify_plan(
+    plan: Plan,
+    mask: Mask,
+    image: Image,
+    model: Model,
+    *,
+    windows: int,
+    seed: int,
+    unreadable: bool = False,
+    probabilities: Any = None,
+    device: str = "auto",
+) -> Verification:
+    """Compare a mask with the network on ``windows`` windows across the seams of its plan."""
+    if windows < 1:
+        raise InputError(f"windows must be at least 1, not {windows}")
+    geometry = model.geometry
+    # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
+    tally = _Tally(plan, model, unreadable)
+    chosen = choose_device(device if device != "auto" else plan.device)
+    runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
+    stored = probabilities if plan.probabilities else None
+    try:
+        places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
+        if plan.precision in ("bf16", "fp16"):
+            tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
+        for kept in places:
+            window = geometry.window_for(kept)
+            try:
+                pixels = image.read(window, plan.image.level)
+                valid = image.read_valid(window, plan.image.level)
+            except UnreadableError:
+                tally.skipped += 1
+                continue
+            logits = runner.logits(pixels, valid, kept.shape)
+            tally.compare(kept, logits, valid, mask, stored)
+    finally:
+        runner.close()
+    return tally.result()
+
+
+def seam_windows(tiling: Tiling, factor: int, count: int, seed: int) -> list[Window]:
+    """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
+
+    Each is moved by whole stride factors, so that none is a window of the run: where an image has
+    no seams, at least the windows are cut elsewhere.
+    """
+    choose = random.Random(seed)
+    rows = _seams(tiling, 0)
+    columns = _seams(tiling, 1)
+    windows = []
+    for i in range(count):
+        # In turn: a corner, a horizontal seam, a vertical one.
+        y = choose.choice(rows) if rows and i % 3 != 2 else choose.randrange(tiling.height)
+        x = choose.choice(columns) if columns and i % 3 != 1 else choose.randrange(tiling.width)
+        windows.append(
+            Window(
+                _start(y, tiling.keep[0], tiling.height, factor, choose),
+                _start(x, tiling.keep[1], tiling.width, factor, choose),
+                round_down(tiling.keep[0], factor) or factor,
+                round_down(tiling.keep[1], factor) or factor,
+            )
+        )
+    return windows
+
+
+def _start(centre: int, keep: int, size: int, factor: int, choose: random.Random) -> int:
+    start = round_down(centre - keep // 2, factor)
+    # Mostly inside the image; where it is not larger than the window, over its edge.
+    start = min(max(start, -factor), round_up(size, factor) - keep + factor)
+    return start + choose.choice((-factor, 0, factor)) if start else choose.choice((-1, 1)) * factor
+
+
+def _seams(tiling: Tiling, axis: int) -> list[int]:
+    size, step = (tiling.height, tiling.width)[axis], tiling.shape[1] if axis == 0 else 1
+    seams: set[int] = set()
+    for number in range(0, tiling.shape[axis] * step, step):
+        for tile in tiling.tiles(number):
+            seams.add((tile.y, tile.x)[axis])
+    return sorted(seam for seam in seams if 0 < seam < size)
+
+
+class _Tally:
+    """Sums over the windows compared."""
+
+    def __init__(self, plan: Plan, model: Model, unreadable: bool) -> None:
+        self.plan, self.model, self.unreadable = plan, model, unreadable
+        self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
+        self.tie_bound = TIE_FP64 if plan.precision == "fp64" else TIE_FP32
+        self.largest_gap = 0.0
+        self.largest_difference: float | None = None
+        self.tolerance: float | None = None
+
+    def result(self) -> Verification:
+        return Verification(
+            self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
+            self.largest_gap, self.largest_difference, self.tolerance,
+        )  # fmt: skip
+
+    def compare(
+        self,
+        kept: Window,
+        logits: NDArray[np.float64],
+        valid: NDArray[np.bool_] | None,
+        mask: Mask,
+        stored: Any,
+    ) -> None:
+        """Compare one window's logits, (outputs, rows, columns), with what the mask says."""
+        image = Window(0, 0, self.plan.image.height, self.plan.image.width)
+        inside = kept.intersect(image)
+        if inside is None:
+            return
+        logits = logits[(slice(None), *inside.slices(kept))]
+        answered = np.ones(inside.shape, np.bool_)
+        if valid is not None:
+            margin = self.model.geometry.margin
+            kept_valid = valid[margin : margin + kept.height, margin : margin + kept.width]
+            answered = kept_valid[inside.slices(kept)]
+        written = mask.read(inside)
+        span = float(np.ptp(logits)) or 1.0
+        self.windows += 1
+        if self.plan.mask.kind == "values":
+            self._compare_values(logits, written, answered)
+            return
+        gaps = np.stack(
+            [
+                _gap(logits, labels, plane, self.model) / span
+                for plane, labels in enumerate(written if written.ndim == 3 else [written])
+            ]
+        )
+        no_answer = written == NO_ANSWER
+        if written.ndim == 2:
+            no_answer = no_answer[None]
+        # An answer where there should be none, or none where there should be one, is no tie.
+        wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
+        if self.unreadable:
+            # Where something could not be read, silence is no contradiction.
+            wrong = np.where(no_answer, 0, wrong)
+        differ = wrong > 0
+        self.pixels += inside.area
+        self.ties += int((differ & (wrong <= self.tie_bound)).sum())
+        self.differing += int((wrong > self.tie_bound).sum())
+        if differ.any():
+            self.largest_gap = max(self.largest_gap, float(wrong[differ].max()))
+        if stored is not None:
+            self._compare_probabilities(logits, stored.read_probabilities(inside), answered)
+
+    def _compare_values(
+        self, logits: NDArray[np.float64], written: NDArray[Any], answered: NDArray[np.bool_]
+    ) -> None:
+        values = written if written.ndim == 3 else written[None]
+        given = ~np.isnan(values)
+        both = given & answered
+        self.pixels += int(both[0].sum())
+        if not self.unreadable:
+            self.differing += int((given != answered).sum())
+        span = float(np.ptp(logits)) or 1.0
+        difference = np.abs(logits - values)[both].max(initial=0.0) / span
+        self.largest_difference = max(self.largest_difference or 0.0, float(difference))
+        self.tolerance = max(self.tie_bound, 1e-6)
+
+    def _compare_probabilities(
+        self, logits: NDArray[np.float64], written: NDArray[Any], answered: NDArray[np.bool_]
+    ) -> None:
+        ours = _probabilities(logits, self.model)
+        both = ~np.isnan(written) & answered
+        difference = np.abs(ours - written)[both].max(initial=0.0)
+        self.largest_difference = max(self.largest_difference or 0.0, float(difference))
+        # Rounding of the stored form, and what the logits may differ by (a softmax has slope <= 1/4
+        # for each of two logits).
+        rounding = 2**-11 if self.plan.probabilities == "float16" else 0.51 / 254
+        passes = self.tie_bound * float(np.ptp(logits))
+        self.tolerance = max(self.tolerance or 0.0, rounding + passes)
+
+
+def _gap(
+    logits: NDArray[np.float64], labels: NDArray[Any], plane: int, model: Model
+) -> NDArray[np.float64]:
+    """How far each written label is from winning: 0 where it does."""
+    if model.output.activation == "sigmoid":
+        threshold = model.output.thresholds[plane]
+        above = logits[plane] - np.log(threshold / (1 - threshold))
+        return np.asarray(np.where((above > 0) == (labels == 1), 0.0, np.abs(above) + 1e-300))
+    # 255 is dealt with by the caller; here it only must not index out of range.
+    known = np.minimum(labels, len(logits) - 1).astype(np.intp)
+    mine = np.take_along_axis(logits, known[None], 0)[0]
+    return np.asarray(logits.max(0) - mine)
+
+
+def _probabilities(logits: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
+    if model.output.activation == "sigmoid":
+        shares = 1 / (1 + np.exp(-logits))
+        return np.concatenate((1 - shares, shares)) if len(shares) == 1 else np.asarray(shares)
+    shares = np.exp(logits - logits.max(0))
+    return np.asarray(shares / shares.sum(0))
+
+
+def _half_precision_bound(
+    places: list[Window], plan: Plan, image: Image, model: Model, runner: Device
+) -> float:
+    """How far two passes of half precision over the same pixels differ, measured here.
+
+    The same outputs from two windows, a stride factor apart: the largest difference of a logit over
+    the logits' range. Both labels' logits may be off by as much, hence twice.
+    """
+    factor, largest = model.geometry.stride_factor, 0.0
+    for kept in places[:3]:
+        moved = kept.shift(factor, factor)
+        common = kept.intersect(moved)
+        if common is None:
+            continue
+        passes = []
+        try:
+            for place in (kept, moved):
+                window = model.geometry.window_for(place)
+                pixels = image.read(window, plan.image.level)
+                valid = image.read_valid(window, plan.image.level)
+                logits = runner.logits(pixels, valid, place.shape)
+                passes.append(logits[(slice(None), *common.slices(place))])
+        except UnreadableError:
+            continue
+        span = float(np.ptp(passes[0])) or 1.0
+        largest = max(largest, float(np.abs(passes[0] - passes[1]).max()) / span)
+    return max(2 * largest, TIE_FP32)
+
+
+def _plan_of(mask: Path) -> tuple[Plan, bool]:
+    """The plan that a mask was made by, and whether the run left pixels unread."""
+    state = RunState(mask)
+    plan = state.read_plan() if mask.is_dir() else None
+    record = record_path(mask)
+    try:
+        document = json.loads(record.read_text())
+        incomplete = bool(document["blocks"]["incomplete"])
+        if plan is None:
+            plan = Plan.from_json(json.dumps(document["plan"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        incomplete = False
+        if plan is None:
+            raise InputError(
+                f"{mask}: nothing says how it was made: its run record {record.name} is not "
+                "beside it; give the file that tilepipe wrote, with its record"
+            ) from None
+    return plan, incomplete

@@ -1,0 +1,347 @@
+"""Writing an image pyramid: any readable image, streamed into a chunked OME-Zarr 0.5."""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.grid import Window, round_down
+from tilepipe.images.base import UNITS_IN_METRES, Image
+from tilepipe.images.halving import halve
+from tilepipe.images.ngff import ATTRIBUTE, VALID
+from tilepipe.images.opening import open_image
+from tilepipe.images.windowed import (
+    TooLargeError,
+    WindowedImage,
+    check_bounded,
+    read_with_valid,
+    valid_values,
+)
+
+MEMORY_LIMIT = 2**30
+"""Bytes that a conversion may hold, unless told otherwise."""
+
+MEMORY_SHARE = 4
+"""Parts of the memory of which one is the pixels of a step; the others are copies, chunks and
+what decoders hold."""
+
+LARGEST_STEP_ROWS = 4096
+"""Rows written in one step, so that progress is seen."""
+
+COMPRESSION_LEVEL = 3
+"""Of zstd: its own default."""
+
+NGFF_UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
+"""Units that NGFF has a word for; others are kept beside it."""
+
+Progress = Callable[[int, int], None]
+
+
+def convert(
+    source: Image | str | Path,
+    target: Path,
+    *,
+    chunk: int = 512,
+    memory_limit: int = MEMORY_LIMIT,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write an image as OME-Zarr 0.5 with a pyramid, never holding more than a band of its rows.
+
+    Pixels are kept as they are; so are pixel size, georeference, nodata and validity. The pyramid
+    is the mean of 2 x 2 pixels, sizes rounded up. The target appears when it is complete.
+
+    Parameters
+    ----------
+    source
+        An opened image, or the path of one. A path may also be of a file that can only be decoded
+        from top to bottom (a huge PNG or JPEG), which `open_image` refuses.
+    target
+        Folder to write, by convention named ``.ome.zarr``.
+    chunk
+        Side of a chunk, pixels.
+    memory_limit
+        Bytes that pixels may take while they are converted.
+    overwrite
+        Replace a zarr folder that is there.
+    progress
+        Called with steps done and all steps.
+
+    Raises
+    ------
+    InputError
+        The target exists, or the source can only be decoded whole, beyond ``memory_limit``.
+    UnreadableError
+        Part of the source cannot be decoded.
+    SurroundingsError
+        The disk is full.
+    """
+    _check_target(target, overwrite)
+    # A name that no reader takes for an image, and that the next attempt finds and clears.
+    partial = target.with_name(f"{target.name}.partial")
+    image, opened_here = _within(source, memory_limit, chunk)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        _Pyramid(image, partial, chunk, memory_limit // MEMORY_SHARE, progress).write()
+        _publish(partial, target)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise SurroundingsError(
+                f"the disk is full: {target} was not written; make room and run the same again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if opened_here:
+            image.close()
+
+
+@dataclass(slots=True)
+class _Pyramid:
+    """A conversion under way."""
+
+    image: Image
+    folder: Path
+    chunk: int
+    step_bytes: int
+    progress: Progress | None
+    done: int = 0
+
+    def write(self) -> None:
+        group = zarr.create_group(self.folder, zarr_format=3)
+        sizes = _level_sizes(*self.image.shape[:2], self.chunk)
+        arrays = [self._create(group, str(level), size) for level, size in enumerate(sizes)]
+        validity = _Validity(group, sizes, self.chunk)
+        steps = [list(self._steps(size, level)) for level, size in enumerate(sizes)]
+        total = sum(len(windows) for windows in steps)
+        for level, windows in enumerate(steps):
+            for window in windows:
+                if level == 0:
+                    pixels, valid = read_with_valid(self.image, window)
+                else:
+                    pixels, valid = self._halved(arrays[level - 1], validity, level - 1, window)
+                rows, columns = window.slices()
+                arrays[level][:, rows, columns] = pixels.transpose(2, 0, 1)
+                if valid is not None and not _told(pixels, valid, self._nodata):
+                    validity.write(level, window, valid)
+                self._advance(total)
+        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, validity.exists))
+
+    @property
+    def _nodata(self) -> tuple[float | None, ...]:
+        if isinstance(self.image, WindowedImage):
+            return self.image.band_nodata
+        return () if self.image.nodata is None else (self.image.nodata,) * self.image.bands
+
+    @property
+    def _empty(self) -> NDArray[Any]:
+        """Value of each band where there is no data."""
+        default = np.nan if self.image.dtype.kind == "f" else 0.0
+        values = self._nodata or (None,) * self.image.bands
+        return np.array([default if value is None else value for value in values])
+
+    def _create(self, group: zarr.Group, name: str, size: tuple[int, int]) -> zarr.Array[Any]:
+        bands = self.image.bands
+        return group.create_array(
+            name,
+            shape=(bands, *size),
+            # All bands together: a window is decoded from as few chunks as may be.
+            chunks=(bands, self.chunk, self.chunk),
+            dtype=self.image.dtype,
+            compressors=ZstdCodec(level=COMPRESSION_LEVEL, checksum=True),
+            fill_value=0,
+            dimension_names=("c", "y", "x"),
+        )
+
+    def _steps(self, size: tuple[int, int], level: int) -> Iterator[Window]:
+        """Windows of whole chunks, as wide as memory allows: a strip is then decoded once."""
+        height, width = size
+        pixel_bytes = self.image.bands * self.image.dtype.itemsize * (1 if level == 0 else 4)
+        columns = min(width, round_down(self.step_bytes // (self.chunk * pixel_bytes), self.chunk))
+        columns = max(columns, min(width, self.chunk))
+        rows = round_down(self.step_bytes // (columns * pixel_bytes), self.chunk)
+        rows = max(min(rows, LARGEST_STEP_ROWS), self.chunk)
+        for y in range(0, height, rows):
+            for x in range(0, width, columns):
+                yield Window(y, x, min(rows, height - y), min(columns, width - x))
+
+    def _halved(
+        self, above: zarr.Array[Any], validity: _Validity, level: int, window: Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        rows, columns = (slice(2 * s.start, 2 * s.stop) for s in window.slices())
+        pixels = np.asarray(above[:, rows, columns]).transpose(1, 2, 0)
+        valid = valid_values(pixels, self._nodata)
+        stored = validity.read(level, rows, columns)
+        if stored is not None:
+            valid = stored if valid is None else valid & stored
+        return halve(pixels, valid, self._empty)
+
+    def _advance(self, total: int) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, total)
+
+
+class _Validity:
+    """Arrays of what is valid, made when the first pixel turns up that needs them."""
+
+    def __init__(self, group: zarr.Group, sizes: list[tuple[int, int]], chunk: int) -> None:
+        self._group = group
+        self._sizes = sizes
+        self._chunk = chunk
+        self._arrays: list[zarr.Array[Any]] = []
+
+    @property
+    def exists(self) -> bool:
+        return bool(self._arrays)
+
+    def write(self, level: int, window: Window, valid: NDArray[np.bool_]) -> None:
+        if not self._arrays:
+            self._arrays = [
+                self._group.create_array(
+                    f"{VALID}/{number}",
+                    shape=size,
+                    chunks=(self._chunk, self._chunk),
+                    dtype="uint8",
+                    compressors=ZstdCodec(level=COMPRESSION_LEVEL, checksum=True),
+                    fill_value=1,
+                    dimension_names=("y", "x"),
+                )
+                for number, size in enumerate(self._sizes)
+            ]
+        self._arrays[level][window.slices()] = valid.astype(np.uint8)
+
+    def read(self, level: int, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
+        if not self._arrays:
+            return None
+        valid: NDArray[np.bool_] = np.asarray(self._arrays[level][rows, columns]) != 0
+        return valid
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        if not target.parent.is_dir():
+            raise InputError(f"{target.parent} is no folder; make it, or choose another target")
+        return
+    if not overwrite:
+        raise InputError(f"{target} exists; choose another name, or allow it to be overwritten")
+    if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
+
+
+def _within(source: Image | str | Path, memory_limit: int, chunk: int) -> tuple[Image, bool]:
+    """The image, opened so that it can be read within a limit, and whether it was opened here."""
+    largest = memory_limit // MEMORY_SHARE
+    try:
+        image = source if isinstance(source, Image) else open_image(source)
+        check_bounded(image, 0, largest)
+    except TooLargeError:
+        path = source.path if isinstance(source, Image) else str(source)
+        return _streamed(path, source if isinstance(source, Image) else None, largest, chunk), True
+    return image, image is not source
+
+
+def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Image:
+    """The image opened to be decoded row by row."""
+    refusal = InputError(
+        f"{path} can only be decoded whole, which takes more than the {largest / 2**20:.0f} MiB "
+        "that this conversion may spend on it; raise its memory limit, or have its maker save it "
+        "in tiles"
+    )
+    try:
+        image = open_image(path, streaming=True)
+    except InputError as error:
+        raise refusal from error
+    height, width, bands = image.shape
+    row_bytes = width * bands * image.dtype.itemsize
+    if (
+        (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
+        or image.chunks[0][0] * row_bytes > largest
+        or min(chunk, height) * row_bytes > largest
+    ):
+        image.close()
+        raise refusal
+    return image
+
+
+def _level_sizes(height: int, width: int, smallest: int) -> list[tuple[int, int]]:
+    sizes = [(height, width)]
+    while max(sizes[-1]) > smallest:
+        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+    return sizes
+
+
+def _told(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: tuple[float | None, ...]) -> bool:
+    """Whether the pixels themselves tell which of them are valid."""
+    told = valid_values(pixels, nodata)
+    return bool(valid.all() if told is None else np.array_equal(told, valid))
+
+
+def _attributes(
+    image: Image, levels: int, nodata: tuple[float | None, ...], valid: bool
+) -> dict[str, Any]:
+    size = image.pixel_size
+    y, x = (size.y, size.x) if size else (1.0, 1.0)
+    unit = {"unit": size.unit} if size and size.unit in NGFF_UNITS else {}
+    multiscale = {
+        "name": Path(image.path).name,
+        "axes": [
+            {"name": "c", "type": "channel"},
+            {"name": "y", "type": "space", **unit},
+            {"name": "x", "type": "space", **unit},
+        ],
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0, y * 2**level, x * 2**level]}
+                ],
+            }
+            for level in range(levels)
+        ],
+    }
+    own: dict[str, Any] = {
+        "crs": image.crs,
+        "transform": image.transform,
+        # JSON has no NaN.
+        "nodata": [None if n is None else str(n) if not math.isfinite(n) else n for n in nodata],
+        VALID: valid,
+        "unit": size.unit if size and not unit else None,
+    }
+    own = {key: value for key, value in own.items() if value}
+    ome = {"version": "0.5", "multiscales": [multiscale], **_omero(image)}
+    return {"ome": ome, **({ATTRIBUTE: own} if own else {})}
+
+
+def _omero(image: Image) -> dict[str, Any]:
+    """Colours of the bands, without which viewers show three grey channels instead of RGB."""
+    if image.bands != 3 or image.dtype != np.uint8:
+        return {}
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    colours = {"R": "FF0000", "G": "00FF00", "B": "0000FF"}
+    channels = [
+        {"label": label, "color": colour, "active": True, "window": window}
+        for label, colour in colours.items()
+    ]
+    return {"omero": {"channels": channels}}
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give a complete image its name; one that was there goes only now."""
+    old = target.with_name(f"{target.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

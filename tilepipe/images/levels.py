@@ -1,0 +1,40 @@
+"""Which of the resolutions in a file make its pyramid, and how coarse each is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilepipe.images.base import Level
+
+ASPECT_TOLERANCE = 0.02
+"""How much more one axis of a level may be reduced than the other, beyond rounding of its size."""
+
+
+def pyramid(sizes: Sequence[tuple[int, int]]) -> dict[int, Level]:
+    """The levels among images of some (height, width), by their number; the first is level 0.
+
+    A level is a smaller version of the first image and of the level before it. Others, such as
+    thumbnails of another aspect, are left out.
+    """
+    height, width = sizes[0]
+    levels = {0: Level(height, width, 1.0, 1.0)}
+    smallest = sizes[0]
+    for number, size in enumerate(sizes):
+        if size[0] >= smallest[0] or size[1] >= smallest[1] or not _same_aspect(sizes[0], size):
+            continue
+        levels[number] = Level(*size, _scale(height, size[0]), _scale(width, size[1]))
+        smallest = size
+    return levels
+
+
+def _same_aspect(full: tuple[int, int], size: tuple[int, int]) -> bool:
+    # A size may be rounded up or down, once a level: some pixels more or less on either axis.
+    low = max(axis / (part + 2) for axis, part in zip(full, size, strict=True))
+    high = min(axis / max(part - 2, 0.5) for axis, part in zip(full, size, strict=True))
+    return low <= high * (1 + ASPECT_TOLERANCE)
+
+
+def _scale(full: int, size: int) -> float:
+    """Rows of the full image for each of a level: whole where rounding explains the rest."""
+    ratio = full / size
+    return float(round(ratio)) if abs(full / round(ratio) - size) < 1 else ratio

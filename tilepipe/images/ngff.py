@@ -1,0 +1,278 @@
+"""OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org), read with zarr-python."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import lzma
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.errors
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError
+from tilepipe.grid import Window
+from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
+from tilepipe.images.windowed import Description, Transform, UndecodableError
+
+ATTRIBUTE = "tilepipe"
+"""Key of the group's attributes that holds what NGFF has no place for: the georeference."""
+
+VALID = "valid"
+"""Folder in the image of a level's validity, where that is more than what pixels tell."""
+
+BROKEN_CHUNK = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    binascii.Error,
+    lzma.LZMAError,
+    zlib.error,
+    zarr.errors.BaseZarrError,
+)
+"""What zarr and its codecs raise on chunks that are damaged."""
+
+DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""Metadata of zarr 3 and 2."""
+
+CHUNK_SAMPLES = 4
+"""Places looked at in each chunk file, for the fingerprint."""
+
+
+def open_ngff(path: str) -> NgffSource:
+    """Open the first multiscale image of an OME-Zarr folder.
+
+    Raises
+    ------
+    InputError
+        The folder is no OME-Zarr image, or not of one plane.
+    """
+    folder = Path(path)
+    multiscales, attributes = _multiscales(folder)
+    if multiscales is None:
+        # A folder as bioformats2raw writes it: images are numbered.
+        folder /= "0"
+        multiscales, attributes = _multiscales(folder)
+    if multiscales is None:
+        raise InputError(
+            f"{path} is a folder without an OME-Zarr image in it (no `multiscales` in its "
+            "attributes); give an image file, or the folder whose name ends in .zarr"
+        )
+    try:
+        return NgffSource(path, folder, multiscales[0], attributes)
+    except (*BROKEN_CHUNK, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} is a broken OME-Zarr image ({error!r}); copy it again from where it came"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Where rows, columns and bands lie among the axes of an array."""
+
+    y: int
+    x: int
+    band: int | None
+    count: int
+
+    def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return shape[self.y], shape[self.x]
+
+    def read(self, array: zarr.Array[Any], window: Window) -> NDArray[Any]:
+        """Pixels of a window, shape (height, width, bands): a view, whatever the order of axes."""
+        # Every other axis has one entry, and so vanishes.
+        index: list[Any] = [0] * self.count
+        index[self.y], index[self.x] = window.slices()
+        kept = [self.y, self.x]
+        if self.band is not None:
+            index[self.band] = slice(None)
+            kept.append(self.band)
+        pixels = np.asarray(array[tuple(index)])
+        order = [sorted(kept).index(axis) for axis in kept]
+        return (
+            pixels.transpose(order).reshape(*window.shape, -1)
+            if self.band is None
+            else (pixels.transpose(order))
+        )
+
+
+class NgffSource:
+    """The levels of a multiscale image as zarr arrays."""
+
+    def __init__(
+        self, path: str, folder: Path, multiscale: dict[str, Any], attributes: dict[str, Any]
+    ) -> None:
+        self._folder = folder
+        paths = [dataset["path"] for dataset in multiscale["datasets"]]
+        self._arrays = [_array(folder / name) for name in paths]
+        self._names = paths
+        self._axes = _axes(path, multiscale, self._arrays[0])
+        own = attributes.get(ATTRIBUTE, {})
+        self._valid = (
+            [_array(folder / VALID / str(level)) for level in range(len(paths))]
+            if own.get(VALID)
+            else []
+        )
+        scales = [_scale(multiscale, level) for level in range(len(paths))]
+        levels = tuple(
+            self._level(array, scales[level], scales[0]) for level, array in enumerate(self._arrays)
+        )
+        dtype = self._arrays[0].dtype.newbyteorder("=")
+        band = self._axes.band
+        bands = 1 if band is None else self._arrays[0].shape[band]
+        _check(path, self._arrays, dtype)
+        nodata = own.get("nodata")
+        self.description = Description(
+            path=path,
+            kind="OME-Zarr",
+            levels=levels,
+            bands=bands,
+            dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
+            chunks=tuple(self._axes.size(array.chunks) for array in self._arrays),
+            pixel_size=self._pixel_size(multiscale, scales[0], own),
+            crs=own.get("crs"),
+            transform=_transform(own.get("transform")),
+            nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
+            masked=bool(self._valid),
+        )
+
+    def read(self, window: Window, level: int) -> NDArray[Any]:
+        """As `Source.read`. A chunk that is missing reads as the fill value, as zarr has it."""
+        try:
+            pixels = self._axes.read(self._arrays[level], window)
+        except BROKEN_CHUNK as error:
+            raise UndecodableError(
+                f"a chunk of {self._names[level]} is broken ({error})"
+            ) from error
+        dtype = self.description.dtype
+        return pixels.astype(dtype, copy=False)
+
+    def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As `Source.read_masked`."""
+        pixels = self.read(window, level)
+        try:
+            valid = np.asarray(self._valid[level][window.slices()])
+        except BROKEN_CHUNK as error:
+            raise UndecodableError(f"a chunk of {VALID}/{level} is broken ({error})") from error
+        return pixels, valid != 0
+
+    def fingerprint(self) -> str:
+        """As `Image.fingerprint`: metadata, and samples of the chunks of level 0."""
+        folders = [self._folder, *(self._folder / name for name in self._names)]
+        documents = (folder / name for folder in folders for name in DOCUMENTS)
+        texts = [document.read_bytes() for document in documents if document.is_file()]
+        array, folder = self._arrays[0], self._folder / self._names[0]
+        return fingerprint_files(
+            [folder / key for key in _sampled_chunks(array)], texts, CHUNK_SAMPLES
+        )
+
+    def close(self) -> None:
+        """Nothing to release: zarr opens a file for each read."""
+
+    def _level(self, array: zarr.Array[Any], scale: list[float], full: list[float]) -> Level:
+        height, width = self._axes.size(array.shape)
+        y, x = (scale[axis] / full[axis] for axis in (self._axes.y, self._axes.x))
+        return Level(height, width, y, x)
+
+    def _pixel_size(
+        self, multiscale: dict[str, Any], scale: list[float], own: dict[str, Any]
+    ) -> PixelSize | None:
+        axes = multiscale["axes"]
+        y, x = scale[self._axes.y], scale[self._axes.x]
+        unit = own.get("unit") or axes[self._axes.y].get("unit")
+        if not unit or (not own.get("unit") and axes[self._axes.x].get("unit") != unit):
+            return None
+        sound = all(math.isfinite(value) and value > 0 for value in (y, x))
+        return PixelSize(y, x, unit) if sound else None
+
+
+def _multiscales(folder: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
+    """The multiscales of a group and all its attributes; None where it is no image."""
+    try:
+        attributes = dict(zarr.open_group(folder, mode="r").attrs)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        zarr.errors.BaseZarrError,
+        json.JSONDecodeError,
+    ):
+        return None, {}
+    ome = attributes.get("ome", attributes)
+    found = ome.get("multiscales") if isinstance(ome, dict) else None
+    return (found or None), attributes
+
+
+def _array(folder: Path) -> zarr.Array[Any]:
+    return zarr.open_array(folder, mode="r")
+
+
+def _axes(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> _Axes:
+    names = [
+        str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in multiscale["axes"]
+    ]
+    if len(names) != array.ndim or not {"y", "x"} <= set(names):
+        raise InputError(f"{path} is not an image of rows and columns (axes {', '.join(names)})")
+    for name, size in zip(names, array.shape, strict=True):
+        if name not in {"y", "x", "c"} and size > 1:
+            raise InputError(
+                f"{path} has {size} planes along axis {name}, and tilepipe reads one: save the "
+                "plane you want as an image of its own"
+            )
+    band = names.index("c") if "c" in names else None
+    return _Axes(names.index("y"), names.index("x"), band, len(names))
+
+
+def _check(path: str, arrays: list[zarr.Array[Any]], dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "buif":
+        raise InputError(
+            f"{path} holds {dtype} numbers, which tilepipe does not read: save it with integer or "
+            "floating-point ones"
+        )
+    if any(array.dtype != arrays[0].dtype for array in arrays):
+        raise InputError(f"{path} has levels of different types; write its pyramid again")
+
+
+def _scale(multiscale: dict[str, Any], level: int) -> list[float]:
+    """Scale of a level along each axis: of its dataset, times that of the whole."""
+    scale = [1.0] * len(multiscale["axes"])
+    for transformation in (
+        *multiscale["datasets"][level].get("coordinateTransformations", ()),
+        *multiscale.get("coordinateTransformations", ()),
+    ):
+        if transformation.get("type") == "scale":
+            scale = [a * b for a, b in zip(scale, transformation["scale"], strict=True)]
+    return scale
+
+
+def _transform(values: list[float] | None) -> Transform | None:
+    if values is None:
+        return None
+    a, b, c, d, e, f = (float(value) for value in values)
+    return a, b, c, d, e, f
+
+
+def _sampled_chunks(array: zarr.Array[Any]) -> Iterator[str]:
+    """File names of evenly spaced chunks, or of shards where chunks lie in them."""
+    stored = array.shards or array.chunks
+    grid = [-(-size // chunk) for size, chunk in zip(array.shape, stored, strict=True)]
+    total = math.prod(grid)
+    if total <= SAMPLES:
+        places = list(product(*(range(count) for count in grid)))
+    else:
+        numbers = [total * i // SAMPLES for i in range(SAMPLES)]
+        places = [tuple(int(i) for i in np.unravel_index(n, grid)) for n in numbers]
+    return (array.metadata.encode_chunk_key(place) for place in places)

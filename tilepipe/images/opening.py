@@ -1,0 +1,71 @@
+"""`open_image`: which reader a file needs, told by its content and never by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tilepipe.errors import InputError
+from tilepipe.images.base import Image
+from tilepipe.images.windowed import Source, WindowedImage
+
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+"""Classic and BigTIFF, in either byte order."""
+
+PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+"""PNG and JPEG."""
+
+
+def open_image(path: str | Path, *, streaming: bool = False) -> Image:
+    """Open a large image for reading windows of it.
+
+    Parameters
+    ----------
+    path
+        A file (TIFF, OME-TIFF, SVS, NDPI, GeoTIFF, PNG, JPEG, JPEG 2000, whatever GDAL reads) or
+        an OME-Zarr folder, 0.4 or 0.5.
+    streaming
+        For files that can only be decoded from top to bottom (a PNG, a JPEG or a TIFF of one
+        strip, too large to hold): read them row by row. Slow for windows in any other order.
+
+    Raises
+    ------
+    InputError
+        It is missing, no image, broken, or of a kind that cannot be read.
+    """
+    name = str(path)
+    if Path(name).is_dir():
+        from tilepipe.images.ngff import open_ngff
+
+        return WindowedImage(open_ngff(name))
+    return WindowedImage(_source(name, _head(name), streaming))
+
+
+def _source(path: str, head: bytes, streaming: bool) -> Source:
+    from tilepipe.images.raster import knows_more, open_raster
+
+    if streaming:
+        return open_raster(path, streaming=True)
+    if head.startswith(TIFF_SIGNATURES):
+        from tilepipe.images.tiff import is_plain, open_tiff
+
+        return open_raster(path) if is_plain(path) and knows_more(path) else open_tiff(path)
+    if head.startswith(PICTURE_SIGNATURES):
+        from tilepipe.images.picture import deep_colour, open_picture
+
+        return open_raster(path) if deep_colour(head) or knows_more(path) else open_picture(path)
+    return open_raster(path)
+
+
+def _head(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(32)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read; ask for permission to read it") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the disk") from error
+    if not head:
+        raise InputError(f"{path} is empty; copy it again from where it came")
+    return head

@@ -1,0 +1,65 @@
+"""Faults in a compressed strip or tile that decoders pass over in silence.
+
+libjpeg decodes a JPEG that ends early, or that is broken in the middle, into grey or shifted
+blocks and only counts a warning, which neither imagecodecs nor GDAL raises. Deflate, WebP and
+JPEG 2000 decoders can do the like when the end of a tile was never written and reads as zeros.
+Noise that leaves the structure intact cannot be told: of these formats none but deflate has a
+checksum.
+"""
+
+from __future__ import annotations
+
+import re
+
+JPEG = frozenset({6, 7, 33007, 34892})
+"""TIFF compressions that are JPEG (ITU-T T.81)."""
+
+ENDS_IN_ZEROS = frozenset({1, 2, 3, 4, 32773})
+"""TIFF compressions (none, CCITT, PackBits) whose sound data may end in a run of zeros."""
+
+ZERO_TAIL = 16
+"""As many zero bytes in a row do not end the data of any other compression."""
+
+TAIL_BYTES = 512
+"""What `fault` wants to see of the end of a segment that is not read whole."""
+
+_START_OF_SCAN = b"\xff\xda"
+_END_OF_IMAGE = b"\xff\xd9"
+# Within a scan a 0xFF byte is followed by 0 (stuffing), 0xFF (fill), a restart marker or, in
+# progressive files, a segment that may stand between scans: tables, scan, comment, application.
+_STRAY_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda-\xdd\xe0-\xef\xfe]")
+
+
+def fault(segment: bytes, compression: int, *, restarts: bool = False) -> str | None:
+    """What is wrong with an encoded strip or tile, or None.
+
+    Parameters
+    ----------
+    segment
+        Its bytes, or at least its last `TAIL_BYTES`.
+    compression
+        Value of the TIFF tag.
+    restarts
+        Whether the segment may end in a JPEG restart marker: the strips of NDPI do.
+    """
+    if compression in JPEG:
+        return _jpeg_fault(segment, restarts)
+    if compression not in ENDS_IN_ZEROS and not any(segment[-ZERO_TAIL:]):
+        return "its compressed data ends in zeros, as if it had not been written to the end"
+    return None
+
+
+def _jpeg_fault(segment: bytes, restarts: bool) -> str | None:
+    # Within a scan 0xFF bytes are stuffed, so a marker there is a marker. What follows the end
+    # is padding, or in pictures what their makers append.
+    end = segment.find(_END_OF_IMAGE, max(segment.rfind(_START_OF_SCAN), 0))
+    if end < 0 and not (restarts and _ends_in_restart(segment)):
+        return "its JPEG data ends early"
+    scan = max(segment.find(_START_OF_SCAN), 0)
+    if _STRAY_MARKER.search(segment, scan, end if end >= 0 else len(segment)):
+        return "its JPEG data is broken"
+    return None
+
+
+def _ends_in_restart(segment: bytes) -> bool:
+    return len(segment) >= 2 and segment[-2] == 0xFF and 0xD0 <= segment[-1] <= 0xD7

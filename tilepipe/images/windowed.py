@@ -1,0 +1,297 @@
+"""What all images have in common: mirroring, validity, errors that name the place, dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError, UnreadableError
+from tilepipe.grid import Window, mirror_index, mirror_span, round_up
+from tilepipe.images.base import Image, Level, PixelSize
+
+DASK_CHUNK = 2048
+"""About the side of a dask chunk, in pixels."""
+
+Transform = tuple[float, float, float, float, float, float]
+
+
+class TooLargeError(InputError):
+    """An image that can only be decoded in pieces beyond the memory allowed."""
+
+
+class UndecodableError(Exception):
+    """Raised by a `Source` that cannot decode; becomes an `UnreadableError` that names where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file says about its image; the attributes of `Image`, as plain data."""
+
+    path: str
+    kind: str
+    levels: tuple[Level, ...]
+    bands: int
+    dtype: np.dtype[Any]
+    chunks: tuple[tuple[int, int], ...]
+    pixel_size: PixelSize | None = None
+    crs: str | None = None
+    transform: Transform | None = None
+    nodata: tuple[float | None, ...] = field(default=())
+    """Of each band, or empty where no band has one."""
+    masked: bool = False
+    """Whether validity is more than what nodata and NaN in the pixels say (alpha, a mask)."""
+    streaming: bool = False
+    """Whether it was opened to be read once, from top to bottom."""
+
+
+class Source(Protocol):
+    """What one kind of file has to do; windows lie within the level."""
+
+    description: Description
+
+    def read(self, window: Window, level: int) -> NDArray[Any]:
+        """Pixels, shape (height, width, bands)."""
+        ...
+
+    def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels, and where alpha or mask say that they count; asked only of masked images."""
+        ...
+
+    def fingerprint(self) -> str:
+        """As `Image.fingerprint`."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+class WindowedImage:
+    """An `Image` over a `Source`; see there for the meaning of each attribute."""
+
+    def __init__(self, source: Source) -> None:
+        described = source.description
+        self.path = described.path
+        self.kind = described.kind
+        self.levels = described.levels
+        self.bands = described.bands
+        self.dtype = described.dtype
+        self.pixel_size = described.pixel_size
+        self.nodata = next((value for value in described.nodata if value is not None), None)
+        self.crs = described.crs
+        self.transform = described.transform
+        self.chunks = described.chunks
+        self.masked = described.masked
+        self.band_nodata = described.nodata
+        self._source = source
+        self._fingerprint: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, bands) of level 0."""
+        return self.levels[0].height, self.levels[0].width, self.bands
+
+    def read(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
+        span, mirror = self._mirror(window, level)
+        return mirror(self._decode(self._source.read, span, level))
+
+    def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
+        """Which pixels hold data, shape (height, width), mirrored alike; None where all do.
+
+        Data is what neither the nodata value, nor NaN or infinity in any band, nor an alpha band
+        of 0, nor a mask, nor a tile that the file leaves out declares to be none.
+        """
+        if not self._may_be_invalid:
+            self._mirror(window, level)
+            return None
+        return self.read_with_valid(window, level)[1]
+
+    def read_with_valid(
+        self, window: Window, level: int = 0
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """`read` and `read_valid` of one window, decoded once."""
+        span, mirror = self._mirror(window, level)
+        if self.masked:
+            pixels, valid = self._decode(self._source.read_masked, span, level)
+        else:
+            pixels, valid = self._decode(self._source.read, span, level), None
+        valid = _both(valid, valid_values(pixels, self.band_nodata))
+        if valid is None or valid.all():
+            return mirror(pixels), None
+        return mirror(pixels), mirror(valid)
+
+    def as_dask(self, level: int = 0) -> Any:
+        """The level as a lazy dask array of shape (height, width, bands)."""
+        import dask.array
+
+        size = self._level(level)
+        sides = _dask_chunk((size.height, size.width), self.chunks[level])
+        return dask.array.map_blocks(
+            partial(_read_block, self, level),
+            name=f"tilepipe-image-{self.fingerprint()}-{level}",
+            chunks=(*dask.array.core.normalize_chunks(sides, sizes(size)), (self.bands,)),
+            dtype=self.dtype,
+            meta=np.empty((0, 0, 0), self.dtype),
+        )
+
+    def fingerprint(self) -> str:
+        """A short hash that changes when the file's content does; cheap on a huge file."""
+        if self._fingerprint is None:
+            self._fingerprint = self._source.fingerprint()
+        return self._fingerprint
+
+    def close(self) -> None:
+        """Release the file."""
+        self._source.close()
+
+    def __enter__(self) -> WindowedImage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        height, width, bands = self.shape
+        return f"<{self.kind} {self.path}: {height} x {width} x {bands} {self.dtype}>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # An open file cannot travel to another process; its path can.
+        return _reopen, (self.path, self._source.description.streaming)
+
+    @property
+    def _may_be_invalid(self) -> bool:
+        return self.masked or bool(self.band_nodata) or self.dtype.kind == "f"
+
+    def _level(self, level: int) -> Level:
+        if not 0 <= level < len(self.levels):
+            raise InputError(
+                f"{self.path} has no level {level}; choose one of 0 to {len(self.levels) - 1}"
+            )
+        return self.levels[level]
+
+    def _mirror(
+        self, window: Window, level: int
+    ) -> tuple[Window, Callable[[NDArray[Any]], NDArray[Any]]]:
+        """The real pixels that a window needs, and what makes the window of them."""
+        size = self._level(level)
+        y, stop_y = mirror_span(window.y, window.height, size.height)
+        x, stop_x = mirror_span(window.x, window.width, size.width)
+        span = Window(y, x, stop_y - y, stop_x - x)
+        if span == window:
+            return span, lambda pixels: pixels
+        rows = [mirror_index(i, size.height) - y for i in range(window.y, window.stop_y)]
+        columns = [mirror_index(i, size.width) - x for i in range(window.x, window.stop_x)]
+        # One indexing for both axes, so that there is one copy and no more.
+        return span, lambda pixels: pixels[np.ix_(rows, columns)]
+
+    def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
+        try:
+            return read(span, level)
+        except UndecodableError as error:
+            raise UnreadableError(
+                f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
+                f"({span.height} x {span.width} pixels) of level {level}: {error}; "
+                "copy the file again from where it came, or leave this region out"
+            ) from error
+
+
+def read_with_valid(
+    image: Image, window: Window, level: int = 0
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """`Image.read` and `Image.read_valid` of a window, decoded once where the image can."""
+    if isinstance(image, WindowedImage):
+        return image.read_with_valid(window, level)
+    return image.read(window, level), image.read_valid(window, level)
+
+
+def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
+    """Refuse a level of which one decoded strip, tile or chunk alone is beyond a limit.
+
+    Raises
+    ------
+    InputError
+        It holds more than ``limit_bytes``, so no window of it can be read within them.
+    """
+    height, width = image.chunks[level]
+    needed = height * width * image.bands * image.dtype.itemsize
+    if needed > limit_bytes:
+        raise TooLargeError(
+            f"{image.path} can only be decoded {height} x {width} pixels at a time, "
+            f"{needed / 2**20:.0f} MiB where {limit_bytes / 2**20:.0f} MiB are allowed; "
+            f"make it a chunked image first: tilepipe convert {image.path} IMAGE.ome.zarr"
+        )
+
+
+def sizes(level: Level) -> tuple[int, int]:
+    """(height, width) of a level."""
+    return level.height, level.width
+
+
+def valid_values(
+    pixels: NDArray[Any], nodata: tuple[float | None, ...]
+) -> NDArray[np.bool_] | None:
+    """Which pixels are data as far as their values tell; None where all are.
+
+    A pixel is none where every band holds its own nodata value (as GDAL has it), or where any
+    band is not finite: a network can make nothing of it.
+    """
+    valid: NDArray[np.bool_] | None = None
+    if pixels.dtype.kind == "f":
+        finite = np.isfinite(pixels).all(axis=2)
+        valid = None if finite.all() else finite
+    if nodata and all(_is_of(value, pixels.dtype) for value in nodata):
+        holds_data = np.zeros(pixels.shape[:2], bool)
+        with np.errstate(over="ignore"):  # a double that is no float32 is no pixel either
+            values = np.asarray(nodata).astype(pixels.dtype)
+        for band, value in enumerate(values):
+            holds_data |= pixels[..., band] != value
+        valid = _both(valid, holds_data)
+    return valid
+
+
+def _is_of(value: float | None, dtype: np.dtype[Any]) -> bool:
+    """Whether a nodata value can occur in pixels of ``dtype``; NaN is covered by "not finite"."""
+    if value is None or np.isnan(value):
+        return False
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return limits.min <= value <= limits.max and value == int(value)
+
+
+def _both(
+    first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    if first is None or second is None:
+        return first if second is None else second
+    both: NDArray[np.bool_] = first & second
+    return both
+
+
+def _dask_chunk(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int]:
+    width = min(size[1], round_up(DASK_CHUNK, chunk[1]))
+    # Strips are as wide as the image: fewer rows keep a dask chunk as large as others.
+    rows = DASK_CHUNK * DASK_CHUNK // max(width, DASK_CHUNK)
+    return min(size[0], round_up(max(rows, 1), chunk[0])), width
+
+
+def _read_block(
+    image: WindowedImage, level: int, block_info: dict[Any, Any] | None = None
+) -> NDArray[Any]:
+    if not block_info:
+        return np.empty((0, 0, 0), image.dtype)
+    (y, stop_y), (x, stop_x), _ = block_info[None]["array-location"]
+    return image.read(Window(y, x, stop_y - y, stop_x - x), level)
+
+
+@lru_cache(maxsize=8)
+def _reopen(path: str, streaming: bool) -> Image:
+    from tilepipe.images.opening import open_image
+
+    return open_image(path, streaming=streaming)

@@ -1,0 +1,124 @@
+"""Which format a suffix stands for, and what writes and reads it.
+
+Nothing of a format is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tilepipe.errors import InputError
+from tilepipe.masks.base import Mask
+
+if TYPE_CHECKING:
+    from tilepipe.images.base import Image
+    from tilepipe.masks.store import ZarrMask
+
+Format = Literal["ome-zarr", "ome-tiff", "cog", "png"]
+
+_SUFFIXES: tuple[tuple[str, Format], ...] = (
+    (".zarr", "ome-zarr"),
+    (".ome.tif", "ome-tiff"),
+    (".ome.tiff", "ome-tiff"),
+    (".tif", "cog"),
+    (".tiff", "cog"),
+    (".png", "png"),
+)
+"""The first that fits counts, so the longer ones stand before those that end them."""
+
+
+def suffix_kind(path: Path) -> Format:
+    """The format that a path's suffix stands for.
+
+    Raises
+    ------
+    InputError
+        When it stands for none.
+    """
+    name = path.name.lower()
+    for suffix, kind in _SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return kind
+    raise InputError(
+        f"{path} has no suffix of a mask; use .ome.zarr, .ome.tif, .tif (GeoTIFF) or .png."
+    )
+
+
+def open_mask(path: str | Path) -> Mask:
+    """Open a mask lazily: OME-Zarr, OME-TIFF or GeoTIFF, ours or others' of the same form.
+
+    Raises
+    ------
+    InputError
+        When there is none at ``path``, or none that is understood.
+    """
+    path = Path(path)
+    kind = suffix_kind(path)
+    if kind == "ome-zarr":
+        from tilepipe.masks.store import open_zarr_mask
+
+        return open_zarr_mask(path)
+    if kind == "ome-tiff":
+        from tilepipe.masks.read_ome_tiff import open_ome_tiff_mask
+
+        return open_ome_tiff_mask(path)
+    if kind == "cog":
+        from tilepipe.masks.read_geotiff import open_geotiff_mask
+
+        return open_geotiff_mask(path)
+    raise InputError(f"{path} is a picture of a mask; give the mask itself.")
+
+
+def export(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
+    """Write a complete mask in the format that the suffix of ``path`` stands for.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        With its pyramid.
+    path : Path
+        Replaced if it exists, once the new file is complete.
+    image : Image
+        That the mask is of; only the picture shows it.
+    level : int
+        Of the image, at which the mask was computed.
+
+    Raises
+    ------
+    InputError
+        When the suffix stands for no format that is exported to.
+    OSError
+        As the file system raises it, for one when the disk is full.
+    """
+    kind = suffix_kind(path)
+    if kind not in EXPORTERS:
+        raise InputError(f"{path} cannot be exported to; use .ome.tif, .tif (GeoTIFF) or .png.")
+    EXPORTERS[kind](mask, path, image, level)
+
+
+def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+    from tilepipe.masks.ome_tiff import write_ome_tiff
+
+    write_ome_tiff(mask, path)
+
+
+def _export_cog(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+    from tilepipe.masks.geotiff import write_cog
+
+    write_cog(mask, path)
+
+
+def _export_preview(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
+    from tilepipe.masks.preview import write_preview
+
+    write_preview(mask, image, level, path)
+
+
+EXPORTERS: dict[Format, Callable[[ZarrMask, Path, Image, int], None]] = {
+    "ome-tiff": _export_ome_tiff,
+    "cog": _export_cog,
+    "png": _export_preview,
+}
+"""What writes each format from a complete OME-Zarr mask, its image, and the image's level."""

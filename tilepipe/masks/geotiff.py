@@ -1,0 +1,150 @@
+"""A mask as cloud-optimised GeoTIFF: what QGIS and GDAL open in the right place."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+import rasterio.shutil
+import tifffile
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from tilepipe.grid import CHUNK
+from tilepipe.masks.files import complete_or_absent, needs_bigtiff, tiles
+from tilepipe.masks.store import ZarrMask
+from tilepipe.masks.vrt import category_names, virtual_raster
+
+_ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
+"""The cache in MB, instead of a share of the machine's memory; no files beside ours."""
+
+_ENCODE_BUFFER = 16 << 20
+"""Bytes of tiles that wait for compression at a time."""
+
+_FULL = 1 << 20
+"""Bytes left on a disk below which a failed write is taken for a full disk."""
+
+
+def write_cog(mask: ZarrMask, path: Path) -> None:
+    """Write a mask and its pyramid as COG: tiles of 512, deflate, nodata 255 or NaN.
+
+    First each level as a temporary tiled TIFF beside ``path``, streamed; then GDAL's COG driver
+    puts them in order. So the overviews are the mask's own pyramid, not GDAL's idea of it. Equal
+    masks give equal bytes. Labels carry a colour table, and the names of the classes in
+    ``PATH.aux.xml``, GDAL's place for them, from where QGIS takes its legend.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        With its pyramid; it need not be georeferenced.
+    path : Path
+        Replaced if it exists, once the new file is complete.
+
+    Raises
+    ------
+    OSError
+        When the disk is full, or anything else keeps the file from being written.
+    """
+    with complete_or_absent(path) as part:
+        with _temporary_folder(path) as folder:
+            _copy_to_cog(_write_levels(mask, folder), part, mask)
+        require_whole(part)
+        # What GDAL or QGIS kept there about a file that is now replaced is no longer true.
+        side_file = path.with_name(path.name + ".aux.xml")
+        side_file.unlink(missing_ok=True)
+        if mask.kind == "labels":
+            with complete_or_absent(side_file) as part_of_side_file:
+                part_of_side_file.write_bytes(category_names(mask.spec))
+
+
+def require_whole(path: Path) -> None:
+    """Raise OSError when a tile of a COG is missing or torn.
+
+    GDAL may lose an error that happens as it closes a file. Its COGs hold the size of each tile
+    before it, and its last four bytes once more after it.
+    """
+    with tifffile.TiffFile(path) as file, path.open("rb") as raw:
+        for page in file.pages:
+            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+                raw.seek(offset - 4)
+                leader = raw.read(4)
+                raw.seek(offset + size - 4)
+                trailer = raw.read(8)
+                torn = len(trailer) < 8 or trailer[:4] != trailer[4:]
+                if size == 0 or torn or leader != size.to_bytes(4, "little"):
+                    raise _write_error(path, "a tile of it is not whole")
+
+
+def _write_levels(mask: ZarrMask, folder: Path) -> Path:
+    """Write one TIFF for each level, and a VRT that has all but the first as overviews.
+
+    Not through GDAL, which may leave out a tile that it cannot write without saying so.
+    """
+    files = [folder / f"{level}.tif" for level in range(len(mask.levels))]
+    planes = mask.spec.planes
+    for level, file in enumerate(files):
+        with tifffile.TiffWriter(file, bigtiff=True) as writer:
+            writer.write(
+                (tile for plane in range(planes) for tile in tiles(mask, level, plane)),
+                shape=(*((planes,) if planes > 1 else ()), *mask.levels[level]),
+                dtype=mask.dtype,
+                tile=(CHUNK, CHUNK),
+                compression="zlib",
+                compressionargs={"level": 1},
+                photometric="minisblack",
+                planarconfig="separate" if planes > 1 else None,
+                metadata=None,
+                maxworkers=2,
+                buffersize=_ENCODE_BUFFER,
+            )
+    virtual = folder / "mask.vrt"
+    virtual.write_bytes(virtual_raster(mask.spec, [file.name for file in files]))
+    return virtual
+
+
+def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
+    try:
+        with rasterio.Env(**_ENV), _without_georeference_warning():
+            rasterio.shutil.copy(
+                source,
+                target,
+                driver="COG",
+                strict=True,
+                blocksize=CHUNK,
+                compress="DEFLATE",
+                predictor="YES" if mask.kind == "values" else "NO",
+                overviews="AUTO",
+                bigtiff="YES" if needs_bigtiff(mask.spec) else "NO",
+            )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise _write_error(target, str(error)) from error
+
+
+def _write_error(path: Path, reason: str) -> OSError:
+    """GDAL keeps the cause to itself, so whether the disk is full is looked up."""
+    full = shutil.disk_usage(path.parent).free < _FULL
+    return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path``, always of one name, so that a killed run leaves one at most."""
+    folder = path.with_name(path.name + ".levels.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _without_georeference_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield

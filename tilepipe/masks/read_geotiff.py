@@ -1,0 +1,135 @@
+"""Masks read from GeoTIFF, cloud-optimised or not, ours or others' of the same form."""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from tilepipe.errors import InputError, UnreadableError
+from tilepipe.grid import CHUNK, Window
+from tilepipe.images.base import PixelSize
+from tilepipe.masks.base import (
+    Kind,
+    MaskClass,
+    MaskSpec,
+    Transform,
+    as_transform,
+    lazy,
+    one_line,
+    require_inside,
+)
+from tilepipe.masks.vrt import SPEC_TAG
+
+
+class GeoTiffMask:
+    """A mask in GeoTIFF; see `tilepipe.masks.base.Mask`."""
+
+    def __init__(self, path: Path, datasets: list[Any], spec: MaskSpec | None) -> None:
+        first = datasets[0]
+        self.path = path
+        self.dtype: np.dtype[Any] = np.dtype(first.dtypes[0])
+        self.kind: Kind = _kind(first) if spec is None else spec.kind
+        self.planes = int(first.count)
+        self.classes: tuple[MaskClass, ...] | None = None if spec is None else spec.classes
+        self.levels: tuple[tuple[int, int], ...] = tuple((d.height, d.width) for d in datasets)
+        self.crs: str | None = first.crs.to_wkt() if first.crs else None
+        self.transform: Transform | None = None
+        if not first.transform.is_identity:
+            self.transform = as_transform(tuple(first.transform)[:6])
+        self.pixel_size: PixelSize | None = _pixel_size(first) if spec is None else spec.pixel_size
+        self._datasets = datasets
+        # GDAL's datasets are not safe from several threads.
+        self._lock = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of level 0."""
+        return self.levels[0]
+
+    def read(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W)."""
+        require_inside(window, self.levels[level])
+        place = rasterio.windows.Window(window.x, window.y, window.width, window.height)
+        bands = 1 if self.kind == "labels" else None
+        try:
+            with self._lock:
+                return np.asarray(self._datasets[level].read(bands, window=place))
+        except RasterioError as error:
+            raise UnreadableError(
+                f"{self.path} is damaged ({one_line(error)}); write it again."
+            ) from error
+
+    def as_dask(self, level: int = 0) -> Any:
+        """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
+        return lazy(self, level, CHUNK)
+
+    def close(self) -> None:
+        """Release the file."""
+        for dataset in self._datasets:
+            dataset.close()
+
+
+def open_geotiff_mask(path: Path) -> GeoTiffMask:
+    """Open a mask in GeoTIFF: one band of uint8 labels, or bands of uint8 or float32.
+
+    Raises
+    ------
+    InputError
+        When there is none at ``path``, or none that is understood.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the path of a mask.")
+    datasets: list[Any] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            datasets.append(rasterio.open(path))
+            _kind(datasets[0])
+            datasets.extend(
+                rasterio.open(path, overview_level=level)
+                for level in range(len(datasets[0].overviews(1)))
+            )
+        tag = datasets[0].tags().get(SPEC_TAG)
+        spec = None if tag is None else MaskSpec.from_json(json.loads(tag))
+        return GeoTiffMask(path, datasets, spec)
+    except (RasterioError, ValueError) as error:
+        for dataset in datasets:
+            dataset.close()
+        raise InputError(
+            f"{path} is no mask that is understood ({one_line(error)});"
+            " give one of labels, one band of uint8."
+        ) from error
+
+
+def _kind(dataset: Any) -> Kind:
+    dtypes = set(dataset.dtypes)
+    if dtypes == {"float32"}:
+        return "values"
+    if dtypes == {"uint8"}:
+        return "labels" if dataset.count == 1 else "planes"
+    raise ValueError(f"its pixels are {', '.join(sorted(dtypes))}")
+
+
+def _pixel_size(dataset: Any) -> PixelSize | None:
+    if not dataset.crs or dataset.transform.is_identity:
+        return None
+    a, b, _, d, e, _ = tuple(dataset.transform)[:6]
+    unit = _unit(dataset.crs)
+    return None if unit is None else PixelSize(float(np.hypot(b, e)), float(np.hypot(a, d)), unit)
+
+
+def _unit(crs: CRS) -> str | None:
+    if crs.is_geographic:
+        return "degree"
+    unit = str(crs.linear_units).lower()
+    return {"metre": "meter", "us survey foot": unit, "foot": unit}.get(unit)

@@ -1,0 +1,113 @@
+"""A large image as a small one: streamed piece by piece, averaged, and made fit to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import UnreadableError
+from tilepipe.grid import Window, round_down
+from tilepipe.images.base import Image
+
+NO_DATA_COLOUR = (232, 232, 232)
+"""Of what holds no data, or could not be read."""
+
+_PIECE = 2048
+"""Side of what is read at a time, where the file's tiles allow it."""
+
+_STRETCH = (2.0, 98.0)
+"""Percentiles that become black and white."""
+
+
+def thumbnail(image: Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image as RGB of ``shape`` (height, width), shape (height, width, 3).
+
+    Taken from the coarsest level that is large enough, each pixel the mean of those it covers.
+    Bytes of one, three or four bands are shown as they are; everything else is stretched, band by
+    band. Memory does not depend on the size of the image. What cannot be read stays grey.
+
+    Parameters
+    ----------
+    image : Image
+        At least as large as ``shape`` at level 0.
+    shape : tuple of int
+        Rows and columns of the result.
+    """
+    fitting = [
+        number
+        for number, level in enumerate(image.levels)
+        if level.height >= shape[0] and level.width >= shape[1]
+    ]
+    means, valid = _averaged(image, max(fitting, default=0), shape)
+    if image.dtype != np.uint8 or image.bands not in (1, 3, 4):
+        means = _stretched(means, valid)
+    rgb = np.rint(np.clip(means, 0, 255)).astype(np.uint8)
+    rgb = np.broadcast_to(rgb, (*shape, 3)).copy()
+    rgb[~valid] = NO_DATA_COLOUR
+    return rgb
+
+
+def _averaged(
+    image: Image, level: int, shape: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Means of the bands that are shown, (H, W, 1 or 3), and where there are any, (H, W)."""
+    height, width = image.levels[level].height, image.levels[level].width
+    bands = 3 if image.bands >= 3 else 1
+    sums = np.zeros((*shape, bands))
+    counts = np.zeros(shape)
+    for window in _pieces(height, width, image.chunks[level]):
+        try:
+            pixels = image.read(window, level)[:, :, :bands]
+            valid = image.read_valid(window, level)
+        except UnreadableError:
+            continue
+        usable = np.isfinite(pixels).all(axis=2)
+        if valid is not None:
+            usable &= valid
+        rows, row_starts = _cells(window.y, window.height, height, shape[0])
+        columns, column_starts = _cells(window.x, window.width, width, shape[1])
+        cells = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        counts[cells] += _summed(usable, row_starts, column_starts)
+        for band in range(bands):
+            shown = np.where(usable, pixels[:, :, band], 0)
+            sums[..., band][cells] += _summed(shown, row_starts, column_starts)
+    return sums / np.maximum(counts, 1)[:, :, None], counts > 0
+
+
+def _pieces(height: int, width: int, chunk: tuple[int, int]) -> Iterator[Window]:
+    """Windows that cover a level, of about as many pixels each, along its tiles or strips."""
+    across = min(width, max(chunk[1], round_down(_PIECE, chunk[1])))
+    down = max(1, _PIECE * _PIECE // across)
+    down = min(height, round_down(down, chunk[0]) or down)
+    for y in range(0, height, down):
+        for x in range(0, width, across):
+            yield Window(y, x, min(down, height - y), min(across, width - x))
+
+
+def _cells(start: int, length: int, size: int, cells: int) -> tuple[NDArray[np.intp], list[int]]:
+    """Cells that ``length`` pixels fall into, and where among the pixels each one starts.
+
+    Every cell in between has pixels, as there are no fewer pixels than cells.
+    """
+    found, starts = np.unique(
+        np.arange(start, start + length, dtype=np.intp) * cells // size, return_index=True
+    )
+    return found, starts.tolist()
+
+
+def _summed(
+    pixels: NDArray[np.generic], row_starts: list[int], column_starts: list[int]
+) -> NDArray[np.float64]:
+    rows = np.add.reduceat(pixels, row_starts, axis=0, dtype=np.float64)
+    columns: NDArray[np.float64] = np.add.reduceat(rows, column_starts, axis=1)
+    return columns
+
+
+def _stretched(means: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    if not valid.any():
+        return means
+    low, high = np.percentile(means[valid], _STRETCH, axis=0)
+    stretched: NDArray[np.float64] = (means - low) * 255 / np.where(high > low, high - low, 1)
+    return stretched

@@ -1,0 +1,85 @@
+"""GDAL's XML: the virtual raster from which a COG is made, and the names of its classes."""
+
+from __future__ import annotations
+
+import json
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from tilepipe.grid import CHUNK
+from tilepipe.masks.base import NO_ANSWER, MaskSpec
+
+SPEC_TAG = "TILEPIPE_MASK"
+"""Metadata item that holds the description of the mask, as JSON."""
+
+
+def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
+    """A VRT of a mask whose levels are files beside it, one band for each plane."""
+    height, width = spec.levels[0]
+    root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if spec.crs is not None:
+        SubElement(root, "SRS").text = spec.crs
+    if spec.transform is not None:
+        a, b, c, d, e, f = spec.transform
+        # repr, as it gives back every bit.
+        SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
+    _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json())})
+    for plane in range(spec.planes):
+        root.append(_band(spec, plane, files))
+    return _document(root)
+
+
+def category_names(spec: MaskSpec) -> bytes:
+    """GDAL's side file (PAM) with the names of the classes of a band of labels."""
+    root = Element("PAMDataset")
+    names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for named in spec.classes:
+        SubElement(names, "Category").text = named.name
+    return _document(root)
+
+
+def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
+    data_type = "Float32" if spec.kind == "values" else "Byte"
+    band = Element("VRTRasterBand", dataType=data_type, band=str(plane + 1))
+    band.set("blockXSize", str(CHUNK))
+    band.set("blockYSize", str(CHUNK))
+    labels = spec.kind == "labels"
+    SubElement(band, "Description").text = spec.name if labels else spec.classes[plane].name
+    if labels:
+        _add_metadata(band, {f"CLASS_{i}": named.name for i, named in enumerate(spec.classes)})
+    SubElement(band, "NoDataValue").text = "nan" if spec.kind == "values" else str(NO_ANSWER)
+    SubElement(band, "ColorInterp").text = "Palette" if labels else "Gray"
+    if labels:
+        _add_colours(band, spec)
+    height, width = spec.levels[0]
+    source = SubElement(band, "SimpleSource")
+    _add_file(source, files[0], plane)
+    whole = {"xOff": "0", "yOff": "0", "xSize": str(width), "ySize": str(height)}
+    SubElement(source, "SrcRect", whole)
+    SubElement(source, "DstRect", whole)
+    for file in files[1:]:
+        _add_file(SubElement(band, "Overview"), file, plane)
+    return band
+
+
+def _add_file(parent: Element, file: str, plane: int) -> None:
+    SubElement(parent, "SourceFilename", relativeToVRT="1").text = file
+    SubElement(parent, "SourceBand").text = str(plane + 1)
+
+
+def _add_metadata(parent: Element, items: dict[str, str]) -> None:
+    metadata = SubElement(parent, "Metadata")
+    for key, text in items.items():
+        SubElement(metadata, "MDI", key=key).text = text
+
+
+def _add_colours(band: Element, spec: MaskSpec) -> None:
+    table = SubElement(band, "ColorTable")
+    for value in range(NO_ANSWER + 1):
+        red, green, blue = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
+        alpha = 0 if value == NO_ANSWER else 255
+        SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha))
+
+
+def _document(root: Element) -> bytes:
+    document: bytes = tostring(root, encoding="utf-8")
+    return document + b"\n"

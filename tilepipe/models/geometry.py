@@ -1,0 +1,71 @@
+"""What a network takes and gives, and how far from a window's edge its answer can be trusted."""
+
+from __future__ import annotations
+
+from tilepipe.grid import Geometry, round_up
+from tilepipe.models.unet import UNetArguments
+
+PAPER_INPUT = 572
+"""Side of the tile of Ronneberger et al. 2015; ours is the valid one that lies nearest."""
+
+LEAST_KEPT = 128
+"""A tile that keeps less than this per axis spends nearly all its work on its margin."""
+
+
+def geometry_of(arguments: UNetArguments) -> Geometry:
+    """The tile geometry of a U-Net, by counting along one axis what each layer spoils or takes.
+
+    Notes
+    -----
+    `probe_geometry` finds the same on a network that runs; the tests hold one against the other.
+    """
+    factor, depth = arguments.stride_factor, arguments.depth
+    if arguments.padding == "valid":
+        # Two convolutions on each level, once down and once up, take 2 pixels of that level each.
+        shrink = 6 * factor - 4
+        residue = -4 % factor
+    else:
+        shrink, residue = 0, 0
+    return choose_tile(shrink, shrink + _spoiled(arguments, depth), factor, residue)
+
+
+def choose_tile(shrink: int, reach: int, stride_factor: int, residue: int) -> Geometry:
+    """The geometry whose tile lies nearest the paper's, among those that keep enough.
+
+    Parameters
+    ----------
+    shrink
+        Pixels that the network takes off each edge.
+    reach
+        Distance from a window's edge to the first output that does not depend on the cut.
+    stride_factor
+        Total downsampling.
+    residue
+        What a valid input leaves when divided by the stride factor.
+    """
+    margin = margin_for(shrink, reach, stride_factor)
+    least = round_up(LEAST_KEPT, stride_factor) + 2 * margin
+    least += (residue - least) % stride_factor
+    below = PAPER_INPUT - (PAPER_INPUT - residue) % stride_factor
+    nearest = min((below + stride_factor, below), key=lambda side: abs(side - PAPER_INPUT))
+    side = max(least, nearest)
+    return Geometry(side, side - 2 * shrink, margin, stride_factor)
+
+
+def margin_for(shrink: int, reach: int, stride_factor: int) -> int:
+    """``reach`` rounded up, so that the first output that is kept lies on the phase."""
+    return shrink + round_up(max(0, reach - shrink), stride_factor)
+
+
+def _spoiled(arguments: UNetArguments, depth: int) -> int:
+    """Outputs at a window's edge that depend on where it was cut."""
+    # The number of spoiled pixels at the edge of an array: a padded 3x3 convolution spoils one
+    # more, an unpadded one takes as many as it would spoil; pooling keeps half of them, rounded up.
+    convolutions = 2 if arguments.padding == "same" else 0
+    spoiled = convolutions
+    for _ in range(depth):
+        spoiled = -(-spoiled // 2) + convolutions
+    for _ in range(depth):
+        # Bilinear interpolation looks one pixel further, half the size of those it comes from.
+        spoiled = 2 * spoiled + (arguments.upsampling == "interpolation") + convolutions
+    return spoiled

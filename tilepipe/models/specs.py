@@ -1,0 +1,82 @@
+"""What a model expects and what it answers: the `input` and `output` of a model file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from tilepipe.grid import Geometry
+from tilepipe.images.base import PixelSize
+from tilepipe.models.unet import UNetArguments
+
+Activation = Literal["softmax", "sigmoid", "linear"]
+
+NO_ANSWER = 255
+"""The label that is no class, so there are at most 255 of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How pixels become the network's input: ``(x * scale - mean) / std``, per band."""
+
+    bands: int
+    dtype: str
+    """Numpy's name of the pixel type that the model was made for."""
+    scale: float
+    mean: tuple[float, ...]
+    """One for each band, after scaling."""
+    std: tuple[float, ...]
+    """One for each band, after scaling."""
+    pixel_size: PixelSize | None = None
+    """Of the images that the model was trained on; square. None where it does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """A class, or for linear models a quantity."""
+
+    name: str
+    colour: str = "#808080"
+    """``#rrggbb``."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """How logits become an answer.
+
+    ======== ================= ==================================================
+    softmax  outputs = classes label = the class of the largest logit
+    sigmoid  outputs = 1       two classes, background and foreground: labels 0, 1
+    sigmoid  outputs = classes two classes or more, one plane of 0 / 1 for each
+    linear   outputs = classes the values themselves, one plane for each
+    ======== ================= ==================================================
+    """
+
+    activation: Activation
+    classes: tuple[ClassSpec, ...]
+    thresholds: tuple[float, ...] = ()
+    """Sigmoid only: the probability from which on an output counts, for each output of the
+    network. Left empty, `build_model` makes each 0.5."""
+    background: int | None = None
+    """Label of the class that is background; 0 for a single sigmoid, None for planes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network and everything needed to use it on an image; made by `build_model`."""
+
+    name: str
+    arguments: UNetArguments
+    network: nn.Module
+    """In evaluation mode, float32, on the CPU, its parameters without gradients."""
+    geometry: Geometry
+    input: InputSpec
+    output: OutputSpec
+    about: dict[str, Any]
+    """Source, licence, data, metrics: JSON values."""
+    fingerprint: str
+    """SHA-256 of document and weights, as hexadecimal digits: equal for a file and its copy."""
+    path: str | None = None
+    """The file it was loaded from."""
