@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilepipe.api import plan, run
     from tilepipe.engine.verify import verify
-    from tilepipe.images import convert, open_image
-    from tilepipe.masks import open_mask
+    from tilepipe.images import open_image
+    from tilepipe.images.convert import convert
+    from tilepipe.masks.formats import open_mask
     from tilepipe.models.file import load_model, save_model
 
 __all__ = [
@@ -37,8 +38,8 @@ _HOME = {
     "plan": "tilepipe.api",
     "verify": "tilepipe.engine.verify",
     "open_image": "tilepipe.images",
-    "convert": "tilepipe.images",
-    "open_mask": "tilepipe.masks",
+    "convert": "tilepipe.images.convert",
+    "open_mask": "tilepipe.masks.formats",
     "load_model": "tilepipe.models.file",
     "save_model": "tilepipe.models.file",
 }

@@ -21,7 +21,8 @@ def command(image: str, target: Path | None, overwrite: bool, quiet: bool) -> No
     from rich.progress import Progress
 
     from tilepipe.engine.options import image_stem
-    from tilepipe.images import convert, open_image
+    from tilepipe.images import open_image
+    from tilepipe.images.convert import convert
 
     target = target or Path(f"{image_stem(image)}.ome.zarr")
     source = open_image(image, streaming=True)

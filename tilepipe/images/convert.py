@@ -39,6 +39,9 @@ what decoders hold."""
 LARGEST_STEP_ROWS = 4096
 """Rows written in one step, so that progress is seen."""
 
+SLAB_ROWS = 128
+"""Rows of which the mean is taken at a time; even."""
+
 COMPRESSION_LEVEL = 3
 """Of zstd: its own default."""
 
@@ -185,7 +188,16 @@ class _Pyramid:
         stored = validity.read(level, rows, columns)
         if stored is not None:
             valid = stored if valid is None else valid & stored
-        return halve(pixels, valid, self._empty)
+        # In slabs: what the mean needs on the way is several times the pixels.
+        slabs = [slice(y, y + SLAB_ROWS) for y in range(0, len(pixels), SLAB_ROWS)]
+        halves = [
+            halve(pixels[slab], None if valid is None else valid[slab], self._empty)
+            for slab in slabs
+        ]
+        smaller = np.concatenate([half for half, _ in halves])
+        if valid is None:
+            return smaller, None
+        return smaller, np.concatenate([some for _, some in halves if some is not None])
 
     def _advance(self, total: int) -> None:
         self.done += 1
@@ -268,6 +280,8 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
     if (
         (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
         or image.chunks[0][0] * row_bytes > largest
+        # GDAL holds a compressed strip whole, however few of its rows are decoded.
+        or (image.kind in {"TIFF", "GeoTIFF"} and Path(path).stat().st_size > largest)
         or min(chunk, height) * row_bytes > largest
     ):
         image.close()

@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from tilepipe.errors import InputError
@@ -29,7 +30,7 @@ from tilepipe.images.windowed import Description, TooLargeError, Transform, Unde
 CACHE_MB = 64
 """GDAL's own cache of decoded blocks; by default it takes 5 % of the machine's memory."""
 
-COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "LZW": 5, "WEBP": 50001, "ZSTD": 50000}
+COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "JPEG2000": 34712}
 """TIFF compressions whose faults GDAL passes over, by GDAL's names for them."""
 
 UNITS = {
@@ -47,6 +48,10 @@ SIDECARS = (".aux.xml", ".ovr")
 
 ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 """Drivers that decode from the top; a window further up than the last one starts over."""
+
+if "GDAL_CACHEMAX" not in os.environ:
+    # Not in an Env: on leaving one, rasterio gives the cache its old size back.
+    set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
 
 # Warnings are silenced for the whole process, so one thread at a time may do it.
 _OPENING = threading.Lock()
@@ -274,8 +279,6 @@ def _open(
         "GDAL_ENABLE_TIFF_SPLIT": streaming,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
     }
-    if "GDAL_CACHEMAX" not in os.environ:
-        settings["GDAL_CACHEMAX"] = CACHE_MB * 2**20
     with _OPENING, warnings.catch_warnings(), rasterio.Env(**settings):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, driver=driver, **options)

@@ -1,10 +1,10 @@
 """Faults in a compressed strip or tile that decoders pass over in silence.
 
 libjpeg decodes a JPEG that ends early, or that is broken in the middle, into grey or shifted
-blocks and only counts a warning, which neither imagecodecs nor GDAL raises. Deflate, WebP and
-JPEG 2000 decoders can do the like when the end of a tile was never written and reads as zeros.
-Noise that leaves the structure intact cannot be told: of these formats none but deflate has a
-checksum.
+blocks and only counts a warning, which neither imagecodecs nor GDAL raises. JPEG 2000 decoders,
+and GDAL's of deflate, do the like when the end of a tile was never written and reads as zeros.
+Noise that leaves the structure intact cannot be told where a format has no checksum: in JPEG,
+JPEG 2000, WebP and uncompressed data.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import re
 JPEG = frozenset({6, 7, 33007, 34892})
 """TIFF compressions that are JPEG (ITU-T T.81)."""
 
-ENDS_IN_ZEROS = frozenset({1, 2, 3, 4, 32773})
-"""TIFF compressions (none, CCITT, PackBits) whose sound data may end in a run of zeros."""
+ENDS_IN_MARKS = frozenset({8, 32946, 33003, 33004, 33005, 34712})
+"""TIFF compressions whose sound data ends in something: deflate's checksum, JPEG 2000's marker."""
 
 ZERO_TAIL = 16
-"""As many zero bytes in a row do not end the data of any other compression."""
+"""As many zero bytes are no such end, nor the padding after it."""
 
 TAIL_BYTES = 512
 """What `fault` wants to see of the end of a segment that is not read whole."""
@@ -44,7 +44,7 @@ def fault(segment: bytes, compression: int, *, restarts: bool = False) -> str | 
     """
     if compression in JPEG:
         return _jpeg_fault(segment, restarts)
-    if compression not in ENDS_IN_ZEROS and not any(segment[-ZERO_TAIL:]):
+    if compression in ENDS_IN_MARKS and not any(segment[-ZERO_TAIL:]):
         return "its compressed data ends in zeros, as if it had not been written to the end"
     return None
 

@@ -57,6 +57,9 @@ BROKEN_SEGMENT = (
 ALPHA = frozenset({1, 2})
 """Values of ExtraSamples: associated and unassociated alpha."""
 
+RAW_BYTES = 2**18
+"""About how much of an uncompressed strip is read at a time, however large the strip is."""
+
 PALETTE = 3
 """Value of PhotometricInterpretation."""
 
@@ -109,7 +112,9 @@ class Plane:
     separate: bool
     """Whether each sample has strips or tiles of its own (PlanarConfiguration 2)."""
     chunk: tuple[int, int]
-    """(rows, columns) of a strip or tile."""
+    """(rows, columns) of a strip or tile, or of a part of a raw strip."""
+    raw_rows: int | None = None
+    """Rows of a strip, where strips are not compressed and so can be read in part."""
 
     def segments(self, window: Window) -> Iterator[tuple[int, Window]]:
         """Number, counted in one page and sample, and extent of all that a window touches."""
@@ -127,9 +132,39 @@ class Plane:
         return -(-self.height // self.chunk[0]) * -(-self.width // self.chunk[1])
 
     @property
+    def _stored(self) -> int:
+        """As `per_sample`, of what the file holds: raw strips count whole."""
+        return self.per_sample if self.raw_rows is None else -(-self.height // self.raw_rows)
+
+    def locate(self, index: int, sample: int, number: int) -> tuple[int, int, int]:
+        """Number in its page, offset and count of bytes of a segment; 0 bytes if left out."""
+        page, shift = self.pages[index], self.shifts[index]
+        stored, skip = number, 0
+        if self.raw_rows is not None:
+            stored, skip = divmod(number * self.chunk[0], self.raw_rows)
+        stored += sample * self._stored
+        if stored >= min(len(page.dataoffsets), len(page.databytecounts)):
+            return stored, 0, 0
+        offset, count = page.dataoffsets[stored], page.databytecounts[stored]
+        if not offset or not count:
+            return stored, 0, 0
+        if self.raw_rows is not None:
+            rows = min(self.chunk[0], self.height - number * self.chunk[0])
+            if (skip + rows) * self.row_bytes > count:
+                raise UndecodableError(f"strip {stored} is shorter than it should be")
+            offset, count = offset + skip * self.row_bytes, rows * self.row_bytes
+        return stored, offset + shift, count
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a raw strip."""
+        samples = 1 if self.separate else self.samples
+        return int(self.width * samples * self.pages[0].keyframe.dtype.itemsize)
+
+    @property
     def sparse(self) -> bool:
         """Whether the file leaves out some segment."""
-        total = self.per_sample * (self.samples if self.separate else 1)
+        total = self._stored * (self.samples if self.separate else 1)
         return any(
             min(len(page.dataoffsets), len(page.databytecounts)) < total
             or 0 in page.databytecounts
@@ -147,34 +182,14 @@ class TiffSource:
 
     def __init__(self, path: str, file: tifffile.TiffFile) -> None:
         series = file.series[0]
-        keyframe = series.keyframe
         _check_axes(path, series)
-        _check_codec(path, keyframe)
+        _check_codec(path, series.keyframe)
         self._files: dict[str, FileBytes] = {}
-        levels = pyramid([_size(level) for level in series.levels])
-        self._planes = tuple(self._plane(series.levels[number]) for number in levels)
-        samples = len(self._planes[0].pages) * self._planes[0].samples
-        self._palette = _palette(keyframe)
-        self._alpha = samples - 1 if _has_alpha(keyframe) and samples > 1 else None
-        self._compression = int(keyframe.compression)
-        self._ndpi = file.is_ndpi
-        self._sample_dtype = np.dtype(series.dtype).newbyteorder("=")
-        nodata = _nodata(keyframe)
-        self._fill = nodata or 0
-        bands = 3 if self._palette is not None else samples - (self._alpha is not None)
-        dtype = self._sample_dtype if self._palette is None else self._palette.dtype
-        self.description = Description(
-            path=path,
-            kind=_kind(file),
-            levels=tuple(levels.values()),
-            bands=bands,
-            # Files of 1 bit a pixel: numbers to a network, as every other image.
-            dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
-            chunks=tuple(plane.chunk for plane in self._planes),
-            pixel_size=_pixel_size(file),
-            nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
-            masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
-        )
+        try:
+            self.description = self._describe(path, file, series)
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
         """As `Source.read`."""
@@ -193,6 +208,36 @@ class TiffSource:
         """Release the file."""
         for file in self._files.values():
             file.close()
+
+    def _describe(
+        self, path: str, file: tifffile.TiffFile, series: tifffile.TiffPageSeries
+    ) -> Description:
+        keyframe = series.keyframe
+        levels = pyramid([_size(level) for level in series.levels])
+        self._planes = tuple(self._plane(series.levels[number]) for number in levels)
+        samples = len(self._planes[0].pages) * self._planes[0].samples
+        self._palette = _palette(keyframe)
+        self._alpha = samples - 1 if _has_alpha(keyframe) and samples > 1 else None
+        self._compression = int(keyframe.compression)
+        self._ndpi = file.is_ndpi
+        self._raw_dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+        self._sample_dtype = np.dtype(series.dtype).newbyteorder("=")
+        nodata = _nodata(keyframe)
+        self._fill = nodata or 0
+        bands = 3 if self._palette is not None else samples - (self._alpha is not None)
+        dtype = self._sample_dtype if self._palette is None else self._palette.dtype
+        return Description(
+            path=path,
+            kind=_kind(file),
+            levels=tuple(levels.values()),
+            bands=bands,
+            # Files of 1 bit a pixel: numbers to a network, as every other image.
+            dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
+            chunks=tuple(plane.chunk for plane in self._planes),
+            pixel_size=_pixel_size(file),
+            nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
+            masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
+        )
 
     def _plane(self, series: tifffile.TiffPageSeries) -> Plane:
         keyframe = series.keyframe
@@ -216,6 +261,7 @@ class TiffSource:
             samples=keyframe.samplesperpixel,
             separate=keyframe.planarconfig == 2 and keyframe.samplesperpixel > 1,
             chunk=_chunk(keyframe),
+            raw_rows=min(keyframe.rowsperstrip, keyframe.imagelength) if _raw(keyframe) else None,
         )
 
     def _file(self, path: str) -> FileBytes:
@@ -240,8 +286,8 @@ class TiffSource:
         parts = plane.samples if plane.separate else 1
         for index in range(len(plane.pages)):
             for sample in range(parts):
-                place = sample * plane.per_sample + number
-                yield index * plane.samples + sample, self._decode(plane, index, place)
+                samples = self._decode(plane, index, sample, number)
+                yield index * plane.samples + sample, samples
 
     def _place(
         self,
@@ -270,28 +316,28 @@ class TiffSource:
             samples = samples[..., : self._alpha - band]
         pixels[..., band : band + samples.shape[2]] = samples
 
-    def _decode(self, plane: Plane, index: int, number: int) -> NDArray[Any] | None:
-        """A strip or tile, shape (rows, columns, samples), or None where it was left out."""
-        page, file = plane.pages[index], plane.files[index]
-        if number >= min(len(page.dataoffsets), len(page.databytecounts)):
+    def _decode(self, plane: Plane, index: int, sample: int, number: int) -> NDArray[Any] | None:
+        """A segment, shape (rows, columns, samples), or None where it was left out."""
+        file = plane.files[index]
+        stored, offset, count = plane.locate(index, sample, number)
+        if not count:
             return None
-        offset, count = page.dataoffsets[number], page.databytecounts[number]
-        if offset == 0 or count == 0:
-            return None
-        offset += plane.shifts[index]
         if offset + count > file.size:
             raise UndecodableError(
-                f"tile {number} lies beyond the end of the file, which was cut off"
+                f"tile {stored} lies beyond the end of the file, which was cut off"
             )
         try:
             data = file.read(offset, count)
         except OSError as error:
-            raise UndecodableError(f"tile {number} cannot be read from disk ({error})") from error
+            raise UndecodableError(f"tile {stored} cannot be read from disk ({error})") from error
         if len(data) < count:
-            raise UndecodableError(f"tile {number}: the file was cut off while it was open")
+            raise UndecodableError(f"tile {stored}: the file was cut off while it was open")
+        if plane.raw_rows is not None:
+            rows = count // plane.row_bytes
+            return np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
         if reason := fault(data, self._compression, restarts=self._ndpi):
-            raise UndecodableError(f"tile {number}: {reason}")
-        return self._decompress(page, data, number)
+            raise UndecodableError(f"tile {stored}: {reason}")
+        return self._decompress(plane.pages[index], data, stored)
 
     def _decompress(self, page: Any, data: bytes, number: int) -> NDArray[Any]:
         keyframe = page.keyframe
@@ -331,7 +377,28 @@ def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
 def _chunk(keyframe: Any) -> tuple[int, int]:
     if keyframe.is_tiled:
         return keyframe.tilelength, keyframe.tilewidth
-    return min(keyframe.rowsperstrip, keyframe.imagelength), keyframe.imagewidth
+    rows = min(keyframe.rowsperstrip, keyframe.imagelength)
+    if _raw(keyframe):
+        separate = keyframe.planarconfig == 2
+        row_bytes = keyframe.imagewidth * keyframe.dtype.itemsize
+        row_bytes *= 1 if separate else keyframe.samplesperpixel
+        largest = max(1, min(rows, RAW_BYTES // row_bytes))
+        # A whole part of the strip, so that none lies in two.
+        rows = next(part for part in range(largest, 0, -1) if rows % part == 0)
+    return rows, keyframe.imagewidth
+
+
+def _raw(keyframe: Any) -> bool:
+    """Whether strips are rows of numbers one after the other, as they will be in memory."""
+    return (
+        not keyframe.is_tiled
+        and keyframe.compression == 1
+        and keyframe.predictor == 1
+        and keyframe.fillorder == 1
+        and keyframe.dtype is not None
+        and keyframe.bitspersample == keyframe.dtype.itemsize * 8
+        and not keyframe.is_subsampled
+    )
 
 
 def _check_axes(path: str, series: tifffile.TiffPageSeries) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -90,6 +91,8 @@ class WindowedImage:
         self.band_nodata = described.nodata
         self._source = source
         self._fingerprint: str | None = None
+        # An image that nobody closes is closed when nobody has it any more.
+        self._close = weakref.finalize(self, source.close)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -148,7 +151,7 @@ class WindowedImage:
 
     def close(self) -> None:
         """Release the file."""
-        self._source.close()
+        self._close()
 
     def __enter__(self) -> WindowedImage:
         return self

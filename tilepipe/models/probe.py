@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +15,8 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, round_up
 from tilepipe.models.geometry import PAPER_INPUT, choose_tile, margin_for
 
-_NOISE = 1e-4
-"""Float32 sums in another order differ by 1e-6 of their range; a misplaced pixel by far more."""
+_NOISE = 1e-6
+"""Sums in another order differ by 1e-15 of their range; a misplaced pixel by far more."""
 
 _LOCAL = (
     conv._ConvNd,
@@ -26,13 +24,13 @@ _LOCAL = (
     pooling._AvgPoolNd,
     nn.Upsample,
 )
-_GROWTHS = 4
+_GROWTHS = 3
 
 
 def probe_geometry(
     network: nn.Module, bands: int, stride_factor: int, tile_input: int | None = None
 ) -> Geometry:
-    """Find the tile geometry of any image-to-image network, by running it in float32.
+    """Find the tile geometry of any image-to-image network, by running it.
 
     Everything outside an inner window is NaN, and NaN spoils whatever it touches: where the output
     is clean, it does not depend on where the window was cut. Then the inner window alone must give
@@ -56,8 +54,8 @@ def probe_geometry(
         the layer at fault is named.
     """
     _refuse_training(network)
-    network = _as_float32(network)
-    with torch.inference_mode(), _plain_convolutions():
+    network = _in_double(network)
+    with torch.inference_mode():
         residue = _residue(network, bands, stride_factor, tile_input)
         # Of a U-Net this is just enough to leave something clean.
         side = max(128, 16 * stride_factor)
@@ -121,17 +119,18 @@ class _Probe:
         self.inner = inner
         generator = torch.Generator().manual_seed(0)
         side = inner + 2 * self.ring
-        self.whole = torch.randn((1, bands, side, side), generator=generator)
+        self.whole = torch.randn((1, bands, side, side), generator=generator, dtype=torch.float64)
         self.cut = _centre(self.whole, inner).clone()
         self.ringed = torch.full_like(self.whole, torch.nan)
         _centre(self.ringed, inner).copy_(self.cut)
         self.clean = ~self._run(self.ringed).isnan().any(dim=1)[0]
+        self.alone = self._run(self.cut)
 
     @property
     def shrink(self) -> int:
         """Pixels that the network takes off each edge."""
         lost = self.whole.shape[-1] - self.clean.shape[-1]
-        if lost < 0 or lost % 2:
+        if lost < 0 or lost % 2 or lost != self.inner - self.alone.shape[-1]:
             raise InputError(
                 f"the network gives {self.clean.shape[-1]} for an input of {self.whole.shape[-1]}: "
                 "its output must have the resolution of its input, with as much lost at each edge"
@@ -143,15 +142,13 @@ class _Probe:
         kept = self.inner - 2 * self.shrink
         if kept < 1:
             return None
-        clean = _centre(self.clean, kept)
-        rows, columns = clean.any(dim=1).nonzero(), clean.any(dim=0).nonzero()
-        if not len(rows):
-            return None
-        edges = [rows[0], kept - 1 - rows[-1], columns[0], kept - 1 - columns[-1]]
-        spoiled = int(max(edges))
-        if not _centre(clean, kept - 2 * spoiled).all():
-            return None
-        return spoiled
+        row, column = (~_centre(self.clean, kept)).nonzero(as_tuple=True)
+        if not len(row):
+            return 0
+        # Of the four distances to an edge, the least; dilation may leave clean pixels before it.
+        distances = torch.stack((row, kept - 1 - row, column, kept - 1 - column))
+        spoiled = int(distances.amin(dim=0).max()) + 1
+        return spoiled if 2 * spoiled < kept else None
 
     def first_without_clean_output(self) -> _Call | None:
         """The first module that is given clean pixels and returns none."""
@@ -162,7 +159,7 @@ class _Probe:
 
     def check_windows_agree(self) -> None:
         """Refuse a network whose clean outputs differ between the whole and the window cut out."""
-        if not _differ(self._run(self.whole), self._run(self.cut), self.clean):
+        if not _differ(self._run(self.whole), self.alone, self.clean):
             return
         calls = zip(
             _trace(self.network, self.whole),
@@ -262,7 +259,7 @@ def _residue(network: nn.Module, bands: int, stride_factor: int, tile_input: int
 def _output_side(network: nn.Module, bands: int, side: int) -> int | None:
     """Side of the output, without computing it; None where the network does not take the input."""
     state = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
-    x = torch.empty((1, bands, side, side), device="meta")
+    x = torch.empty((1, bands, side, side), dtype=torch.float64, device="meta")
     try:
         output = functional_call(network, state, (x,))
     except (RuntimeError, ValueError, NotImplementedError):
@@ -279,18 +276,10 @@ def _refuse_training(network: nn.Module) -> None:
             )
 
 
-def _as_float32(network: nn.Module) -> nn.Module:
-    tensors = [t for t in network.parameters() if t.is_floating_point()]
-    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors):
-        return network
-    return copy.deepcopy(network).to("cpu", torch.float32)
-
-
-@contextmanager
-def _plain_convolutions() -> Iterator[None]:
-    # Winograd and Fourier convolutions spread NaN over their whole inner tile, and so overstate.
-    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
-        yield
+def _in_double(network: nn.Module) -> nn.Module:
+    # Not for its digits: in float64 there are neither Winograd nor Fourier convolutions, which
+    # spread NaN over the whole of their inner tiles, and so would overstate how far it reaches.
+    return copy.deepcopy(network).to("cpu", torch.float64)
 
 
 def _centre(x: Tensor, side: int) -> Tensor:

@@ -1,0 +1,207 @@
+"""Killed at any moment, the same command ends with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tilepipe
+from tilepipe.engine.ledger import read_ledger
+from tilepipe.engine.record import Watch
+from tilepipe.engine.state import FOLDER, RunState
+from tilepipe.errors import InputError
+
+OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """The bytes of mask, pyramid and exports, without ledger and run record."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and FOLDER not in path.parts and not path.name.endswith(".run.json")
+    }
+
+
+def command(image: Path, model: Path, folder: Path, *more: str) -> list[str]:
+    outputs = [word for name in OUTPUTS for word in ("-o", str(folder / name))]
+    return [
+        sys.executable, "-m", "tilepipe", "run", str(image), "-m", str(model), *outputs,
+        "--window", "572", "--threads", "1", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    tilepipe.run(
+        image, model=model, outputs=[folder / name for name in OUTPUTS], window=572, threads=1
+    )
+    return digest(folder)
+
+
+class KillAfter(Watch):
+    """Ends the process as `kill -9` does, after some blocks or at a stage."""
+
+    def __init__(self, blocks: int | None = None, stage: str | None = None) -> None:
+        self.left, self.at = blocks, stage
+
+    def block(self, receipt: object) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def stage(self, name: str) -> None:
+        if self.at is not None and self.at in name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+KILLER = """
+import sys, tilepipe
+from tests.engine.test_resume import KillAfter
+image, model, blocks, stage, *outputs = sys.argv[1:]
+tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
+             watch=KillAfter(int(blocks) if blocks else None, stage or None))
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocks", "stage"),
+    [("1", ""), ("", "pyramid level 1"), ("", "pyramid level 2"), ("", "m.ome.tif"), ("", "m.tif")],
+)
+def test_killed_at_a_chosen_moment_and_run_again_the_bytes_are_the_same(
+    blocks: str, stage: str, image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    outputs = [str(tmp_path / name) for name in OUTPUTS]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, str(image), str(model), blocks, stage, *outputs], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1)
+    assert digest(tmp_path) == uninterrupted
+
+
+def test_killed_at_random_moments_until_it_ends_the_bytes_are_the_same(
+    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    waits, kills = [0.5, 1.5, 2.2, 2.6, 3.0, 3.4, 3.8, 4.5, 5.5], 0
+    for wait in waits:
+        with subprocess.Popen(command(image, model, tmp_path, "--quiet")) as process:
+            try:
+                process.wait(timeout=wait)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    assert kills >= 3
+    assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
+    assert digest(tmp_path) == uninterrupted
+
+
+def test_a_finished_run_is_not_computed_again(image: Path, model: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / "m.ome.zarr", tmp_path / "m.tif"]
+    first = tilepipe.run(image, model=model, outputs=outputs, window=572)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/c/*")}
+    again = tilepipe.run(image, model=model, outputs=outputs, window=572)
+    assert again.resumed == again.blocks == first.blocks
+    assert again.classes == first.classes
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/c/*")} == before
+
+
+def test_without_a_zarr_output_nothing_but_the_exports_and_the_record_stays(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    first = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.tif")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.ome.tif", "m.run.json"}
+    again = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.tif")
+    assert again.resumed == again.blocks
+    assert again.classes == first.classes
+
+
+def test_other_options_are_refused_and_said(image: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output, window=572)
+    with pytest.raises(InputError, match="window was 572 x 572"):
+        tilepipe.run(image, model=model, outputs=output, window=1340)
+    with pytest.raises(InputError, match="precision was fp32, now bf16"):
+        tilepipe.run(image, model=model, outputs=output, precision="bf16")
+    with pytest.raises(InputError, match="probabilities was none"):
+        tilepipe.run(image, model=model, outputs=output, probabilities="uint8")
+    summary = tilepipe.run(image, model=model, outputs=output, window=1340, overwrite=True)
+    assert summary.resumed == 0
+
+
+def test_another_image_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
+    from tests.making import make_image, write_tiff
+
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output)
+    other = write_tiff(tmp_path / "other.tif", make_image(1100, 1300, seed=1))
+    with pytest.raises(InputError, match="the image was"):
+        tilepipe.run(other, model=model, outputs=output)
+
+
+def test_a_second_run_of_one_output_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output)
+    with (
+        RunState(output).locked(),
+        pytest.raises(InputError, match="another run is writing it"),
+    ):
+        tilepipe.run(image, model=model, outputs=output)
+
+
+def test_files_that_are_not_ours_are_left_alone(image: Path, model: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "m.tif"
+    theirs.write_text("a thesis")
+    with pytest.raises(InputError, match="exists already"):
+        tilepipe.run(image, model=model, outputs=[theirs])
+    folder = tmp_path / "n.ome.zarr"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("a thesis")
+    for overwrite in (False, True):
+        with pytest.raises(InputError):
+            tilepipe.run(image, model=model, outputs=[folder], overwrite=overwrite)
+    assert theirs.read_text() == (folder / "notes.txt").read_text() == "a thesis"
+
+
+def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_path: Path) -> None:
+    from tilepipe.engine.block import SupersededError, close_workbenches, compute_block
+
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output, window=572)
+    state = RunState(output)
+    orphan = state.begin()
+    state.begin()
+    before = digest(tmp_path)
+    with pytest.raises(SupersededError):
+        compute_block(str(output), orphan, 0)
+    close_workbenches()
+    assert digest(tmp_path) == before
+
+
+def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
+    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+    with subprocess.Popen(
+        command(image, model, tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not list(read_ledger(ledger)):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "to go on where it stopped: tilepipe run" in said
+    assert "Traceback" not in said
+    assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
+    assert digest(tmp_path) == uninterrupted
