@@ -225,6 +225,10 @@ class Tiling:
                 raise ValueError(f"a block of {block} is no multiple of the chunk size {CHUNK}")
             if not 1 <= keep <= block:
                 raise ValueError(f"tiles of {keep} do not fit a block of {block} (axis {axis})")
+            if keep % self.geometry.stride_factor:
+                raise ValueError(
+                    f"tiles of {keep} are off the phase, {self.geometry.stride_factor}"
+                )
 
     @property
     def shape(self) -> tuple[int, int]:

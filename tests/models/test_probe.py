@@ -68,7 +68,7 @@ class _Net(nn.Module):
                 nn.MaxPool2d(2),
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             ),
-            r"body\.2\.1 \(Upsample\)",
+            r"Upsample",
         ),
     ],
 )
@@ -76,9 +76,8 @@ def test_a_layer_that_sees_the_whole_tile_is_named(
     layer: Callable[[], nn.Module], named: str
 ) -> None:
     torch.manual_seed(0)
-    with pytest.raises(InputError, match=rf"cannot be tiled exactly.*body\.2.*|{named}") as error:
+    with pytest.raises(InputError, match=rf"cannot be tiled exactly: body\.2.*({named})"):
         probe_geometry(_Net(layer()).eval(), 1, 8)
-    assert "body.2" in str(error.value)
 
 
 def test_batch_normalisation_left_in_training_mode_is_named() -> None:

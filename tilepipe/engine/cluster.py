@@ -78,7 +78,8 @@ def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
                 n_workers=workers or 1,
                 threads_per_worker=SLOTS,
                 processes=workers is not None,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 protocol=None if workers is not None else "inproc://",
             )
@@ -94,7 +95,7 @@ def _cuda_cluster(workers: int | None) -> Any | None:
     except ImportError:
         return None
     return LocalCUDACluster(
-        n_workers=workers, threads_per_worker=SLOTS, dashboard_address=None, memory_limit=0
+        n_workers=workers, threads_per_worker=SLOTS, dashboard_address="127.0.0.1:0", memory_limit=0
     )
 
 

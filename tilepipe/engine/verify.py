@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,19 +109,20 @@ def verify(
     if not path.exists():
         raise InputError(f"{path}: there is no such mask")
     plan, unreadable = _plan_of(path)
-    opened_image = open_image(image or plan.image.path)
-    try:
+    with ExitStack() as stack:
+        opened_image = open_image(image or plan.image.path)
+        stack.callback(opened_image.close)
+        opened_mask = open_mask(path)
+        stack.callback(opened_mask.close)
         if opened_image.fingerprint() != plan.image.fingerprint:
             raise InputError(f"{opened_image.path}: is not the image that {path} was made from")
         loaded = load_model(model or plan.model)
         if loaded.fingerprint != plan.model_fingerprint:
             raise InputError(f"{model or plan.model}: is not the model that {path} was made with")
         return verify_plan(
-            plan, open_mask(path), opened_image, loaded, windows=windows, seed=seed,
+            plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
             unreadable=unreadable, device=device,
         )  # fmt: skip
-    finally:
-        opened_image.close()
 
 
 def verify_plan(
@@ -169,29 +172,33 @@ def seam_windows(tiling: Tiling, factor: int, count: int, seed: int) -> list[Win
     no seams, at least the windows are cut elsewhere.
     """
     choose = random.Random(seed)
-    rows = _seams(tiling, 0)
-    columns = _seams(tiling, 1)
+    seams = _seams(tiling, 0), _seams(tiling, 1)
+    rows = _in_turn(seams[0], tiling.height, choose)
+    columns = _in_turn(seams[1], tiling.width, choose)
+    height, width = (max(factor, round_down(keep, factor)) for keep in tiling.keep)
     windows = []
     for i in range(count):
         # In turn: a corner, a horizontal seam, a vertical one.
-        y = choose.choice(rows) if rows and i % 3 != 2 else choose.randrange(tiling.height)
-        x = choose.choice(columns) if columns and i % 3 != 1 else choose.randrange(tiling.width)
-        windows.append(
-            Window(
-                _start(y, tiling.keep[0], tiling.height, factor, choose),
-                _start(x, tiling.keep[1], tiling.width, factor, choose),
-                round_down(tiling.keep[0], factor) or factor,
-                round_down(tiling.keep[1], factor) or factor,
-            )
-        )
+        centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
+        centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
+        y = _start(centre_y, height, tiling.height, factor)
+        x = _start(centre_x, width, tiling.width, factor)
+        if y in (0, *seams[0]) and x in (0, *seams[1]):
+            y += choose.choice((-factor, factor))
+        windows.append(Window(y, x, height, width))
     return windows
 
 
-def _start(centre: int, keep: int, size: int, factor: int, choose: random.Random) -> int:
-    start = round_down(centre - keep // 2, factor)
-    # Mostly inside the image; where it is not larger than the window, over its edge.
-    start = min(max(start, -factor), round_up(size, factor) - keep + factor)
-    return start + choose.choice((-factor, 0, factor)) if start else choose.choice((-1, 1)) * factor
+def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int]:
+    """The seams in random order, each once before any comes again; without any, anywhere."""
+    while True:
+        yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
+
+
+def _start(centre: int, keep: int, size: int, factor: int) -> int:
+    # Within the image, or, where that is no larger than the window, from its edge on.
+    last = max(0, round_up(size, factor) - keep)
+    return min(max(round_down(centre - keep // 2, factor), 0), last)
 
 
 def _seams(tiling: Tiling, axis: int) -> list[int]:

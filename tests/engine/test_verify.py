@@ -1,0 +1,154 @@
+"""`verify` finds a mask that is not the whole-image answer, and no fault in one that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tilepipe
+from tests.making import make_image, make_model, save_tiny, write_tiff
+from tilepipe.engine import run as engine
+from tilepipe.engine.plan import Plan
+from tilepipe.engine.verify import seam_windows
+from tilepipe.errors import InputError
+from tilepipe.grid import Geometry, Tiling, Window, paper_tiling
+from tilepipe.masks.store import open_zarr_mask
+from tilepipe.models.file import save_model
+from tilepipe.models.unet import UNetArguments
+
+
+@pytest.mark.parametrize("window", ["auto", 572])
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+def test_a_sound_mask_is_exact_in_every_format(
+    window: str | int, suffix: str, image: Path, model: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / f"m{suffix}"
+    tilepipe.run(image, model=model, outputs=mask, window=window)
+    result = tilepipe.verify(mask, windows=4, seed=3)
+    assert result.exact
+    assert result.windows == 4
+    assert result.pixels > 300_000
+
+
+@pytest.mark.parametrize("stored", ["float16", "uint8"])
+def test_stored_probabilities_are_compared(
+    stored: str, image: Path, model: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / "m.ome.zarr"
+    summary = tilepipe.run(image, model=model, outputs=mask, probabilities=stored, verify=3)
+    assert summary.verification is not None
+    assert summary.verification.exact
+    assert summary.verification.largest_difference is not None
+    assert 0 < summary.verification.largest_difference < 0.003
+
+
+def misalign(tiling: Tiling) -> Tiling:
+    """The same image in steps of 388, which is what many do: the network's whole output."""
+    geometry = Geometry(input=572, output=388, margin=92, stride_factor=4)
+    return paper_tiling(tiling.height, tiling.width, geometry)
+
+
+def test_tiles_in_steps_of_388_are_caught(
+    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_plan: Callable[..., tuple[Plan, object]] = engine._new_plan
+
+    def wrong_plan(*arguments: object) -> tuple[Plan, object]:
+        plan, estimate = true_plan(*arguments)
+        return replace(plan, tiling=misalign(plan.tiling)), estimate
+
+    monkeypatch.setattr(engine, "_new_plan", wrong_plan)
+    mask = tmp_path / "m.ome.zarr"
+    summary = tilepipe.run(image, model=model, outputs=mask)
+    assert summary.plan.tiling.keep == (388, 388)
+    result = tilepipe.verify(mask, windows=6)
+    assert not result.exact
+    assert result.differing > 0.001 * result.pixels
+
+
+def test_a_single_wrong_label_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=path, window=572)
+    mask = open_zarr_mask(path)
+    chunk = Window(0, 512, 512, 512)
+    labels = mask.read(chunk)
+    labels[200, 300] = 1 - labels[200, 300]
+    mask.write(chunk, labels)
+    result = tilepipe.verify(path, windows=40)
+    assert result.differing + result.ties > 0
+    assert not result.exact
+
+
+def test_a_hole_in_the_mask_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=path, window=572)
+    mask = open_zarr_mask(path)
+    chunk = Window(512, 0, 512, 512)
+    mask.write(chunk, np.full((512, 512), 255, np.uint8))
+    assert tilepipe.verify(path, windows=9).differing > 0
+
+
+@pytest.mark.parametrize(("activation", "outputs"), [("sigmoid", 1), ("sigmoid", 3), ("linear", 2)])
+def test_every_kind_of_mask_is_verified(activation: str, outputs: int, tmp_path: Path) -> None:
+    arguments = UNetArguments(width=2, depth=3, outputs=outputs)
+    save_tiny(tmp_path / "m.safetensors", arguments, activation=activation)
+    image = write_tiff(tmp_path / "image.tif", make_image(700, 650))
+    mask = tmp_path / "m.ome.zarr"
+    stored = "uint8" if activation == "sigmoid" else None
+    summary = tilepipe.run(
+        image, model=tmp_path / "m.safetensors", outputs=mask, window=572, probabilities=stored
+    )
+    assert summary.plan.mask.kind == {1: "labels", 3: "planes", 2: "values"}[outputs]
+    result = tilepipe.verify(mask, windows=4)
+    assert result.exact
+    assert result.pixels > 0
+
+
+def test_half_precision_is_verified_within_a_measured_bound(image: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", make_model(UNetArguments(width=4)))
+    mask = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=tmp_path / "m.safetensors", outputs=mask, precision="bf16")
+    result = tilepipe.verify(mask, windows=4)
+    assert result.exact
+    assert 1e-5 <= result.tie_bound < 0.2
+
+
+def test_windows_lie_on_seams_on_the_phase_and_are_none_of_the_runs() -> None:
+    tiling = paper_tiling(3000, 2500, Geometry())
+    own = {(t.y, t.x) for number in tiling for t in tiling.tiles(number)}
+    windows = seam_windows(tiling, 16, 60, seed=1)
+    assert len(windows) == 60
+    for window in windows:
+        assert window.y % 16 == window.x % 16 == 0
+        assert window.shape == tiling.keep
+        assert (window.y, window.x) not in own
+    crossing = sum(
+        any(w.y < seam < w.stop_y for seam in {y for y, _ in own})
+        or any(w.x < seam < w.stop_x for seam in {x for _, x in own})
+        for w in windows
+    )
+    assert crossing == 60
+    assert seam_windows(tiling, 16, 60, seed=1) == windows
+    assert seam_windows(tiling, 16, 60, seed=2) != windows
+
+
+def test_an_image_that_changed_is_refused(model: Path, tmp_path: Path) -> None:
+    image = write_tiff(tmp_path / "image.tif", make_image(300, 300))
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.tif")
+    write_tiff(image, make_image(300, 300, seed=5))
+    with pytest.raises(InputError, match="is not the image"):
+        tilepipe.verify(tmp_path / "m.ome.tif")
+
+
+def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.tif")
+    record = json.loads((tmp_path / "m.run.json").read_text())
+    assert record["complete"]
+    (tmp_path / "m.run.json").unlink()
+    with pytest.raises(InputError, match="nothing says how it was made"):
+        tilepipe.verify(tmp_path / "m.ome.tif")

@@ -1,0 +1,228 @@
+"""One worker inside the process, processes, or a cluster elsewhere: the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+import tilepipe
+from tests.engine.test_resume import digest
+from tilepipe.engine.record import Watch
+from tilepipe.errors import InputError, SurroundingsError
+
+
+def options(model: Path, folder: Path) -> dict[str, object]:
+    return {
+        "model": model, "outputs": [folder / "m.ome.zarr", folder / "m.tif"], "window": 572,
+        "threads": 1,
+    }  # fmt: skip
+
+
+@contextmanager
+def cluster(workers: int = 2, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """`dask scheduler` and `dask worker`s, as a user starts them; their address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    dask = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    common = ["--no-dashboard"]
+    processes = [
+        subprocess.Popen(
+            [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), *common], **quiet
+        )
+    ]
+    try:
+        worker = [*dask, "worker", address, "--nthreads", "2", *common]
+        processes += [
+            subprocess.Popen(worker, env=os.environ | (environment or {}), **quiet)
+            for _ in range(workers)
+        ]
+        from distributed import Client
+
+        with Client(address, timeout=30, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=60)
+        yield address
+    finally:
+        for process in processes:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+@pytest.fixture(scope="module")
+def in_process(
+    image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("in_process")
+    tilepipe.run(image, **options(model, folder))  # type: ignore[arg-type]
+    return digest(folder)
+
+
+def test_two_worker_processes_give_the_same_bytes(
+    image: Path, model: Path, in_process: dict[str, str], tmp_path: Path
+) -> None:
+    tilepipe.run(image, workers=2, **options(model, tmp_path))  # type: ignore[arg-type]
+    assert digest(tmp_path) == in_process
+
+
+class KillAWorker(Watch):
+    """Kills one of this process's worker processes when the first block is done."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def block(self, receipt: object) -> None:
+        if not self.killed:
+            workers = [
+                child
+                for child in psutil.Process().children(recursive=True)
+                if "spawn_main" in " ".join(child.cmdline())
+            ]
+            self.killed = workers[0].pid
+            os.kill(self.killed, signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_survived(
+    image: Path, model: Path, in_process: dict[str, str], tmp_path: Path
+) -> None:
+    watch = KillAWorker()
+    summary = tilepipe.run(image, workers=2, watch=watch, **options(model, tmp_path))  # type: ignore[arg-type]
+    assert watch.killed
+    assert summary.incomplete == ()
+    assert digest(tmp_path) == in_process
+
+
+def test_an_external_cluster_gives_the_same_bytes_and_its_loss_is_resumed(
+    image: Path, model: Path, in_process: dict[str, str], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with cluster() as address:
+        tilepipe.run(image, scheduler=address, **options(model, tmp_path))  # type: ignore[arg-type]
+        assert digest(tmp_path) == in_process
+
+        class KillTheScheduler(Watch):
+            def block(self, receipt: object) -> None:
+                for process in psutil.process_iter():
+                    words = " ".join(process.cmdline() if process.is_running() else [])
+                    if f"--port {address.rsplit(':')[-1]}" in words and "scheduler" in words:
+                        process.kill()
+
+        with pytest.raises(SurroundingsError, match="scheduler was lost"):
+            tilepipe.run(
+                image,
+                scheduler=address,
+                watch=KillTheScheduler(),
+                **options(model, other),  # type: ignore[arg-type]
+            )
+    tilepipe.run(image, **options(model, other))  # type: ignore[arg-type]
+    assert digest(other) == in_process
+
+
+def test_a_worker_that_does_not_see_the_image_is_named(image: Path, model: Path) -> None:
+    from tilepipe.engine.block import prepare
+
+    report = prepare("/nowhere/m.ome.zarr", "run")
+    assert "does not see the output" in report["error"]
+
+
+def test_a_scheduler_that_is_not_there_is_said_in_one_line(
+    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilepipe.engine.cluster.CONNECT_SECONDS", 1)
+    with pytest.raises(InputError, match="cannot be reached"):
+        tilepipe.run(
+            image, model=model, outputs=tmp_path / "m.ome.zarr", scheduler="tcp://127.0.0.1:9"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_another_kind_are_refused_unless_allowed(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output)
+    plan_file = output / ".tilepipe" / "plan.json"
+    plan_file.write_text(plan_file.read_text().replace('"torch": "', '"torch": "1.'))
+    with pytest.raises(InputError, match="another kind of worker"):
+        tilepipe.run(image, model=model, outputs=output)
+    tilepipe.run(image, model=model, outputs=output, allow_mixed=True)
+
+
+def _slow(number: int) -> int:
+    time.sleep(0.001)
+    return number
+
+
+_tries: dict[int, int] = {}
+
+
+def _failing(number: int) -> int:
+    _tries[number] = _tries.get(number, 0) + 1
+    if number == 3 or (number == 5 and _tries[5] < 3):
+        raise RuntimeError(f"no {number}")
+    return number
+
+
+def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
+    from distributed import Client, LocalCluster
+
+    from tilepipe.engine.cluster import run_bounded
+
+    drawn: list[int] = []
+
+    def items() -> Iterator[tuple[int]]:
+        for number in range(200):
+            drawn.append(number)
+            yield (number,)
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=3, processes=False, dashboard_address="127.0.0.1:0"
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        done = []
+        for item, result in run_bounded(client, _slow, items(), in_flight=4, retries=0):
+            assert item == (result,)
+            done.append(result)
+            assert len(drawn) - len(done) <= 4
+    assert sorted(done) == list(range(200))
+
+
+def test_a_task_that_fails_is_tried_again_and_then_given_up() -> None:
+    from distributed import Client, LocalCluster
+
+    from tilepipe.engine.cluster import Failure, run_bounded
+
+    _tries.clear()
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        outcomes = {
+            item[0]: outcome
+            for item, outcome in run_bounded(
+                client, _failing, ((n,) for n in range(8)), 3, retries=2
+            )
+        }
+    assert _tries == {0: 1, 1: 1, 2: 1, 3: 3, 4: 1, 5: 3, 6: 1, 7: 1}
+    assert isinstance(outcomes.pop(3), Failure)
+    assert outcomes == {n: n for n in (0, 1, 2, 4, 5, 6, 7)}
