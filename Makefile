@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format clean
+.PHONY: run test lint format clean install
 
 run: $(INSTALLED)
 ifdef IMAGE

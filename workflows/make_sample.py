@@ -54,6 +54,7 @@ def write_slide(pixels: np.ndarray, path: Path) -> None:
 
 
 def main() -> None:
+    """Write the sample and say what it is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--side", type=int, default=4096)

@@ -187,12 +187,14 @@ def train(
                 )
                 file.flush()
                 print(
-                    f"step {step}  {seconds:.0f} s  loss {float(loss.detach()):.3f}  Dice 08 {score:.4f}"
+                    f"step {step}  {seconds:.0f} s  loss {float(loss.detach()):.3f}  "
+                    f"Dice 08 {score:.4f}"
                 )
     return average, mean, std
 
 
 def main() -> None:
+    """Train, judge, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)

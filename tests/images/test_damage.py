@@ -281,5 +281,5 @@ def test_a_missing_codec_is_named_with_what_installs_it(
             raise KeyError(f"{key} requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", NoCodecs())
-    with pytest.raises(InputError, match="ZSTD.*pip install imagecodecs"):
+    with pytest.raises(InputError, match=r"ZSTD.*pip install imagecodecs"):
         open_image(path)

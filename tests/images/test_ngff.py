@@ -96,7 +96,7 @@ def test_an_image_within_a_folder_of_images(tmp_path: Path, folder: str) -> None
 def test_a_stack_is_refused_with_what_to_do(tmp_path: Path) -> None:
     write(tmp_path / "image.zarr", "zyx")
     zarr.create_array(tmp_path / "image.zarr" / "s0", shape=(4, 9, 9), dtype="u2", overwrite=True)
-    with pytest.raises(InputError, match="4 planes along axis z.*save the plane you want"):
+    with pytest.raises(InputError, match=r"4 planes along axis z.*save the plane you want"):
         open_image(tmp_path / "image.zarr")
 
 

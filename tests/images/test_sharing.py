@@ -130,7 +130,8 @@ def test_a_raw_strip_is_read_in_parts_however_large(tmp_path: Path) -> None:
 
 
 def test_importing_images_imports_no_readers_and_no_torch() -> None:
-    code = "import sys, tilepipe.images; print([m for m in ('torch', 'tifffile', 'rasterio', 'zarr', 'dask', 'PIL') if m in sys.modules])"
+    readers = ("torch", "tifffile", "rasterio", "zarr", "dask", "PIL")
+    code = f"import sys, tilepipe.images; print([m for m in {readers} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -74,12 +74,13 @@ def app() -> None:
 def main() -> None:
     """Run the command line and exit with the code that DESIGN.md gives each ending."""
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_run())
+    sys.exit(call(None))
 
 
-def _run() -> int:
+def call(arguments: list[str] | None) -> int:
+    """Run the command line given (or the process's own) and return its exit code."""
     try:
-        result: Any = app.main(standalone_mode=False)
+        result: Any = app.main(arguments, prog_name="tilepipe", standalone_mode=False)
     except TilepipeError as error:
         _say(f"tilepipe: {error}")
         return error.exit_code

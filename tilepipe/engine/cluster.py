@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -81,6 +82,8 @@ def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
+                # What fails is told by the run, in one line, and not as a worker's traceback.
+                silence_logs=logging.CRITICAL,
                 protocol=None if workers is not None else "inproc://",
             )
         stack.enter_context(cluster)

@@ -182,7 +182,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
             with Ledger(outputs.state.ledger_file) as ledger, _named_surroundings():
                 task = _Task(client, crew, options, outputs, run_id, ledger, progress, watch)
                 seconds["blocks"] = _timed(lambda: task.blocks(plan))
-                _refuse_empty(plan, image, progress)
+                _refuse_empty(plan, image, progress, outputs)
                 seconds["pyramid"] = _timed(lambda: task.pyramid(mask))
                 seconds["exports"] = _timed(lambda: task.exports(mask, image, plan.image.level))
 
@@ -436,13 +436,16 @@ def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> Zarr
     return open_zarr_mask(outputs.store)
 
 
-def _refuse_empty(plan: Plan, image: Image, progress: Progress) -> None:
-    answered = sum(receipt.answered for receipt in progress.receipts.values())
-    if answered == 0 and not progress.incomplete:
-        nodata = "" if image.nodata is None else f" ({image.nodata:g})"
-        raise InputError(
-            f"{plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
-        )
+def _refuse_empty(plan: Plan, image: Image, progress: Progress, outputs: Outputs) -> None:
+    if any(receipt.answered for receipt in progress.receipts.values()):
+        return
+    shutil.rmtree(outputs.store)  # a mask of nothing, not to be taken for one
+    if progress.incomplete:
+        raise InputError(f"no pixel got an answer: {progress.incomplete[0][1]}")
+    nodata = "" if image.nodata is None else f" ({image.nodata:g})"
+    raise InputError(
+        f"{plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
+    )
 
 
 def _summarise(

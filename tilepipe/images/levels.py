@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tilepipe.images.base import Level
@@ -37,4 +38,8 @@ def _same_aspect(full: tuple[int, int], size: tuple[int, int]) -> bool:
 def _scale(full: int, size: int) -> float:
     """Rows of the full image for each of a level: whole where rounding explains the rest."""
     ratio = full / size
-    return float(round(ratio)) if abs(full / round(ratio) - size) < 1 else ratio
+    # Powers of two first: 57 rows halved three times are 8, which is also a seventh.
+    for whole in (2 ** round(math.log2(ratio)), round(ratio)):
+        if abs(full / whole - size) < 1:
+            return float(whole)
+    return ratio

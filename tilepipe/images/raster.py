@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -26,6 +27,9 @@ from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
 from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises; some of GDAL's own errors pass through it unwrapped."""
 
 CACHE_MB = 64
 """GDAL's own cache of decoded blocks; by default it takes 5 % of the machine's memory."""
@@ -67,7 +71,7 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
     """
     try:
         return RasterSource(path, streaming=streaming)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise InputError(
             f"{path} is not an image that tilepipe can read; see `tilepipe doctor` for the formats "
             f"that this installation knows ({_reason(error)})"
@@ -84,7 +88,7 @@ def knows_more(path: str) -> bool:
                 or any(value is not None for value in dataset.nodatavals)
                 or (_needs_mask(dataset) and _alpha(dataset) is None)
             )
-    except RasterioError:
+    except GDAL_ERRORS:
         return False
 
 
@@ -180,7 +184,7 @@ class RasterSource:
                 pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
                 if masked and not self._alpha:
                     valid = dataset.dataset_mask(window=place) != 0
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise UndecodableError(_reason(error)) from error
         if masked and self._alpha:
             pixels, valid = pixels[:-1], pixels[-1] != 0
