@@ -155,7 +155,9 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     block, reach = tiling.block_window(number), tiling.reach(number)
 
     begin = time.perf_counter()
-    unreadable, message = None, ""
+    unreadable: NDArray[np.bool_] | None = None
+    valid: NDArray[np.bool_] | None
+    message = ""
     if salvage:
         pixels, valid, unreadable, message = read_around(bench.image, reach, level)
     else:
