@@ -85,8 +85,13 @@ def test_every_level_of_a_georeferenced_image_reads_as_rasterio_reads_it(
         options = {"OVERVIEW_LEVEL": level - 1} if level else {}
         with rasterio.open(data / name, **options) as dataset:
             assert_reads(image, level, dataset.read().transpose(1, 2, 0))
+            base = image.transform
+            if base is not None:
+                # A level covers the whole extent, as GDAL has it.
+                assert dataset.transform.a == pytest.approx(base[0] * image.levels[level].scale_x)
+                assert dataset.transform.e == pytest.approx(base[4] * image.levels[level].scale_y)
     with rasterio.open(data / name) as dataset:
-        assert [level.scale_y for level in image.levels] == [1, *dataset.overviews(1)]
+        assert [round(level.scale_y) for level in image.levels] == [1, *dataset.overviews(1)]
 
 
 WRITINGS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
 import platform
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,6 +102,7 @@ class Device:
 
     def _prepare(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        steady_allocator()
         if self.device.type == "cuda":
             # fp32 means fp32, and the same algorithm every time.
             torch.backends.cuda.matmul.allow_tf32 = False
@@ -198,6 +202,18 @@ def probabilities_of(logits: Tensor, model: Model) -> Tensor:
         # A single sigmoid tells two classes apart.
         return torch.cat((1 - shares, shares), 1) if shares.shape[1] == 1 else shares
     return torch.softmax(logits.float(), dim=1)
+
+
+@functools.cache
+def steady_allocator() -> None:
+    """Give freed activations back to the system at once (glibc).
+
+    Left to itself, glibc keeps ever larger blocks on its heap, where they fragment: memory grew by
+    up to 140 MB beyond the live tensors over a few passes, and no plan could tell by how much.
+    """
+    m_mmap_threshold = -3
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -48,8 +48,12 @@ class Crew:
 class MemoryModel:
     """How many bytes a tiling takes, all processes together."""
 
-    FORWARD_SLACK = 1.3
-    """Measured peak over the live tensors of a forward pass: scratch, reordering, fragments."""
+    FORWARD_SLACK = 1.05
+    """Measured peak over the live tensors of a forward pass (see benchmarks/README.md)."""
+    FORWARD_SCRATCH = 60 * 10**6
+    """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
+    FINISHING = 150 * 10**6
+    """Libraries and caches of writers and of Dask, loaded when they are needed."""
     PROCESS = 450 * 10**6
     """A worker process with torch and a small model loaded, before its first block."""
 
@@ -61,7 +65,7 @@ class MemoryModel:
         self._probabilities = 0
         self._weights = sum(p.numel() * 4 for p in model.network.parameters())
         self._forward: dict[tuple[int, int], int] = {}
-        self._base = int(psutil.Process().memory_info().rss)
+        self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def with_probabilities(self, wanted: bool) -> MemoryModel:
         """The same, for a run that also writes probabilities (or not)."""
@@ -96,7 +100,7 @@ class MemoryModel:
             live = forward_bytes(
                 self._model.network, self._model.input.bands, *window, DTYPES[self._precision]
             )
-            self._forward[window] = int(live * self.FORWARD_SLACK)
+            self._forward[window] = int(live * self.FORWARD_SLACK) + self.FORWARD_SCRATCH
         return self._forward[window]
 
     def slot(self, tiling: Tiling) -> int:

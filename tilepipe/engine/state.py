@@ -17,6 +17,7 @@ from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
 
 FOLDER = ".tilepipe"
+EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class RunState:
 
     def freeze(self, plan: Plan) -> None:
         """Write the plan, whole or not at all."""
+        # A group of its own, so that zarr readers that list the mask's members know what it is.
+        write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
         write_whole(self.plan_file, plan.to_json())
 
     def begin(self) -> str:

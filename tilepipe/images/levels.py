@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import truediv
 
 from tilepipe.images.base import Level
 
@@ -11,11 +12,15 @@ ASPECT_TOLERANCE = 0.02
 """How much more one axis of a level may be reduced than the other, beyond rounding of its size."""
 
 
-def pyramid(sizes: Sequence[tuple[int, int]]) -> dict[int, Level]:
+def pyramid(sizes: Sequence[tuple[int, int]], *, snap: bool = True) -> dict[int, Level]:
     """The levels among images of some (height, width), by their number; the first is level 0.
 
     A level is a smaller version of the first image and of the level before it. Others, such as
     thumbnails of another aspect, are left out.
+
+    Slides are reduced by whole factors and their sizes rounded: with ``snap``, a scale is that
+    factor. GDAL spreads an overview over the whole extent, whatever its size: without, it is the
+    ratio of the sizes.
     """
     height, width = sizes[0]
     levels = {0: Level(height, width, 1.0, 1.0)}
@@ -23,7 +28,8 @@ def pyramid(sizes: Sequence[tuple[int, int]]) -> dict[int, Level]:
     for number, size in enumerate(sizes):
         if size[0] >= smallest[0] or size[1] >= smallest[1] or not _same_aspect(sizes[0], size):
             continue
-        levels[number] = Level(*size, _scale(height, size[0]), _scale(width, size[1]))
+        scale = _whole_scale if snap else truediv
+        levels[number] = Level(*size, scale(height, size[0]), scale(width, size[1]))
         smallest = size
     return levels
 
@@ -35,7 +41,7 @@ def _same_aspect(full: tuple[int, int], size: tuple[int, int]) -> bool:
     return low <= high * (1 + ASPECT_TOLERANCE)
 
 
-def _scale(full: int, size: int) -> float:
+def _whole_scale(full: int, size: int) -> float:
     """Rows of the full image for each of a level: whole where rounding explains the rest."""
     ratio = full / size
     # Powers of two first: 57 rows halved three times are 8, which is also a seventh.

@@ -144,7 +144,7 @@ class RasterSource:
             driver = dataset.driver
             self._segments = _Segments.of(dataset)
             _check_size(path, dataset, streaming)
-        levels = pyramid(sizes)
+        levels = pyramid(sizes, snap=False)
         self._pool.overviews = {place: number - 1 for place, number in enumerate(levels)}
         self._pool.driver = driver
         chunks = []

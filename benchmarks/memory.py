@@ -1,0 +1,135 @@
+"""Peak memory of all processes of a run, at 4096 and at 32768 pixels a side.
+
+    python benchmarks/memory.py [--memory 2GB] [--sides 4096 32768]
+
+Measured from outside: the sum over the process tree of each process's proportional set size,
+sampled every 50 ms. The larger slide is synthetic: the tiles of the smaller one, its offsets
+repeated, so that a file of a few megabytes decodes to 3.2 GB. The model has width 2, so that it
+ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import tifffile
+from common import WORK, command, fresh, record, sample_slide
+
+SAMPLE_SECONDS = 0.05
+
+
+def repeated_slide(side: int) -> Path:
+    """A slide of ``side`` pixels whose tiles are those of the 4096 sample, over and over."""
+    path = WORK / f"repeated_{side}.tif"
+    if path.exists():
+        return path
+    with tifffile.TiffFile(sample_slide(4096)) as small:
+        page = small.pages[0]
+        tile = page.tilewidth
+        columns = page.imagewidth // tile
+        parts = [
+            small.filehandle.seek(offset) and small.filehandle.read(count)
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ]
+        tables = page.jpegtables
+        assert tables is None, "the tiles stand alone"
+        tifffile.imwrite(
+            path,
+            iter([b"\0"] * (side // tile) ** 2),
+            shape=(side, side, 3),
+            dtype="uint8",
+            tile=(tile, tile),
+            photometric=page.photometric,
+            subsampling=page.subsampling,
+            compression="jpeg",
+            resolution=(1e4 / 0.25, 1e4 / 0.25),
+            resolutionunit="CENTIMETER",
+            bigtiff=True,
+            metadata=None,
+        )
+    offsets = []
+    with path.open("ab") as file:
+        for part in parts:
+            offsets.append((file.tell(), len(part)))
+            file.write(part)
+    count = side // tile
+    order = [(r % columns) * columns + c % columns for r in range(count) for c in range(count)]
+    with tifffile.TiffFile(path, mode="r+") as large:
+        tags = large.pages[0].tags
+        tags["TileOffsets"].overwrite([offsets[i][0] for i in order])
+        tags["TileByteCounts"].overwrite([offsets[i][1] for i in order])
+    return path
+
+
+def narrow_model() -> Path:
+    """A model of width 2 with random weights."""
+    path = WORK / "width2.safetensors"
+    if not path.exists():
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from tests.making import save_tiny
+        from tilepipe.models.unet import UNetArguments
+
+        save_tiny(path, UNetArguments(width=2))
+    return path
+
+
+def peak_of(words: list[str]) -> tuple[float, float]:
+    """Peak bytes of a command's process tree, and its seconds."""
+    begin, peak = time.perf_counter(), 0
+    with subprocess.Popen(words) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            total = 0
+            for each in (root, *root.children(recursive=True)):
+                try:
+                    total += each.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            peak = max(peak, total)
+            time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"{words} ended with {process.returncode}")
+    return peak, time.perf_counter() - begin
+
+
+def main() -> None:
+    """Measure each side, and how far they are apart."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    more = [] if options.workers is None else ["--workers", str(options.workers)]
+    peaks = []
+    for side in options.sides:
+        output = WORK / f"memory_{side}.ome.zarr"
+        fresh(output)
+        words = command(
+            "run", repeated_slide(side), "-m", narrow_model(), "-o", output, "-o",
+            output.with_name(f"memory_{side}.ome.tif"), "--memory", options.memory, "--overwrite",
+            *more,
+        )  # fmt: skip
+        peak, seconds = peak_of(words)
+        peaks.append(peak)
+        workers = f", {options.workers} worker processes" if options.workers else ""
+        record(
+            "memory", f"{side} x {side}, width 2, --memory {options.memory}{workers}",
+            [
+                ("peak of all processes", peak / 1e9, "GB", f"<= {options.memory}"),
+                ("time of the whole command", seconds, "s", ""),
+            ],
+        )  # fmt: skip
+    record(
+        "memory", f"--memory {options.memory}",
+        [("largest peak over smallest", max(peaks) / min(peaks), "", "<= 1.10")],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

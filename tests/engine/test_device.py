@@ -1,0 +1,138 @@
+"""The device: precision, devices of workers, and what it makes of logits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.making import make_image, make_model
+from tilepipe.engine.device import (
+    Device,
+    choose_device,
+    choose_precision,
+    labels_of,
+    own_device,
+)
+from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.models.unet import UNetArguments
+
+
+def test_a_gpu_takes_half_precision_and_a_cpu_single_unless_told() -> None:
+    assert choose_precision("auto", "cuda") == "fp16"
+    assert choose_precision("auto", "cpu") == "fp32"
+    assert choose_precision("fp32", "cuda") == "fp32"
+
+
+def test_workers_share_the_gpus_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [own_device("cuda", n) for n in range(5)] == [
+        "cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1",
+    ]  # fmt: skip
+    assert own_device("cuda", "tcp://elsewhere:1") == "cuda:0", "a worker that sees its own GPU"
+    assert own_device("cpu", 2) == "cpu"
+
+
+def test_cuda_is_taken_where_it_is_and_refused_where_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(InputError, match="sees no CUDA device"):
+        choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
+def test_a_gpu_gives_the_logits_of_a_cpu(precision: str, bound: float) -> None:
+    pixels = make_image(572, 572)
+    logits = []
+    for device, kind in (("cpu", "fp32"), ("cuda", precision)):
+        runner = Device(make_model(UNetArguments(width=4)), device, kind, threads=1)
+        logits.append(runner.logits(pixels, None, (384, 384)))
+        runner.close()
+    assert np.abs(logits[0] - logits[1]).max() <= bound * np.ptp(logits[0])
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 5e-2), ("fp16", 5e-3)])
+def test_half_precision_runs_on_a_cpu_and_is_near(precision: str, bound: float) -> None:
+    pixels = make_image(572, 572)
+    exact = Device(make_model(UNetArguments(width=4)), "cpu", "fp64", threads=1)
+    near = Device(make_model(UNetArguments(width=4)), "cpu", precision, threads=1)
+    truth = exact.logits(pixels, None, (384, 384))
+    found = near.logits(pixels, None, (384, 384))
+    assert 0 < np.abs(truth - found).max() <= bound * np.ptp(truth)
+    exact.close()
+    near.close()
+
+
+def test_passes_run_one_at_a_time_on_one_thread() -> None:
+    runner = Device(make_model(UNetArguments(width=2)), "cpu", "fp32", threads=1)
+    seen: list[Any] = []
+    forward = runner.model.network.forward
+
+    def spy(x: torch.Tensor) -> Any:
+        seen.append(threading.current_thread().name)
+        return forward(x)
+
+    runner.model.network.forward = spy
+    pixels = make_image(572, 572)
+    answers = [runner.answer(pixels, None, (384, 384)) for _ in range(3)]
+    assert all((a.result().mask == answers[0].result().mask).all() for a in answers)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert "tilepipe-device" in seen[0]
+    runner.close()
+
+
+def test_logits_that_are_not_finite_are_never_labels() -> None:
+    model = make_model(UNetArguments(width=2))
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(30)
+    runner = Device(model, "cpu", "fp16", threads=1)
+    with pytest.raises(NonFiniteError, match="bf16"):
+        runner.answer(make_image(572, 572), None, (384, 384)).result()
+    runner.close()
+
+
+def test_a_nan_among_the_pixels_does_not_reach_valid_ones() -> None:
+    model = make_model(UNetArguments(width=2), dtype="float32")
+    pixels = make_image(572, 572).astype(np.float32)
+    clean = pixels.copy()
+    valid = np.ones((572, 572), np.bool_)
+    valid[300:310, 300:310] = False
+    clean[~valid] = 127.0
+    pixels[~valid] = np.nan
+    runner = Device(model, "cpu", "fp64", threads=1)
+    answer = runner.answer(pixels, valid, (384, 384), probabilities=True).result()
+    expected = runner.answer(clean, None, (384, 384)).result()
+    hole = np.s_[300 - 92 : 310 - 92, 300 - 92 : 310 - 92]
+    assert (answer.mask[hole] == 255).all()
+    assert answer.probabilities is not None
+    assert np.isnan(answer.probabilities[:, 208:218, 208:218]).all()
+    assert (answer.mask == expected.mask).sum() == answer.mask.size - 100
+    runner.close()
+
+
+def test_ties_go_to_the_lower_label() -> None:
+    model = make_model(UNetArguments(width=1, depth=1, outputs=4))
+    logits = torch.tensor([[1.0, 1, 0, 0], [0, 2, 2, 1], [3, 3, 3, 3], [0, 0, 0, 5]]).T
+    labels = labels_of(logits[None, :, :, None], model)
+    assert labels.flatten().tolist() == [0, 1, 0, 3]
+    assert labels.dtype == torch.uint8
+
+
+def test_a_sigmoid_is_cut_at_its_threshold() -> None:
+    from dataclasses import replace
+
+    model = make_model(UNetArguments(width=1, depth=1, outputs=1), activation="sigmoid")
+    model = replace(model, output=replace(model.output, thresholds=(0.8,)))
+    shares = torch.tensor([0.1, 0.5, 0.79, 0.81, 0.99])
+    logits = torch.log(shares / (1 - shares))
+    assert labels_of(logits.reshape(1, 1, 1, 5), model).flatten().tolist() == [0, 0, 0, 1, 1]
