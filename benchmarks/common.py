@@ -28,10 +28,11 @@ def machine() -> str:
             name = line.split(":")[1].strip()
             break
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    memory = psutil.virtual_memory().total / 2**30
     return (
-        f"{name} ({torch.backends.cpu.get_cpu_capability()}), {len(os.sched_getaffinity(0))} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB{gpu}; Python "
-        f"{platform.python_version()}, torch {torch.__version__}"
+        f"{name} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB{gpu}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
     )
 
 

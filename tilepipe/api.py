@@ -52,7 +52,7 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     InputError
         For everything about image, model or options that `run` would refuse.
     """
-    from tilepipe.engine.run import make_plan
+    from tilepipe.engine.planning import make_plan
 
     return make_plan(_options(image, options))
 

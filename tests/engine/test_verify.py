@@ -56,13 +56,13 @@ def misalign(tiling: Tiling) -> Tiling:
 def test_tiles_in_steps_of_388_are_caught(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true_plan: Callable[..., tuple[Plan, object]] = engine._new_plan
+    true_plan: Callable[..., tuple[Plan, object]] = engine.new_plan
 
     def wrong_plan(*arguments: object) -> tuple[Plan, object]:
         plan, estimate = true_plan(*arguments)
         return replace(plan, tiling=misalign(plan.tiling)), estimate
 
-    monkeypatch.setattr(engine, "_new_plan", wrong_plan)
+    monkeypatch.setattr(engine, "new_plan", wrong_plan)
     mask = tmp_path / "m.ome.zarr"
     summary = tilepipe.run(image, model=model, outputs=mask)
     assert summary.plan.tiling.keep == (388, 388)

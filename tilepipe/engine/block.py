@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.engine.device import Answer, Device, environment, own_device
-from tilepipe.engine.plan import Plan
+from tilepipe.engine.plan import Plan, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, TilepipeError, UnreadableError
 from tilepipe.grid import Window
@@ -93,12 +93,10 @@ class Workbench:
                 f"{plan.model}: is not the model that the run began with, as this worker sees it"
             )
         self.mask: ZarrMask = open_zarr_mask(Path(store))
-        self.device = Device(model, device or plan.device, plan.precision, plan.threads)
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """What float results of this process depend on."""
-        return environment(str(self.device.device), self.plan.threads)
+        on = device or plan.device
+        if not self.state.allows_mixed():
+            check_environment(plan, environment(on, plan.threads))
+        self.device = Device(model, on, plan.precision, plan.threads)
 
     def close(self) -> None:
         """Release the device and the files."""
@@ -132,12 +130,13 @@ def close_workbenches() -> None:
             _benches.pop(old).close()
 
 
-def prepare(store: str, run_id: str) -> dict[str, Any]:
-    """Open the workbench and report what its float results depend on, or why it cannot work."""
+def prepare(store: str, run_id: str) -> dict[str, str]:
+    """Open the workbench, or report why this worker cannot."""
     try:
-        return {"environment": workbench(store, run_id).environment}
+        workbench(store, run_id)
     except TilepipeError as error:
         return {"error": str(error)}
+    return {}
 
 
 def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -> Receipt:

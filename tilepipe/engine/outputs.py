@@ -6,12 +6,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tilepipe.engine.options import image_stem
+from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.masks.formats import suffix_kind
+
+if TYPE_CHECKING:
+    from tilepipe.models.file import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,16 @@ class Outputs:
         return ((self.store,) if self.keep_store else ()) + self.exports
 
 
-def choose_outputs(asked: tuple[str, ...], image: Image) -> Outputs:
+def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     """The outputs asked for, or those that the image's field opens at once.
 
     Raises
     ------
     InputError
-        For a suffix that names no format, a missing folder, two zarr outputs, or the image itself.
+        For a suffix that names no format, a missing folder, two zarr outputs, the image itself, or
+        probabilities that no output can hold.
     """
+    asked = options.outputs
     if not asked:
         stem = image_stem(image.path) + "_mask"
         tiff = ".tif" if image.crs is not None else ".ome.tif"
@@ -67,6 +73,11 @@ def choose_outputs(asked: tuple[str, ...], image: Image) -> Outputs:
     exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
     if len(stores) > 1:
         raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
+    if options.probabilities is not None:
+        if model.output.activation == "linear":
+            raise InputError(f"model {model.name} gives values; it has no probabilities to write")
+        if not stores:
+            raise InputError("probabilities are kept in OME-Zarr only: add -o MASK.ome.zarr")
     first = paths[0]
     return Outputs(
         store=stores[0] if stores else first.with_name(f"{first.name}.unfinished.ome.zarr"),
@@ -79,6 +90,18 @@ def choose_outputs(asked: tuple[str, ...], image: Image) -> Outputs:
 def record_path(output: Path) -> Path:
     """The run record that lies beside an output: ``slide_mask.run.json`` for its every format."""
     return output.with_name(image_stem(str(output)) + ".run.json")
+
+
+def refuse_strangers(outputs: Outputs) -> None:
+    """Refuse to write over what no run of tilepipe left unfinished."""
+    store = outputs.store
+    if store.exists() and not outputs.state.folder.is_dir():
+        raise InputError(f"{store}: exists already; use --overwrite to replace it, or another -o")
+    for path in outputs.exports:
+        if path.exists():
+            raise InputError(
+                f"{path}: exists already; use --overwrite to replace it, or another -o"
+            )
 
 
 def remove_previous(outputs: Outputs) -> None:

@@ -272,6 +272,25 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     return found
 
 
+def unlike(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """In what two environments differ, for a person: ``torch 2.13.0 and 2.12.1``."""
+    return ", ".join(
+        f"{key} {ours.get(key)} and {theirs.get(key)}"
+        for key in ours
+        if ours.get(key) != theirs.get(key)
+    )
+
+
+def check_environment(plan: Plan, here: dict[str, Any]) -> None:
+    """Refuse to go on with a plan on another kind of worker than it was made for."""
+    if here != plan.environment:
+        raise InputError(
+            f"the run was planned for another kind of worker ({unlike(plan.environment, here)}), "
+            "and results would differ in the last digits; use the same kind, --allow-mixed (equal "
+            "labels up to ties only), or --overwrite to start anew"
+        )
+
+
 def retarget(plan: Plan, image: Image, model: str) -> Plan:
     """The plan with the image and the model where they are now: same content, other place."""
     return replace(plan, image=replace(plan.image, path=absolute(image.path)), model=model)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilepipe.engine.plan import Plan
+from tilepipe.engine.block import Receipt, peak_memory
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan import Plan, differences
+from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import write_whole
+from tilepipe.errors import InputError
+from tilepipe.images.base import Image
 
 if TYPE_CHECKING:
-    from tilepipe.engine.block import Receipt
+    from tilepipe.engine.outputs import Outputs
     from tilepipe.engine.sizing import Estimate
     from tilepipe.engine.verify import Verification
+    from tilepipe.models.file import Model
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
@@ -156,6 +162,91 @@ def class_shares(plan: Plan, receipts: list[Receipt]) -> tuple[tuple[ClassShare,
         for c, n in zip(plan.mask.classes, totals, strict=True)
     )
     return shares, unit
+
+
+def summarise(
+    plan: Plan,
+    outputs: Outputs,
+    progress: Progress,
+    options: RunOptions,
+    resumed: int,
+    seconds: dict[str, float],
+    warnings: tuple[str, ...],
+    verification: Verification | None,
+    *,
+    workers_elsewhere: bool,
+) -> Summary:
+    """The summary of a run, from what its blocks reported."""
+    receipts = list(progress.receipts.values())
+    shares, unit = class_shares(plan, receipts)
+    peaks: dict[str, int] = {}
+    for receipt in receipts:
+        peaks[receipt.worker] = max(peaks.get(receipt.worker, 0), receipt.peak)
+    unreadable = sum(r.unreadable for r in receipts)
+    unreadable += sum(plan.tiling.block_window(number).area for number in progress.failed)
+    return Summary(
+        plan=plan,
+        outputs=outputs.shown,
+        record=outputs.record,
+        classes=shares,
+        area_unit=unit,
+        answered=progress.answered,
+        no_answer=plan.image.height * plan.image.width - progress.answered,
+        unreadable=unreadable,
+        incomplete=progress.incomplete,
+        blocks=plan.blocks,
+        resumed=resumed,
+        seconds=seconds,
+        peak_memory=peak_memory() + (sum(peaks.values()) if workers_elsewhere else 0),
+        warnings=warnings,
+        verification=verification,
+        options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.shown))),
+    )
+
+
+def finished_before(
+    outputs: Outputs, options: RunOptions, image: Image, model: Model
+) -> Summary | None:
+    """The summary of a finished run of the same request whose zarr store was only for a while.
+
+    Raises
+    ------
+    InputError
+        When the exports are there, but were made with other settings.
+    """
+    if outputs.keep_store or not all(path.exists() for path in outputs.exports):
+        return None
+    try:
+        record = json.loads(outputs.record.read_text())
+        plan = Plan.from_json(json.dumps(record["plan"]))
+        if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
+            return None
+        counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
+        whole = Receipt(0, counts, pixels["answered"], 0, 0.0, 0.0, 0.0, "", 0)
+        shares, unit = class_shares(plan, [whole])
+        summary = Summary(
+            plan=plan,
+            outputs=outputs.shown,
+            record=outputs.record,
+            classes=shares,
+            area_unit=unit,
+            answered=pixels["answered"],
+            no_answer=pixels["no_answer"],
+            unreadable=0,
+            incomplete=(),
+            blocks=plan.blocks,
+            resumed=plan.blocks,
+            seconds=record["seconds"],
+            peak_memory=record["peak_memory_bytes"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if changed := differences(plan, options, image, model):
+        raise InputError(
+            f"{outputs.exports[0]}: was made with other settings: {'; '.join(changed)}; use "
+            "--overwrite to start anew, or another -o"
+        )
+    return summary
 
 
 def versions() -> dict[str, str]:

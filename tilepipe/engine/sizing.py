@@ -58,19 +58,21 @@ class MemoryModel:
     """A worker process with torch and a small model loaded, before its first block."""
 
     def __init__(
-        self, image: Image, level: int, model: Model, crew: Crew, device: str, precision: str
+        self,
+        image: Image,
+        level: int,
+        model: Model,
+        crew: Crew,
+        device: str,
+        precision: str,
+        probabilities: bool,
     ) -> None:
         self._image, self._level, self._model, self._crew = image, level, model, crew
         self._gpu, self._precision = device != "cpu", precision
-        self._probabilities = 0
+        self._probabilities = model.arguments.outputs if probabilities else 0
         self._weights = sum(p.numel() * 4 for p in model.network.parameters())
         self._forward: dict[tuple[int, int], int] = {}
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
-
-    def with_probabilities(self, wanted: bool) -> MemoryModel:
-        """The same, for a run that also writes probabilities (or not)."""
-        self._probabilities = self._model.arguments.outputs if wanted else 0
-        return self
 
     def total(self, tiling: Tiling) -> int:
         """Bytes of all processes of this machine (of one worker, where workers are elsewhere)."""

@@ -73,10 +73,15 @@ class RunState:
         write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
         write_whole(self.plan_file, plan.to_json())
 
-    def begin(self) -> str:
+    def begin(self, *, allow_mixed: bool = False) -> str:
         """Declare a new run of this output and return its id; tasks of earlier runs end by it."""
         run_id = uuid.uuid4().hex
-        owner = {"id": run_id, "pid": os.getpid(), "host": socket.gethostname()}
+        owner = {
+            "id": run_id,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "allow_mixed": allow_mixed,
+        }
         write_whole(self.run_file, json.dumps(owner))
         return run_id
 
@@ -90,6 +95,13 @@ class RunState:
             return str(json.loads(self.run_file.read_text())["id"])
         except (OSError, ValueError, KeyError):
             return None
+
+    def allows_mixed(self) -> bool:
+        """Whether the current run lets workers of other kinds take part."""
+        try:
+            return bool(json.loads(self.run_file.read_text())["allow_mixed"])
+        except (OSError, ValueError, KeyError):
+            return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

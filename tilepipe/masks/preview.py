@@ -124,7 +124,8 @@ def _opacity(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Denser where a neighbour is outside; the border of the picture is no edge."""
     framed = np.pad(inside, 1, mode="edge")
     surrounded = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
-    return np.where(inside, np.where(surrounded, _FILL, _OUTLINE), 0.0)
+    opacity: NDArray[np.float64] = np.where(surrounded, _FILL, _OUTLINE) * inside
+    return opacity
 
 
 def _rescaled(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -134,7 +135,8 @@ def _rescaled(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.zeros(values.shape)
     low, high = np.percentile(known, (2, 98))
     scaled = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / max(high - low, 1e-30)
-    return np.clip(scaled, 0.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(scaled, 0.0, 1.0)
+    return clipped
 
 
 def _hatching(height: int, width: int) -> _RGB:

@@ -1,0 +1,161 @@
+"""Making a plan: the image, the model and the place where passes run, brought together."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from tilepipe.engine.cluster import SLOTS, connect, cores, prepare_workers
+from tilepipe.engine.device import Device, choose_device, choose_precision, environment
+from tilepipe.engine.options import RunOptions, image_stem
+from tilepipe.engine.outputs import Outputs, choose_outputs
+from tilepipe.engine.plan import (
+    Plan,
+    absolute,
+    check_fits,
+    choose_level,
+    image_facts,
+    mask_spec,
+    unlike,
+)
+from tilepipe.engine.sizing import Crew, Estimate, MemoryModel, choose_tiling, warm_up
+from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.images import Image, check_bounded, open_image
+from tilepipe.models.file import Model, load_model, shipped_models
+
+DEFAULT_MEMORY_SHARE = 0.5
+"""Of the memory that is free when the run is planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The place where passes run: a device, its threads, and what its results depend on."""
+
+    device: str
+    threads: int
+    environment: dict[str, Any]
+
+
+def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
+    """What `run` would do with these options, and what it would cost; writes nothing.
+
+    Raises
+    ------
+    InputError
+        For everything about image, model or options that a run would refuse.
+    """
+    with ExitStack() as stack:
+        image = open_image(options.image)
+        stack.callback(image.close)
+        model = load_model(options.model)
+        check_fits(image, model)
+        outputs = choose_outputs(options, image, model)
+        if options.scheduler is not None:
+            client, crew = stack.enter_context(connect(options))
+        else:
+            workers = options.workers or max(1, gpus(options))
+            client, crew = None, Crew(workers, in_process=workers == 1, slots=SLOTS)
+        return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
+
+
+def new_plan(
+    options: RunOptions, image: Image, model: Model, outputs: Outputs, crew: Crew, site: Site
+) -> tuple[Plan, Estimate]:
+    """The plan of a run that has none yet. Runs the network on one tile, to time it.
+
+    Raises
+    ------
+    InputError
+        When the image has no level for the model, or nothing fits the memory.
+    NonFiniteError
+        When the network overflows on that tile.
+    """
+    level, off_scale = choose_level(image, model, options)
+    facts = image_facts(image, level, options)
+    precision = choose_precision(options.precision, site.device)
+    limit = memory_limit(options)
+    check_bounded(image, level, limit // 4)
+    memory = MemoryModel(
+        image, level, model, crew, site.device, precision, options.probabilities is not None
+    )
+    tiling = choose_tiling(model, facts, memory, limit, options, crew)
+    bound = memory.total(tiling)
+
+    device = Device(model, site.device, precision, site.threads)
+    try:
+        rate = warm_up(device, image, facts, model.geometry)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{image.path}: {error}") from error
+    finally:
+        device.close()
+    plan = Plan(
+        image=facts,
+        model=model_reference(options.model),
+        model_fingerprint=model.fingerprint,
+        tiling=tiling,
+        device=site.device,
+        precision=precision,
+        threads=site.threads,
+        probabilities=options.probabilities,
+        mask=mask_spec(image, model, facts, image_stem(str(outputs.store))),
+        environment=site.environment,
+    )
+    seconds = tiling.work / rate / crew.workers if rate else None
+    warnings = tuple(w for w in (off_scale,) if w)
+    return plan, Estimate(bound, limit, seconds, warnings)
+
+
+def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
+    """The device and the threads of a pass, as the workers have them.
+
+    Raises
+    ------
+    InputError
+        When workers elsewhere differ from each other, and that is not allowed.
+    """
+    if client is None or crew.local:
+        device = choose_device(options.device)
+        threads = options.threads or max(1, cores() // crew.workers)
+        return Site(device, threads, environment(device, threads))
+    threads = options.threads or crew.slots
+    reports = prepare_workers(client, _survey_worker, options.device, threads)
+    first = reports[0]
+    for report in reports[1:]:
+        if report != first and not options.allow_mixed:
+            raise InputError(
+                f"the workers differ ({unlike(first['environment'], report['environment'])}), and "
+                "so would their results in the last digits; use workers of one kind, or "
+                "--allow-mixed, which promises equal labels up to ties only"
+            )
+    return Site(first["device"], threads, first["environment"])
+
+
+def _survey_worker(device: str, threads: int) -> dict[str, Any]:
+    try:
+        chosen = choose_device(device)
+    except InputError as error:
+        return {"error": str(error)}
+    return {"device": chosen, "environment": environment(chosen, threads)}
+
+
+def memory_limit(options: RunOptions) -> int:
+    """Bytes that a run may take: what the user says, or half of what is free."""
+    if options.memory is not None:
+        return options.memory
+    return int(psutil.virtual_memory().available * DEFAULT_MEMORY_SHARE)
+
+
+def model_reference(name: str) -> str:
+    """How every worker finds the model: the name of a shipped one, or an absolute path."""
+    return name if name in shipped_models() else absolute(name)
+
+
+def gpus(options: RunOptions) -> int:
+    """GPUs of this machine that the run may use."""
+    if options.device == "cpu" or options.scheduler is not None or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.device_count())
