@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,21 +64,19 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
 
 
 def require_whole(path: Path) -> None:
-    """Raise OSError when a tile of a COG is missing or torn.
+    """Raise OSError when a tile of a deflated TIFF is missing or torn.
 
-    GDAL may lose an error that happens as it closes a file. Its COGs hold the size of each tile
-    before it, and its last four bytes once more after it.
+    GDAL may lose an error that happens as it closes a file, so every tile is decompressed once,
+    which compares its checksum too.
     """
     with tifffile.TiffFile(path) as file, path.open("rb") as raw:
         for page in file.pages:
             for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-                raw.seek(offset - 4)
-                leader = raw.read(4)
-                raw.seek(offset + size - 4)
-                trailer = raw.read(8)
-                torn = len(trailer) < 8 or trailer[:4] != trailer[4:]
-                if size == 0 or torn or leader != size.to_bytes(4, "little"):
-                    raise _write_error(path, "a tile of it is not whole")
+                raw.seek(offset)
+                try:
+                    zlib.decompress(raw.read(size))
+                except zlib.error as error:
+                    raise _write_error(path, "a tile of it is not whole") from error
 
 
 def _write_levels(mask: ZarrMask, folder: Path) -> Path:
