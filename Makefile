@@ -12,7 +12,7 @@ SAMPLE := out/sample.tif
 
 run: $(INSTALLED)
 ifdef IMAGE
-	$(BIN)/tilepipe run $(IMAGE) $(ARGS)
+	$(BIN)/tilepipe run "$(IMAGE)" $(ARGS)
 else
 	@test -f $(SAMPLE) || $(BIN)/python workflows/make_sample.py $(SAMPLE)
 	cd out && ../$(BIN)/tilepipe run sample.tif $(ARGS)

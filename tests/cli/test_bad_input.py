@@ -88,7 +88,7 @@ def test_a_truncated_tiff(keep: float, refused: Refused, model: Path, tmp_path: 
     content = image.read_bytes()
     image.write_bytes(content[: int(len(content) * keep)])
     code = 2 if keep < 0.1 else 3
-    said = refused("run", image, "-m", model, code=code, leaves=code == 3)
+    said = refused("run", image, "-m", model, "-q", code=code, leaves=code == 3)
     assert "image.tif" in said
 
 
@@ -353,3 +353,16 @@ def test_tiles_that_cannot_be_read_stay_255_and_are_named(
     assert columns.min() >= 640 - reach
     assert columns.max() < 768 + reach
     assert tilepipe.verify(broken, windows=4).differing == 0
+
+
+def test_a_model_for_something_else_is_refused_and_its_way_out(
+    refused: Refused, model: Path, tmp_path: Path
+) -> None:
+    coarse = write_tiff(tmp_path / "coarse.tif", make_image(300, 300), pixel_size_um=10)
+    assert "40 times as coarse as the 0.25 um/px" in refused("run", coarse, "-m", model)
+    assert call(["run", str(coarse), "-m", str(model), "--level", "0", "-q"]) == 0
+
+
+def test_probabilities_without_a_place_for_them(refused: Refused, model: Path, image: Path) -> None:
+    said = refused("run", image, "-m", model, "-o", "m.ome.tif", "--probabilities", "uint8")
+    assert "add -o MASK.ome.zarr" in said

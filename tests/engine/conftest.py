@@ -20,6 +20,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiled TIFF of 1100 x 1300: several blocks at a window of 572, none of them whole."""
+    """A tiled TIFF of 1600 x 1700: four blocks at a window of 572, one of them whole."""
     path = tmp_path_factory.mktemp("image") / "image.tif"
-    return write_tiff(path, make_image(1100, 1300))
+    return write_tiff(path, make_image(1600, 1700))

@@ -33,6 +33,7 @@ def test_workers_share_the_gpus_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
         "cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1",
     ]  # fmt: skip
     assert own_device("cuda", "tcp://elsewhere:1") == "cuda:0", "a worker that sees its own GPU"
+    assert own_device("cuda", 2, bound=True) == "cuda:0", "dask-cuda shows each its own first"
     assert own_device("cpu", 2) == "cpu"
 
 

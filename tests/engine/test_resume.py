@@ -43,9 +43,10 @@ def uninterrupted(
     image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    tilepipe.run(
+    summary = tilepipe.run(
         image, model=model, outputs=[folder / name for name in OUTPUTS], window=572, threads=1
     )
+    assert summary.blocks == 4
     return digest(folder)
 
 
@@ -77,7 +78,14 @@ tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
 
 @pytest.mark.parametrize(
     ("blocks", "stage"),
-    [("1", ""), ("", "pyramid level 1"), ("", "pyramid level 2"), ("", "m.ome.tif"), ("", "m.tif")],
+    [
+        ("1", ""),
+        ("3", ""),
+        ("", "pyramid level 1"),
+        ("", "pyramid level 2"),
+        ("", "m.ome.tif"),
+        ("", "m.tif"),
+    ],
 )
 def test_killed_at_a_chosen_moment_and_run_again_the_bytes_are_the_same(
     blocks: str, stage: str, image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
@@ -145,7 +153,7 @@ def test_another_image_is_refused(image: Path, model: Path, tmp_path: Path) -> N
 
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output)
-    other = write_tiff(tmp_path / "other.tif", make_image(1100, 1300, seed=1))
+    other = write_tiff(tmp_path / "other.tif", make_image(1600, 1700, seed=1))
     with pytest.raises(InputError, match="the image was"):
         tilepipe.run(other, model=model, outputs=output)
 
@@ -205,3 +213,30 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
     assert "Traceback" not in said
     assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
     assert digest(tmp_path) == uninterrupted
+
+
+def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Path) -> None:
+    from tests.making import save_tiny
+    from tilepipe.models.unet import UNetArguments
+
+    model = tmp_path / "m.safetensors"
+    save_tiny(model, UNetArguments(width=2), pixel_size_um=0.5)
+    for outputs in (tmp_path / "m.ome.zarr", tmp_path / "n.ome.tif"):
+        first = tilepipe.run(image, model=model, outputs=outputs, verify=2)
+        again = tilepipe.run(image, model=model, outputs=outputs)
+        assert first.warnings
+        assert again.warnings == first.warnings
+        assert again.verification == first.verification
+        assert again.verification is not None
+        more = tilepipe.run(image, model=model, outputs=outputs, verify=3)
+        assert more.verification is not None
+        assert more.verification.windows == 3
+
+
+def test_an_unfinished_mask_is_not_verified(image: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.ome.zarr"
+    subprocess.run(
+        [sys.executable, "-c", KILLER, str(image), str(model), "1", "", str(output)], check=False
+    )
+    with pytest.raises(InputError, match="is not finished"):
+        tilepipe.verify(output)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,39 @@ def test_threads_read_the_same(tmp_path: Path, suffix: str) -> None:
         for window, pixels in zip(windows, threads.map(opened.read, windows), strict=True):
             np.testing.assert_array_equal(pixels, mask.read(window))
     opened.close()
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", *SUFFIXES])
+def test_an_opened_mask_travels_to_another_process(tmp_path: Path, suffix: str) -> None:
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((600, 30)))
+    path = tmp_path / f"m{suffix}"
+    if path != mask.path:
+        export(mask, path, MemoryImage(np.zeros((600, 30, 3), np.uint8)), 0)
+    opened = open_mask(path)
+    travelled = pickle.loads(pickle.dumps(opened))
+    np.testing.assert_array_equal(travelled.read(whole((600, 30))), mask.read(whole((600, 30))))
+    travelled.close()
+    opened.close()
+
+
+def test_what_gdal_made_of_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
+    spec = make_spec((600, 60), crs=UTM.to_wkt(), transform=(0.5, 0, 9, 0, -0.5, 9))
+    mask = make_mask(tmp_path / "m.ome.zarr", spec)
+    export(mask, tmp_path / "m.tif", MemoryImage(np.zeros((600, 60, 3), np.uint8)), 0)
+    halved, real = tmp_path / "halved.tif", tmp_path / "real.tif"
+    with rasterio.open(tmp_path / "m.tif") as source:
+        profile = {"driver": "GTiff", "count": 1, "crs": UTM, "dtype": "uint8"}
+        profile |= {"height": 300, "width": 30, "transform": source.transform * Affine.scale(2)}
+        for path, dtype in ((halved, "uint8"), (real, "float32")):
+            with rasterio.open(path, "w", **(profile | {"dtype": dtype})) as target:
+                target.update_tags(**source.tags())
+                target.write(source.read(1, out_shape=(300, 30)).astype(dtype), 1)
+    mask_halved, mask_real = open_mask(halved), open_mask(real)
+    assert (mask_halved.kind, mask_halved.classes) == ("labels", spec.classes)
+    assert mask_halved.pixel_size == PixelSize(1.0, 1.0, "meter")
+    assert (mask_real.kind, mask_real.classes) == ("values", None)
+    mask_halved.close()
+    mask_real.close()
 
 
 def test_zarr_masks_open_and_pictures_do_not(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import tifffile
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
@@ -90,6 +91,32 @@ def test_the_place_of_a_real_image_is_kept(tmp_path: Path, data: Path, name: str
         assert dataset.crs == crs
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crs_that_geotiff_cannot_express_is_kept_beside_it(tmp_path: Path, kind: Any) -> None:
+    rotated_pole = CRS.from_string(
+        "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18"
+        " +to_meter=0.0174532925199433"
+    )
+    spec = make_spec((9, 9), kind, crs=rotated_pole.to_wkt(), transform=TRANSFORMS["thirds"])
+    write_cog(make_mask(tmp_path / "m.ome.zarr", spec), tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.crs == CRS.from_wkt(rotated_pole.to_wkt())
+        assert tuple(dataset.transform)[:6] == TRANSFORMS["thirds"]
+
+
+def test_a_mask_of_a_slide_has_its_pixel_size_in_the_tags(tmp_path: Path) -> None:
+    write_cog(make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9))), tmp_path / "m.tif")
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        assert file.pages[0].get_resolution("MICROMETER") == (1 / 0.5, 1 / 0.25)
+
+
+def test_a_georeferenced_mask_has_no_second_pixel_size(tmp_path: Path) -> None:
+    spec = make_spec((9, 9), crs=UTM, transform=TRANSFORMS["ugly"])
+    write_cog(make_mask(tmp_path / "m.ome.zarr", spec), tmp_path / "m.tif")
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        assert "XResolution" not in file.pages[0].tags
+
+
 def test_a_mask_without_a_place_has_none(tmp_path: Path) -> None:
     write_cog(make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9))), tmp_path / "m.tif")
     with opened(tmp_path / "m.tif") as dataset:
@@ -124,7 +151,9 @@ def test_equal_masks_give_equal_bytes(tmp_path: Path, kind: Any) -> None:
         spec = make_spec((513, 600), kind, crs=UTM, transform=TRANSFORMS["ugly"])
         mask = make_mask(tmp_path / f"{name}.ome.zarr", spec)
         write_cog(mask, tmp_path / f"{name}.tif")
-        written.append((tmp_path / f"{name}.tif").read_bytes())
+        side_file = tmp_path / f"{name}.tif.aux.xml"
+        names = side_file.read_bytes() if kind == "labels" else b""
+        written.append((tmp_path / f"{name}.tif").read_bytes() + names)
     assert written[0] == written[1]
 
 
@@ -154,6 +183,22 @@ def test_a_failure_of_gdal_is_an_os_error_and_leaves_nothing(
     assert caught.value.errno == errno.ENOSPC
     assert (tmp_path / "m.tif").read_bytes() == b"older"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ome.zarr", "m.tif"]
+
+
+def test_the_side_file_is_there_before_the_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9)))
+    replaced = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        replaced.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write_cog(mask, tmp_path / "m.tif")
+    assert replaced == ["m.tif.aux.xml", "m.tif"]
 
 
 def test_what_a_killed_export_left_is_no_obstacle(tmp_path: Path) -> None:

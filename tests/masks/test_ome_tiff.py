@@ -51,6 +51,19 @@ def test_the_pixel_size_is_in_the_metadata_and_in_the_tags(tmp_path: Path) -> No
         assert file.pages[0].get_resolution("MICROMETER") == (1 / 0.5, 1 / 0.25)
 
 
+def test_the_metadata_is_utf_8_without_character_references(tmp_path: Path) -> None:
+    """Bio-Formats strips ``&#``: with ``&#181;m`` in it, it sees a plain TIFF of one level."""
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9), "planes"))
+    write_ome_tiff(mask, tmp_path / "m.ome.tif")
+    with tifffile.TiffFile(tmp_path / "m.ome.tif") as file:
+        tag = file.pages[0].tags["ImageDescription"]
+        file.filehandle.seek(tag.valueoffset)
+        stored = file.filehandle.read(tag.count)
+    assert b"&#" not in stored
+    assert 'PhysicalSizeXUnit="µm"'.encode() in stored
+    assert 'Name="noyau é"'.encode() in stored
+
+
 def test_openslide_reads_the_labels(tmp_path: Path) -> None:
     openslide = pytest.importorskip("openslide")
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec())

@@ -22,7 +22,7 @@ from tests.masks.making import (
     tree,
     whole,
 )
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
 from tilepipe.masks.base import Mask, MaskClass, MaskSpec
@@ -288,6 +288,16 @@ def test_half_written_chunks_of_killed_writers_can_be_removed(tmp_path: Path) ->
     (mask.path / "0" / "c" / "0" / "0.00ff.partial").touch()
     assert mask.remove_partials() == 1
     assert tree(mask.path) == before
+
+
+def test_a_torn_chunk_is_named_unreadable(tmp_path: Path) -> None:
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec())
+    chunk = mask.path / "0" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    for read in (mask.read, lambda window: mask.read_plane(0, window)):
+        with pytest.raises(UnreadableError, match="is damaged"):
+            read(Window(0, 0, 9, 9))
+    assert mask.read(Window(512, 512, 9, 9)).shape == (9, 9)
 
 
 def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -423,7 +423,7 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 def test_every_shipped_model_loads(name: str) -> None:
     model = load_model(name)
     assert model.name == name
-    assert {"source", "licence"} <= set(model.about)
+    assert {"data", "data_licence", "licence", "metrics", "limits"} <= set(model.about)
 
 
 def test_any_damage_is_an_input_error_or_harmless(tiny: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -74,6 +75,9 @@ def app() -> None:
 def main() -> None:
     """Run the command line and exit with the code that DESIGN.md gives each ending."""
     signal.signal(signal.SIGTERM, _terminated)
+    for library in ("tifffile", "rasterio"):
+        # What they find wrong with a file is said by us, once, and with what to do.
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     sys.exit(call(None))
 
 
@@ -88,7 +92,7 @@ def call(arguments: list[str] | None) -> int:
         _say(f"tilepipe: {error.format_message()}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _say("\ntilepipe: interrupted; what is done is kept")
+        _say("\ntilepipe: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

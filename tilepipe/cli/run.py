@@ -44,7 +44,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
         click.echo(json.dumps(summary.to_dict(), indent=1))
     elif not quiet:
         click.echo(show_summary(summary))
-    for number, reason in summary.incomplete:
+    for number, reason in summary.incomplete if quiet or as_json else ():
         click.echo(f"tilepipe: block {number} has no answer in part: {reason}", err=True)
     return summary.exit_code
 

@@ -84,8 +84,7 @@ class Screen(Watch):
     def stage(self, name: str) -> None:
         """The bar ends with the blocks; stages are lines."""
         self.close()
-        if self._console.is_terminal:
-            self._console.print(name, style="dim", markup=False)
+        self._console.print(name, style="dim", markup=False)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -131,6 +130,9 @@ def show_summary(summary: Summary) -> str:
     unit = {"mm2": "mm²", "km2": "km²", None: ""}[summary.area_unit]
     lines = []
     for c in summary.classes:
+        if summary.plan.mask.kind == "values":
+            lines.append(f"{c.name:24} values")
+            continue
         area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
         lines.append(f"{c.name:24} {c.share:8.2%}{area}")
     if summary.no_answer:
@@ -153,7 +155,7 @@ def show_summary(summary: Summary) -> str:
         + " in the blocks; "
         + ", ".join(
             f"{name} {seconds[name]:.1f}"
-            for name in ("start", "blocks", "pyramid", "exports", "total")
+            for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
             if name in seconds
         ),
         f"memory    {gigabytes(summary.peak_memory)} at most",

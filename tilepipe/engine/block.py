@@ -50,7 +50,7 @@ class Receipt:
     read: float
     """Seconds."""
     compute: float
-    """Seconds in the device's thread and waiting for it."""
+    """Seconds on the device, without waiting for it."""
     write: float
     worker: str
     peak: int
@@ -108,7 +108,7 @@ _benches: dict[str, Workbench] = {}
 _opening = threading.Lock()
 
 
-def workbench(store: str, run_id: str) -> Workbench:
+def workbench(store: str, run_id: str, worker: Any = None) -> Workbench:
     """The workbench of this process for a run, opened at the first call."""
     with _opening:
         bench = _benches.get(run_id)
@@ -118,7 +118,9 @@ def workbench(store: str, run_id: str) -> Workbench:
                 if other.state.current_run() != old:
                     _benches.pop(old).close()
             plan = RunState(Path(store)).read_plan()
-            bench = Workbench(store, own_device(plan.device, _worker_name()) if plan else None)
+            name, bound = _identity(worker or _this_worker())
+            device = own_device(plan.device, name, bound=bound) if plan else None
+            bench = Workbench(store, device)
             _benches[run_id] = bench
         return bench
 
@@ -130,10 +132,10 @@ def close_workbenches() -> None:
             _benches.pop(old).close()
 
 
-def prepare(store: str, run_id: str) -> dict[str, str]:
+def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
     """Open the workbench, or report why this worker cannot."""
     try:
-        workbench(store, run_id)
+        workbench(store, run_id, dask_worker)
     except TilepipeError as error:
         return {"error": str(error)}
     return {}
@@ -163,8 +165,9 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         pixels, valid = read_with_valid(bench.image, reach, level)
     read = time.perf_counter() - begin
 
-    begin = time.perf_counter()
-    answer = _answer_block(bench, number, pixels, valid, reach)
+    with bench.device.turn:
+        begin = time.perf_counter()
+        answer = _answer_block(bench, number, pixels, valid, reach)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
@@ -185,8 +188,8 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
     counts, answered = _count(answer.mask, bench)
     return Receipt(
-        number, counts, answered, lost, read, compute, write, str(_worker_name()), peak_memory(),
-        message,
+        number, counts, answered, lost, read, compute, write,
+        str(_identity(_this_worker())[0]), peak_memory(), message,
     )  # fmt: skip
 
 
@@ -325,10 +328,18 @@ def peak_memory() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _worker_name() -> Any:
+def _this_worker() -> Any:
     from distributed import get_worker
 
     try:
-        return get_worker().name
+        return get_worker()
     except ValueError:
-        return 0
+        return None
+
+
+def _identity(worker: Any) -> tuple[Any, bool]:
+    """The name of a Dask worker, and whether dask-cuda bound it to a GPU."""
+    if worker is None:
+        return 0, False
+    plugins = worker.plugins.values()
+    return worker.name, any(type(p).__module__.startswith("dask_cuda") for p in plugins)

@@ -88,7 +88,16 @@ def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
             )
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        yield client, Crew(workers or 1, in_process=workers is None, slots=SLOTS)
+        yield client, Crew(workers or 1, workers is None, SLOTS, gpu_memory=gpu_memory(gpus))
+
+
+def gpu_memory(gpus: int) -> int | None:
+    """Bytes that a pass may take on each GPU: most of what is free on the fullest one."""
+    if gpus == 0:
+        return None
+    import torch
+
+    return int(0.9 * min(torch.cuda.mem_get_info(i)[0] for i in range(gpus)))
 
 
 def _cuda_cluster(workers: int | None) -> Any | None:
@@ -224,7 +233,8 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
         return SurroundingsError(
             f"the mask cannot be written{where}: {error.strerror}; make room or give permission"
         )
-    if isinstance(error, MemoryError):
+    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if exhausted or "can't allocate memory" in str(error):
         return SurroundingsError("out of memory; use a lower --memory, or fewer workers")
     return None
 

@@ -7,13 +7,16 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-# Before torch's first allocation: activations on huge pages. Page faults of fresh 4 KiB pages
-# otherwise take half of a forward pass (see benchmarks/README.md).
+# Before torch is loaded, as it reads them once (figures in benchmarks/README.md). Activations on
+# huge pages: faults of fresh 4 KiB pages otherwise take half of a forward pass. And OpenMP threads
+# that sleep while they wait for each other: spinning, they take the cores that readers need.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -55,6 +58,8 @@ class Device:
         self.model = model
         self.device = torch.device(device)
         self.precision = precision
+        self.turn = threading.Lock()
+        """Held over a block's tiles, so that one block ends before the next one begins."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-device")
         self._dtype = DTYPES[precision]
         self._thread.submit(self._prepare, threads).result()
@@ -254,10 +259,13 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
-def own_device(device: str, worker_name: Any) -> str:
-    """The GPU of a worker: numbered workers of one machine share its GPUs out in turn."""
+def own_device(device: str, worker_name: Any, *, bound: bool = False) -> str:
+    """The GPU of a worker: numbered workers of one machine share its GPUs out in turn.
+
+    A worker that is ``bound`` to a GPU already, as dask-cuda does it, sees its own one first.
+    """
     if device != "cuda":
         return device
     count = torch.cuda.device_count()
-    number = worker_name if isinstance(worker_name, int) else 0
+    number = worker_name if isinstance(worker_name, int) and not bound else 0
     return f"cuda:{number % max(1, count)}"

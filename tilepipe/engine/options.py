@@ -31,7 +31,8 @@ class RunOptions:
     window: int | Literal["auto"] = "auto"
     """Side of the window that goes through the network."""
     memory: int | None = None
-    """Bytes that all processes together may take (default: half of what is free)."""
+    """Bytes that all processes together may take (default: half of what is free); with a
+    `scheduler`, each worker."""
     device: Device = "auto"
     precision: Precision = "auto"
     """fp32, bf16 or fp16; fp64 is for proofs. Default: fp32 on a CPU, fp16 on CUDA."""

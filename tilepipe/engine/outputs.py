@@ -130,3 +130,4 @@ def remove_previous(outputs: Outputs) -> None:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
         path.unlink(missing_ok=True)
+        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)

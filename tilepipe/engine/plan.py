@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 SCALE_TOLERANCE = 0.05
 """Pixel sizes further apart than this share are warned of."""
+FAR = 4.0
+"""Pixel sizes further apart than this factor are refused: the model is for something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,12 @@ def choose_level(image: Image, model: Model, options: RunOptions) -> tuple[int, 
     ratio = ratios[chosen]
     if abs(ratio - 1) <= SCALE_TOLERANCE:
         return chosen, None
+    if options.level is None and not 1 / FAR < ratio < FAR:
+        raise InputError(
+            f"{image.path}: its nearest level, {chosen}, is {ratio:.3g} times as coarse as the "
+            f"{show_pixel_size(wanted)} that model {model.name} is made for; take a model made for "
+            f"such images, or name the --level to take as it is"
+        )
     here = size.scaled(levels[chosen].scale_y, levels[chosen].scale_x)
     return chosen, (
         f"pixels of level {chosen} are {show_pixel_size(here)}, "
@@ -263,12 +271,16 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     if options.window != "auto":
         asked = (options.window, options.window)
         if plan.tiling.input != asked:
-            found.append(f"window was {plan.tiling.input[0]} x {plan.tiling.input[1]}")
+            planned = " x ".join(map(str, plan.tiling.input))
+            found.append(f"window was {planned}, now {options.window}")
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     if options.probabilities != plan.probabilities:
-        found.append(f"probabilities was {plan.probabilities or 'none'}")
+        found.append(
+            f"probabilities was {plan.probabilities or 'none'}, "
+            f"now {options.probabilities or 'none'}"
+        )
     return found
 
 

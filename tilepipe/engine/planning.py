@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from tilepipe.engine.cluster import SLOTS, connect, cores, prepare_workers
+from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
 from tilepipe.engine.device import Device, choose_device, choose_precision, environment
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
@@ -38,6 +38,8 @@ class Site:
     device: str
     threads: int
     environment: dict[str, Any]
+    memory: int
+    """Bytes free: on this machine, or for the worker that has least."""
 
 
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
@@ -58,7 +60,9 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
             client, crew = stack.enter_context(connect(options))
         else:
             workers = options.workers or max(1, gpus(options))
-            client, crew = None, Crew(workers, in_process=workers == 1, slots=SLOTS)
+            in_process = options.workers is None and workers == 1
+            memory = gpu_memory(gpus(options))
+            client, crew = None, Crew(workers, in_process, SLOTS, gpu_memory=memory)
         return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
 
 
@@ -77,7 +81,7 @@ def new_plan(
     level, off_scale = choose_level(image, model, options)
     facts = image_facts(image, level, options)
     precision = choose_precision(options.precision, site.device)
-    limit = memory_limit(options)
+    limit = memory_limit(options, site)
     check_bounded(image, level, limit // 4)
     memory = MemoryModel(
         image, level, model, crew, site.device, precision, options.probabilities is not None
@@ -120,33 +124,39 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     if client is None or crew.local:
         device = choose_device(options.device)
         threads = options.threads or max(1, cores() // crew.workers)
-        return Site(device, threads, environment(device, threads))
+        free = psutil.virtual_memory().available
+        return Site(device, threads, environment(device, threads), free)
     threads = options.threads or crew.slots
     reports = prepare_workers(client, _survey_worker, options.device, threads)
     first = reports[0]
     for report in reports[1:]:
-        if report != first and not options.allow_mixed:
+        if report["environment"] != first["environment"] and not options.allow_mixed:
             raise InputError(
                 f"the workers differ ({unlike(first['environment'], report['environment'])}), and "
                 "so would their results in the last digits; use workers of one kind, or "
                 "--allow-mixed, which promises equal labels up to ties only"
             )
-    return Site(first["device"], threads, first["environment"])
+    free = min(report["memory"] for report in reports)
+    return Site(first["device"], threads, first["environment"], free)
 
 
-def _survey_worker(device: str, threads: int) -> dict[str, Any]:
+def _survey_worker(device: str, threads: int, dask_worker: Any) -> dict[str, Any]:
     try:
         chosen = choose_device(device)
     except InputError as error:
         return {"error": str(error)}
-    return {"device": chosen, "environment": environment(chosen, threads)}
+    # What Dask grants the worker, as several may share a machine.
+    granted = dask_worker.memory_manager.memory_limit or psutil.virtual_memory().available
+    free = min(granted, psutil.virtual_memory().available)
+    return {"device": chosen, "environment": environment(chosen, threads), "memory": free}
 
 
-def memory_limit(options: RunOptions) -> int:
-    """Bytes that a run may take: what the user says, or half of what is free."""
-    if options.memory is not None:
-        return options.memory
-    return int(psutil.virtual_memory().available * DEFAULT_MEMORY_SHARE)
+def memory_limit(options: RunOptions, site: Site) -> int:
+    """Bytes that a run may take: what the user says, or half of what is free.
+
+    All processes of this machine together; where the workers are elsewhere, each of them.
+    """
+    return options.memory or int(site.memory * DEFAULT_MEMORY_SHARE)
 
 
 def model_reference(name: str) -> str:

@@ -204,6 +204,17 @@ def summarise(
     )
 
 
+def earlier_verification(outputs: Outputs) -> Verification | None:
+    """What an earlier run of these outputs proved, from its record."""
+    from tilepipe.engine.verify import Verification
+
+    try:
+        found = json.loads(outputs.record.read_text())["verification"]
+        return Verification(**{k: v for k, v in found.items() if k != "exact"}) if found else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def finished_before(
     outputs: Outputs, options: RunOptions, image: Image, model: Model
 ) -> Summary | None:
@@ -238,6 +249,9 @@ def finished_before(
             resumed=plan.blocks,
             seconds=record["seconds"],
             peak_memory=record["peak_memory_bytes"],
+            warnings=tuple(record["warnings"]),
+            verification=earlier_verification(outputs),
+            options=record["options"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -14,13 +14,32 @@ from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bound
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import Outputs, choose_outputs, refuse_strangers, remove_previous
-from tilepipe.engine.plan import Plan, check_environment, check_fits, differences, retarget
+from tilepipe.engine.plan import (
+    Plan,
+    check_environment,
+    check_fits,
+    choose_level,
+    differences,
+    retarget,
+)
 from tilepipe.engine.planning import gpus, memory_limit, model_reference, new_plan, survey
 from tilepipe.engine.progress import Progress
-from tilepipe.engine.record import Summary, Watch, finished_before, summarise
+from tilepipe.engine.record import (
+    Summary,
+    Watch,
+    earlier_verification,
+    finished_before,
+    summarise,
+)
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
-from tilepipe.engine.verify import verify_plan
-from tilepipe.errors import InputError, NonFiniteError, TilepipeError, UnreadableError
+from tilepipe.engine.verify import verify, verify_plan
+from tilepipe.errors import (
+    InputError,
+    NonFiniteError,
+    SurroundingsError,
+    TilepipeError,
+    UnreadableError,
+)
 from tilepipe.images import Image, open_image
 from tilepipe.masks.formats import export
 from tilepipe.masks.pyramid import pyramid_blocks
@@ -56,6 +75,9 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         if existing is None and not options.overwrite:
             done = finished_before(outputs, options, image, model)
             if done is not None:
+                if options.verify:
+                    done.verification = verify(outputs.exports[0], windows=options.verify)
+                    done.write()
                 return done
             refuse_strangers(outputs)
 
@@ -73,7 +95,11 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 image, plan.image.level, model, crew, plan.device, plan.precision,
                 plan.probabilities is not None,
             )  # fmt: skip
-            estimate = Estimate(memory.total(plan.tiling), memory_limit(options), None)
+            _, off_scale = choose_level(image, model, options)
+            estimate = Estimate(
+                memory.total(plan.tiling), memory_limit(options, site), None,
+                (off_scale,) if off_scale else (),
+            )  # fmt: skip
         if options.overwrite:
             remove_previous(outputs)
 
@@ -86,20 +112,23 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
             watch.planned(plan, estimate, resumed)
             prepare_workers(client, work.prepare, str(outputs.store), run_id)
             seconds["start"] = time.perf_counter() - begin
-            with Ledger(outputs.state.ledger_file) as ledger, _named_surroundings():
+            with Ledger(outputs.state.ledger_file) as ledger, _named_surroundings(outputs):
                 task = _Task(client, crew, options, outputs, run_id, ledger, progress, watch)
                 seconds["blocks"] = _timed(lambda: task.blocks(plan))
                 _refuse_empty(plan, image, progress, outputs)
                 seconds["pyramid"] = _timed(lambda: task.pyramid(mask))
                 seconds["exports"] = _timed(lambda: task.exports(mask, image, plan.image.level))
 
-            verification = None
+            # A proof of these same blocks still holds.
+            verification = earlier_verification(outputs) if resumed == plan.blocks else None
             if options.verify:
                 watch.stage("verifying")
+                begin_verify = time.perf_counter()
                 verification = verify_plan(
                     plan, mask, image, model, windows=options.verify, seed=0,
                     unreadable=bool(progress.incomplete), probabilities=mask,
                 )  # fmt: skip
+                seconds["verify"] = time.perf_counter() - begin_verify
             for name in ("read", "compute", "write"):
                 seconds[name] = sum(getattr(r, name) for r in progress.receipts.values())
             seconds["total"] = time.perf_counter() - begin
@@ -207,7 +236,9 @@ def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> Zarr
         outputs.state.ledger_file.unlink(missing_ok=True)
         create_mask(outputs.store, plan.mask, plan.probabilities)
     outputs.state.freeze(plan)
-    return open_zarr_mask(outputs.store)
+    mask = open_zarr_mask(outputs.store)
+    mask.remove_partials()  # of writers that were killed
+    return mask
 
 
 def _refuse_empty(plan: Plan, image: Image, progress: Progress, outputs: Outputs) -> None:
@@ -229,14 +260,15 @@ def _killed(error: BaseException) -> bool:
 
 
 @contextmanager
-def _named_surroundings() -> Iterator[None]:
+def _named_surroundings(outputs: Outputs) -> Iterator[None]:
+    """Name the disk of what cannot be written."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SurroundingsError) as error:
         cause = surroundings(error)
         if cause is None:
             raise
-        raise cause from error
+        raise SurroundingsError(f"{outputs.store}: {cause}") from error
 
 
 def _timed(part: Any) -> float:

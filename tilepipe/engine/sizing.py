@@ -43,6 +43,8 @@ class Crew:
     """Blocks that one worker has in hand at once: read, computed, written."""
     local: bool = True
     """Whether the workers share this machine's memory."""
+    gpu_memory: int | None = None
+    """Bytes free on the GPU of each worker, where that is known."""
 
 
 class MemoryModel:
@@ -79,9 +81,23 @@ class MemoryModel:
         crew = self._crew
         if crew.in_process:
             return self._base + self.worker(tiling)
-        return crew.workers * (self.PROCESS + self._weights + self.worker(tiling)) + (
-            self._base if crew.local else 0
-        )
+        process = self.PROCESS + self._weights + self.worker(tiling)
+        return self._base + crew.workers * process if crew.local else process
+
+    def fits(self, tiling: Tiling, limit: int) -> bool:
+        """Whether a tiling keeps within ``limit``, and a GPU's pass within the GPU's memory."""
+        if self.total(tiling) > limit:
+            return False
+        gpu = self._crew.gpu_memory
+        return gpu is None or self._weights + self.network_bytes(tiling.input) <= gpu
+
+    def needs(self, tiling: Tiling) -> str:
+        """What a tiling needs, for a person."""
+        text = gigabytes(self.total(tiling))
+        if self._crew.gpu_memory is not None:
+            on_gpu = self._weights + self.network_bytes(tiling.input)
+            text += f" and {gigabytes(on_gpu)} of the GPU's {gigabytes(self._crew.gpu_memory)}"
+        return text
 
     def worker(self, tiling: Tiling) -> int:
         """What one worker holds over what it held before its first block."""
@@ -146,11 +162,11 @@ def choose_tiling(
                 f"{geometry.stride_factor} pixels more; the nearest below is {nearest}"
             )
         tiling = paper_tiling(*size, geometry, side)
-        needed = memory.total(tiling)
-        if needed > limit:
+        if not memory.fits(tiling, limit):
             raise InputError(
-                f"window {side}: needs {gigabytes(needed)}, and --memory is {gigabytes(limit)}; "
-                "give it more memory, or leave the window to tilepipe (--window auto)"
+                f"window {side}: needs {memory.needs(tiling)}, and --memory is "
+                f"{gigabytes(limit)}; give it more memory, or leave the window to tilepipe "
+                "(--window auto)"
             )
         return tiling
 
@@ -161,11 +177,11 @@ def choose_tiling(
     )
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
-        if memory.total(tiling) <= limit:
+        if memory.fits(tiling, limit):
             return tiling
     raise InputError(
         f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
-        f"{gigabytes(memory.total(smallest))}, and --memory is {gigabytes(limit)}; allow that much"
+        f"{memory.needs(smallest)}, and --memory is {gigabytes(limit)}; allow that much"
         + (", or fewer --workers" if crew.workers > 1 else "")
     )
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan
+from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
 from tilepipe.images import Image, open_image
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask
+from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 
 TIE_FP32 = 1e-5
@@ -122,6 +124,7 @@ def verify(
         return verify_plan(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
             unreadable=unreadable, device=device,
+            probabilities=opened_mask if isinstance(opened_mask, ZarrMask) else None,
         )  # fmt: skip
 
 
@@ -358,6 +361,14 @@ def _plan_of(mask: Path) -> tuple[Plan, bool]:
     """The plan that a mask was made by, and whether the run left pixels unread."""
     state = RunState(mask)
     plan = state.read_plan() if mask.is_dir() else None
+    if plan is not None:
+        progress = Progress.from_ledger(state.ledger_file)
+        missing = [n for n in plan.tiling if n not in progress.receipts]
+        if missing:
+            raise InputError(
+                f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "
+                "give the command that began it again, then verify"
+            )
     record = record_path(mask)
     try:
         document = json.loads(record.read_text())

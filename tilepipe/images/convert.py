@@ -247,7 +247,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
             raise InputError(f"{target.parent} is no folder; make it, or choose another target")
         return
     if not overwrite:
-        raise InputError(f"{target} exists; choose another name, or allow it to be overwritten")
+        raise InputError(f"{target} exists; choose another name, or say --overwrite")
     if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
 

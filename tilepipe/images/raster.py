@@ -73,8 +73,8 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
         return RasterSource(path, streaming=streaming)
     except GDAL_ERRORS as error:
         raise InputError(
-            f"{path} is not an image that tilepipe can read; see `tilepipe doctor` for the formats "
-            f"that this installation knows ({_reason(error)})"
+            f"{path} is not an image that tilepipe can read ({_reason(error)}); docs/formats.md "
+            "lists what can be"
         ) from error
 
 

@@ -200,7 +200,7 @@ class WindowedImage:
             raise UnreadableError(
                 f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
                 f"({span.height} x {span.width} pixels) of level {level}: {error}; "
-                "copy the file again from where it came, or leave this region out"
+                "copy the file again from where it came"
             ) from error
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,17 +214,20 @@ def lazy(mask: Mask, level: int, chunk: int) -> Any:
     height, width = mask.levels[level]
     planes = () if mask.kind == "labels" else (mask.planes,)
 
-    def piece(block_info: Any) -> NDArray[Any]:
-        (y, stop_y), (x, stop_x) = block_info[None]["array-location"][-2:]
-        return mask.read(Window(y, x, stop_y - y, stop_x - x), level)
-
     side = (_pieces(height, chunk), _pieces(width, chunk))
     return da.map_blocks(
-        piece,
+        partial(_read_piece, mask, level),
+        # Never twice the same: a mask may have been written to since.
+        name=f"tilepipe-mask-{uuid4().hex}",
         chunks=(*((n,) for n in planes), *side),
         dtype=mask.dtype,
         meta=np.empty((0,) * (len(planes) + 2), mask.dtype),
     )
+
+
+def _read_piece(mask: Mask, level: int, block_info: Any) -> NDArray[Any]:
+    (y, stop_y), (x, stop_x) = block_info[None]["array-location"][-2:]
+    return mask.read(Window(y, x, stop_y - y, stop_x - x), level)
 
 
 def _pieces(size: int, chunk: int) -> tuple[int, ...]:

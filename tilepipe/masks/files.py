@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,12 @@ LARGEST_CLASSIC_TIFF = 2 << 30
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a name to write to; the file takes its own name when, and only when, that succeeds."""
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
     try:
         yield part
+        # Renamed only when it is on the disk: some file systems tell no sooner that they are full.
+        with part.open("r+b") as written:
+            os.fsync(written.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -14,12 +14,14 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tilepipe.grid import CHUNK
+from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.files import complete_or_absent, needs_bigtiff, tiles
 from tilepipe.masks.store import ZarrMask
-from tilepipe.masks.vrt import category_names, virtual_raster
+from tilepipe.masks.vrt import side_file, virtual_raster
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """The cache in MB, instead of a share of the machine's memory; no files beside ours."""
@@ -36,8 +38,9 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
 
     First each level as a temporary tiled TIFF beside ``path``, streamed; then GDAL's COG driver
     puts them in order. So the overviews are the mask's own pyramid, not GDAL's idea of it. Equal
-    masks give equal bytes. Labels carry a colour table, and the names of the classes in
-    ``PATH.aux.xml``, GDAL's place for them, from where QGIS takes its legend.
+    masks give equal bytes. Labels carry a colour table and, as items of metadata, the names of the
+    classes. QGIS takes its legend from nothing but ``PATH.aux.xml``, so the names are there too; it
+    is written first, so that both are complete when the TIFF appears.
 
     Parameters
     ----------
@@ -55,12 +58,7 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
         with _temporary_folder(path) as folder:
             _copy_to_cog(_write_levels(mask, folder), part, mask)
         require_whole(part)
-        # What GDAL or QGIS kept there about a file that is now replaced is no longer true.
-        side_file = path.with_name(path.name + ".aux.xml")
-        side_file.unlink(missing_ok=True)
-        if mask.kind == "labels":
-            with complete_or_absent(side_file) as part_of_side_file:
-                part_of_side_file.write_bytes(category_names(mask.spec))
+        _write_side_file(mask.spec, part, path.with_name(path.name + ".aux.xml"))
 
 
 def require_whole(path: Path) -> None:
@@ -77,6 +75,24 @@ def require_whole(path: Path) -> None:
                     zlib.decompress(raw.read(size))
                 except zlib.error as error:
                     raise _write_error(path, "a tile of it is not whole") from error
+
+
+def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
+    # What GDAL or QGIS kept there about a file that is now replaced is no longer true.
+    path.unlink(missing_ok=True)
+    content = side_file(
+        spec, with_crs=spec.crs is not None and _crs(tiff) != CRS.from_wkt(spec.crs)
+    )
+    if content is not None:
+        with complete_or_absent(path) as part:
+            part.write_bytes(content)
+
+
+def _crs(tiff: Path) -> CRS | None:
+    """The CRS as the TIFF alone tells it: GeoTIFF has no keys for, say, a rotated pole."""
+    with _without_georeference_warning(), rasterio.open(tiff) as dataset:
+        crs: CRS | None = dataset.crs
+        return crs
 
 
 def _write_levels(mask: ZarrMask, folder: Path) -> Path:

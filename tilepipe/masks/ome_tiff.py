@@ -55,7 +55,7 @@ def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
                 planarconfig=None,
                 subifds=len(mask.levels) - 1 if first else None,
                 subfiletype=0 if first else 1,
-                description=ome_xml(spec) if first else None,
+                description=ome_xml(spec).encode() if first else None,
                 software="tilepipe",
                 metadata=None,
                 **_resolution(spec, level),

@@ -14,7 +14,11 @@ _SPEC = "tilepipe/mask"
 
 
 def ome_xml(spec: MaskSpec) -> str:
-    """The OME-XML of a mask, in ASCII; without a UUID, which cannot be both fixed and unique."""
+    """The OME-XML of a mask; without a UUID, which cannot be both fixed and unique.
+
+    To be stored as UTF-8. Not in ASCII with character references: Bio-Formats takes ``&#`` out of
+    what it reads, so ``&#181;m`` is no unit to it, and the file a plain TIFF without a pyramid.
+    """
     ome = ElementTree.Element(
         "OME",
         {
@@ -32,8 +36,8 @@ def ome_xml(spec: MaskSpec) -> str:
         classes[str(NO_ANSWER)] = "no answer"
     _add_map(image, annotations, _CLASSES, classes)
     _add_map(image, annotations, _SPEC, {"spec": json.dumps(spec.to_json())})
-    document: bytes = ElementTree.tostring(ome, encoding="us-ascii", xml_declaration=True)
-    return document.decode("ascii")
+    document: bytes = ElementTree.tostring(ome, encoding="utf-8", xml_declaration=True)
+    return document.decode("utf-8")
 
 
 def read_spec(xml: str) -> MaskSpec | None:

@@ -86,11 +86,15 @@ def _read_small(mask: ZarrMask, shape: tuple[int, int]) -> NDArray[Any]:
         if size[0] >= shape[0] and size[1] >= shape[1]
     )
     height, width = mask.levels[level]
-    pixels = mask.read(Window(0, 0, height, width), level)
+    whole = Window(0, 0, height, width)
     rows = (2 * np.arange(shape[0]) + 1) * height // (2 * shape[0])
     columns = (2 * np.arange(shape[1]) + 1) * width // (2 * shape[1])
-    small = pixels[..., rows[:, None], columns[None, :]]
-    return small[None] if small.ndim == 2 else small
+    return np.stack(
+        [
+            mask.read_plane(plane, whole, level)[rows[:, None], columns[None, :]]
+            for plane in range(mask.planes)
+        ]
+    )
 
 
 def _draw(canvas: NDArray[np.float64], mask: ZarrMask, planes: NDArray[Any]) -> bool:

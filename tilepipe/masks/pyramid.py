@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def pyramid_blocks(mask: ZarrMask) -> dict[int, list[Window]]:
 def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
     """Write one unit of a level, from the level before it: the mask and its probabilities.
 
-    Holds two rows of chunks of a unit at a time, not the whole of it.
+    Holds a row of chunks of a unit at a time, not the whole of it; with several planes, a chunk
+    of each.
 
     Parameters
     ----------
@@ -46,13 +48,13 @@ def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
         Whole chunks of it.
     """
     reduce = downsample_values if mask.kind == "values" else downsample_labels
-    for y in range(window.y, window.stop_y, CHUNK):
-        row = Window(y, window.x, min(CHUNK, window.stop_y - y), window.width)
-        above = _twice(row, mask.levels[level - 1])
-        mask.write(row, reduce(mask.read(above, level - 1)), level)
+    several = mask.planes > 1 or mask.probabilities is not None
+    for part in _parts(window, CHUNK if several else window.width):
+        above = _twice(part, mask.levels[level - 1])
+        mask.write(part, reduce(mask.read(above, level - 1)), level)
         if mask.probabilities is not None:
             stored = mask.read_stored_probabilities(above, level - 1)
-            mask.write_stored_probabilities(row, downsample_probabilities(stored), level)
+            mask.write_stored_probabilities(part, downsample_probabilities(stored), level)
 
 
 def build_pyramid(mask: ZarrMask) -> None:
@@ -124,6 +126,12 @@ def downsample_probabilities(stored: NDArray[Any]) -> NDArray[Any]:
         count += valid
     mean = (total + count // 2) // np.maximum(count, 1)
     return np.where(count > 0, mean, NO_ANSWER).astype(np.uint8)
+
+
+def _parts(window: Window, width: int) -> Iterator[Window]:
+    for y in range(window.y, window.stop_y, CHUNK):
+        for x in range(window.x, window.stop_x, width):
+            yield Window(y, x, min(CHUNK, window.stop_y - y), min(width, window.stop_x - x))
 
 
 def _twice(window: Window, shape: tuple[int, int]) -> Window:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class GeoTiffMask:
 
     def __init__(self, path: Path, datasets: list[Any], spec: MaskSpec | None) -> None:
         first = datasets[0]
+        if spec is not None and (spec.planes, spec.dtype) != (first.count, first.dtypes[0]):
+            # GDAL's tools copy the description along with whatever they made of the pixels.
+            spec = None
+        resized = spec is None or (spec.height, spec.width) != first.shape
         self.path = path
         self.dtype: np.dtype[Any] = np.dtype(first.dtypes[0])
         self.kind: Kind = _kind(first) if spec is None else spec.kind
@@ -46,7 +51,9 @@ class GeoTiffMask:
         self.transform: Transform | None = None
         if not first.transform.is_identity:
             self.transform = as_transform(tuple(first.transform)[:6])
-        self.pixel_size: PixelSize | None = _pixel_size(first) if spec is None else spec.pixel_size
+        self.pixel_size: PixelSize | None = (
+            _pixel_size(first) if spec is None or resized else spec.pixel_size
+        )
         self._datasets = datasets
         # GDAL's datasets are not safe from several threads.
         self._lock = threading.Lock()
@@ -78,6 +85,10 @@ class GeoTiffMask:
         for dataset in self._datasets:
             dataset.close()
 
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # An open file cannot travel to another process; its path can.
+        return open_geotiff_mask, (self.path,)
+
 
 def open_geotiff_mask(path: Path) -> GeoTiffMask:
     """Open a mask in GeoTIFF: one band of uint8 labels, or bands of uint8 or float32.
@@ -102,7 +113,7 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
         tag = datasets[0].tags().get(SPEC_TAG)
         spec = None if tag is None else MaskSpec.from_json(json.loads(tag))
         return GeoTiffMask(path, datasets, spec)
-    except (RasterioError, ValueError) as error:
+    except (RasterioError, ValueError, TypeError, AttributeError) as error:
         for dataset in datasets:
             dataset.close()
         raise InputError(

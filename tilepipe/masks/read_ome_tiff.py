@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class OmeTiffMask:
         )
         self.crs: str | None = None if spec is None else spec.crs
         self.transform: Transform | None = None if spec is None else spec.transform
+        # Listed once: a series looks its pages up in the file, which threads must not do at once.
+        self._pages = [list(level.pages) for level in series.levels]
         self._file = file
         self._file.filehandle.set_lock(True)
 
@@ -55,7 +58,7 @@ class OmeTiffMask:
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """The pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W)."""
         require_inside(window, self.levels[level])
-        pages = self._file.series[0].levels[level].pages
+        pages = self._pages[level]
         if self.kind == "labels":
             return self._read_page(pages[0], window)
         return np.stack([self._read_page(pages[plane], window) for plane in range(self.planes)])
@@ -67,6 +70,10 @@ class OmeTiffMask:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # An open file cannot travel to another process; its path can.
+        return open_ome_tiff_mask, (self.path,)
 
     def _read_page(self, page: Any, window: Window) -> NDArray[Any]:
         """Decode only the tiles, or strips, that the window touches."""
@@ -123,7 +130,7 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
         _kind(file.series[0])
         spec = read_spec(file.ome_metadata) if file.ome_metadata else None
         return OmeTiffMask(path, file, spec)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         file.close()
         raise InputError(
             f"{path} is no mask that is understood ({one_line(error)});"

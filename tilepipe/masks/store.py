@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
 from tilepipe.masks import ngff
@@ -89,9 +89,8 @@ class ZarrMask:
         """One plane of a window inside the mask, shape (H, W); labels have plane 0 only."""
         require_inside(window, self.levels[level])
         array = self._arrays[level]
-        if array.ndim == 2:
-            return np.asarray(array[_sides(window)])
-        return np.asarray(array[(plane, *_sides(window))])
+        sides = _sides(window)
+        return self._decoded(array, sides if array.ndim == 2 else (plane, *sides))
 
     def read_probabilities(self, window: Window, level: int = 0) -> NDArray[np.float32]:
         """Probabilities of a window, shape (C, H, W); NaN where there is no answer."""
@@ -169,7 +168,16 @@ class ZarrMask:
 
     def _read(self, arrays: _Arrays, window: Window, level: int) -> NDArray[Any]:
         require_inside(window, self.levels[level])
-        return np.asarray(arrays[level][_selection(arrays[level], window)])
+        return self._decoded(arrays[level], _selection(arrays[level], window))
+
+    def _decoded(self, array: zarr.Array[Any], selection: tuple[int | slice, ...]) -> NDArray[Any]:
+        try:
+            return np.asarray(array[selection])
+        except (RuntimeError, ValueError) as error:
+            # What the codecs raise for a chunk that is torn.
+            raise UnreadableError(
+                f"{self.path} is damaged ({one_line(error)}); write it again."
+            ) from error
 
     def _write(self, arrays: _Arrays, window: Window, data: NDArray[Any], level: int) -> None:
         if not self._ours:

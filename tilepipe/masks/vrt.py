@@ -1,4 +1,4 @@
-"""GDAL's XML: the virtual raster from which a COG is made, and the names of its classes."""
+"""GDAL's XML: the virtual raster from which a COG is made, and what a TIFF itself cannot hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from tilepipe.grid import CHUNK
 from tilepipe.masks.base import NO_ANSWER, MaskSpec
+from tilepipe.masks.ome_xml import pixel_size_um
 
 SPEC_TAG = "TILEPIPE_MASK"
 """Metadata item that holds the description of the mask, as JSON."""
@@ -22,19 +23,35 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
         a, b, c, d, e, f = spec.transform
         # repr, as it gives back every bit.
         SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
-    _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json())})
+    _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json()), **_resolution(spec)})
     for plane in range(spec.planes):
         root.append(_band(spec, plane, files))
     return _document(root)
 
 
-def category_names(spec: MaskSpec) -> bytes:
-    """GDAL's side file (PAM) with the names of the classes of a band of labels."""
+def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
+    """GDAL's side file (PAM): the CRS, and the names of the classes of a band of labels."""
     root = Element("PAMDataset")
-    names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
-    for named in spec.classes:
-        SubElement(names, "Category").text = named.name
-    return _document(root)
+    if with_crs:
+        SubElement(root, "SRS").text = spec.crs
+    if spec.kind == "labels":
+        names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+        for named in spec.classes:
+            SubElement(names, "Category").text = named.name
+    return _document(root) if len(root) else None
+
+
+def _resolution(spec: MaskSpec) -> dict[str, str]:
+    """TIFF's pixel size, for a mask that has no other; GDAL makes tags of these items."""
+    size = pixel_size_um(spec)
+    if size is None or spec.transform is not None:
+        return {}
+    centimetre, um_per_cm = "3", 1e4
+    return {
+        "TIFFTAG_XRESOLUTION": repr(um_per_cm / size[1]),
+        "TIFFTAG_YRESOLUTION": repr(um_per_cm / size[0]),
+        "TIFFTAG_RESOLUTIONUNIT": centimetre,
+    }
 
 
 def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:

@@ -22,7 +22,6 @@ _HOME = {
     "preset": "unet",
     "geometry_of": "geometry",
     "probe_geometry": "probe",
-    "describe": "describe",
     "forward_bytes": "memory",
 }
 

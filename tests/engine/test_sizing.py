@@ -1,0 +1,84 @@
+"""Memory is computed before anything runs, and the window is the least work within it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.making import make_image, make_model, write_tiff
+from tilepipe.engine.options import RunOptions, parse_bytes
+from tilepipe.engine.plan import image_facts
+from tilepipe.engine.sizing import Crew, MemoryModel, choose_tiling
+from tilepipe.errors import InputError
+from tilepipe.grid import Tiling, candidate_tilings
+from tilepipe.images import open_image
+from tilepipe.models.unet import UNetArguments
+
+ALONE = Crew(1, in_process=True, slots=3)
+
+
+def chosen(path: Path, limit: int, crew: Crew = ALONE, device: str = "cpu") -> tuple[Tiling, int]:
+    """The tiling chosen and what it needs."""
+    image, model = open_image(path), make_model(UNetArguments(width=8))
+    options = RunOptions(str(path))
+    memory = MemoryModel(image, 0, model, crew, device, "fp32", probabilities=False)
+    memory._base = 200 * 10**6
+    tiling = choose_tiling(model, image_facts(image, 0, options), memory, limit, options, crew)
+    image.close()
+    return tiling, memory.total(tiling)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiff(tmp_path_factory.mktemp("image") / "i.tif", make_image(3000, 3100))
+
+
+def test_more_memory_means_less_work_and_never_more_than_allowed(path: Path) -> None:
+    works = []
+    for limit in (330, 400, 600, 1000, 4000):
+        tiling, needed = chosen(path, limit * 10**6)
+        assert needed <= limit * 10**6
+        works.append(tiling.work)
+    assert works == sorted(works, reverse=True)
+    assert works[0] > 1.3 * works[-1]
+
+
+def test_with_room_enough_the_work_is_the_least_there_is(path: Path) -> None:
+    tiling, _ = chosen(path, 64 * 10**9)
+    geometry = tiling.geometry
+    assert tiling.work == min(t.work for t in candidate_tilings(3000, 3100, geometry, 2048))
+
+
+def test_several_workers_are_all_given_work(path: Path) -> None:
+    tiling, _ = chosen(path, 64 * 10**9, Crew(4, in_process=False, slots=3))
+    assert len(tiling) >= 4
+
+
+def test_what_cannot_fit_is_refused_with_what_would(path: Path) -> None:
+    with pytest.raises(InputError, match=r"204 x 204, needs 0\.\d+ GB, and --memory is 0.10 GB"):
+        chosen(path, 10**8)
+
+
+def test_workers_elsewhere_are_bounded_each(path: Path) -> None:
+    local = chosen(path, 64 * 10**9, Crew(8, in_process=False, slots=3))[1]
+    remote = chosen(path, 64 * 10**9, Crew(8, in_process=False, slots=3, local=False))[1]
+    assert 6 < local / remote < 10
+
+
+def test_a_small_gpu_takes_a_smaller_window(path: Path) -> None:
+    free, _ = chosen(path, 64 * 10**9, device="cuda")
+    crew = replace(ALONE, gpu_memory=250 * 10**6)
+    tight, _ = chosen(path, 64 * 10**9, crew, device="cuda")
+    assert tight.input < free.input
+    with pytest.raises(InputError, match="of the GPU's"):
+        chosen(path, 64 * 10**9, replace(ALONE, gpu_memory=10**6), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("800m", 8 * 10**8), ("4096", 4096), (7, 7)],
+)
+def test_amounts_of_memory_are_read_as_people_write_them(text: str | int, value: int) -> None:
+    assert parse_bytes(text) == value
