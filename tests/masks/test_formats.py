@@ -18,7 +18,7 @@ from tests.masks.making import KINDS, MemoryImage, make_mask, make_spec, whole
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images.base import Image, PixelSize
-from tilepipe.masks import Mask, export, open_mask, suffix_kind
+from tilepipe.masks import Mask, MaskClass, export, open_mask, suffix_kind
 
 UTM = CRS.from_epsg(32618)
 SUFFIXES = (".ome.tif", ".tif")
@@ -132,6 +132,19 @@ def test_what_gdal_made_of_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (mask_real.kind, mask_real.classes) == ("values", None)
     mask_halved.close()
     mask_real.close()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_no_xml_can_hold_do_no_harm(tmp_path: Path, kind: Any, suffix: str) -> None:
+    classes = (MaskClass("bell \x07", "#000000"), MaskClass("two\nlines", "#ffffff"))
+    spec = make_spec((9, 9), kind, classes=classes, name="byte \udce9")
+    path = tmp_path / f"m{suffix}"
+    mask = make_mask(tmp_path / "m.ome.zarr", spec)
+    export(mask, path, MemoryImage(np.zeros((9, 9, 3), np.uint8)), 0)
+    opened = open_mask(path)
+    assert opened.classes == classes
+    opened.close()
 
 
 def test_zarr_masks_open_and_pictures_do_not(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from tests.masks.making import CLASSES, KINDS, NO_ANSWER, SHAPES, make_mask, make_spec, whole
 from tilepipe.masks.base import as_transform
 from tilepipe.masks.geotiff import require_whole, write_cog
+from tilepipe.masks.pyramid import build_pyramid
+from tilepipe.masks.store import create_mask
 
 UTM = CRS.from_epsg(32618).to_wkt()
 
@@ -183,6 +185,27 @@ def test_a_failure_of_gdal_is_an_os_error_and_leaves_nothing(
     assert caught.value.errno == errno.ENOSPC
     assert (tmp_path / "m.tif").read_bytes() == b"older"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ome.zarr", "m.tif"]
+
+
+def test_a_disk_is_full_when_it_could_not_hold_the_file_that_gdal_gave_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec((1600, 1600), "values", classes=CLASSES[:1], background=None)
+    mask = create_mask(tmp_path / "m.ome.zarr", spec)
+    noise = np.random.default_rng(0).random((1, 1600, 1600), np.float32)
+    mask.write(whole(mask.shape), noise)
+    build_pyramid(mask)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RasterioIOError("write failed")
+
+    monkeypatch.setattr(rasterio.shutil, "copy", fails)
+    for free, code in ((8 << 20, errno.ENOSPC), (32 << 20, errno.EIO)):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda _, usage=usage: usage)
+        with pytest.raises(OSError, match="write failed") as caught:
+            write_cog(mask, tmp_path / "m.tif")
+        assert caught.value.errno == code
 
 
 def test_the_side_file_is_there_before_the_mask(

@@ -137,12 +137,14 @@ def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
                 bigtiff="YES" if needs_bigtiff(mask.spec) else "NO",
             )
     except (RasterioError, CPLE_BaseError) as error:
-        raise _write_error(target, str(error)) from error
+        # What GDAL could not finish it has removed by now. A COG takes about as much as its levels.
+        needed = sum(file.stat().st_size for file in source.parent.iterdir())
+        raise _write_error(target, str(error), needed + needed // 4) from error
 
 
-def _write_error(path: Path, reason: str) -> OSError:
+def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
     """GDAL keeps the cause to itself, so whether the disk is full is looked up."""
-    full = shutil.disk_usage(path.parent).free < _FULL
+    full = shutil.disk_usage(path.parent).free < max(needed, _FULL)
     return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
 
 

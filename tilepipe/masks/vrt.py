@@ -6,7 +6,7 @@ import json
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from tilepipe.grid import CHUNK
-from tilepipe.masks.base import NO_ANSWER, MaskSpec
+from tilepipe.masks.base import NO_ANSWER, MaskSpec, xml_text
 from tilepipe.masks.ome_xml import pixel_size_um
 
 SPEC_TAG = "TILEPIPE_MASK"
@@ -37,7 +37,7 @@ def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
     if spec.kind == "labels":
         names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
         for named in spec.classes:
-            SubElement(names, "Category").text = named.name
+            SubElement(names, "Category").text = xml_text(named.name)
     return _document(root) if len(root) else None
 
 
@@ -60,7 +60,9 @@ def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
     band.set("blockXSize", str(CHUNK))
     band.set("blockYSize", str(CHUNK))
     labels = spec.kind == "labels"
-    SubElement(band, "Description").text = spec.name if labels else spec.classes[plane].name
+    SubElement(band, "Description").text = xml_text(
+        spec.name if labels else spec.classes[plane].name
+    )
     if labels:
         _add_metadata(band, {f"CLASS_{i}": named.name for i, named in enumerate(spec.classes)})
     SubElement(band, "NoDataValue").text = "nan" if spec.kind == "values" else str(NO_ANSWER)
@@ -86,7 +88,7 @@ def _add_file(parent: Element, file: str, plane: int) -> None:
 def _add_metadata(parent: Element, items: dict[str, str]) -> None:
     metadata = SubElement(parent, "Metadata")
     for key, text in items.items():
-        SubElement(metadata, "MDI", key=key).text = text
+        SubElement(metadata, "MDI", key=key).text = xml_text(text)
 
 
 def _add_colours(band: Element, spec: MaskSpec) -> None:
