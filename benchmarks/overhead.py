@@ -10,16 +10,14 @@ Start-up and finishing (pyramid, exports) stand beside it.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as tilepipe does for itself
 
 import torch
 from common import WORK, fresh, record, sample_slide
 
 import tilepipe
+import tilepipe.engine.device
 from tilepipe.engine.record import Watch
 
 

@@ -188,10 +188,18 @@ class WindowedImage:
         span = Window(y, x, stop_y - y, stop_x - x)
         if span == window:
             return span, lambda pixels: pixels
-        rows = [mirror_index(i, size.height) - y for i in range(window.y, window.stop_y)]
-        columns = [mirror_index(i, size.width) - x for i in range(window.x, window.stop_x)]
-        # One indexing for both axes, so that there is one copy and no more.
-        return span, lambda pixels: pixels[np.ix_(rows, columns)]
+        rows = _runs(window.y, window.stop_y, size.height, y)
+        columns = _runs(window.x, window.stop_x, size.width, x)
+
+        def mirrored(pixels: NDArray[Any]) -> NDArray[Any]:
+            # An axis at a time: whole rows are copied fast, single pixels only at the borders.
+            if len(columns) > 1:
+                pixels = np.concatenate([pixels[:, part] for part in columns], axis=1)
+            if len(rows) > 1:
+                pixels = np.concatenate([pixels[part] for part in rows], axis=0)
+            return pixels
+
+        return span, mirrored
 
     def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
         try:
@@ -229,6 +237,17 @@ def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
             f"{needed / 2**20:.0f} MiB where {limit_bytes / 2**20:.0f} MiB are allowed; "
             f"make it a chunked image first: tilepipe convert {image.path} IMAGE.ome.zarr"
         )
+
+
+def _runs(start: int, stop: int, size: int, origin: int) -> list[slice | list[int]]:
+    """An axis of a window as indices into its real pixels: mirrored, as they are, mirrored."""
+    first, last = min(max(start, 0), stop), max(min(stop, size), start)
+    if first >= last:
+        return [[], [mirror_index(i, size) - origin for i in range(start, stop)]]
+    before = [mirror_index(i, size) - origin for i in range(start, first)]
+    after = [mirror_index(i, size) - origin for i in range(last, stop)]
+    runs: list[slice | list[int]] = [slice(first - origin, last - origin)]
+    return [*([before] if before else []), *runs, *([after] if after else [])]
 
 
 def sizes(level: Level) -> tuple[int, int]:
