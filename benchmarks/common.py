@@ -11,6 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import tilepipe.engine.device  # noqa: F401 - before torch: it makes torch's settings
+
 HERE = Path(__file__).parent
 WORK = HERE / "work"
 FIGURES = HERE / "figures.csv"

@@ -364,3 +364,15 @@ def test_a_tiling_that_does_not_hold_together_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Tiling(height, width, block, keep, PAPER)
+
+
+@pytest.mark.parametrize("size", [1, 300, 2049, 4096, 5000, 20_000, 32_768, 100_000])
+def test_no_window_of_less_work_is_passed_over(size: int) -> None:
+    geometry = Geometry()
+    found = min(t.work for t in candidate_tilings(size, size, geometry, 2048))
+    least = found
+    for keep in range(16, min(2048, round_up(size, 16)) + 1, 16):
+        for block in range(round_up(keep, 512), round_up(min(size, 4096), 512) + 1, 512):
+            tiling = Tiling(size, size, (block, block), (keep, keep), geometry)
+            least = min(least, tiling.work)
+    assert found == least

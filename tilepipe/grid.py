@@ -338,8 +338,9 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
             if tiles not in best or (keep, block) < (best[tiles][1], best[tiles][0]):
                 best[tiles] = (block, keep)
     chosen: list[tuple[int, int]] = []
-    for tiles in sorted(best, reverse=True):
+    for tiles in sorted(best):
+        # More tiles are worth a thought only if each is smaller.
         block, keep = best[tiles]
-        if not chosen or keep > chosen[-1][1]:
+        if not chosen or keep < chosen[-1][1]:
             chosen.append((block, keep))
     return chosen
