@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,7 +184,7 @@ def test_files_that_are_not_ours_are_left_alone(image: Path, model: Path, tmp_pa
 
 
 def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_path: Path) -> None:
-    from tilepipe.engine.block import SupersededError, close_workbenches, compute_block
+    from tilepipe.engine.block import SupersededError, close_workbench, compute_block
 
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output, window=572)
@@ -193,7 +194,7 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
     before = digest(tmp_path)
     with pytest.raises(SupersededError):
         compute_block(str(output), orphan, 0)
-    close_workbenches()
+    close_workbench(orphan)
     assert digest(tmp_path) == before
 
 
@@ -240,3 +241,40 @@ def test_an_unfinished_mask_is_not_verified(image: Path, model: Path, tmp_path: 
     )
     with pytest.raises(InputError, match="is not finished"):
         tilepipe.verify(output)
+
+
+def test_a_resumed_run_does_not_write_over_files_that_are_not_its_own(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    output, theirs = tmp_path / "m.ome.zarr", tmp_path / "thesis.tif"
+    tilepipe.run(image, model=model, outputs=output)
+    theirs.write_text("a thesis")
+    with pytest.raises(InputError, match="exists already"):
+        tilepipe.run(image, model=model, outputs=[output, theirs])
+    assert theirs.read_text() == "a thesis"
+    theirs.unlink()
+    tilepipe.run(image, model=model, outputs=[output, theirs])
+    tilepipe.run(image, model=model, outputs=[output, theirs])
+
+
+def test_an_overwrite_stopped_half_way_is_never_taken_for_a_run(
+    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    outputs = [tmp_path / name for name in OUTPUTS]
+    options = {"model": model, "outputs": outputs, "window": 572, "threads": 1}
+    tilepipe.run(image, **options)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tilepipe.engine.outputs.shutil", SimpleNamespace(rmtree=fail))
+        with pytest.raises(KeyboardInterrupt):
+            tilepipe.run(image, overwrite=True, **options)
+    for path in outputs[1:]:
+        path.unlink()
+    (tmp_path / "m.tif.aux.xml").unlink()
+    summary = tilepipe.run(image, **options)
+    assert summary.resumed == 0
+    assert digest(tmp_path) == uninterrupted

@@ -125,11 +125,12 @@ def workbench(store: str, run_id: str, worker: Any = None) -> Workbench:
         return bench
 
 
-def close_workbenches() -> None:
-    """Let go of everything this process opened for runs."""
+def close_workbench(run_id: str) -> None:
+    """Let go of what this process opened for a run, if it did."""
     with _opening:
-        for old in list(_benches):
-            _benches.pop(old).close()
+        bench = _benches.pop(run_id, None)
+        if bench is not None:
+            bench.close()
 
 
 def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:

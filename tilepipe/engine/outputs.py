@@ -31,6 +31,10 @@ class Outputs:
     record: Path
     """The run record, JSON."""
 
+    def name_of(self, export: Path) -> str:
+        """An export as the ledger names it: from the store, so that both may move together."""
+        return os.path.relpath(export, self.store.parent)
+
     @property
     def state(self) -> RunState:
         """What the run keeps inside the store."""
@@ -97,8 +101,13 @@ def refuse_strangers(outputs: Outputs) -> None:
     store = outputs.store
     if store.exists() and not outputs.state.folder.is_dir():
         raise InputError(f"{store}: exists already; use --overwrite to replace it, or another -o")
+    refuse_strange_exports(outputs, set())
+
+
+def refuse_strange_exports(outputs: Outputs, ours: set[str]) -> None:
+    """Refuse to write over a file that is none of ``ours``, by the names of the ledger."""
     for path in outputs.exports:
-        if path.exists():
+        if path.exists() and outputs.name_of(path) not in ours:
             raise InputError(
                 f"{path}: exists already; use --overwrite to replace it, or another -o"
             )
@@ -118,12 +127,13 @@ def remove_previous(outputs: Outputs) -> None:
         if not ours and any(store.iterdir()):
             raise InputError(f"{store}: is a folder but no mask, and is left alone; choose another")
         with outputs.state.locked():
+            # The plan first: stopped half-way, what is left must not pass for a run to resume.
+            outputs.state.plan_file.unlink(missing_ok=True)
+            outputs.state.ledger_file.unlink(missing_ok=True)
             for entry in store.iterdir():
                 if entry.name == FOLDER:
                     continue
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            outputs.state.plan_file.unlink(missing_ok=True)
-            outputs.state.ledger_file.unlink(missing_ok=True)
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in (*outputs.exports, outputs.record):

@@ -16,6 +16,8 @@ class Progress:
     receipts: dict[int, Receipt] = field(default_factory=dict)
     levels: set[int] = field(default_factory=set)
     exports: set[str] = field(default_factory=set)
+    ours: set[str] = field(default_factory=set)
+    """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
     failed: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -29,6 +31,8 @@ class Progress:
                 progress.levels.add(record["level"])
             elif record["kind"] == "export":
                 progress.exports.add(record["name"])
+            elif record["kind"] == "exporting":
+                progress.ours.add(record["name"])
         return progress
 
     def add(self, receipt: Receipt) -> None:

@@ -13,7 +13,13 @@ from tilepipe.engine.block import Receipt
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.outputs import Outputs, choose_outputs, refuse_strangers, remove_previous
+from tilepipe.engine.outputs import (
+    Outputs,
+    choose_outputs,
+    refuse_strange_exports,
+    refuse_strangers,
+    remove_previous,
+)
 from tilepipe.engine.plan import (
     Plan,
     check_environment,
@@ -82,8 +88,6 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
             refuse_strangers(outputs)
 
         client, crew = stack.enter_context(connect(options, gpus(options)))
-        if crew.in_process:
-            stack.callback(work.close_workbenches)
         site = survey(options, client, crew)
         if existing is None:
             plan, estimate = new_plan(options, image, model, outputs, crew, site)
@@ -107,7 +111,9 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
             mask = _open_or_create(outputs, plan, existing)
             run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
             stack.callback(outputs.state.end)
+            stack.callback(work.close_workbench, run_id)
             progress = Progress.from_ledger(outputs.state.ledger_file)
+            refuse_strange_exports(outputs, progress.ours)
             resumed = sum(progress.is_done(number) for number in plan.tiling)
             watch.planned(plan, estimate, resumed)
             prepare_workers(client, work.prepare, str(outputs.store), run_id)
@@ -126,7 +132,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 begin_verify = time.perf_counter()
                 verification = verify_plan(
                     plan, mask, image, model, windows=options.verify, seed=0,
-                    unreadable=bool(progress.incomplete), probabilities=mask,
+                    unreadable=[number for number, _ in progress.incomplete], probabilities=mask,
                 )  # fmt: skip
                 seconds["verify"] = time.perf_counter() - begin_verify
             for name in ("read", "compute", "write"):
@@ -216,12 +222,14 @@ class _Task:
     def exports(self, mask: ZarrMask, image: Image, level: int) -> None:
         """Write the exports that are not done."""
         for path in self.outputs.exports:
-            if path.name in self.progress.exports and path.exists():
+            name = self.outputs.name_of(path)
+            if name in self.progress.exports and path.exists():
                 continue
+            self.ledger.append({"kind": "exporting", "name": name})
             self.watch.stage(f"writing {path.name}")
             export(mask, path, image, level)
-            self.ledger.append({"kind": "export", "name": path.name})
-            self.progress.exports.add(path.name)
+            self.ledger.append({"kind": "export", "name": name})
+            self.progress.exports.add(name)
 
 
 def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:

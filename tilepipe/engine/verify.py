@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ def verify_plan(
     *,
     windows: int,
     seed: int,
-    unreadable: bool = False,
+    unreadable: Sequence[int] = (),
     probabilities: Any = None,
     device: str = "auto",
 ) -> Verification:
@@ -145,7 +145,7 @@ def verify_plan(
         raise InputError(f"windows must be at least 1, not {windows}")
     geometry = model.geometry
     # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
-    tally = _Tally(plan, model, unreadable)
+    tally = _Tally(plan, model, [plan.tiling.block_window(n) for n in unreadable])
     chosen = choose_device(device if device != "auto" else plan.device)
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
     stored = probabilities if plan.probabilities else None
@@ -216,7 +216,7 @@ def _seams(tiling: Tiling, axis: int) -> list[int]:
 class _Tally:
     """Sums over the windows compared."""
 
-    def __init__(self, plan: Plan, model: Model, unreadable: bool) -> None:
+    def __init__(self, plan: Plan, model: Model, unreadable: list[Window]) -> None:
         self.plan, self.model, self.unreadable = plan, model, unreadable
         self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
         self.tie_bound = TIE_FP64 if plan.precision == "fp64" else TIE_FP32
@@ -253,7 +253,7 @@ class _Tally:
         span = float(np.ptp(logits)) or 1.0
         self.windows += 1
         if self.plan.mask.kind == "values":
-            self._compare_values(logits, written, answered)
+            self._compare_values(logits, written, answered, inside)
             return
         gaps = np.stack(
             [
@@ -266,9 +266,8 @@ class _Tally:
             no_answer = no_answer[None]
         # An answer where there should be none, or none where there should be one, is no tie.
         wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
-        if self.unreadable:
-            # Where something could not be read, silence is no contradiction.
-            wrong = np.where(no_answer, 0, wrong)
+        # In blocks where something could not be read, silence is no contradiction.
+        wrong = np.where(no_answer & self._excused(inside), 0, wrong)
         differ = wrong > 0
         self.pixels += inside.area
         self.ties += int((differ & (wrong <= self.tie_bound)).sum())
@@ -278,15 +277,28 @@ class _Tally:
         if stored is not None:
             self._compare_probabilities(logits, stored.read_probabilities(inside), answered)
 
+    def _excused(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a window lie in blocks of which something could not be read."""
+        excused = np.zeros(window.shape, np.bool_)
+        for block in self.unreadable:
+            common = block.intersect(window)
+            if common is not None:
+                excused[common.slices(window)] = True
+        return excused
+
     def _compare_values(
-        self, logits: NDArray[np.float64], written: NDArray[Any], answered: NDArray[np.bool_]
+        self,
+        logits: NDArray[np.float64],
+        written: NDArray[Any],
+        answered: NDArray[np.bool_],
+        inside: Window,
     ) -> None:
         values = written if written.ndim == 3 else written[None]
         given = ~np.isnan(values)
         both = given & answered
         self.pixels += int(both[0].sum())
-        if not self.unreadable:
-            self.differing += int((given != answered).sum())
+        silent = answered & ~given & self._excused(inside)
+        self.differing += int(((given != answered) & ~silent).sum())
         span = float(np.ptp(logits)) or 1.0
         difference = np.abs(logits - values)[both].max(initial=0.0) / span
         self.largest_difference = max(self.largest_difference or 0.0, float(difference))
@@ -357,8 +369,8 @@ def _half_precision_bound(
     return max(2 * largest, TIE_FP32)
 
 
-def _plan_of(mask: Path) -> tuple[Plan, bool]:
-    """The plan that a mask was made by, and whether the run left pixels unread."""
+def _plan_of(mask: Path) -> tuple[Plan, list[int]]:
+    """The plan that a mask was made by, and the blocks of which the run left pixels unread."""
     state = RunState(mask)
     plan = state.read_plan() if mask.is_dir() else None
     if plan is not None:
@@ -372,11 +384,11 @@ def _plan_of(mask: Path) -> tuple[Plan, bool]:
     record = record_path(mask)
     try:
         document = json.loads(record.read_text())
-        incomplete = bool(document["blocks"]["incomplete"])
+        incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))
     except (OSError, ValueError, KeyError, TypeError):
-        incomplete = False
+        incomplete = []
         if plan is None:
             raise InputError(
                 f"{mask}: nothing says how it was made: its run record {record.name} is not "
