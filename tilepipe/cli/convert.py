@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tilepipe.cli.options import Bytes
+from tilepipe.cli.options import as_bytes
 
 
 @click.command("convert")
@@ -14,7 +14,12 @@ from tilepipe.cli.options import Bytes
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
 @click.option(
-    "--memory", type=Bytes(), default="1GB", show_default=True, help="Pixels held at once."
+    "--memory",
+    metavar="SIZE",
+    callback=as_bytes,
+    default="1GB",
+    show_default=True,
+    help="Pixels held at once.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(image: str, target: Path | None, overwrite: bool, memory: int, quiet: bool) -> None:

@@ -12,32 +12,19 @@ from tilepipe.engine.options import RunOptions, options_from_mapping, parse_byte
 from tilepipe.errors import InputError
 
 
-class Bytes(click.ParamType[int]):
-    """An amount of memory, such as ``2GB``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes."""
-        try:
-            return parse_bytes(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
+def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """An amount of memory, such as ``2GB``, as bytes."""
+    return None if value is None else parse_bytes(value)
 
 
-class WindowSide(click.ParamType[Any]):
+def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
     """``auto`` or a number of pixels."""
-
-    name = "pixels"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``auto`` or an int."""
-        if value == "auto":
-            return value
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither auto nor a number of pixels", param, ctx)
+    if value is None or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise InputError(f"window {value}: is neither auto nor a number of pixels") from None
 
 
 OPTIONS = [
@@ -53,11 +40,11 @@ OPTIONS = [
     click.option("--level", type=int, help="Pyramid level to read [nearest to the model's]."),
     click.option("--pixel-size", type=float, metavar="UM", help="Of level 0, in micrometres."),
     click.option(
-        "--window", type=WindowSide(),
+        "--window", metavar="PIXELS", callback=as_window,
         help="Side of the window through the network: auto, or pixels (572: the paper's tile).",
     ),
     click.option(
-        "--memory", type=Bytes(),
+        "--memory", metavar="SIZE", callback=as_bytes,
         help="What all processes together may take, such as 2GB [half of what is free].",
     ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),

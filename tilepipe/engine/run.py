@@ -107,11 +107,12 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         if options.overwrite:
             remove_previous(outputs)
 
-        with outputs.state.locked():
+        # What is registered on `current` ends before the lock is free for another run.
+        with outputs.state.locked(), ExitStack() as current:
             mask = _open_or_create(outputs, plan, existing)
             run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
-            stack.callback(outputs.state.end)
-            stack.callback(work.close_workbench, run_id)
+            current.callback(outputs.state.end)
+            current.callback(work.close_workbench, run_id)
             progress = Progress.from_ledger(outputs.state.ledger_file)
             refuse_strange_exports(outputs, progress.ours)
             resumed = sum(progress.is_done(number) for number in plan.tiling)

@@ -251,7 +251,7 @@ class TiffSource:
             shifts = tuple(number * page_bytes for number in range(count))
         if any(page is None for page in pages):
             raise ValueError("a plane that its metadata names is missing")
-        keyframe.init_decode()
+        _ = keyframe.decode  # a cached property, not safe to make from several threads at once
         return Plane(
             pages=pages,
             files=tuple(self._file(page.parent.filehandle.path) for page in pages),
