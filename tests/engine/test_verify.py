@@ -152,3 +152,27 @@ def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path
     (tmp_path / "m.run.json").unlink()
     with pytest.raises(InputError, match="nothing says how it was made"):
         tilepipe.verify(tmp_path / "m.ome.tif")
+
+
+def test_a_label_that_is_no_class_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=path, window=572)
+    mask = open_zarr_mask(path)
+    chunk = Window(512, 512, 512, 512)
+    mask.write(chunk, np.full((512, 512), 7, np.uint8))
+    assert tilepipe.verify(path, windows=9).differing > 0
+
+
+def test_missing_probabilities_are_caught(image: Path, model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=path, probabilities="uint8")
+    shutil.rmtree(path / "probabilities" / "0" / "c")
+    assert not tilepipe.verify(path, windows=2).exact
+
+
+def test_an_image_smaller_than_the_stride_factor_is_verified(model: Path, tmp_path: Path) -> None:
+    image = write_tiff(tmp_path / "image.tif", make_image(10, 10))
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr")
+    assert tilepipe.verify(tmp_path / "m.ome.zarr", windows=3).exact

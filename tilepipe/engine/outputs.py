@@ -121,6 +121,9 @@ def remove_previous(outputs: Outputs) -> None:
     InputError
         Where a folder of that name is no zarr store, and so nothing tilepipe may remove.
     """
+    for path in (*outputs.exports, outputs.record):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
     if store.is_dir():
         ours = (store / FOLDER).is_dir() or (store / "zarr.json").is_file()
@@ -137,7 +140,5 @@ def remove_previous(outputs: Outputs) -> None:
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in (*outputs.exports, outputs.record):
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; remove it, or choose another -o")
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)

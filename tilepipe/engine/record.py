@@ -204,12 +204,15 @@ def summarise(
     )
 
 
-def earlier_verification(outputs: Outputs) -> Verification | None:
-    """What an earlier run of these outputs proved, from its record."""
+def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
+    """What an earlier run of this plan proved, from its record."""
     from tilepipe.engine.verify import Verification
 
     try:
-        found = json.loads(outputs.record.read_text())["verification"]
+        record = json.loads(outputs.record.read_text())
+        if record["plan"] != json.loads(plan.to_json()):
+            return None
+        found = record["verification"]
         return Verification(**{k: v for k, v in found.items() if k != "exact"}) if found else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -250,7 +253,7 @@ def finished_before(
             seconds=record["seconds"],
             peak_memory=record["peak_memory_bytes"],
             warnings=tuple(record["warnings"]),
-            verification=earlier_verification(outputs),
+            verification=earlier_verification(outputs, plan),
             options=record["options"],
         )
     except (OSError, ValueError, KeyError, TypeError):

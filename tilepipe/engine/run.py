@@ -81,8 +81,9 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         if existing is None and not options.overwrite:
             done = finished_before(outputs, options, image, model)
             if done is not None:
-                if options.verify:
-                    done.verification = verify(outputs.exports[0], windows=options.verify)
+                masks = [path for path in outputs.exports if path.suffix != ".png"]
+                if options.verify and masks:
+                    done.verification = verify(masks[0], windows=options.verify)
                     done.write()
                 return done
             refuse_strangers(outputs)
@@ -127,7 +128,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 seconds["exports"] = _timed(lambda: task.exports(mask, image, plan.image.level))
 
             # A proof of these same blocks still holds.
-            verification = earlier_verification(outputs) if resumed == plan.blocks else None
+            verification = earlier_verification(outputs, plan) if resumed == plan.blocks else None
             if options.verify:
                 watch.stage("verifying")
                 begin_verify = time.perf_counter()
@@ -145,7 +146,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
             )  # fmt: skip
             summary.write()
     if not outputs.keep_store and not progress.incomplete:
-        shutil.rmtree(outputs.store)
+        outputs.state.discard()
     return summary
 
 
@@ -253,7 +254,7 @@ def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> Zarr
 def _refuse_empty(plan: Plan, image: Image, progress: Progress, outputs: Outputs) -> None:
     if progress.answered:
         return
-    shutil.rmtree(outputs.store)  # a mask of nothing, not to be taken for one
+    outputs.state.discard()  # a mask of nothing, not to be taken for one
     if progress.incomplete:
         raise InputError(f"no pixel got an answer: {progress.incomplete[0][1]}")
     nodata = "" if image.nodata is None else f" ({image.nodata:g})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -72,6 +73,12 @@ class RunState:
         # A group of its own, so that zarr readers that list the mask's members know what it is.
         write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
         write_whole(self.plan_file, plan.to_json())
+
+    def discard(self) -> None:
+        """Remove the mask. The plan goes first: stopped half-way, nothing is left to resume."""
+        self.plan_file.unlink(missing_ok=True)
+        self.ledger_file.unlink(missing_ok=True)
+        shutil.rmtree(self.store)
 
     def begin(self, *, allow_mixed: bool = False) -> str:
         """Declare a new run of this output and return its id; tasks of earlier runs end by it."""

@@ -187,7 +187,9 @@ def seam_windows(tiling: Tiling, factor: int, count: int, seed: int) -> list[Win
         y = _start(centre_y, height, tiling.height, factor)
         x = _start(centre_x, width, tiling.width, factor)
         if y in (0, *seams[0]) and x in (0, *seams[1]):
-            y += choose.choice((-factor, factor))
+            # Cut elsewhere, but not off an image that is smaller than the stride factor.
+            moves = [m for m in (-factor, factor) if y + m + height > 0 and y + m < tiling.height]
+            y += choose.choice(moves or [0])
         windows.append(Window(y, x, height, width))
     return windows
 
@@ -272,10 +274,10 @@ class _Tally:
         self.pixels += inside.area
         self.ties += int((differ & (wrong <= self.tie_bound)).sum())
         self.differing += int((wrong > self.tie_bound).sum())
-        if differ.any():
-            self.largest_gap = max(self.largest_gap, float(wrong[differ].max()))
+        gapped = wrong[differ & np.isfinite(wrong)]
+        self.largest_gap = max(self.largest_gap, float(gapped.max(initial=0.0)))
         if stored is not None:
-            self._compare_probabilities(logits, stored.read_probabilities(inside), answered)
+            self._compare_probabilities(logits, stored.read_probabilities(inside), answered, inside)
 
     def _excused(self, window: Window) -> NDArray[np.bool_]:
         """Which pixels of a window lie in blocks of which something could not be read."""
@@ -305,8 +307,14 @@ class _Tally:
         self.tolerance = max(self.tie_bound, 1e-6)
 
     def _compare_probabilities(
-        self, logits: NDArray[np.float64], written: NDArray[Any], answered: NDArray[np.bool_]
+        self,
+        logits: NDArray[np.float64],
+        written: NDArray[Any],
+        answered: NDArray[np.bool_],
+        inside: Window,
     ) -> None:
+        missing = np.isnan(written).any(0) & answered & ~self._excused(inside)
+        self.differing += int(missing.sum())
         ours = _probabilities(logits, self.model)
         both = ~np.isnan(written) & answered
         difference = np.abs(ours - written)[both].max(initial=0.0)
@@ -329,7 +337,8 @@ def _gap(
     # 255 is dealt with by the caller; here it only must not index out of range.
     known = np.minimum(labels, len(logits) - 1).astype(np.intp)
     mine = np.take_along_axis(logits, known[None], 0)[0]
-    return np.asarray(logits.max(0) - mine)
+    gap = logits.max(0) - mine
+    return np.asarray(np.where(labels < len(logits), gap, np.inf))  # what is no class never wins
 
 
 def _probabilities(logits: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
@@ -387,6 +396,8 @@ def _plan_of(mask: Path) -> tuple[Plan, list[int]]:
         incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))
+        elif document["plan"] != json.loads(plan.to_json()):
+            incomplete = []  # the record of another run, under the same name
     except (OSError, ValueError, KeyError, TypeError):
         incomplete = []
         if plan is None:
