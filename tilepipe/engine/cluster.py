@@ -222,6 +222,8 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
 
     if isinstance(error, SurroundingsError):
         return error
+    if type(error).__name__ == "CommClosedError":
+        return SurroundingsError(f"the scheduler was lost ({_line(error)})")
     if isinstance(error, OSError) and error.errno in (
         errno.ENOSPC,
         errno.EDQUOT,

@@ -67,8 +67,9 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
             raise InputError(f"{path}: there is no folder {path.parent}; make it first")
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"{path}: you may not write in {path.parent}; choose another folder")
-        if "://" not in image.path and path.resolve() == Path(image.path).resolve():
-            raise InputError(f"{path}: is the image itself; choose another output")
+        source = Path(image.path).resolve()
+        if path.resolve() in (source, *source.parents):
+            raise InputError(f"{path}: is the image itself, or holds it; choose another output")
     if len(set(paths)) < len(paths):
         raise InputError(
             f"the output {next(p for p in paths if paths.count(p) > 1)} is named twice"
