@@ -134,7 +134,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 begin_verify = time.perf_counter()
                 verification = verify_plan(
                     plan, mask, image, model, windows=options.verify, seed=0,
-                    unreadable=[number for number, _ in progress.incomplete], probabilities=mask,
+                    unreadable=[number for number, _ in progress.incomplete],
                 )  # fmt: skip
                 seconds["verify"] = time.perf_counter() - begin_verify
             for name in ("read", "compute", "write"):

@@ -124,7 +124,6 @@ def verify(
         return verify_plan(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
             unreadable=unreadable, device=device,
-            probabilities=opened_mask if isinstance(opened_mask, ZarrMask) else None,
         )  # fmt: skip
 
 
@@ -137,7 +136,6 @@ def verify_plan(
     windows: int,
     seed: int,
     unreadable: Sequence[int] = (),
-    probabilities: Any = None,
     device: str = "auto",
 ) -> Verification:
     """Compare a mask with the network on ``windows`` windows across the seams of its plan."""
@@ -148,7 +146,7 @@ def verify_plan(
     tally = _Tally(plan, model, [plan.tiling.block_window(n) for n in unreadable])
     chosen = choose_device(device if device != "auto" else plan.device)
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
-    stored = probabilities if plan.probabilities else None
+    stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
         places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
         if plan.precision in ("bf16", "fp16"):
@@ -238,7 +236,7 @@ class _Tally:
         logits: NDArray[np.float64],
         valid: NDArray[np.bool_] | None,
         mask: Mask,
-        stored: Any,
+        stored: ZarrMask | None,
     ) -> None:
         """Compare one window's logits, (outputs, rows, columns), with what the mask says."""
         image = Window(0, 0, self.plan.image.height, self.plan.image.width)
