@@ -15,8 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import plan, run
+    from tilepipe.api import plan, run, train
     from tilepipe.engine.verify import verify
+    from tilepipe.evaluation.evaluate import evaluate
     from tilepipe.images import open_image
     from tilepipe.images.convert import convert
     from tilepipe.masks.formats import open_mask
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "convert",
+    "evaluate",
     "load_model",
     "open_image",
     "open_mask",
     "plan",
     "run",
     "save_model",
+    "train",
     "verify",
 ]
 
 _HOME = {
     "run": "tilepipe.api",
     "plan": "tilepipe.api",
+    "train": "tilepipe.api",
     "verify": "tilepipe.engine.verify",
+    "evaluate": "tilepipe.evaluation.evaluate",
     "open_image": "tilepipe.images",
     "convert": "tilepipe.images.convert",
     "open_mask": "tilepipe.masks.formats",

@@ -1,7 +1,8 @@
-"""`run` and `plan` as functions of keyword options, the same as the command line's."""
+"""`run`, `plan` and `train` as functions of keyword options, the same as the command line's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.plan import Plan
     from tilepipe.engine.record import Summary, Watch
     from tilepipe.engine.sizing import Estimate
+    from tilepipe.training.train import TrainSummary, TrainWatch
 
 
 def run(image: str | Path, *, watch: Watch | None = None, **options: Any) -> Summary:
@@ -55,6 +57,50 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     from tilepipe.engine.planning import make_plan
 
     return make_plan(_options(image, options))
+
+
+def train(
+    data: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    watch: TrainWatch | None = None,
+    **options: Any,
+) -> TrainSummary:
+    """Train a network and write its model file, or go on where the same training was stopped.
+
+    Parameters
+    ----------
+    data
+        Folders with ``images/`` and ``masks/``, CSV files of pairs, or images (with ``masks``).
+    output
+        The model file, ``NAME.safetensors``.
+    watch
+        Is told of each step and each look at the validation images.
+    **options
+        The fields of `tilepipe.training.options.TrainOptions`: ``preset``, ``loss``, ``steps`` ...
+
+    Returns
+    -------
+    TrainSummary
+        The model's path, the scores of the weights that were kept, the folder of log and pictures.
+
+    Raises
+    ------
+    InputError
+        When images, masks or options are at fault, or the loss is no number any more.
+    SurroundingsError
+        When memory or disk are exhausted.
+    """
+    from tilepipe.training.options import TrainOptions, train_options
+    from tilepipe.training.train import train as start
+
+    several = [data] if isinstance(data, str | Path) else data
+    given = {name: value for name, value in options.items() if value is not None}
+    given |= {"data": [fspath(path) for path in several], "output": fspath(output)}
+    for name in ("masks", "start_from", "validation"):
+        if isinstance(given.get(name), Path):
+            given[name] = fspath(given[name])
+    return start(TrainOptions(**train_options(given, "train")), watch)
 
 
 def _options(image: str | Path, options: dict[str, Any]) -> RunOptions:

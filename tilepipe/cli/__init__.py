@@ -17,6 +17,9 @@ COMMANDS = {
     "run": "Segment an image and write the mask.",
     "plan": "Say what `run` would do: window, blocks, memory, time.",
     "verify": "Prove that a mask is the whole-image answer.",
+    "train": "Train a network on images and masks.",
+    "evaluate": "Compare masks with the truth: Dice, IoU, objects.",
+    "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
     "convert": "Turn an image into a chunked OME-Zarr pyramid.",
 }

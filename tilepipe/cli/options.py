@@ -8,13 +8,23 @@ from typing import Any
 
 import click
 
-from tilepipe.engine.options import RunOptions, options_from_mapping, parse_bytes
+from tilepipe.engine.options import (
+    RunOptions,
+    options_from_mapping,
+    parse_bytes,
+    parse_length,
+)
 from tilepipe.errors import InputError
 
 
 def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
     """An amount of memory, such as ``2GB``, as bytes."""
     return None if value is None else parse_bytes(value)
+
+
+def as_length(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A pixel size, such as ``0.25`` or ``10m``, as micrometres."""
+    return None if value is None else parse_length(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -37,8 +47,18 @@ OPTIONS = [
         "field.",
     ),
     click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options."),
-    click.option("--level", type=int, help="Pyramid level to read [nearest to the model's]."),
-    click.option("--pixel-size", type=float, metavar="UM", help="Of level 0, in micrometres."),
+    click.option(
+        "--level", type=int,
+        help="Pyramid level to read as it is [the one just above the model's scale, resampled].",
+    ),
+    click.option(
+        "--pixel-size", metavar="UM", callback=as_length,
+        help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
+    ),
+    click.option(
+        "--like-image", is_flag=True, default=None,
+        help="Bring the masks back to the image's own grid, by nearest neighbour.",
+    ),
     click.option(
         "--window", metavar="PIXELS", callback=as_window,
         help="Side of the window through the network: auto, or pixels (572: the paper's tile).",
@@ -82,14 +102,21 @@ def collect(config: Path | None, given: dict[str, Any]) -> RunOptions:
     InputError
         Naming the key at fault.
     """
-    values = _read_config(config) if config is not None else {}
+    values = options_from_mapping(read_yaml(config), str(config)) if config is not None else {}
     values |= {key: value for key, value in given.items() if value not in (None, ())}
     if "image" not in values:
         raise InputError("which image? Give its path: tilepipe run slide.svs")
     return RunOptions(**values)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The options that stand in a YAML file, unchecked.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or holds no options.
+    """
     import yaml
 
     try:
@@ -101,4 +128,4 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is no YAML: {line}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: must hold options, one `name: value` a line")
-    return options_from_mapping(document, str(path))
+    return document

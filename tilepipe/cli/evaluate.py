@@ -1,0 +1,243 @@
+"""`tilepipe evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilepipe.cli.options import as_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tilepipe.evaluation.evaluate import Evaluation
+
+FORMS = ["auto", "classes", "components", "labels"]
+
+MOST_CLASSES = 8
+"""Of which a confusion matrix is still shown."""
+
+
+@click.command("evaluate")
+@click.argument("mask")
+@click.argument("truth", required=False)
+@click.option("--instances", is_flag=True, help="Compare objects too: F1 at IoU 0.5, and AJI.")
+@click.option("--object-class", metavar="CLASS", help="Class of the objects, by name or number.")
+@click.option(
+    "--border-class",
+    metavar="CLASS",
+    help="Class that keeps objects apart, or none [the one named border].",
+)
+@click.option("--min-size", type=int, default=0, metavar="PIXELS", help="Of the mask's objects.")
+@click.option(
+    "--fill-holes", is_flag=True, help="What an object of the mask encloses is part of it."
+)
+@click.option(
+    "--mask-objects",
+    type=click.Choice(FORMS),
+    default="auto",
+    help="Where the mask's objects come from: the numbers in it, or components of a class.",
+)
+@click.option(
+    "--truth-objects", type=click.Choice(FORMS), default="auto", help="And those of the truth."
+)
+@click.option(
+    "--binary-mask/--no-binary-mask",
+    default=None,
+    help="Whether every label of the mask but 0 is foreground [if 0 and 255 are all there is, and "
+    "tilepipe did not write it].",
+)
+@click.option("--binary-truth/--no-binary-truth", default=None, help="The same of the truth.")
+@click.option(
+    "--ignore",
+    type=int,
+    multiple=True,
+    metavar="LABEL",
+    help="Label of the truth to leave out; may be given several times.",
+)
+@click.option(
+    "--no-answer-as", metavar="CLASS", help="Count pixels without an answer as this class."
+)
+@click.option("--warp", is_flag=True, help="Bring a georeferenced truth to the mask's grid.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=as_bytes,
+    default="1GB",
+    show_default=True,
+    help="About what may be held.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--json", "json_path", metavar="PATH", help="Write all results as JSON; - prints it.")
+@click.option(
+    "--csv", "csv_path", metavar="PATH", help="Write the scores of each image as a table."
+)
+@click.option("--plot", metavar="PATH", help="Draw the errors: a .png, or a folder for many pairs.")
+@click.option("--image", metavar="PATH", help="Image (or folder of images) to draw them over.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    mask: str,
+    truth: str | None,
+    json_path: str | None,
+    csv_path: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Compare MASK with TRUTH: two files, two folders, or a CSV file of pairs.
+
+    Dice, IoU, precision and recall of each class; of all pixels together, and on average over
+    images with a 95 % bootstrap interval. Objects with --instances.
+    """  # fmt: skip
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tilepipe.evaluation.evaluate import evaluate
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with Progress(disable=hidden, console=console, transient=True) as bar:
+        task = bar.add_task("evaluate", total=None)
+
+        def tell(name: str, done: int, total: int) -> None:
+            bar.update(task, description=name, completed=done, total=total)
+
+        result = evaluate(mask, truth, progress=tell, **options)
+    if csv_path is not None:
+        result.write_csv(csv_path)
+    if json_path == "-":
+        click.echo(result.to_json())
+        return
+    if json_path is not None:
+        _write(Path(json_path), result.to_json())
+    if not quiet:
+        _show(result)
+
+
+def _write(path: Path, text: str) -> None:
+    from tilepipe.errors import InputError
+
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another") from error
+
+
+def _show(result: Evaluation) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A file has no width to keep to.
+        console.width = 120
+    if result.kind == "values":
+        console.print(_values_table(result))
+        return
+    console.print(_classes_table(result))
+    pooled = result.pooled
+    counts = pooled.to_dict()
+    console.print(f"accuracy  {pooled.scores()['accuracy']:.4f} of {counts['compared']:,} pixels")
+    if pooled.no_answer:
+        console.print(
+            f"answered  {pooled.answered:.2%}; {pooled.no_answer:,} pixels have no answer"
+        )
+    if counts["ignored"]:
+        console.print(f"ignored   {counts['ignored']:,} pixels have no truth")
+    if pooled.objects is not None:
+        console.print(_objects_table(result))
+    if len(pooled.confusions) == 1 and 2 < len(result.classes) <= MOST_CLASSES:
+        console.print(_confusion_table(result))
+
+
+def _classes_table(result: Evaluation) -> Table:
+    pooled, averages = result.pooled.scores(), result.over_images()
+    many = len(result.images) > 1
+    table = _table("class", "Dice", "IoU", "precision", "recall", "pixels")
+    if many:
+        table.title = f"pixels of {len(result.images)} images; on the right, the mean over images"
+        table.add_column("Dice [95 %]", justify="right", no_wrap=True)
+    pixels = result.pooled.of_classes("true")
+    rows = [
+        (name, pooled["classes"][name], f"{pixels[i]:,}", averages["classes"][name])
+        for i, name in enumerate(result.classes)
+    ]
+    rows.append(("mean", pooled["mean"], "", averages["mean"]))
+    if "foreground" in pooled and len(result.classes) > 2:
+        rows.append(
+            (f"without {result.classes[0]}", pooled["foreground"], "", averages["foreground"])
+        )
+    for name, scores, count, average in rows:
+        cells = [name, *(_score(scores[m]) for m in ("dice", "iou", "precision", "recall")), count]
+        table.add_row(*cells, *([_interval(average["dice"])] if many else []))
+    return table
+
+
+def _objects_table(result: Evaluation) -> Table:
+    pooled = result.pooled.objects
+    assert pooled is not None
+    averages = result.over_images()["objects"]
+    many = len(result.images) > 1
+    table = _table("objects", "F1", "AJI", "precision", "recall", "matched", "false", "missed")
+    table.add_row(
+        str(result.object_class),
+        *(_score(getattr(pooled, metric)) for metric in ("f1", "aji", "precision", "recall")),
+        f"{pooled.true_positives:,}",
+        f"{pooled.false_positives:,}",
+        f"{pooled.false_negatives:,}",
+    )
+    if many:
+        for label, end in (("mean over images", "mean"), ("95 % from", "low"), ("to", "high")):
+            table.add_row(
+                label,
+                *(_score(averages[metric][end]) for metric in ("f1", "aji", "precision", "recall")),
+            )
+    return table
+
+
+def _values_table(result: Evaluation) -> Table:
+    scores, averages = result.pooled.scores()["values"], result.over_images()["values"]
+    many = len(result.images) > 1
+    table = _table("values", "MAE", "RMSE", "bias", "compared", "left out")
+    if many:
+        table.add_column("MAE over images [95 %]", justify="right", no_wrap=True)
+    for name, errors in zip(result.classes, result.pooled.errors, strict=True):
+        table.add_row(
+            name,
+            *(f"{scores[name][metric]:.5g}" for metric in ("mae", "rmse", "bias")),
+            f"{errors.count:,}",
+            f"{errors.left_out:,}",
+            *([_interval(averages[name]["mae"])] if many else []),
+        )
+    return table
+
+
+def _confusion_table(result: Evaluation) -> Table:
+    table = _table("true \\ predicted", *result.classes)
+    table.title = "pixels, as a share of the true class"
+    matrix = result.pooled.confusions[0].matrix
+    for name, row in zip(result.classes, matrix, strict=True):
+        total = int(row.sum())
+        table.add_row(name, *(f"{count / total:.2%}" if total else "–" for count in row))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", title_style="dim")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _score(value: float) -> str:
+    return "–" if value != value else f"{value:.4f}"
+
+
+def _interval(average: dict[str, float]) -> str:
+    if average["low"] != average["low"]:
+        return _score(average["mean"])
+    return f"{average['mean']:.3f} [{average['low']:.3f}, {average['high']:.3f}]"

@@ -1,0 +1,1 @@
+"""How good a mask is: counts of pixels and objects, compared with the truth."""

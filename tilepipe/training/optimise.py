@@ -1,0 +1,141 @@
+"""Steps downhill: optimisers, learning-rate schedules, precision, a moving average of weights."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel
+
+from tilepipe.training.options import LOWER_IS_BETTER, TrainOptions
+
+DEFAULT_RATE = {"adamw": 1e-3, "sgd": 1e-3}
+FALLS_TO = 1e-3
+"""What is left of the learning rate at the end of a cosine."""
+
+
+def make_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum as in the paper."""
+    rate = options.lr or DEFAULT_RATE[options.optimiser]
+    if options.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=options.momentum)
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=options.weight_decay)
+
+
+class Schedule:
+    """The learning rate over a training, by torch's schedulers."""
+
+    def __init__(
+        self, optimiser: torch.optim.Optimizer, options: TrainOptions, metric: str
+    ) -> None:
+        self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
+        self._by_step: lr_scheduler.LRScheduler | None = None
+        rate = options.lr or DEFAULT_RATE[options.optimiser]
+        warm = max(1, round(options.warmup * options.steps))
+
+        def cosine(step: int) -> float:
+            rise = min(1.0, (step + 1) / warm)
+            if options.schedule == "constant":
+                return rise
+            done = min(1.0, step / options.steps)
+            return rise * (FALLS_TO + (1 - FALLS_TO) * 0.5 * (1 + math.cos(math.pi * done)))
+
+        if options.schedule == "plateau":
+            self._plateau = lr_scheduler.ReduceLROnPlateau(
+                optimiser,
+                mode="min" if metric in LOWER_IS_BETTER else "max",
+                factor=0.5,
+                patience=max(1, options.patience // 3),
+            )
+        elif options.schedule == "one-cycle":
+            # Only AdamW's momentum is cycled: the paper's 0.99 is what one asks SGD for.
+            self._by_step = lr_scheduler.OneCycleLR(
+                optimiser, rate, options.steps + 1, cycle_momentum=options.optimiser == "adamw"
+            )
+        else:
+            self._by_step = lr_scheduler.LambdaLR(optimiser, cosine)
+
+    def step(self) -> None:
+        """After each step."""
+        if self._by_step is not None:
+            self._by_step.step()
+
+    def look(self, score: float) -> None:
+        """After each look at the validation images."""
+        if self._plateau is not None and math.isfinite(score):
+            self._plateau.step(score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        state: dict[str, Any] = (self._plateau or self._by_step).state_dict()  # type: ignore[union-attr]
+        return {k: v for k, v in state.items() if isinstance(v, int | float | str | list)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        (self._plateau or self._by_step).__dict__.update(state)
+
+
+class Average:
+    """A moving average of a network's weights, which generalises better than any one of them."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._averaged = AveragedModel(
+            network, avg_fn=lambda a, b, n: _mixed(a, b, n, decay), use_buffers=True
+        )
+        self._averaged.eval()
+
+    @property
+    def network(self) -> nn.Module:
+        """In evaluation mode."""
+        return self._averaged.module
+
+    def update(self, network: nn.Module) -> None:
+        """After each step."""
+        self._averaged.update_parameters(network)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors."""
+        return dict(self._averaged.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        self._averaged.load_state_dict(state)
+
+
+def _mixed(average: Tensor, new: Tensor, count: Tensor | int, decay: float) -> Tensor:
+    if not average.is_floating_point():
+        return new
+    # Short at first, so that the random weights are soon forgotten.
+    share = min(decay, (1 + int(count)) / (10 + int(count)))
+    return torch.lerp(new, average, share)
+
+
+class Precision:
+    """The precision of the training passes."""
+
+    def __init__(self, asked: str, device: torch.device) -> None:
+        if asked == "auto":
+            asked = "bf16" if _computes_bf16(device) else "fp32"
+        self.name = asked
+        self._device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=asked == "fp16")
+
+    def passes(self) -> AbstractContextManager[Any]:
+        """The context in which forward passes run."""
+        if self.name == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
+        return torch.autocast(self._device.type, dtype=dtype)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # Emulated, it would be slower than float32.
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )

@@ -1,0 +1,128 @@
+"""What a training keeps beside its model, enough to go on after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.training.options import TrainOptions
+
+# What does not change what is learnt, and so may differ when a training is resumed.
+_FREE = {"overwrite", "about", "output", "data", "masks", "validation"}
+
+
+class TrainingState:
+    """The folder `NAME.training` beside the model file."""
+
+    def __init__(self, model: Path) -> None:
+        self.folder = model.with_name(model.stem + ".training")
+        self.options_file = self.folder / "options.json"
+        self.checkpoint_file = self.folder / "checkpoint.pt"
+        self.log_file = self.folder / "log.csv"
+        self.tiles_file = self.folder / "tiles.png"
+        self.curves_file = self.folder / "curves.png"
+        self.sheet_file = self.folder / "validation.png"
+
+    def begin(self, options: TrainOptions, pairs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Freeze the options of a new training, or the checkpoint to go on from.
+
+        Raises
+        ------
+        InputError
+            When a training of that name was begun with other options or images.
+        """
+        self.folder.mkdir(exist_ok=True)
+        now = json.loads(json.dumps({"options": asdict(options), **pairs}))
+        if options.overwrite:
+            self.clear()
+        if self.options_file.exists() and self.checkpoint_file.exists():
+            try:
+                then = json.loads(self.options_file.read_text())
+                changed = [
+                    f"{key} was {value!r}, now {now['options'].get(key)!r}"
+                    for key, value in then["options"].items()
+                    if key not in _FREE and now["options"].get(key) != value
+                ]
+                if then["pairs"] != now["pairs"]:
+                    changed.append("the images are others")
+                if then.get("judged", now["judged"]) != now["judged"]:
+                    changed.append("the validation images are others")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                changed = ["its record cannot be read"]
+            if changed:
+                raise InputError(
+                    f"{self.folder}: was begun with other settings: {'; '.join(changed)}; use the "
+                    "same ones to resume it, --overwrite to start anew, or another -o"
+                )
+        else:
+            _write(self.options_file, json.dumps(now, indent=1).encode())
+        return self._checkpoint()
+
+    def clear(self) -> None:
+        """Forget what is there."""
+        for file in (self.options_file, self.checkpoint_file, self.log_file):
+            file.unlink(missing_ok=True)
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        if not self.checkpoint_file.exists():
+            return None
+        try:
+            # Tensors and plain values only: a checkpoint runs no code.
+            state: dict[str, Any] = torch.load(
+                self.checkpoint_file, map_location="cpu", weights_only=True
+            )
+        except Exception as error:
+            raise InputError(
+                f"{self.checkpoint_file}: cannot be read; use --overwrite to start anew"
+            ) from error
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint; the one before it stays until the new one is complete."""
+        temporary = self.checkpoint_file.with_suffix(".part")
+        try:
+            torch.save(state, temporary)
+            _sync(temporary)
+            temporary.replace(self.checkpoint_file)
+        # Of a full disk torch makes a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            why = error.strerror if isinstance(error, OSError) else None
+            raise SurroundingsError(
+                f"{self.checkpoint_file}: cannot be written: {why or 'is the disk full?'}; the "
+                "same command goes on from the checkpoint before it"
+            ) from error
+
+    def write_log(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the log anew: a resumed training must not repeat lines."""
+        rows = list(rows)
+        if not rows:
+            return
+        temporary = self.log_file.with_suffix(".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.log_file)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,323 @@
+"""One look at all images and masks before the first step: what they hold, and what is wrong."""
+
+from __future__ import annotations
+
+import math
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError
+from tilepipe.grid import Window
+from tilepipe.images import read_with_valid
+from tilepipe.images.base import PixelSize, alike
+from tilepipe.training.labels import IGNORED, LabelFile, LabelScheme
+from tilepipe.training.options import TrainOptions
+from tilepipe.training.tiles import OpenPair, Shelf
+
+WINDOW = 1024
+LARGEST = 256 * 2**20
+"""Pixels looked at, evenly spread over all images."""
+
+MOST_GUESSED = 16
+"""More labels than this are not taken for classes without being told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What all training images and masks have in common, and what they hold."""
+
+    bands: int
+    dtype: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_size: PixelSize | None
+    scheme: LabelScheme
+    outputs: int
+    """Classes, or planes of values."""
+    counts: tuple[int, ...]
+    """Pixels of each class; empty for values."""
+    pixels: tuple[int, ...]
+    """Used of each image."""
+
+    def class_weights(self, how: str) -> tuple[float, ...]:
+        """w_c of each class, 1 on average over the pixels.
+
+        Raises
+        ------
+        InputError
+            For text that is neither a rule nor a number for each class.
+        """
+        count = len(self.counts)
+        if how == "none" or not count:
+            return (1.0,) * max(1, count)
+        if how == "balanced":
+            total = sum(self.counts)
+            present = sum(c > 0 for c in self.counts)
+            met = [total / (present * c) if c else 0.0 for c in self.counts]
+            # A class that was not met may yet be, where not all of a large image was looked at.
+            return tuple(weight or max(met) for weight in met)
+        try:
+            weights = tuple(float(part) for part in how.split(","))
+        except ValueError:
+            weights = ()
+        if (
+            len(weights) != count
+            or not all(0 <= weight < float("inf") for weight in weights)
+            or not any(weights)
+        ):
+            raise InputError(
+                f"class_weights {how}: must be balanced, none, or {count} numbers such as "
+                f"{','.join(['1'] * count)}"
+            )
+        return weights
+
+
+def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> Survey:
+    """Look at every pair.
+
+    Parameters
+    ----------
+    shelf
+        The training pairs.
+    options
+        Of the training.
+    asked
+        The number of classes that is certain, if any: of the model that is gone on from.
+
+    Raises
+    ------
+    InputError
+        Naming the file: images of unlike bands or dtypes, masks of another size, NaN, labels
+        beyond the classes, no labels but one.
+    """
+    first = shelf[0]
+    facts = (first.image.bands, first.image.dtype)
+    scale = 1 / 255 if first.image.dtype == np.uint8 else 1.0
+    total = np.zeros(facts[0])
+    squares = np.zeros(facts[0])
+    seen, values, sizes, areas = 0, Counter[int](), [], []
+    regression = options.labels == "values" or (
+        options.labels == "auto" and first.labels.dtype.kind == "f"
+    )
+    budget = LARGEST / len(shelf.pairs)
+    for index in range(len(shelf.pairs)):
+        opened = shelf[index]
+        _same(first, opened, regression=regression)
+        sizes.append(opened.image.pixel_size)
+        areas.append(opened.region.area)
+        says_something = not regression
+        says_something = not regression
+        for window in _windows(opened.region, budget):
+            pixels, valid = read_with_valid(opened.image, window)
+            good = _good(opened, window, pixels, valid) * scale
+            total += good.sum(0)
+            squares += (good**2).sum(0)
+            seen += len(good)
+            if not regression:
+                values.update(_values(opened.labels, window))
+            elif not says_something:
+                says_something = bool(np.isfinite(opened.labels.values(window)).any())
+        if not says_something:
+            raise InputError(f"{opened.labels.path}: holds no value at all")
+    if not seen:
+        raise InputError("the training images hold nothing but nodata")
+    mean = total / seen
+    std = np.sqrt(np.maximum(squares / seen - mean**2, 1e-12))
+    scheme = (
+        LabelScheme("values", first.labels.planes)
+        if regression
+        else _scheme(values, options, first.labels.path, asked)
+    )
+    return Survey(
+        bands=facts[0],
+        dtype=facts[1].name,
+        scale=scale,
+        mean=tuple(round(float(m), 6) for m in mean),
+        std=tuple(max(1e-6, round(float(s), 6)) for s in std),
+        pixel_size=_pixel_size(shelf, sizes, options),
+        scheme=scheme,
+        outputs=scheme.classes,
+        counts=() if regression else _counts(values, scheme, shelf, options),
+        pixels=tuple(areas),
+    )
+
+
+def _windows(region: Window, budget: float) -> Iterator[Window]:
+    grid = [
+        Window(
+            y, x, min(WINDOW, region.stop_y - y), min(WINDOW, region.stop_x - x)
+        )
+        for y in range(region.y, region.stop_y, WINDOW)
+        for x in range(region.x, region.stop_x, WINDOW)
+    ]  # fmt: skip
+    # A part of a large image, drawn: every n-th window may be those of its blank margin.
+    count = math.ceil(len(grid) * min(1.0, max(budget, WINDOW**2) / region.area))
+    chosen = np.random.default_rng(0).choice(len(grid), count, replace=False)
+    yield from (grid[i] for i in sorted(chosen))
+
+
+def _good(
+    opened: OpenPair, window: Window, pixels: NDArray[np.generic], valid: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """The pixels that count, (n, bands)."""
+    if valid is None:
+        return pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
+    if opened.image.nodata is None and pixels.dtype.kind == "f":
+        bad = ~np.isfinite(pixels).all(2)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"{opened.image.path}: is NaN or infinite at row {window.y + row}, column "
+                f"{window.x + column}, and names no nodata value; say which value is nodata, or "
+                "mend the image"
+            )
+    return np.asarray(pixels[valid], np.float64)
+
+
+def _values(labels: LabelFile, window: Window) -> dict[int, int]:
+    planes = labels.read(window)
+    values = planes[0]
+    if len(planes) >= 3 and (planes[:3] != values).any():
+        raise InputError(
+            f"{labels.path}: is a picture in colours, not a mask of numbers; save it with one band "
+            "that holds the label of each pixel"
+        )
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values).all() and (values == np.round(values)).all()):
+            raise InputError(
+                f"{labels.path}: holds values that are no labels; train them with labels: values"
+            )
+        values = values.astype(np.int64)
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _scheme(
+    values: Counter[int], options: TrainOptions, example: str, asked: tuple[int, ...]
+) -> LabelScheme:
+    labels = sorted(v for v in values if v not in options.ignore)
+    kind = options.labels
+    if kind == "auto":
+        kind = "binary" if labels and set(labels) <= {0, 255} and 255 in labels else "classes"
+    named = len(options.classes) or (asked[0] if asked else 0)
+    if kind == "classes":
+        labels = [v for v in labels if v != IGNORED]
+        largest = max(labels, default=0)
+        if not named and largest >= MOST_GUESSED:
+            raise InputError(
+                f"{example} and the others hold {len(labels)} labels up to {largest}: say "
+                "--instances if each is an object, or name the classes with --classes"
+            )
+        count = named or largest + 1
+        if labels and largest >= count:
+            raise InputError(
+                f"the masks hold the label {largest}, and there are {count} classes, 0 to "
+                f"{count - 1}; name more with --classes, or --ignore {largest}"
+            )
+    else:
+        count = 3 if options.border and kind == "instances" else 2
+        if named and named != count:
+            raise InputError(
+                f"{named} classes are named, and {kind} masks make {count}: "
+                + ", ".join(("background", "object", "border")[:count])
+            )
+    if options.border and kind != "instances":
+        raise InputError("border: needs masks that number their objects (--instances)")
+    if count > IGNORED:
+        raise InputError(f"{count} classes are more than the {IGNORED} that a mask can hold")
+    from tilepipe.training.losses import GAP_REACH
+
+    reach = GAP_REACH * options.border_sigma if options.border_weight else 0.0
+    return LabelScheme(kind, count, options.border, options.ignore, reach)
+
+
+def _counts(
+    values: Counter[int], scheme: LabelScheme, shelf: Shelf, options: TrainOptions
+) -> tuple[int, ...]:
+    """Pixels of each class."""
+    known = {v: n for v, n in values.items() if v not in options.ignore}
+    if scheme.kind == "classes":
+        counts = [known.get(label, 0) for label in range(scheme.classes)]
+    else:
+        counts = [known.get(0, 0), sum(n for v, n in known.items() if v > 0)]
+    if sum(c > 0 for c in counts) < 2:
+        only = next((i for i, c in enumerate(counts) if c), None)
+        what = "say nothing at all" if only is None else f"hold nothing but label {only}"
+        raise InputError(
+            f"{shelf.pairs[0].mask} and all other training masks {what}: there is nothing to tell "
+            "apart; look whether they are the right files"
+        )
+    if scheme.border:
+        counts = _border_counts(shelf, scheme)
+    return tuple(counts)
+
+
+def _border_counts(shelf: Shelf, scheme: LabelScheme) -> list[int]:
+    """Pixels of background, objects and borders between them, which only the distances tell."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for index in range(len(shelf.pairs)):
+        opened = shelf[index]
+        for window in _windows(opened.region, LARGEST / 4 / len(shelf.pairs)):
+            labels = scheme.target(opened.labels, window).labels
+            counts += np.bincount(labels.ravel(), minlength=counts.size)
+    return [int(n) for n in counts[: scheme.classes]]
+
+
+def check_validation(shelf: Shelf, judged: Shelf, found: Survey) -> None:
+    """Look at the validation pairs before the first step, not at the first look, in an hour.
+
+    Raises
+    ------
+    InputError
+        Naming the file: as for training pairs.
+    """
+    for index in range(len(judged.pairs)):
+        opened = judged[index]
+        _same(shelf[0], opened, regression=found.scheme.kind == "values")
+        for window in _windows(opened.region, LARGEST / 4 / len(judged.pairs)):
+            if found.scheme.kind != "values":
+                found.scheme.labels(opened.labels.read(window)[0], opened.labels.path)
+
+
+def _same(first: OpenPair, other: OpenPair, *, regression: bool) -> None:
+    for what in ("bands", "dtype"):
+        ours, theirs = getattr(first.image, what), getattr(other.image, what)
+        if ours != theirs:
+            raise InputError(
+                f"{other.image.path}: has {theirs} {what if what == 'bands' else 'pixels'}, and "
+                f"{first.image.path} {ours}; all images must be alike"
+            )
+    if regression and other.labels.planes != first.labels.planes:
+        raise InputError(
+            f"{other.labels.path}: has {other.labels.planes} planes of values, and "
+            f"{first.labels.path} {first.labels.planes}; all masks must be alike"
+        )
+
+
+def _pixel_size(
+    shelf: Shelf, sizes: Sequence[PixelSize | None], options: TrainOptions
+) -> PixelSize | None:
+    if options.pixel_size is not None:
+        metric = any(size is not None and size.unit == "meter" for size in sizes)
+        unit = "meter" if metric else "micrometer"
+        return PixelSize(options.pixel_size, options.pixel_size, unit)
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    first = known[0]
+    for pair, size in zip(shelf.pairs, known, strict=True):
+        if size.unit != first.unit or not (alike(size.y, first.y) and alike(size.x, first.x)):
+            raise InputError(
+                f"{pair.image}: its pixels are {size.x:g} {size.unit}, those of "
+                f"{shelf.pairs[0].image} {first.x:g} {first.unit}; bring them to one scale, or "
+                "say --pixel-size if the files are wrong"
+            )
+    # Models know square pixels only; those of some scanners differ in the fourth digit.
+    side = math.sqrt(first.y * first.x)
+    return PixelSize(side, side, first.unit) if alike(first.y, first.x) else None

@@ -1,0 +1,143 @@
+"""Judging a network as it will be used: whole images, tiled and mirrored as `run` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.engine.device import Answer, Device
+from tilepipe.evaluation.metrics import Confusion, Errors
+from tilepipe.evaluation.objects import ObjectCounts, objects_from_labels
+from tilepipe.grid import CHUNK, Tiling, Window, round_up
+from tilepipe.images import Image, read_with_valid
+from tilepipe.models.specs import Model
+from tilepipe.training.labels import IGNORED, LabelScheme
+from tilepipe.training.tiles import OpenPair, Shelf
+
+LARGEST_KEEP = 1024
+"""Outputs of a window, per axis: small enough for any machine that trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a look at the validation images found."""
+
+    loss: float
+    """Cross-entropy per pixel (squared error for values), unweighted."""
+    values: dict[str, float]
+    """By name: dice and iou (means of the classes but the background, pixels pooled), image_dice
+    (mean of the images' own), accuracy, the Dice of each class; or rmse and mae."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.loss if name == "loss" else self.values[name]
+
+
+class Part(Protocol):
+    """An image, and the window of it that is looked at."""
+
+    @property
+    def image(self) -> Image: ...  # noqa: D102
+    @property
+    def region(self) -> Window: ...  # noqa: D102
+
+
+def predict(
+    device: Device, opened: Part, *, probabilities: bool = False
+) -> Iterator[tuple[Window, Answer]]:
+    """The answers of an opened pair, window by window; windows lie within its region."""
+    height, width, _ = opened.image.shape
+    factor = device.model.geometry.stride_factor
+    keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
+    block = tuple(round_up(side, CHUNK) for side in keep)
+    tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.model.geometry)
+    for number in tiling:
+        for tile in tiling.tiles(number):
+            kept = tile.intersect(tiling.block_window(number))
+            seen = None if kept is None else kept.intersect(opened.region)
+            if seen is None:
+                continue
+            pixels, valid = read_with_valid(opened.image, tiling.window(tile))
+            answer = device.answer(pixels, valid, tile.shape, probabilities).result()
+            inside = seen.slices(tile)
+            shares = answer.probabilities
+            yield (
+                seen,
+                Answer(
+                    answer.mask[(..., *inside)], None if shares is None else shares[(..., *inside)]
+                ),
+            )
+
+
+def validate(
+    model: Model, device: Device, shelf: Shelf, scheme: LabelScheme, *, objects: bool = False
+) -> Scores:
+    """Scores over all validation pairs, their pixels pooled.
+
+    Parameters
+    ----------
+    objects
+        Also F1 of objects at an IoU of 0.5, where the masks number them.
+    """
+    if scheme.kind == "values":
+        return _validate_values(device, shelf, scheme)
+    confusion = Confusion(scheme.classes)
+    found = ObjectCounts()
+    entropy, count = 0.0, 0
+    by_image: list[float] = []
+    first = 1 if scheme.classes > 1 else 0
+    for opened in _all(shelf):
+        whole = np.full(opened.region.shape, IGNORED, np.uint8) if objects else None
+        own = Confusion(scheme.classes)
+        for window, answer in predict(device, opened, probabilities=True):
+            truth = scheme.target(opened.labels, window).labels
+            own.add(answer.mask, truth)
+            if whole is not None:
+                whole[window.slices(opened.region)] = answer.mask
+            assert answer.probabilities is not None
+            known = (truth != IGNORED) & (answer.mask != IGNORED)
+            index = np.where(known, truth, 0)[None].astype(np.intp)
+            right = np.take_along_axis(answer.probabilities, index, axis=0)[0][known]
+            entropy -= float(np.log(np.maximum(right, 1e-7)).sum(dtype=np.float64))
+            count += int(known.sum())
+        confusion.merge(own)
+        by_image.append(_mean(own.dice[first:]))
+        if whole is not None:
+            predicted = objects_from_labels(
+                whole, object_class=1, border_class=2 if scheme.border else None
+            )
+            truth = scheme.objects(opened.labels.read(opened.region)[0])
+            found = found + ObjectCounts.of(predicted, truth)
+    values = {
+        "dice": _mean(confusion.dice[first:]),
+        "image_dice": _mean(by_image),
+        "iou": _mean(confusion.iou[first:]),
+        "accuracy": float(confusion.accuracy),
+    }
+    for spec, value in zip(model.output.classes, confusion.dice, strict=True):
+        values[f"dice_{spec.name}"] = float(value)
+    if objects:
+        values["object-f1"] = float(found.f1)
+    return Scores(entropy / max(1, count), values)
+
+
+def _validate_values(device: Device, shelf: Shelf, scheme: LabelScheme) -> Scores:
+    errors = Errors()
+    for opened in _all(shelf):
+        for window, answer in predict(device, opened):
+            errors.add(answer.mask, scheme.target(opened.labels, window).labels)
+    return Scores(float(errors.rmse) ** 2, {"rmse": float(errors.rmse), "mae": float(errors.mae)})
+
+
+def _all(shelf: Shelf) -> Iterator[OpenPair]:
+    for index in range(len(shelf.pairs)):
+        yield shelf[index]
+
+
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else float("nan")
