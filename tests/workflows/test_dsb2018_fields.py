@@ -106,6 +106,10 @@ def test_split_keeps_fields_whole(script, tmp_path, monkeypatch):
     with (pairs / "fluo.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert [(r["split"], r["group"]) for r in listed] == [(r["split"], r["field"]) for r in rows]
-    assert Path(listed[0]["image"]) == data / "images" / "00.png"
+    with Image.open(listed[0]["image"]) as image:
+        assert image.mode == "L"
+        assert np.array_equal(
+            np.asarray(image), crops[0][..., 0] if crops[0].ndim == 3 else crops[0]
+        )
     assert Path(listed[0]["mask"]) == data / "labels" / "00.png"
     assert (tmp_path / "sheet.png").stat().st_size > 0
