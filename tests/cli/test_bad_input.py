@@ -108,6 +108,52 @@ def test_no_pixel_size_and_its_way_out(refused: Refused, model: Path, tmp_path: 
     assert call(["run", str(bare), "-m", str(model), "--pixel-size", "0.25", "-q"]) == 0
 
 
+def ome_tiff(path: Path, y: float, x: float, tag_um: float | None = None) -> Path:
+    """An OME-TIFF that states its pixel size, and perhaps another in its resolution tags."""
+    tags: dict[str, Any] = {}
+    if tag_um is not None:
+        tags = {"resolution": (1e4 / tag_um,) * 2, "resolutionunit": "CENTIMETER"}
+    metadata = {"axes": "YXS", "PhysicalSizeY": y, "PhysicalSizeX": x}
+    tifffile.imwrite(
+        path, make_image(300, 300), photometric="rgb", tile=(128, 128), metadata=metadata, **tags
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((0, 0), "its OME-XML says 0 um/px"),
+        ((-0.25, -0.25), "its OME-XML says -0.25 um/px"),
+        ((0.25, 0.5), "not square, 0.25 x 0.5 um/px (rows x columns)"),
+        ((0.25, 0.25, 0.5), "its OME-XML says 0.25 um/px and its resolution tag says 0.5 um/px"),
+    ],
+)
+def test_pixel_sizes_that_cannot_be_relied_on_and_their_ways_out(
+    sizes: tuple[float, ...], said: str, refused: Refused, model: Path, tmp_path: Path
+) -> None:
+    image = ome_tiff(tmp_path / "i.ome.tif", *sizes)
+    line = refused("run", image, "-m", model)
+    assert said in line
+    assert "say it with --pixel-size, or name the --level" in line
+    assert call(["run", str(image), "-m", str(model), "--pixel-size", "250nm", "-q"]) == 0
+    assert call(["run", str(image), "-m", str(model), "--level", "0", "-q", "-o", "l.ome.tif"]) == 0
+    indifferent = tmp_path / "m.safetensors"
+    save_tiny(indifferent, UNetArguments(width=2), pixel_size_um=None)
+    assert call(["run", str(image), "-m", str(indifferent), "-q", "-o", "n.ome.tif"]) == 0
+
+
+def test_the_resolution_of_a_screen_is_no_pixel_size(model: Path, tmp_path: Path) -> None:
+    image = ome_tiff(tmp_path / "i.ome.tif", 0.25, 0.25, 25400 / 72)
+    output = str(tmp_path / "m.ome.tif")
+    assert call(["run", str(image), "-m", str(model), "-q", "-o", output]) == 0
+
+
+def test_a_pixel_size_that_is_none(refused: Refused, model: Path, image: Path) -> None:
+    assert "no pixel size" in refused("run", image, "-m", model, "--pixel-size", "fine")
+    assert "above 0" in refused("run", image, "-m", model, "--pixel-size", "0")
+
+
 def test_a_mask_in_a_missing_folder(refused: Refused, model: Path, image: Path) -> None:
     said = refused("run", image, "-m", model, "-o", "missing/mask.ome.zarr")
     assert "there is no folder" in said
@@ -360,6 +406,7 @@ def test_a_model_for_something_else_is_refused_and_its_way_out(
 ) -> None:
     coarse = write_tiff(tmp_path / "coarse.tif", make_image(300, 300), pixel_size_um=10)
     assert "40 times as coarse as the 0.25 um/px" in refused("run", coarse, "-m", model)
+    assert "400 times as coarse" in refused("run", coarse, "-m", model, "--pixel-size", "0.1mm")
     assert call(["run", str(coarse), "-m", str(model), "--level", "0", "-q"]) == 0
 
 

@@ -21,10 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tilepipe.engine.plan import Plan, gigabytes, show_pixel_size
+from tilepipe.engine.plan import Plan, gigabytes, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
-from tilepipe.images.base import Image
+from tilepipe.images.base import Image, show_pixel_size
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -109,6 +109,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("image", f"{image.path}"),
         ("", f"{image.kind}, level {image.level}: {image.height} x {image.width} x {image.bands} "
              f"{image.dtype}, {show_pixel_size(image.pixel_size)}"),
+        ("scale", show_scale(plan)),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
         ("window", f"{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
                    f"{tiling.geometry.margin}, on a grid of {tiling.geometry.stride_factor}"),
@@ -183,6 +184,7 @@ def show_image(image: Image) -> str:
         ("kind", image.kind),
         ("bands", f"{image.bands} of {np.dtype(image.dtype).name}"),
         ("pixel", show_pixel_size(image.pixel_size)),
+        *([("", f"in doubt: {image.pixel_size_doubt}")] if image.pixel_size_doubt else []),
     ]
     for i, level in enumerate(image.levels):
         rows, columns = image.chunks[i]

@@ -175,7 +175,11 @@ def command(config: Path | None, quiet: bool, no_augmentation: bool, **given: An
     try:
         summary = train(options, watch)
     except KeyboardInterrupt:
-        click.echo("\ntilepipe: interrupted; the same command goes on from the last look", err=True)
+        click.echo(
+            "\ntilepipe: interrupted; the same command goes on from here"
+            + (", without --overwrite" if options.overwrite else ""),
+            err=True,
+        )
         return 130
     finally:
         if isinstance(watch, TrainScreen):

@@ -24,9 +24,6 @@ HELD_BYTES = 16 * 2**20
 LARGEST_PIECE = 512 * 2**20
 """Bytes of a mask that can only be decoded whole, at most."""
 
-HELD_BYTES = 16 * 2**20
-"""Masks up to so large are read once and held: a training may have thousands of them."""
-
 
 class LabelFile:
     """A mask opened for reading windows, mirrored outside as the image is."""
@@ -35,7 +32,14 @@ class LabelFile:
         self.path = path
         self._map = open_label_map(Path(path), LARGEST_PIECE)
         self.shape, self.dtype = self._map.shape, self._map.dtype
-        self.planes = self._map.planes
+        self.planes = self._map.planes if self.dtype.kind == "f" else 1
+        self._whole: NDArray[Any] | None = None
+        size = self.shape[0] * self.shape[1] * self._map.planes * self.dtype.itemsize
+        if size <= HELD_BYTES:
+            self._whole = self._map.read(Window(0, 0, *self.shape))
+            self._map.close()
+        self.held = size if self._whole is not None else 0
+        """Bytes that are held in memory; 0 where the file stays open."""
 
     def read(self, window: Window) -> NDArray[Any]:
         """Shape (planes, height, width), in the file's own dtype; one plane of labels.
@@ -49,7 +53,10 @@ class LabelFile:
         y, stop_y = mirror_span(window.y, window.height, height)
         x, stop_x = mirror_span(window.x, window.width, width)
         span = Window(y, x, stop_y - y, stop_x - x)
-        pixels: NDArray[Any] = self._map.read(span)
+        if self._whole is None:
+            pixels: NDArray[Any] = self._map.read(span)
+        else:
+            pixels = self._whole[(slice(None), *span.slices())]
         if pixels.dtype.kind != "f" and len(pixels) > 1:
             if any((pixels[0] != other).any() for other in pixels[1:3]):
                 raise InputError(
@@ -63,9 +70,18 @@ class LabelFile:
         columns = [mirror_index(i, width) - x for i in range(window.x, window.stop_x)]
         return pixels[:, rows][:, :, columns]
 
+    def values(self, window: Window) -> NDArray[np.float32]:
+        """Shape (planes, height, width): numbers to regress, NaN where the file has none."""
+        found = self.read(window)
+        values = found.astype(np.float32)
+        if self.dtype.kind != "f" and self._map.nodata is not None:
+            values[found == self._map.nodata] = np.nan
+        return values
+
     def close(self) -> None:
         """Release the file."""
-        self._map.close()
+        if self._whole is None:
+            self._map.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +143,6 @@ class LabelScheme:
             np.ascontiguousarray(labels[inner].astype(np.uint8)),
             None if gaps is None or not self.gap_reach else np.ascontiguousarray(gaps[inner]),
         )
-
-    def labels(self, values: NDArray[Any], path: str) -> NDArray[np.int64]:
-        """The class of each pixel, 255 where the mask says nothing, from what ``path`` holds.
-
-        Raises
-        ------
-        InputError
-            For a label beyond the classes.
-        """
-        labels = (values if self.kind == "classes" else values > 0).astype(np.int64)
-        if self.ignore:
-            labels[np.isin(values, self.ignore)] = IGNORED
-        beyond = ((labels < 0) | (labels >= self.classes)) & (labels != IGNORED)
-        if beyond.any():
-            wrong = labels[beyond].flat[0]
-            raise InputError(
-                f"{path}: holds the label {wrong}, and there are {self.classes} classes, "
-                f"0 to {self.classes - 1}; name more with --classes, or --ignore {wrong}"
-            )
-        return labels
 
     def labels(self, values: NDArray[Any], path: str) -> NDArray[np.int64]:
         """The class of each pixel, 255 where the mask says nothing, from what ``path`` holds.

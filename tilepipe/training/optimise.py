@@ -72,11 +72,16 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         state: dict[str, Any] = (self._plateau or self._by_step).state_dict()  # type: ignore[union-attr]
-        return {k: v for k, v in state.items() if isinstance(v, int | float | str | list)}
+        return {k: v for k, v in _plain(state).items() if isinstance(v, int | float | str | list)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
-        (self._plateau or self._by_step).__dict__.update(state)
+        (self._plateau or self._by_step).__dict__.update(_plain(state))
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    # Functions are saved as None, which must not take the place of the functions.
+    return {key: value for key, value in state.items() if key != "lr_lambdas"}
 
 
 class Average:

@@ -91,9 +91,13 @@ def split_pairs(
     pairs = [p for p in pairs if p.split != "test"]
     if isinstance(validation, str):
         try:
-            validation = float(validation)
+            share = float(validation)
         except ValueError:
-            return _split_by_name(pairs, str(validation))
+            return _split_by_name(pairs, validation)
+        # Images may be called 01, 02 ...
+        if validation != "0" and any(_matches(p, validation) for p in pairs):
+            return _split_by_name(pairs, validation)
+        validation = share
     if not 0 <= validation < 1:
         raise InputError(f"validation {validation:g}: must be a share from 0 to 1")
     if validation and any(p.split == "validation" for p in pairs):

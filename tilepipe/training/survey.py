@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -181,13 +180,7 @@ def _good(
 
 
 def _values(labels: LabelFile, window: Window) -> dict[int, int]:
-    planes = labels.read(window)
-    values = planes[0]
-    if len(planes) >= 3 and (planes[:3] != values).any():
-        raise InputError(
-            f"{labels.path}: is a picture in colours, not a mask of numbers; save it with one band "
-            "that holds the label of each pixel"
-        )
+    values = labels.read(window)[0]
     if values.dtype.kind == "f":
         if not (np.isfinite(values).all() and (values == np.round(values)).all()):
             raise InputError(

@@ -64,7 +64,6 @@ class Shelf:
         self.pairs = pairs
         self._open: OrderedDict[int, OpenPair] = OrderedDict()
         self._bytes = self._files = 0
-        self._bytes = self._files = 0
         self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> OpenPair:
@@ -204,16 +203,6 @@ class TileMaker:
         )
 
     def _read(self, image: Image, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Pixels and validity; what is no data is the model's mean, also to its neighbours."""
-        pixels, valid = read_with_valid(image, window)
-        if valid is not None:
-            mean = np.array(self.spec.mean, np.float32) / np.float32(self.spec.scale)
-            pixels = np.where(valid[..., None], pixels, mean)
-        return pixels, valid
-
-    def _read(
-        self, image: Image, window: Window
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Pixels and validity; what is no data is the model's mean, also to its neighbours."""
         pixels, valid = read_with_valid(image, window)
         if valid is not None:

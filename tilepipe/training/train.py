@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,6 +158,8 @@ class _Training:
         )
         self.step = 0
         self.seconds = 0.0
+        self.total, self.count = 0.0, 0
+        """Of the losses since the last look, and how many."""
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.since_best = 0
@@ -166,19 +170,20 @@ class _Training:
         """All steps that are left, and the model file."""
         options, begin = self.options, time.perf_counter() - self.seconds
         stopped = self._has_enough()
-        total, count = 0.0, 0
-        with ThreadPoolExecutor(1, thread_name_prefix="tilepipe-tiles") as pool:
+        with ThreadPoolExecutor(1, thread_name_prefix="tilepipe-tiles") as pool, _Asked() as asked:
             for batch in () if stopped else self._batches(pool):
                 loss = self._step(batch)
                 self.step += 1
-                total, count = total + loss, count + 1
+                self.total, self.count = self.total + loss, self.count + 1
                 self.watch.step(self.step, loss)
+                self.seconds = time.perf_counter() - begin
                 if self.step % options.validate_every == 0 or self.step == options.steps:
-                    self.seconds = time.perf_counter() - begin
-                    stopped = self._look(total / count)
-                    total, count = 0.0, 0
+                    stopped = self._look()
                     if stopped:
                         break
+                if asked.to_stop:
+                    self.state.save(self._checkpoint())
+                    raise KeyboardInterrupt
         self.seconds = time.perf_counter() - begin
         return self._finish(target, stopped)
 
@@ -259,7 +264,7 @@ class _Training:
             name=Path(self.options.output).stem, about=about,
         )  # fmt: skip
 
-    def _look(self, loss: float) -> bool:
+    def _look(self) -> bool:
         """Judge, log, checkpoint; whether to stop."""
         self.watch.stage("looking at the validation images")
         network = self._judged()
@@ -282,13 +287,14 @@ class _Training:
         rate = self.optimiser.param_groups[0]["lr"]
         row: dict[str, Any] = {
             "step": self.step, "seconds": round(self.seconds, 1), "lr": f"{rate:.4g}",
-            "loss": round(loss, 5),
+            "loss": round(self.total / self.count, 5),
         }  # fmt: skip
         if scores is not None:
             row["validation_loss"] = round(scores.loss, 5)
             row |= {name: round(value, 5) for name, value in scores.values.items()}
             self.schedule.look(scores[metric])
         self.rows.append(row)
+        self.total, self.count = 0.0, 0
         self.state.write_log(self.rows)
         self.state.save(self._checkpoint())
         self.watch.look(row, better)
@@ -317,6 +323,8 @@ class _Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "total": self.total,
+            "count": self.count,
             "rows": self.rows,
             "since_best": self.since_best,
             "best": self.best,
@@ -329,6 +337,7 @@ class _Training:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.total, self.count = state["total"], state["count"]
         self.since_best, self.best = state["since_best"], state["best"]
         self.network.load_state_dict(state["network"])
         if self.average is not None:
@@ -389,6 +398,31 @@ class _Training:
         network.load_state_dict(self.best["weights"])
         self._write(target, network, self.best["step"], {})
         return True
+
+
+class _Asked:
+    """Whether somebody asked to stop (Ctrl-C, SIGTERM): once, and the step is ended first.
+
+    Asked again, it stops where it is, and what came after the last checkpoint is lost.
+    """
+
+    to_stop = False
+
+    def __enter__(self) -> _Asked:
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.to_stop:
+            raise KeyboardInterrupt
+        self.to_stop = True
 
 
 def _take_over(network: UNet, start: Model) -> None:
