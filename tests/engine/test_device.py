@@ -22,9 +22,10 @@ from tilepipe.models.unet import UNetArguments
 
 
 def test_a_gpu_takes_half_precision_and_a_cpu_single_unless_told() -> None:
-    assert choose_precision("auto", "cuda") == "fp16"
-    assert choose_precision("auto", "cpu") == "fp32"
-    assert choose_precision("fp32", "cuda") == "fp32"
+    model = make_model(UNetArguments(width=2, depth=1))
+    assert choose_precision("auto", "cuda", model) == "fp16"
+    assert choose_precision("auto", "cpu", model) == "fp32"
+    assert choose_precision("fp32", "cuda", model) == "fp32"
 
 
 def test_workers_share_the_gpus_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,7 @@ def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Pat
     from tilepipe.models.unet import UNetArguments
 
     model = tmp_path / "m.safetensors"
-    save_tiny(model, UNetArguments(width=2), pixel_size_um=0.5)
+    save_tiny(model, UNetArguments(width=2), pixel_size_um=0.2)
     for outputs in (tmp_path / "m.ome.zarr", tmp_path / "n.ome.tif"):
         first = tilepipe.run(image, model=model, outputs=outputs, verify=2)
         again = tilepipe.run(image, model=model, outputs=outputs)

@@ -10,6 +10,7 @@ import pytest
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions, parse_bytes
 from tilepipe.engine.plan import image_facts
+from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, MemoryModel, choose_tiling
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling, candidate_tilings
@@ -25,7 +26,8 @@ def chosen(path: Path, limit: int, crew: Crew = ALONE, device: str = "cpu") -> t
     options = RunOptions(str(path))
     memory = MemoryModel(image, 0, model, crew, device, "fp32", probabilities=False)
     memory._base = 200 * 10**6
-    tiling = choose_tiling(model, image_facts(image, 0, options), memory, limit, options, crew)
+    facts = image_facts(image, choose_scale(image, model, options))
+    tiling = choose_tiling(model, facts, memory, limit, options, crew)
     image.close()
     return tiling, memory.total(tiling)
 

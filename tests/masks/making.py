@@ -90,6 +90,7 @@ class MemoryImage:
     path: str = "memory"
     kind: str = "memory"
     pixel_size: PixelSize | None = None
+    pixel_size_doubt: str | None = None
     nodata: float | None = None
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None

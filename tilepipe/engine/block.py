@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.device import Answer, Device, environment, own_device
-from tilepipe.engine.plan import Plan, check_environment
+from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
+from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, TilepipeError, UnreadableError
 from tilepipe.grid import Window
@@ -81,7 +81,7 @@ class Workbench:
                 "client and all workers share, under the same path"
             )
         self.plan: Plan = plan
-        self.image: Image = open_image(plan.image.path)
+        self.image: Image = as_planned(open_image(plan.image.path), plan.image)
         if self.image.fingerprint() != plan.image.fingerprint:
             raise InputError(
                 f"{plan.image.path}: is not the image that the run began with, as this worker "
@@ -95,7 +95,7 @@ class Workbench:
         self.mask: ZarrMask = open_zarr_mask(Path(store))
         on = device or plan.device
         if not self.state.allows_mixed():
-            check_environment(plan, environment(on, plan.threads))
+            check_environment(plan, environment(on, plan.threads) | runtime(model))
         self.device = Device(model, on, plan.precision, plan.threads)
 
     def close(self) -> None:

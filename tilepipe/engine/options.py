@@ -25,9 +25,12 @@ class RunOptions:
     outputs: tuple[str, ...] = ()
     """Where the mask goes; the suffix says in which format."""
     level: int | None = None
-    """Pyramid level to read (default: the one nearest to the model's pixel size)."""
+    """Pyramid level to read as it is (default: the one at or just above the model's pixel size,
+    resampled to it)."""
     pixel_size: float | None = None
     """Pixel size of the image's level 0 in micrometres, where the file does not say or is wrong."""
+    like_image: bool = False
+    """Bring the masks back to the grid of the image's level 0, by nearest neighbour."""
     window: int | Literal["auto"] = "auto"
     """Side of the window that goes through the network."""
     memory: int | None = None
@@ -88,6 +91,32 @@ def parse_bytes(text: str | int) -> int:
         raise InputError(f"{text!r} is no amount of memory; say for example 2GB") from None
 
 
+def parse_length(text: str | float) -> float:
+    """Micrometres from ``0.25``, ``0.25um``, ``250 nm`` or ``10 m``.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    if not isinstance(text, str):
+        return float(text)
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(nm|um|µm|μm|mm|cm|m|km|)\s*", text)
+    try:
+        if match is None:
+            raise ValueError
+        return float(f"{float(match[1]) * _LENGTHS_UM[match[2]]:.12g}")
+    except ValueError:
+        raise InputError(
+            f"{text!r} is no pixel size; say for example 0.25, which is in micrometres, or 10m"
+        ) from None
+
+
+_LENGTHS_UM = {
+    "": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "km": 1e9,
+}  # fmt: skip
+
+
 def options_from_mapping(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Check the keys and types of a YAML file's options and return them as `RunOptions` takes them.
 
@@ -118,6 +147,8 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InputError(f"{where}: must be an amount of memory such as 2GB, not {value!r}")
         return parse_bytes(value)
+    if name == "pixel_size" and isinstance(value, str):
+        return parse_length(value)
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
         raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")

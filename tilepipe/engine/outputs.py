@@ -30,6 +30,10 @@ class Outputs:
     """Files made from it."""
     record: Path
     """The run record, JSON."""
+    on_image: Path | None = None
+    """The mask on the image's own grid, made from the store, of which the exports are made."""
+    keep_on_image: bool = False
+    """Whether the user asked for it; else it lies within the store."""
 
     def name_of(self, export: Path) -> str:
         """An export as the ledger names it: from the store, so that both may move together."""
@@ -43,7 +47,13 @@ class Outputs:
     @property
     def shown(self) -> tuple[Path, ...]:
         """What the user asked for, in the order of making."""
-        return ((self.store,) if self.keep_store else ()) + self.exports
+        return ((self.store,) if self.keep_store else ()) + self.made
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """What the user asked for that is made from the store."""
+        asked = self.on_image is not None and self.keep_on_image
+        return ((self.on_image,) if asked and self.on_image else ()) + self.exports
 
 
 def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
@@ -84,8 +94,18 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         if not stores:
             raise InputError("probabilities are kept in OME-Zarr only: add -o MASK.ome.zarr")
     first = paths[0]
+    unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
+    if options.like_image:
+        return Outputs(
+            store=unfinished,
+            keep_store=False,
+            exports=exports,
+            record=record_path(first),
+            on_image=stores[0] if stores else RunState(unfinished).folder / "on_image.ome.zarr",
+            keep_on_image=bool(stores),
+        )
     return Outputs(
-        store=stores[0] if stores else first.with_name(f"{first.name}.unfinished.ome.zarr"),
+        store=stores[0] if stores else unfinished,
         keep_store=bool(stores),
         exports=exports,
         record=record_path(first),
@@ -107,7 +127,7 @@ def refuse_strangers(outputs: Outputs) -> None:
 
 def refuse_strange_exports(outputs: Outputs, ours: set[str]) -> None:
     """Refuse to write over a file that is none of ``ours``, by the names of the ledger."""
-    for path in outputs.exports:
+    for path in outputs.made:
         if path.exists() and outputs.name_of(path) not in ours:
             raise InputError(
                 f"{path}: exists already; use --overwrite to replace it, or another -o"
@@ -126,6 +146,8 @@ def remove_previous(outputs: Outputs) -> None:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
+    if outputs.on_image is not None and outputs.keep_on_image and outputs.on_image.exists():
+        _remove_zarr(outputs.on_image)
     if store.is_dir():
         ours = (store / FOLDER).is_dir() or (store / "zarr.json").is_file()
         if not ours and any(store.iterdir()):
@@ -143,3 +165,11 @@ def remove_previous(outputs: Outputs) -> None:
     for path in (*outputs.exports, outputs.record):
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+
+
+def _remove_zarr(path: Path) -> None:
+    """Remove a mask that is not the store of this run, but may be that of another."""
+    if not (path / "zarr.json").is_file():
+        raise InputError(f"{path}: is no mask, and is left alone; remove it, or choose another -o")
+    with RunState(path).locked():
+        shutil.rmtree(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilepipe.engine.options import Probabilities, RunOptions
+from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
-from tilepipe.images.base import Image, PixelSize
+from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
+from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
 from tilepipe.masks.base import Kind, MaskClass, MaskSpec
+from tilepipe.masks.like_image import Nearest
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
 FORMAT = 1
-SCALE_TOLERANCE = 0.05
-"""Pixel sizes further apart than this share are warned of."""
-FAR = 4.0
-"""Pixel sizes further apart than this factor are refused: the model is for something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +34,14 @@ class ImageFacts:
     fingerprint: str
     level: int
     height: int
-    """Rows of that level."""
+    """Rows of what is read: of that level, resampled where `factors` say so."""
     width: int
     bands: int
     dtype: str
     pixel_size: PixelSize | None
-    """Of that level."""
+    """Of what is read: of that level, or the model's where it is resampled."""
+    factors: Factors | None = None
+    """Rows and columns of that level for each of what is read; None: it is not resampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class Plan:
     environment: dict[str, Any]
     """Device, instruction set and versions that float results depend on."""
     batch: int = 1
+    model_pixel_size: PixelSize | None = None
+    """What the model was made for; None: images without a scale."""
+    like_image: MaskSpec | None = None
+    """The masks as they are written, where they are brought back to the image's own grid."""
 
     @property
     def blocks(self) -> int:
@@ -73,6 +77,7 @@ class Plan:
         """The plan as a JSON document, the same for equal plans."""
         document = asdict(self)
         document["mask"] = self.mask.to_json()
+        document["like_image"] = self.like_image and self.like_image.to_json()
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
@@ -88,10 +93,14 @@ class Plan:
         if document.pop("format") != FORMAT:
             raise ValueError("a plan of another format")
         image = document.pop("image")
-        size = image.pop("pixel_size")
+        factors = image.pop("factors", None)
+        like_image = document.pop("like_image", None)
         tiling = document.pop("tiling")
         return cls(
-            image=ImageFacts(**image, pixel_size=PixelSize(**size) if size else None),
+            image=ImageFacts(
+                **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
+                factors=(float(factors[0]), float(factors[1])) if factors else None,
+            ),
             tiling=Tiling(
                 tiling["height"],
                 tiling["width"],
@@ -100,78 +109,10 @@ class Plan:
                 Geometry(**tiling["geometry"]),
             ),
             mask=MaskSpec.from_json(document.pop("mask")),
+            model_pixel_size=_pixel_size(document.pop("model_pixel_size", None)),
+            like_image=MaskSpec.from_json(like_image) if like_image else None,
             **document,
         )
-
-
-def choose_level(image: Image, model: Model, options: RunOptions) -> tuple[int, str | None]:
-    """The pyramid level nearest to the model's pixel size, and a warning when it is off.
-
-    Raises
-    ------
-    InputError
-        When the model has a pixel size and the image has none, or the level does not exist.
-    """
-    levels = image.levels
-    if options.level is not None and options.level >= len(levels):
-        raise InputError(
-            f"{image.path}: has no level {options.level}; its levels are 0 to {len(levels) - 1}"
-        )
-    wanted = model.input.pixel_size
-    if wanted is None:
-        return options.level or 0, None
-    size = base_pixel_size(image, options)
-    if size is None:
-        if options.level is not None:
-            return options.level, (
-                f"the image does not say its pixel size; model {model.name} was made for "
-                f"{show_pixel_size(wanted)}"
-            )
-        raise InputError(
-            f"{image.path}: does not say its pixel size, and model {model.name} is made for "
-            f"{show_pixel_size(wanted)}; say it with --pixel-size, or name the --level to take "
-            "as it is"
-        )
-    ours, theirs = size.metres(), wanted.metres()
-    if ours is None or theirs is None:
-        if options.level is not None:
-            return (
-                options.level,
-                f"pixels in {size.unit} cannot be compared with {show_pixel_size(wanted)}",
-            )
-        raise InputError(
-            f"{image.path}: its pixel size is in {size.unit} and cannot be compared with the "
-            f"{show_pixel_size(wanted)} of model {model.name}; name the --level to take as it is"
-        )
-    target = math.sqrt(theirs[0] * theirs[1])
-    ratios = [
-        math.sqrt(ours[0] * level.scale_y * ours[1] * level.scale_x) / target for level in levels
-    ]
-    chosen = options.level
-    if chosen is None:
-        chosen = min(range(len(levels)), key=lambda i: abs(math.log(ratios[i])))
-    ratio = ratios[chosen]
-    if abs(ratio - 1) <= SCALE_TOLERANCE:
-        return chosen, None
-    if options.level is None and not 1 / FAR < ratio < FAR:
-        raise InputError(
-            f"{image.path}: its nearest level, {chosen}, is {ratio:.3g} times as coarse as the "
-            f"{show_pixel_size(wanted)} that model {model.name} is made for; take a model made for "
-            f"such images, or name the --level to take as it is"
-        )
-    here = size.scaled(levels[chosen].scale_y, levels[chosen].scale_x)
-    return chosen, (
-        f"pixels of level {chosen} are {show_pixel_size(here)}, "
-        f"{ratio:.2f} times the {show_pixel_size(wanted)} that model {model.name} was made for: "
-        "expect a worse mask"
-    )
-
-
-def base_pixel_size(image: Image, options: RunOptions) -> PixelSize | None:
-    """Of level 0: what the user says, or else what the file says."""
-    if options.pixel_size is not None:
-        return PixelSize(options.pixel_size, options.pixel_size, "micrometer")
-    return image.pixel_size
 
 
 def check_fits(image: Image, model: Model) -> None:
@@ -188,25 +129,34 @@ def check_fits(image: Image, model: Model) -> None:
         )
 
 
-def image_facts(image: Image, level: int, options: RunOptions) -> ImageFacts:
+def image_facts(image: Image, scale: Scale) -> ImageFacts:
     """What the plan holds of an image."""
-    chosen, size = image.levels[level], base_pixel_size(image, options)
+    level = image.levels[scale.level]
+    height, width = level.height, level.width
+    if scale.factors is not None:
+        height, width = resampled_size(level, scale.factors)
     return ImageFacts(
         path=absolute(image.path),
         kind=image.kind,
         fingerprint=image.fingerprint(),
-        level=level,
-        height=chosen.height,
-        width=chosen.width,
+        level=scale.level,
+        height=height,
+        width=width,
         bands=image.bands,
         dtype=np.dtype(image.dtype).name,
-        pixel_size=size.scaled(chosen.scale_y, chosen.scale_x) if size else None,
+        pixel_size=scale.pixel_size,
+        factors=scale.factors,
     )
 
 
+def as_planned(image: Image, facts: ImageFacts) -> Image:
+    """The image as a run of that plan reads it: level ``facts.level`` is the model's grid."""
+    return image if facts.factors is None else ResampledImage(image, facts.level, facts.factors)
+
+
 def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskSpec:
-    """The mask of one level of an image: its grid and place, its classes."""
-    level = image.levels[facts.level]
+    """The mask of an image as the plan reads it: its grid and place, its classes."""
+    level = as_planned(image, facts).levels[facts.level]
     output = model.output
     kind: Kind = "labels"
     if output.activation == "linear":
@@ -217,10 +167,11 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
     if image.transform is not None:
         a, b, c, d, e, f = image.transform
         sy, sx = level.scale_y, level.scale_x
-        transform = image.transform if facts.level == 0 else (a * sx, b * sy, c, d * sx, e * sy, f)
+        # Corners fall together, so it only grows about the image's.
+        transform = (a * sx, b * sy, c, d * sx, e * sy, f)
     origin = (0.0, 0.0)
-    if facts.pixel_size is not None and facts.level > 0:
-        # The first centre of a coarser level lies (f - 1) / 2 pixels of level 0 further in.
+    if facts.pixel_size is not None:
+        # The first centre of a coarser grid lies (f - 1) / 2 pixels of level 0 further in.
         origin = (
             facts.pixel_size.y * (1 - 1 / level.scale_y) / 2,
             facts.pixel_size.x * (1 - 1 / level.scale_x) / 2,
@@ -236,6 +187,47 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
         origin=origin,
         name=name,
         background=output.background,
+    )
+
+
+def show_scale(plan: Plan) -> str:
+    """Whether the image is resampled for the model, and why, for a person."""
+    image, wanted = plan.image, plan.model_pixel_size
+    if wanted is None:
+        return "as it is: the model is for images without a scale"
+    made = f"the model's {show_pixel_size(wanted)}"
+    if image.factors is not None:
+        assert image.pixel_size is not None, "nothing is resampled without one"
+        y, x = image.factors
+        from_size = show_pixel_size(image.pixel_size.scaled(1 / y, 1 / x))
+        return f"level {image.level} ({from_size}) {_resampled(image)} to {made}"
+    if image.pixel_size is not None and image.pixel_size.is_sound:
+        y, x = ratio(image.pixel_size, wanted)
+        if alike(y, 1) and alike(x, 1):
+            return f"not resampled: within {SCALE_TOLERANCE:.0%} of {made}"
+    return f"level {image.level} as it is, as asked for; not {made}"
+
+
+def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
+    """A mask on the image's own grid: that of its level 0."""
+    return replace(
+        spec,
+        height=image.levels[0].height,
+        width=image.levels[0].width,
+        pixel_size=base_pixel_size(image, options),
+        transform=image.transform,
+        origin=(0.0, 0.0),
+    )
+
+
+def nearest_of(image: Image, plan: Plan) -> Nearest:
+    """From the own grid of an image, opened `as_planned`, to that of its mask."""
+    spec, level = plan.like_image, image.levels[plan.image.level]
+    assert spec is not None, "asked only where masks are brought back"
+    return Nearest(
+        (plan.image.height, plan.image.width),
+        (spec.height, spec.width),
+        (level.scale_y, level.scale_x),
     )
 
 
@@ -260,9 +252,10 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     if model.fingerprint != plan.model_fingerprint:
         found.append(f"the model was {plan.model} (fingerprint {plan.model_fingerprint[:16]})")
     if not found:
-        level, _ = choose_level(image, model, options)
-        compare("level", plan.image.level, level)
-        facts = image_facts(image, level, options)
+        facts = image_facts(image, choose_scale(image, model, options))
+        compare("level", plan.image.level, facts.level)
+        if facts.level == plan.image.level and facts.factors != plan.image.factors:
+            found.append(f"the level was {_resampled(plan.image)}, and is now {_resampled(facts)}")
         if facts.pixel_size != plan.image.pixel_size:
             found.append(
                 f"pixel size was {show_pixel_size(plan.image.pixel_size)}, "
@@ -273,6 +266,9 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         if plan.tiling.input != asked:
             planned = " x ".join(map(str, plan.tiling.input))
             found.append(f"window was {planned}, now {options.window}")
+    if options.like_image != (plan.like_image is not None):
+        was, now = ("off", "on") if options.like_image else ("on", "off")
+        found.append(f"like_image was {was}, now {now}")
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
@@ -303,19 +299,31 @@ def check_environment(plan: Plan, here: dict[str, Any]) -> None:
         )
 
 
+def warnings_of(off_scale: str | None, model: Model) -> tuple[str, ...]:
+    """What a user should know before a run."""
+    inexact = None
+    if model.inexact is not None:
+        inexact = (
+            f"model {model.name} cannot be tiled exactly ({model.inexact}): its answer depends on "
+            "where tiles lie"
+        )
+    return tuple(warning for warning in (off_scale, inexact) if warning is not None)
+
+
 def retarget(plan: Plan, image: Image, model: str) -> Plan:
     """The plan with the image and the model where they are now: same content, other place."""
     return replace(plan, image=replace(plan.image, path=absolute(image.path)), model=model)
 
 
-def show_pixel_size(size: PixelSize | None) -> str:
-    """A pixel size for a person: ``0.25 um/px``."""
-    if size is None:
-        return "unknown"
-    unit = {"micrometer": "um", "meter": "m", "degree": "degrees"}.get(size.unit, size.unit)
-    if math.isclose(size.y, size.x, rel_tol=1e-3):
-        return f"{size.x:.4g} {unit}/px"
-    return f"{size.y:.4g} x {size.x:.4g} {unit}/px"
+def _pixel_size(document: dict[str, Any] | None) -> PixelSize | None:
+    return PixelSize(**document) if document else None
+
+
+def _resampled(facts: ImageFacts) -> str:
+    if facts.factors is None:
+        return "taken as it is"
+    y, x = facts.factors
+    return f"resampled by {y:.5g}" + ("" if y == x else f" x {x:.5g}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,18 +10,27 @@ import psutil
 import torch
 
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
-from tilepipe.engine.device import Device, choose_device, choose_precision, environment
+from tilepipe.engine.device import (
+    Device,
+    choose_device,
+    choose_precision,
+    environment,
+    runtime,
+)
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
     Plan,
     absolute,
+    as_planned,
     check_fits,
-    choose_level,
     image_facts,
+    like_image_spec,
     mask_spec,
     unlike,
+    warnings_of,
 )
+from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel, choose_tiling, warm_up
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image, check_bounded, open_image
@@ -78,24 +87,27 @@ def new_plan(
     NonFiniteError
         When the network overflows on that tile.
     """
-    level, off_scale = choose_level(image, model, options)
-    facts = image_facts(image, level, options)
-    precision = choose_precision(options.precision, site.device)
+    scale = choose_scale(image, model, options)
+    facts = image_facts(image, scale)
+    precision = choose_precision(options.precision, site.device, model)
     limit = memory_limit(options, site)
-    check_bounded(image, level, limit // 4)
+    check_bounded(image, scale.level, limit // 4)
+    as_read = as_planned(image, facts)
     memory = MemoryModel(
-        image, level, model, crew, site.device, precision, options.probabilities is not None
-    )
+        as_read, scale.level, model, crew, site.device, precision,
+        options.probabilities is not None,
+    )  # fmt: skip
     tiling = choose_tiling(model, facts, memory, limit, options, crew)
     bound = memory.total(tiling)
 
     device = Device(model, site.device, precision, site.threads)
     try:
-        rate = warm_up(device, image, facts, model.geometry)
+        rate = warm_up(device, as_read, facts, model.geometry)
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
     finally:
         device.close()
+    mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
     plan = Plan(
         image=facts,
         model=model_reference(options.model),
@@ -105,12 +117,13 @@ def new_plan(
         precision=precision,
         threads=site.threads,
         probabilities=options.probabilities,
-        mask=mask_spec(image, model, facts, image_stem(str(outputs.store))),
-        environment=site.environment,
+        mask=mask,
+        environment=site.environment | runtime(model),
+        model_pixel_size=model.input.pixel_size,
+        like_image=like_image_spec(image, mask, options) if options.like_image else None,
     )
     seconds = tiling.work / rate / crew.workers if rate else None
-    warnings = tuple(w for w in (off_scale,) if w)
-    return plan, Estimate(bound, limit, seconds, warnings)
+    return plan, Estimate(bound, limit, seconds, warnings_of(scale.warning, model))
 
 
 def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:

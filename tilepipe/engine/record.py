@@ -228,7 +228,7 @@ def finished_before(
     InputError
         When the exports are there, but were made with other settings.
     """
-    if outputs.keep_store or not all(path.exists() for path in outputs.exports):
+    if outputs.keep_store or not all(path.exists() for path in outputs.made):
         return None
     try:
         record = json.loads(outputs.record.read_text())
@@ -260,7 +260,7 @@ def finished_before(
         return None
     if changed := differences(plan, options, image, model):
         raise InputError(
-            f"{outputs.exports[0]}: was made with other settings: {'; '.join(changed)}; use "
+            f"{outputs.made[0]}: was made with other settings: {'; '.join(changed)}; use "
             "--overwrite to start anew, or another -o"
         )
     return summary

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
+from tilepipe.engine.device import runtime
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -22,11 +25,13 @@ from tilepipe.engine.outputs import (
 )
 from tilepipe.engine.plan import (
     Plan,
+    as_planned,
     check_environment,
     check_fits,
-    choose_level,
     differences,
+    nearest_of,
     retarget,
+    warnings_of,
 )
 from tilepipe.engine.planning import gpus, memory_limit, model_reference, new_plan, survey
 from tilepipe.engine.progress import Progress
@@ -37,6 +42,7 @@ from tilepipe.engine.record import (
     finished_before,
     summarise,
 )
+from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
 from tilepipe.errors import (
@@ -48,6 +54,7 @@ from tilepipe.errors import (
 )
 from tilepipe.images import Image, open_image
 from tilepipe.masks.formats import export
+from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
@@ -81,7 +88,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         if existing is None and not options.overwrite:
             done = finished_before(outputs, options, image, model)
             if done is not None:
-                masks = [path for path in outputs.exports if path.suffix != ".png"]
+                masks = [path for path in outputs.made if path.suffix != ".png"]
                 if options.verify and masks:
                     done.verification = verify(masks[0], windows=options.verify)
                     done.write()
@@ -95,15 +102,16 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         else:
             plan = retarget(existing, image, model_reference(options.model))
             if not options.allow_mixed:
-                check_environment(plan, {**site.environment, "threads": plan.threads})
+                here = {**site.environment, **runtime(model), "threads": plan.threads}
+                check_environment(plan, here)
             memory = MemoryModel(
-                image, plan.image.level, model, crew, plan.device, plan.precision,
-                plan.probabilities is not None,
+                as_planned(image, plan.image), plan.image.level, model, crew, plan.device,
+                plan.precision, plan.probabilities is not None,
             )  # fmt: skip
-            _, off_scale = choose_level(image, model, options)
+            scale = choose_scale(image, model, options)
             estimate = Estimate(
                 memory.total(plan.tiling), memory_limit(options, site), None,
-                (off_scale,) if off_scale else (),
+                warnings_of(scale.warning, model),
             )  # fmt: skip
         if options.overwrite:
             remove_previous(outputs)
@@ -124,8 +132,11 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 task = _Task(client, crew, options, outputs, run_id, ledger, progress, watch)
                 seconds["blocks"] = _timed(lambda: task.blocks(plan))
                 _refuse_empty(plan, image, progress, outputs)
-                seconds["pyramid"] = _timed(lambda: task.pyramid(mask))
-                seconds["exports"] = _timed(lambda: task.exports(mask, image, plan.image.level))
+                if plan.like_image is None:  # else the mask on the image's grid has its own
+                    seconds["pyramid"] = _timed(lambda: task.pyramid(mask))
+                begin_exports = time.perf_counter()
+                mask = task.exports(mask, image, plan)
+                seconds["exports"] = time.perf_counter() - begin_exports
 
             # A proof of these same blocks still holds.
             verification = earlier_verification(outputs, plan) if resumed == plan.blocks else None
@@ -135,6 +146,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
                 verification = verify_plan(
                     plan, mask, image, model, windows=options.verify, seed=0,
                     unreadable=[number for number, _ in progress.incomplete],
+                    on_image=plan.like_image is not None,
                 )  # fmt: skip
                 seconds["verify"] = time.perf_counter() - begin_verify
             for name in ("read", "compute", "write"):
@@ -221,17 +233,27 @@ class _Task:
             self.ledger.append({"kind": "level", "level": level})
             self.progress.levels.add(level)
 
-    def exports(self, mask: ZarrMask, image: Image, level: int) -> None:
-        """Write the exports that are not done."""
+    def exports(self, mask: ZarrMask, image: Image, plan: Plan) -> ZarrMask:
+        """Write the exports that are not done; returns the mask that they are made of."""
+        shown, level = as_planned(image, plan.image), plan.image.level
+        spec, target = plan.like_image, self.outputs.on_image
+        if spec is not None and target is not None:
+            nearest = nearest_of(shown, plan)
+            self._make(target, partial(write_like_image, mask, target, spec, nearest))
+            mask, shown, level = open_zarr_mask(target), image, 0
         for path in self.outputs.exports:
-            name = self.outputs.name_of(path)
-            if name in self.progress.exports and path.exists():
-                continue
-            self.ledger.append({"kind": "exporting", "name": name})
-            self.watch.stage(f"writing {path.name}")
-            export(mask, path, image, level)
-            self.ledger.append({"kind": "export", "name": name})
-            self.progress.exports.add(name)
+            self._make(path, partial(export, mask, path, shown, level))
+        return mask
+
+    def _make(self, path: Path, write: Callable[[], object]) -> None:
+        name = self.outputs.name_of(path)
+        if name in self.progress.exports and path.exists():
+            return
+        self.ledger.append({"kind": "exporting", "name": name})
+        self.watch.stage(f"writing {path.name}")
+        write()
+        self.ledger.append({"kind": "export", "name": name})
+        self.progress.exports.add(name)
 
 
 def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:

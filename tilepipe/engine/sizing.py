@@ -13,7 +13,8 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import ImageFacts, gigabytes
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
-from tilepipe.images.base import Image
+from tilepipe.images import Image, read_with_valid
+from tilepipe.images.resampled import ResampledImage
 
 if TYPE_CHECKING:
     from tilepipe.engine.device import Device
@@ -72,7 +73,7 @@ class MemoryModel:
         self._image, self._level, self._model, self._crew = image, level, model, crew
         self._gpu, self._precision = device != "cpu", precision
         self._probabilities = model.arguments.outputs if probabilities else 0
-        self._weights = sum(p.numel() * 4 for p in model.network.parameters())
+        self._weights = 4 * model.weights
         self._forward: dict[tuple[int, int], int] = {}
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
@@ -125,16 +126,16 @@ class MemoryModel:
         """One block in hand: pixels read (twice while they are put together), labels, planes."""
         reach = tiling.reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
+        reading = 2 * reach.area * pixel
         rows, columns = self._image.chunks[self._level]
+        if isinstance(self._image, ResampledImage):
+            reading += self._image.reading_bytes(*reach.shape)
+            rows, columns = self._image.source_chunk
         decoding = 10 * rows * columns * pixel
         planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
         value = 4 if self._model.output.activation == "linear" else 1
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)
-        return (
-            2 * reach.area * pixel
-            + decoding
-            + 2 * block * (planes * value + 6 * self._probabilities)
-        )
+        return reading + decoding + 2 * block * (planes * value + 6 * self._probabilities)
 
 
 def choose_tiling(
@@ -153,8 +154,13 @@ def choose_tiling(
         When the window asked for is none, or nothing fits; says what would.
     """
     geometry, size = model.geometry, (facts.height, facts.width)
-    if options.window != "auto":
-        side = options.window
+    if options.window != "auto" or model.fixed:
+        side = geometry.input if options.window == "auto" else options.window
+        if model.fixed and side != geometry.input:
+            raise InputError(
+                f"window {side}: model {model.name} is used with windows of {geometry.input} only; "
+                "leave --window out"
+            )
         if not geometry.is_valid(side):
             nearest = geometry.input_for(max(geometry.stride_factor, geometry.kept(side)))
             raise InputError(
@@ -206,8 +212,7 @@ def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry)
     x = max(0, (facts.width - keep) // 2) // factor * factor
     window = geometry.window_for(Window(y, x, keep, keep))
     try:
-        pixels = image.read(window, facts.level)
-        valid = image.read_valid(window, facts.level)
+        pixels, valid = read_with_valid(image, window, facts.level)
     except UnreadableError:
         return None  # the run will name it; here only a time was wanted
     seconds = []

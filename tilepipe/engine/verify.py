@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
-from tilepipe.engine.plan import Plan
+from tilepipe.engine.plan import Plan, as_planned, nearest_of
 from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
-from tilepipe.images import Image, open_image
+from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask
+from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 
@@ -51,16 +52,18 @@ class Verification:
     """Of stored probabilities or values; None where none are stored."""
     tolerance: float | None
     """What that difference may be: rounding of the stored form, and of the passes."""
+    inexact: str | None = None
+    """Why the model cannot be exact, where it cannot."""
 
     @property
     def exact(self) -> bool:
-        """Whether every answer compared is the same, ties excused."""
+        """Whether every answer compared is the same, ties excused, and not by chance."""
         close = (
             self.largest_difference is None
             or self.tolerance is None
             or self.largest_difference <= self.tolerance
         )
-        return self.differing == 0 and close and self.pixels > 0
+        return self.inexact is None and self.differing == 0 and close and self.pixels > 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -79,6 +82,8 @@ class Verification:
             parts.append(f"largest difference of stored values {self.largest_difference:.1e}")
         if self.skipped:
             parts.append(f"{self.skipped} windows skipped, unreadable")
+        if self.inexact:
+            parts.append(f"the model cannot be tiled exactly: {self.inexact}")
         return "; ".join(parts)
 
 
@@ -121,9 +126,17 @@ def verify(
         loaded = load_model(model or plan.model)
         if loaded.fingerprint != plan.model_fingerprint:
             raise InputError(f"{model or plan.model}: is not the model that {path} was made with")
+        # The store of a run that is not complete is still on the model's grid.
+        on_image = plan.like_image is not None and not RunState(path).plan_file.exists()
+        spec = plan.like_image if on_image and plan.like_image else plan.mask
+        if opened_mask.shape != (spec.height, spec.width):
+            raise InputError(
+                f"{path}: has {opened_mask.shape[0]} x {opened_mask.shape[1]} pixels, and the run "
+                f"in {record_path(path).name} wrote {spec.height} x {spec.width}; give its mask"
+            )
         return verify_plan(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
-            unreadable=unreadable, device=device,
+            unreadable=unreadable, device=device, on_image=on_image,
         )  # fmt: skip
 
 
@@ -137,25 +150,33 @@ def verify_plan(
     seed: int,
     unreadable: Sequence[int] = (),
     device: str = "auto",
+    on_image: bool = False,
 ) -> Verification:
-    """Compare a mask with the network on ``windows`` windows across the seams of its plan."""
+    """Compare a mask with the network on ``windows`` windows across the seams of its plan.
+
+    ``on_image`` says that the mask was brought back to the grid of the image: its pixels are then
+    compared with those of the network's answers that they were to take.
+    """
     if windows < 1:
         raise InputError(f"windows must be at least 1, not {windows}")
-    geometry = model.geometry
+    geometry, image = model.geometry, as_planned(image, plan.image)
     # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
-    tally = _Tally(plan, model, [plan.tiling.block_window(n) for n in unreadable])
+    tally = _Tally(
+        plan, model, [plan.tiling.block_window(n) for n in unreadable],
+        nearest_of(image, plan) if on_image else None,
+    )  # fmt: skip
     chosen = choose_device(device if device != "auto" else plan.device)
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
         places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
-        if plan.precision in ("bf16", "fp16"):
+        # Of a model that is not exact, that would take its inexactness for rounding.
+        if plan.precision in ("bf16", "fp16") and not model.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
         for kept in places:
             window = geometry.window_for(kept)
             try:
-                pixels = image.read(window, plan.image.level)
-                valid = image.read_valid(window, plan.image.level)
+                pixels, valid = read_with_valid(image, window, plan.image.level)
             except UnreadableError:
                 tally.skipped += 1
                 continue
@@ -216,8 +237,10 @@ def _seams(tiling: Tiling, axis: int) -> list[int]:
 class _Tally:
     """Sums over the windows compared."""
 
-    def __init__(self, plan: Plan, model: Model, unreadable: list[Window]) -> None:
-        self.plan, self.model, self.unreadable = plan, model, unreadable
+    def __init__(
+        self, plan: Plan, model: Model, unreadable: list[Window], nearest: Nearest | None
+    ) -> None:
+        self.plan, self.model, self.unreadable, self.nearest = plan, model, unreadable, nearest
         self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
         self.tie_bound = TIE_FP64 if plan.precision == "fp64" else TIE_FP32
         self.largest_gap = 0.0
@@ -227,7 +250,7 @@ class _Tally:
     def result(self) -> Verification:
         return Verification(
             self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
-            self.largest_gap, self.largest_difference, self.tolerance,
+            self.largest_gap, self.largest_difference, self.tolerance, self.model.inexact,
         )  # fmt: skip
 
     def compare(
@@ -249,11 +272,21 @@ class _Tally:
             margin = self.model.geometry.margin
             kept_valid = valid[margin : margin + kept.height, margin : margin + kept.width]
             answered = kept_valid[inside.slices(kept)]
-        written = mask.read(inside)
+        # In blocks where something could not be read, silence is no contradiction.
+        excused = self._excused(inside)
         span = float(np.ptp(logits)) or 1.0
+        if self.nearest is not None:
+            place = self.nearest.under(inside)
+            if place is None:
+                return
+            rows, columns = self.nearest.taken(place)
+            down, across = (rows - inside.y)[:, None], columns - inside.x
+            logits, answered = logits[:, down, across], answered[down, across]
+            excused, inside = excused[down, across], place
+        written = mask.read(inside)
         self.windows += 1
         if self.plan.mask.kind == "values":
-            self._compare_values(logits, written, answered, inside)
+            self._compare_values(logits, written, answered, excused)
             return
         gaps = np.stack(
             [
@@ -266,8 +299,7 @@ class _Tally:
             no_answer = no_answer[None]
         # An answer where there should be none, or none where there should be one, is no tie.
         wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
-        # In blocks where something could not be read, silence is no contradiction.
-        wrong = np.where(no_answer & self._excused(inside), 0, wrong)
+        wrong = np.where(no_answer & excused, 0, wrong)
         differ = wrong > 0
         self.pixels += inside.area
         self.ties += int((differ & (wrong <= self.tie_bound)).sum())
@@ -275,7 +307,8 @@ class _Tally:
         gapped = wrong[differ & np.isfinite(wrong)]
         self.largest_gap = max(self.largest_gap, float(gapped.max(initial=0.0)))
         if stored is not None:
-            self._compare_probabilities(logits, stored.read_probabilities(inside), answered, inside)
+            probabilities = stored.read_probabilities(inside)
+            self._compare_probabilities(logits, probabilities, answered, excused)
 
     def _excused(self, window: Window) -> NDArray[np.bool_]:
         """Which pixels of a window lie in blocks of which something could not be read."""
@@ -291,13 +324,13 @@ class _Tally:
         logits: NDArray[np.float64],
         written: NDArray[Any],
         answered: NDArray[np.bool_],
-        inside: Window,
+        excused: NDArray[np.bool_],
     ) -> None:
         values = written if written.ndim == 3 else written[None]
         given = ~np.isnan(values)
         both = given & answered
         self.pixels += int(both[0].sum())
-        silent = answered & ~given & self._excused(inside)
+        silent = answered & ~given & excused
         self.differing += int(((given != answered) & ~silent).sum())
         span = float(np.ptp(logits)) or 1.0
         difference = np.abs(logits - values)[both].max(initial=0.0) / span
@@ -309,9 +342,9 @@ class _Tally:
         logits: NDArray[np.float64],
         written: NDArray[Any],
         answered: NDArray[np.bool_],
-        inside: Window,
+        excused: NDArray[np.bool_],
     ) -> None:
-        missing = np.isnan(written).any(0) & answered & ~self._excused(inside)
+        missing = np.isnan(written).any(0) & answered & ~excused
         self.differing += int(missing.sum())
         ours = _probabilities(logits, self.model)
         both = ~np.isnan(written) & answered
@@ -365,8 +398,7 @@ def _half_precision_bound(
         try:
             for place in (kept, moved):
                 window = model.geometry.window_for(place)
-                pixels = image.read(window, plan.image.level)
-                valid = image.read_valid(window, plan.image.level)
+                pixels, valid = read_with_valid(image, window, plan.image.level)
                 logits = runner.logits(pixels, valid, place.shape)
                 passes.append(logits[(slice(None), *common.slices(place))])
         except UnreadableError:

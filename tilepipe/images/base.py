@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,6 +33,11 @@ class PixelSize:
     unit: str
     """As NGFF spells it: ``micrometer``, ``meter``, ``degree`` ..."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is above 0 and finite on both axes, as a file may not have it."""
+        return all(math.isfinite(value) and value > 0 for value in (self.y, self.x))
+
     def scaled(self, y: float, x: float) -> PixelSize:
         """The pixel size of a level that is ``y`` and ``x`` times coarser."""
         return PixelSize(self.y * y, self.x * x, self.unit)
@@ -40,6 +46,25 @@ class PixelSize:
         """(y, x) in metres, or None for a unit that is no length."""
         factor = UNITS_IN_METRES.get(self.unit)
         return None if factor is None else (self.y * factor, self.x * factor)
+
+
+SCALE_TOLERANCE = 0.05
+"""Pixel sizes no further apart than this share are as good as equal: no network is that exact."""
+
+
+def alike(one: float, other: float) -> bool:
+    """Whether two lengths of a pixel are as good as equal."""
+    return abs(one / other - 1) <= SCALE_TOLERANCE + 1e-9
+
+
+def show_pixel_size(size: PixelSize | None) -> str:
+    """A pixel size for a person: ``0.25 um/px``, or rows x columns where they differ."""
+    if size is None:
+        return "unknown"
+    unit = {"micrometer": "um", "meter": "m", "degree": "degrees"}.get(size.unit, size.unit)
+    if math.isclose(size.y, size.x, rel_tol=1e-3):
+        return f"{size.x:.4g} {unit}/px"
+    return f"{size.y:.4g} x {size.x:.4g} {unit}/px"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +93,8 @@ class Image(Protocol):
     dtype: np.dtype[Any]
     pixel_size: PixelSize | None
     """Of level 0; None when the file does not say."""
+    pixel_size_doubt: str | None
+    """Why what the file says of it cannot be relied on, if so: ``its A says ... and its B ...``."""
     nodata: float | None
     """The value that means "no data", when the file names one."""
     crs: str | None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.base import Level, PixelSize, show_pixel_size
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.windowed import Description, Transform, UndecodableError
 
@@ -133,6 +133,7 @@ class NgffSource:
         band = self._axes.band
         bands = 1 if band is None else self._arrays[0].shape[band]
         _check(path, self._arrays, dtype)
+        pixel_size, doubt = self._pixel_size(multiscale, scales[0], own)
         nodata = own.get("nodata")
         self.description = Description(
             path=path,
@@ -141,7 +142,8 @@ class NgffSource:
             bands=bands,
             dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
             chunks=tuple(self._axes.size(array.chunks) for array in self._arrays),
-            pixel_size=self._pixel_size(multiscale, scales[0], own),
+            pixel_size=pixel_size,
+            pixel_size_doubt=doubt,
             crs=own.get("crs"),
             transform=_transform(own.get("transform")),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
@@ -188,14 +190,19 @@ class NgffSource:
 
     def _pixel_size(
         self, multiscale: dict[str, Any], scale: list[float], own: dict[str, Any]
-    ) -> PixelSize | None:
+    ) -> tuple[PixelSize | None, str | None]:
+        """The pixel size, and why it is in doubt where the metadata make no sense."""
         axes = multiscale["axes"]
         y, x = scale[self._axes.y], scale[self._axes.x]
-        unit = own.get("unit") or axes[self._axes.y].get("unit")
-        if not unit or (not own.get("unit") and axes[self._axes.x].get("unit") != unit):
-            return None
-        sound = all(math.isfinite(value) and value > 0 for value in (y, x))
-        return PixelSize(y, x, unit) if sound else None
+        units = [axes[axis].get("unit") for axis in (self._axes.y, self._axes.x)]
+        if own.get("unit"):
+            units = [own["unit"]] * 2
+        if units[0] != units[1]:
+            return None, f"its axes are in {units[0] or 'no unit'} and {units[1] or 'no unit'}"
+        if not units[0]:
+            return None, None
+        size = PixelSize(y, x, units[0])
+        return (size, None) if size.is_sound else (None, f"its axes say {show_pixel_size(size)}")
 
 
 def _multiscales(folder: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:

@@ -223,6 +223,7 @@ class TiffSource:
         self._raw_dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         self._sample_dtype = np.dtype(series.dtype).newbyteorder("=")
         nodata = _nodata(keyframe)
+        pixel_size, doubt = _pixel_size(file)
         self._fill = nodata or 0
         bands = 3 if self._palette is not None else samples - (self._alpha is not None)
         dtype = self._sample_dtype if self._palette is None else self._palette.dtype
@@ -234,7 +235,8 @@ class TiffSource:
             # Files of 1 bit a pixel: numbers to a network, as every other image.
             dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
             chunks=tuple(plane.chunk for plane in self._planes),
-            pixel_size=_pixel_size(file),
+            pixel_size=pixel_size,
+            pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
         )
@@ -458,18 +460,23 @@ def _nodata(keyframe: Any) -> float | None:
     return float(keyframe.nodata) if "GDAL_NODATA" in keyframe.tags else None
 
 
-def _pixel_size(file: tifffile.TiffFile) -> PixelSize | None:
+def _pixel_size(file: tifffile.TiffFile) -> tuple[PixelSize | None, str | None]:
+    """The pixel size, and why it is in doubt where the file contradicts itself."""
     keyframe = file.series[0].keyframe
     resolution = _resolution(keyframe, "YResolution"), _resolution(keyframe, "XResolution")
-    if file.is_svs:
-        return pixel_sizes.from_svs(keyframe.description)
-    if file.is_ome and (size := pixel_sizes.from_ome_xml(file.ome_metadata or "")):
-        return size
-    if file.is_imagej and (size := pixel_sizes.from_imagej(file.imagej_metadata, resolution)):
-        return size
     unit = keyframe.tags.get("ResolutionUnit")
     largest = math.inf if file.is_ndpi else pixel_sizes.LARGEST_PLAIN_UM
-    return pixel_sizes.from_resolution(resolution, int(unit.value) if unit else 2, largest)
+    tags = pixel_sizes.from_resolution(resolution, int(unit.value) if unit else 2, largest)
+    stated = [("its resolution tag", tags)]
+    if file.is_svs:
+        stated.insert(0, ("its MPP", pixel_sizes.from_svs(keyframe.description)))
+    elif file.is_ome:
+        stated.insert(0, ("its OME-XML", pixel_sizes.from_ome_xml(file.ome_metadata or "")))
+    elif file.is_imagej:
+        stated.insert(
+            0, ("its ImageJ metadata", pixel_sizes.from_imagej(file.imagej_metadata, resolution))
+        )
+    return pixel_sizes.settle(stated)
 
 
 def _resolution(keyframe: Any, name: str) -> float:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Description:
     dtype: np.dtype[Any]
     chunks: tuple[tuple[int, int], ...]
     pixel_size: PixelSize | None = None
+    pixel_size_doubt: str | None = None
     crs: str | None = None
     transform: Transform | None = None
     nodata: tuple[float | None, ...] = field(default=())
@@ -72,6 +73,13 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class _ReadsBoth(Protocol):
+    def read_with_valid(
+        self, window: Window, level: int = 0
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]: ...
+
+
 class WindowedImage:
     """An `Image` over a `Source`; see there for the meaning of each attribute."""
 
@@ -83,6 +91,7 @@ class WindowedImage:
         self.bands = described.bands
         self.dtype = described.dtype
         self.pixel_size = described.pixel_size
+        self.pixel_size_doubt = described.pixel_size_doubt
         self.nodata = next((value for value in described.nodata if value is not None), None)
         self.crs = described.crs
         self.transform = described.transform
@@ -131,17 +140,8 @@ class WindowedImage:
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (height, width, bands)."""
-        import dask.array
-
-        size = self._level(level)
-        sides = _dask_chunk((size.height, size.width), self.chunks[level])
-        return dask.array.map_blocks(
-            partial(_read_block, self, level),
-            name=f"tilepipe-image-{self.fingerprint()}-{level}",
-            chunks=(*dask.array.core.normalize_chunks(sides, sizes(size)), (self.bands,)),
-            dtype=self.dtype,
-            meta=np.empty((0, 0, 0), self.dtype),
-        )
+        self._level(level)
+        return lazy(self, level, f"tilepipe-image-{self.fingerprint()}-{level}")
 
     def fingerprint(self) -> str:
         """A short hash that changes when the file's content does; cheap on a huge file."""
@@ -183,23 +183,7 @@ class WindowedImage:
     ) -> tuple[Window, Callable[[NDArray[Any]], NDArray[Any]]]:
         """The real pixels that a window needs, and what makes the window of them."""
         size = self._level(level)
-        y, stop_y = mirror_span(window.y, window.height, size.height)
-        x, stop_x = mirror_span(window.x, window.width, size.width)
-        span = Window(y, x, stop_y - y, stop_x - x)
-        if span == window:
-            return span, lambda pixels: pixels
-        rows = _runs(window.y, window.stop_y, size.height, y)
-        columns = _runs(window.x, window.stop_x, size.width, x)
-
-        def mirrored(pixels: NDArray[Any]) -> NDArray[Any]:
-            # An axis at a time: whole rows are copied fast, single pixels only at the borders.
-            if len(columns) > 1:
-                pixels = np.concatenate([pixels[:, part] for part in columns], axis=1)
-            if len(rows) > 1:
-                pixels = np.concatenate([pixels[part] for part in rows], axis=0)
-            return pixels
-
-        return span, mirrored
+        return mirroring(window, size.height, size.width)
 
     def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
         try:
@@ -216,9 +200,32 @@ def read_with_valid(
     image: Image, window: Window, level: int = 0
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """`Image.read` and `Image.read_valid` of a window, decoded once where the image can."""
-    if isinstance(image, WindowedImage):
+    if isinstance(image, _ReadsBoth):
         return image.read_with_valid(window, level)
     return image.read(window, level), image.read_valid(window, level)
+
+
+def mirroring(
+    window: Window, height: int, width: int
+) -> tuple[Window, Callable[[NDArray[Any]], NDArray[Any]]]:
+    """The real pixels of a ``height`` x ``width`` grid that a window needs, and what makes it."""
+    y, stop_y = mirror_span(window.y, window.height, height)
+    x, stop_x = mirror_span(window.x, window.width, width)
+    span = Window(y, x, stop_y - y, stop_x - x)
+    if span == window:
+        return span, lambda pixels: pixels
+    rows = _runs(window.y, window.stop_y, height, y)
+    columns = _runs(window.x, window.stop_x, width, x)
+
+    def mirrored(pixels: NDArray[Any]) -> NDArray[Any]:
+        # An axis at a time: whole rows are copied fast, single pixels only at the borders.
+        if len(columns) > 1:
+            pixels = np.concatenate([pixels[:, part] for part in columns], axis=1)
+        if len(rows) > 1:
+            pixels = np.concatenate([pixels[part] for part in rows], axis=0)
+        return pixels
+
+    return span, mirrored
 
 
 def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
@@ -248,6 +255,21 @@ def _runs(start: int, stop: int, size: int, origin: int) -> list[slice | list[in
     after = [mirror_index(i, size) - origin for i in range(last, stop)]
     runs: list[slice | list[int]] = [slice(first - origin, last - origin)]
     return [*([before] if before else []), *runs, *([after] if after else [])]
+
+
+def lazy(image: Image, level: int, name: str) -> Any:
+    """A level as a dask array, under a ``name`` that only the same pixels have."""
+    import dask.array
+
+    size = image.levels[level]
+    sides = _dask_chunk((size.height, size.width), image.chunks[level])
+    return dask.array.map_blocks(
+        partial(_read_block, image, level),
+        name=name,
+        chunks=(*dask.array.core.normalize_chunks(sides, sizes(size)), (image.bands,)),
+        dtype=image.dtype,
+        meta=np.empty((0, 0, 0), image.dtype),
+    )
 
 
 def sizes(level: Level) -> tuple[int, int]:
@@ -303,9 +325,7 @@ def _dask_chunk(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int
     return min(size[0], round_up(max(rows, 1), chunk[0])), width
 
 
-def _read_block(
-    image: WindowedImage, level: int, block_info: dict[Any, Any] | None = None
-) -> NDArray[Any]:
+def _read_block(image: Image, level: int, block_info: dict[Any, Any] | None = None) -> NDArray[Any]:
     if not block_info:
         return np.empty((0, 0, 0), image.dtype)
     (y, stop_y), (x, stop_x), _ = block_info[None]["array-location"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window, round_down
-from tilepipe.images.base import Image
+from tilepipe.images import Image, read_with_valid
 
 NO_DATA_COLOUR = (232, 232, 232)
 """Of what holds no data, or could not be read."""
@@ -59,10 +59,10 @@ def _averaged(
     counts = np.zeros(shape)
     for window in _pieces(height, width, image.chunks[level]):
         try:
-            pixels = image.read(window, level)[:, :, :bands]
-            valid = image.read_valid(window, level)
+            pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
             continue
+        pixels = pixels[:, :, :bands]
         usable = np.isfinite(pixels).all(axis=2)
         if valid is not None:
             usable &= valid

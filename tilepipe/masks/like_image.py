@@ -1,0 +1,109 @@
+"""A mask brought back to the grid of its image: each pixel takes the answer it lies in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import CHUNK, Window
+from tilepipe.masks.base import MaskSpec
+from tilepipe.masks.pyramid import build_pyramid
+from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Which pixel of a mask each pixel of the image takes: the one in which its centre lies.
+
+    Corners of the two grids fall together. Nearest for values too: an average of answers is none.
+    """
+
+    mask: tuple[int, int]
+    """(height, width) of the mask."""
+    image: tuple[int, int]
+    """(height, width) of the image."""
+    scale: tuple[float, float]
+    """Rows and columns of the image for each of the mask."""
+
+    def taken(self, window: Window) -> tuple[Indices, Indices]:
+        """Rows and columns of the mask that the pixels of a window of the image take."""
+        return self._taken(0, window.y, window.stop_y), self._taken(1, window.x, window.stop_x)
+
+    def under(self, window: Window) -> Window | None:
+        """The window of the image whose pixels take theirs from a window of the mask."""
+        y, stop_y = self._under(0, window.y, window.stop_y)
+        x, stop_x = self._under(1, window.x, window.stop_x)
+        return Window(y, x, stop_y - y, stop_x - x) if stop_y > y and stop_x > x else None
+
+    def _taken(self, axis: int, start: int, stop: int) -> Indices:
+        lies_in = np.floor((np.arange(start, stop) + 0.5) / self.scale[axis])
+        taken: Indices = lies_in.astype(np.intp).clip(0, self.mask[axis] - 1)
+        return taken
+
+    def _under(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        # A little further on both sides, and then only what does take its answer from here.
+        first = max(0, int(start * self.scale[axis]) - 2)
+        last = min(self.image[axis], int(stop * self.scale[axis]) + 2)
+        if stop == self.mask[axis]:
+            last = self.image[axis]
+        taken = self._taken(axis, first, last)
+        return (
+            first + int(np.searchsorted(taken, start)),
+            first + int(np.searchsorted(taken, stop)),
+        )
+
+
+def write_like_image(mask: ZarrMask, target: Path, spec: MaskSpec, nearest: Nearest) -> ZarrMask:
+    """Write a mask on the grid of its image, with its pyramid, as OME-Zarr.
+
+    Streamed chunk by chunk. The target appears when it is complete, and replaces one that is there.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        Complete at level 0.
+    target : Path
+        A folder, by convention named ``.ome.zarr``.
+    spec : MaskSpec
+        Of the result.
+    nearest : Nearest
+        From the grid of ``spec`` to that of ``mask``.
+
+    Raises
+    ------
+    OSError
+        As the file system raises it, for one when the disk is full.
+    """
+    partial = target.with_name(f"{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    result = create_mask(partial, spec, mask.probabilities)
+    for window in _chunks(spec):
+        rows, columns = nearest.taken(window)
+        source = Window(
+            int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+        )
+        down, across = (rows - source.y)[:, None], columns - source.x
+        planes = [mask.read_plane(plane, source)[down, across] for plane in range(mask.planes)]
+        result.write(window, planes[0] if spec.kind == "labels" else np.stack(planes))
+        if mask.probabilities is not None:
+            stored: NDArray[Any] = mask.read_stored_probabilities(source)
+            result.write_stored_probabilities(window, stored[:, down, across])
+    build_pyramid(result)
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    return open_zarr_mask(target)
+
+
+def _chunks(spec: MaskSpec) -> Iterator[Window]:
+    for y in range(0, spec.height, CHUNK):
+        for x in range(0, spec.width, CHUNK):
+            yield Window(y, x, min(CHUNK, spec.height - y), min(CHUNK, spec.width - x))
