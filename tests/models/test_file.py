@@ -182,7 +182,7 @@ MUTATIONS: list[tuple[str, Any, str]] = [
     ("format", ..., "format is missing"),
     ("extra", 1, "extra is not a key"),
     ("network", [], "network must be an object"),
-    ("network.name", "resnet", "network.name must be unet"),
+    ("network.name", "resnet", "network.name must be one of unet, onnx"),
     ("network.arguments.width", True, "network.arguments.width must be a whole number"),
     ("network.arguments.width", 10**30, "network.arguments.width must be at most"),
     ("network.arguments.width", 60000, "down.0.0.weight must have the shape (60000, 2, 3, 3)"),

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.masks.base import NO_ANSWER
+from tilepipe.models.onnx_network import OnnxNetwork
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -61,7 +62,9 @@ class Device:
         self.turn = threading.Lock()
         """Held over a block's tiles, so that one block ends before the next one begins."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-device")
-        self._dtype = DTYPES[precision]
+        # An ONNX network casts by itself, where its file says so.
+        onnx = isinstance(model.network, OnnxNetwork)
+        self._dtype = torch.float32 if onnx else DTYPES[precision]
         self._thread.submit(self._prepare, threads).result()
 
     def close(self) -> None:
@@ -225,6 +228,19 @@ def steady_allocator() -> None:
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
+def keep_freed_memory() -> None:
+    """Keep freed activations for the next step, for as long as this process trains (glibc).
+
+    The opposite of `steady_allocator`, whose memory no plan has to foresee: faults of fresh pages
+    take up to half of a training step.
+    """
+    steady_allocator()  # once, so that no device undoes what follows
+    m_trim_threshold, m_mmap_threshold, most = -1, -3, (1 << 31) - 1
+    with contextlib.suppress(OSError, AttributeError):
+        for option in (m_mmap_threshold, m_trim_threshold):
+            ctypes.CDLL(None).mallopt(option, most)
+
+
 def environment(device: str, threads: int) -> dict[str, Any]:
     """What float results depend on, besides the plan: device, instruction set, versions."""
     return {
@@ -236,6 +252,15 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": threads,
     }
+
+
+def runtime(model: Model) -> dict[str, str]:
+    """What the float results of a model depend on besides `environment`."""
+    if not isinstance(model.network, OnnxNetwork):
+        return {}
+    import onnxruntime
+
+    return {"onnxruntime": onnxruntime.__version__}
 
 
 def choose_device(asked: str) -> str:
@@ -256,8 +281,22 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def choose_precision(asked: str, device: str) -> str:
-    """The precision asked for, or fp16 on CUDA and fp32 elsewhere."""
+def choose_precision(asked: str, device: str, model: Model) -> str:
+    """The precision asked for, or fp16 on CUDA and fp32 elsewhere; of an ONNX network, its own.
+
+    Raises
+    ------
+    InputError
+        When an ONNX network is asked for another one than its own.
+    """
+    if isinstance(model.network, OnnxNetwork):
+        own = model.network.precision
+        if asked not in ("auto", own):
+            raise InputError(
+                f"precision {asked}: model {model.name} computes in {own}, as its ONNX file has "
+                "it; leave --precision out"
+            )
+        return own
     if asked == "auto":
         return "fp16" if device == "cuda" else "fp32"
     return asked

@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "DEFAULT_MODEL": "file",
     "build_model": "file",
+    "import_onnx": "file",
     "import_state_dict": "file",
     "load_model": "file",
     "save_model": "file",

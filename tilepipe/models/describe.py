@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from tilepipe.models.specs import Model
+from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.models.specs import Model, OnnxArguments
 
 WIDTH = 88
 _INDENT = 14
@@ -72,7 +73,13 @@ def _input(model: Model) -> str:
 
 def _network(model: Model) -> str:
     a = model.arguments
-    weights = sum(p.numel() for p in model.network.parameters())
+    size = f"{model.weights:,} parameters, {model.weights * 4 / 1e6:.1f} MB in memory"
+    if isinstance(a, OnnxArguments):
+        assert isinstance(model.network, OnnxNetwork)
+        return (
+            f"ONNX, opset {model.network.graph.opset}, {model.network.precision}, {a.layout}, "
+            f"gives {a.gives}, {model.output.activation} over {_count(a.outputs, 'output')}; {size}"
+        )
     words = [
         f"U-Net, {a.width} channels wide, {a.depth} poolings deep",
         "unpadded 3x3 convolutions" if a.padding == "valid" else "padded 3x3 convolutions",
@@ -81,7 +88,7 @@ def _network(model: Model) -> str:
         words.append("batch normalisation")
     words.append("2x2 up-convolutions" if a.upsampling == "transposed" else "bilinear up-sampling")
     words.append(f"{model.output.activation} over {_count(a.outputs, 'output')}")
-    return f"{', '.join(words)}; {weights:,} parameters, {weights * 4 / 1e6:.1f} MB in memory"
+    return f"{', '.join(words)}; {size}"
 
 
 def _tile(model: Model) -> str:
@@ -89,6 +96,8 @@ def _tile(model: Model) -> str:
     return (
         f"{g.input} in, {g.output} out, step {g.step}, margin {g.margin}, "
         f"stride factor {g.stride_factor}"
+        + (", no other window" if model.fixed else "")
+        + (f"; not exact: {model.inexact}" if model.inexact else "")
     )
 
 

@@ -8,13 +8,22 @@ import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
 from tilepipe.models.geometry import geometry_of
-from tilepipe.models.specs import NO_ANSWER, Activation, ClassSpec, InputSpec, OutputSpec
+from tilepipe.models.specs import (
+    NO_ANSWER,
+    Activation,
+    ClassSpec,
+    Gives,
+    InputSpec,
+    Layout,
+    OnnxArguments,
+    OutputSpec,
+)
 from tilepipe.models.unet import UNetArguments
 
 FORMAT = 1
@@ -41,11 +50,13 @@ _DEEPEST_ABOUT = 16
 class Document:
     """Everything in a model file but the weights."""
 
-    arguments: UNetArguments
+    arguments: UNetArguments | OnnxArguments
     geometry: Geometry
     input: InputSpec
     output: OutputSpec
     about: dict[str, Any]
+    exact: bool = True
+    """False for a network that cannot be tiled exactly, and is to be used all the same."""
 
     def as_json(self) -> dict[str, Any]:
         """The document as JSON values."""
@@ -57,10 +68,14 @@ class Document:
         }
         if self.output.activation == "sigmoid":
             output["thresholds"] = list(self.output.thresholds)
+        tile: dict[str, Any] = {f.name: getattr(self.geometry, f.name) for f in fields(Geometry)}
+        if not self.exact:
+            tile["exact"] = False
+        name = "onnx" if isinstance(self.arguments, OnnxArguments) else "unet"
         return {
             "format": FORMAT,
-            "network": {"name": "unet", "arguments": self.arguments.as_dict()},
-            "tile": {f.name: getattr(self.geometry, f.name) for f in fields(Geometry)},
+            "network": {"name": name, "arguments": self.arguments.as_dict()},
+            "tile": tile,
             "input": {
                 "bands": self.input.bands,
                 "dtype": self.input.dtype,
@@ -114,19 +129,61 @@ def read_document(value: Any, source: str) -> Document:
             raise version.fault(f"{FORMAT}, the only format this version of tilepipe reads")
     root.members("format", "network", "tile", "input", "output", "about")
     arguments = _arguments(root.at("network"))
-    return Document(
+    tile = root.at("tile")
+    if isinstance(arguments, OnnxArguments):
+        geometry, exact = _onnx_tile(tile)
+    else:
+        geometry, exact = _unet_tile(tile, arguments), True
+    document = Document(
         arguments=arguments,
-        geometry=_tile(root.at("tile"), arguments),
+        geometry=geometry,
         input=_input(root.at("input"), arguments),
         output=_output(root.at("output"), arguments),
         about=_about(root.at("about")),
+        exact=exact,
+    )
+    linear = document.output.activation == "linear"
+    if linear and isinstance(arguments, OnnxArguments) and arguments.gives != "logits":
+        raise (
+            root.at("network")
+            .at("arguments")
+            .at("gives")
+            .fault("logits for the activation linear: it takes the values as they are")
+        )
+    return document
+
+
+def checked(document: Document, source: str) -> Document:
+    """The document as reading it back would give it, or the error that reading would raise."""
+    size = document.input.pixel_size
+    if size is not None and size.y != size.x:
+        raise InputError(
+            f"{source}: input.pixel_size must be square, found {size.y} x {size.x} {size.unit}"
+        )
+    value = document.as_json()
+    if not document.output.thresholds:
+        value["output"].pop("thresholds", None)
+    return read_document(value, source)
+
+
+def _arguments(network: _Value) -> UNetArguments | OnnxArguments:
+    network.members("name", "arguments")
+    name = network.at("name").choice(("unet", "onnx"))
+    given = network.at("arguments")
+    return _unet_arguments(given) if name == "unet" else _onnx_arguments(given)
+
+
+def _onnx_arguments(given: _Value) -> OnnxArguments:
+    given.members(*(f.name for f in fields(OnnxArguments)))
+    return OnnxArguments(
+        bands=given.at("bands").integer(1, _LARGEST_ARGUMENT),
+        outputs=given.at("outputs").integer(1, _LARGEST_ARGUMENT),
+        layout=cast(Layout, given.at("layout").choice(get_args(Layout))),
+        gives=cast(Gives, given.at("gives").choice(get_args(Gives))),
     )
 
 
-def _arguments(network: _Value) -> UNetArguments:
-    network.members("name", "arguments")
-    network.at("name").choice(("unet",))
-    given = network.at("arguments")
+def _unet_arguments(given: _Value) -> UNetArguments:
     given.members(*(f.name for f in fields(UNetArguments)))
     for name in ("bands", "outputs", "width", "depth"):
         given.at(name).integer(1, _LARGEST_ARGUMENT)
@@ -139,7 +196,17 @@ def _arguments(network: _Value) -> UNetArguments:
         raise InputError(f"{given.source}: {given.key}.{error}") from error
 
 
-def _tile(tile: _Value, arguments: UNetArguments) -> Geometry:
+def _onnx_tile(tile: _Value) -> tuple[Geometry, bool]:
+    # What is true of the network cannot be read off its file: `import_onnx` measures it.
+    names = [f.name for f in fields(Geometry)]
+    tile.members(*names, optional=("exact",))
+    exact = tile.at("exact").value if "exact" in tile.value else True
+    if not isinstance(exact, bool):
+        raise tile.at("exact").fault("true or false")
+    return _geometry(tile, {n: tile.at(n).integer(0, _LARGEST_SIDE) for n in names}), exact
+
+
+def _unet_tile(tile: _Value, arguments: UNetArguments) -> Geometry:
     names = [f.name for f in fields(Geometry)]
     tile.members(*names)
     values = {name: tile.at(name).integer(0, _LARGEST_SIDE) for name in names}
@@ -158,13 +225,17 @@ def _tile(tile: _Value, arguments: UNetArguments) -> Geometry:
         raise tile.at("margin").fault(
             f"{true.margin}, or more by a multiple of {true.stride_factor}"
         )
+    return _geometry(tile, values)
+
+
+def _geometry(tile: _Value, values: dict[str, int]) -> Geometry:
     try:
         return Geometry(**values)
     except ValueError as error:
         raise InputError(f"{tile.source}: {tile.key} does not hold together: {error}") from error
 
 
-def _input(given: _Value, arguments: UNetArguments) -> InputSpec:
+def _input(given: _Value, arguments: UNetArguments | OnnxArguments) -> InputSpec:
     given.members("bands", "dtype", "scale", "mean", "std", "pixel_size")
     bands = given.at("bands")
     if bands.integer() != arguments.bands:
@@ -197,7 +268,7 @@ def _pixel_size(given: _Value) -> PixelSize | None:
     return PixelSize(value.number(), value.number(), given.at("unit").choice(UNITS))
 
 
-def _output(given: _Value, arguments: UNetArguments) -> OutputSpec:
+def _output(given: _Value, arguments: UNetArguments | OnnxArguments) -> OutputSpec:
     given.members("activation", "classes", "background", optional=("thresholds",))
     activation = cast(Activation, given.at("activation").choice(("softmax", "sigmoid", "linear")))
     single = activation == "sigmoid" and arguments.outputs == 1

@@ -1,4 +1,7 @@
-"""Model files: weights as safetensors, and one JSON document that says how to use them."""
+"""Model files: weights as safetensors, and one JSON document that says how to use them.
+
+Networks in ONNX carry the same document: see `tilepipe.models.onnx_file`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ from torch import Tensor
 
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Geometry
-from tilepipe.models.document import Document, parse_document, read_document
+from tilepipe.models import onnx_file
+from tilepipe.models.document import Document, checked, parse_document
 from tilepipe.models.geometry import geometry_of
+from tilepipe.models.onnx_file import import_onnx
+from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
 
@@ -33,6 +39,7 @@ __all__ = [
     "Model",
     "OutputSpec",
     "build_model",
+    "import_onnx",
     "import_state_dict",
     "load_model",
     "save_model",
@@ -67,8 +74,8 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
             raise InputError(f"{text}: there is no such file")
         names = ", ".join(shipped_models()) or "none"
         raise InputError(
-            f"no model is called {text!r}: give the path of a {SUFFIX} file, or the name of a "
-            f"shipped model ({names})"
+            f"no model is called {text!r}: give the path of a {SUFFIX} or {onnx_file.SUFFIX} file, "
+            f"or the name of a shipped model ({names})"
         )
     return _load(path)
 
@@ -81,11 +88,13 @@ def save_model(
     Parameters
     ----------
     path
-        Its stem becomes the model's name.
+        Its stem becomes the model's name. It ends in ``.onnx`` for an ONNX network, else in
+        ``.safetensors``.
     model
-        What `build_model` or `load_model` gave.
+        What `build_model`, `import_onnx` or `load_model` gave.
     dtype
-        ``torch.float32`` or ``torch.float16``, as which the weights are stored.
+        ``torch.float32`` or ``torch.float16``, as which the weights are stored. ONNX networks
+        keep their own.
 
     Raises
     ------
@@ -95,14 +104,20 @@ def save_model(
     if dtype not in (torch.float32, torch.float16):
         raise InputError(f"weights are stored as float32 or float16, not {dtype}")
     target = Path(path)
-    if target.suffix != SUFFIX:
-        raise InputError(f"{target}: the name of a model file ends in {SUFFIX}")
-    document = _checked(
-        Document(model.arguments, model.geometry, model.input, model.output, model.about), "model"
-    )
-    tensors = {name: t.to(dtype).contiguous() for name, t in _tensors(model.network).items()}
-    _check_finite(tensors, target.name)
-    content = save(tensors, metadata={METADATA_KEY: document.dumps()})
+    onnx = isinstance(model.network, OnnxNetwork)
+    suffix = onnx_file.SUFFIX if onnx else SUFFIX
+    if target.suffix != suffix:
+        raise InputError(f"{target}: the name of this model's file ends in {suffix}")
+    if onnx:
+        content = onnx_file.onnx_content(model)
+    else:
+        document = checked(
+            Document(model.arguments, model.geometry, model.input, model.output, model.about),
+            "model",
+        )
+        tensors = {name: t.to(dtype).contiguous() for name, t in _tensors(model.network).items()}
+        _check_finite(tensors, target.name)
+        content = save(tensors, metadata={METADATA_KEY: document.dumps()})
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -146,7 +161,7 @@ def build_model(
     InputError
         Where the parts do not agree.
     """
-    document = _checked(
+    document = checked(
         Document(
             network.arguments,
             geometry or geometry_of(network.arguments),
@@ -194,7 +209,7 @@ def import_state_dict(
             "network.state_dict(), ...) writes it"
         )
     name = Path(path).stem
-    document = _checked(
+    document = checked(
         Document(arguments, geometry_of(arguments), input, output, dict(about or {})), source
     )
     shapes = {k: tuple(t.shape) for k, t in state.items() if not k.endswith(_TRAINING_ONLY)}
@@ -218,6 +233,8 @@ def _weights_folder() -> Traversable:
 
 def _load(path: Path) -> Model:
     source = path.name
+    if path.suffix == onnx_file.SUFFIX:
+        return onnx_file.load_onnx(path)
     _refuse_pickle(path, source)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -228,6 +245,8 @@ def _load(path: Path) -> Model:
                     f"{METADATA_KEY!r}, so it is not a tilepipe model; write one with save_model"
                 )
             document = parse_document(metadata[METADATA_KEY], source)
+            if not isinstance(document.arguments, UNetArguments):
+                raise InputError(f"{source}: network.name must be unet, found onnx")
             views = {
                 name: file.get_slice(name)
                 for name in file.keys()  # noqa: SIM118 - safe_open is no mapping
@@ -269,6 +288,7 @@ def _refuse_pickle(path: Path, source: str) -> None:
 def _assemble(
     name: str, document: Document, tensors: dict[str, Tensor], *, source: str, path: str | None
 ) -> Model:
+    assert isinstance(document.arguments, UNetArguments)
     _check_finite(tensors, source)
     network = _skeleton(document.arguments)
     state = dict(tensors)
@@ -293,19 +313,6 @@ def _assemble(
 def _skeleton(arguments: UNetArguments) -> UNet:
     with torch.device("meta"):
         return UNet(arguments)
-
-
-def _checked(document: Document, source: str) -> Document:
-    """The document as reading it back would give it, or the error that reading would raise."""
-    size = document.input.pixel_size
-    if size is not None and size.y != size.x:
-        raise InputError(
-            f"{source}: input.pixel_size must be square, found {size.y} x {size.x} {size.unit}"
-        )
-    value = document.as_json()
-    if not document.output.thresholds:
-        value["output"].pop("thresholds", None)
-    return read_document(value, source)
 
 
 def _tensors(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tilepipe.models.onnx_network import OnnxNetwork
+
 
 def forward_bytes(
     network: nn.Module, bands: int, height: int, width: int, dtype: torch.dtype = torch.float32
@@ -17,7 +19,8 @@ def forward_bytes(
     """Peak of the bytes that tensors hold during one forward pass of one window.
 
     Shapes alone are followed, on torch's meta device, from the input (which counts) to the output;
-    weights do not count, nor does what a library sets aside for its own work.
+    weights do not count, nor does what a library sets aside for its own work. (Of an ONNX network,
+    three passes of small windows give the shapes.)
 
     Parameters
     ----------
@@ -28,6 +31,8 @@ def forward_bytes(
     dtype
         In which the pass runs; the weights are taken to have been cast to it.
     """
+    if isinstance(network, OnnxNetwork):
+        return network.live_bytes(height, width)
     state = {
         name: torch.empty_like(
             tensor, dtype=dtype if tensor.is_floating_point() else None, device="meta"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
@@ -12,9 +12,40 @@ from tilepipe.images.base import PixelSize
 from tilepipe.models.unet import UNetArguments
 
 Activation = Literal["softmax", "sigmoid", "linear"]
+Layout = Literal["NCHW", "NHWC"]
+Gives = Literal["logits", "probabilities"]
 
 NO_ANSWER = 255
 """The label that is no class, so there are at most 255 of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxArguments:
+    """How an ONNX network is used; the `arguments` of a model file that holds one."""
+
+    bands: int
+    """Input channels."""
+    outputs: int
+    """Output channels."""
+    layout: Layout = "NCHW"
+    """Order of its axes, of input and output alike: batch, channels, height, width."""
+    gives: Gives = "logits"
+    """``probabilities``: its last layer is the softmax or sigmoid of `output.activation`."""
+
+    @property
+    def spatial_axes(self) -> tuple[int, int]:
+        """Those of height and width."""
+        return (2, 3) if self.layout == "NCHW" else (1, 2)
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Of one window, as the network takes it."""
+        if self.layout == "NCHW":
+            return 1, self.bands, height, width
+        return 1, height, width, self.bands
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments as JSON-ready values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +99,7 @@ class Model:
     """A network and everything needed to use it on an image; made by `build_model`."""
 
     name: str
-    arguments: UNetArguments
+    arguments: UNetArguments | OnnxArguments
     network: nn.Module
     """In evaluation mode, float32, on the CPU, its parameters without gradients."""
     geometry: Geometry
@@ -80,3 +111,14 @@ class Model:
     """SHA-256 of document and weights, as hexadecimal digits: equal for a file and its copy."""
     path: str | None = None
     """The file it was loaded from."""
+    inexact: str | None = None
+    """Why its answer depends on where tiles lie, where it does: such a model is used with its own
+    tile only, and never called exact."""
+    fixed: bool = False
+    """Whether its tile is the only window it is used with."""
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        onnx = getattr(self.network, "graph", None)
+        return onnx.weights if onnx else sum(p.numel() for p in self.network.parameters())

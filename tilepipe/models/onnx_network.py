@@ -1,0 +1,241 @@
+"""An ONNX network as a torch module: ONNX Runtime computes, everything else is as ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tilepipe.errors import InputError
+from tilepipe.grid import Geometry
+from tilepipe.models.onnx_graph import FLOAT16, Graph, first_line, missing
+from tilepipe.models.specs import OnnxArguments
+
+_OUTSIDE = 1e-3
+"""Probabilities leave [0, 1] by rounding; by more, they are none."""
+
+
+class OnnxNetwork(nn.Module):
+    """Takes (N, bands, H, W) and returns logits (N, outputs, h, w), as every network here does.
+
+    What the file gives as probabilities is turned back into logits, so that labels, thresholds
+    and ties are decided in one way. It computes in the precision that its file holds, whatever
+    the type of the tensor it is given, with as many threads as torch is set to.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arguments: OnnxArguments,
+        softmax: bool,
+        geometry: Geometry | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.arguments = arguments
+        self.softmax = softmax
+        self.geometry = geometry
+        self.fixed = graph.fixed_sides(arguments.spatial_axes)
+        """(height, width), where the file takes no other."""
+        self._session: tuple[tuple[str, int], Any] | None = None
+        self._memory: _Memory | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
+        return self  # nothing in it ever changes
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``bf16``: as the file has it."""
+        return self.graph.precision
+
+    @property
+    def input_type(self) -> type[np.floating[Any]]:
+        """What numpy calls the type of its input."""
+        return np.float16 if self.graph.input.element == FLOAT16 else np.float32
+
+    @property
+    def noise(self) -> float:
+        """How far two passes over the same pixels may differ, over the range of the logits."""
+        return 1e-4 if self.precision == "fp32" else 2e-2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (N, outputs, h, w) for pixels of shape (N, bands, H, W)."""
+        if x.is_meta:
+            # Only the shape is asked for, and the network must run to give it.
+            try:
+                return self.forward(torch.zeros(x.shape)).to(device="meta", dtype=x.dtype)
+            except InputError as error:
+                raise RuntimeError(str(error)) from error
+        # Through numpy, and so through the memory of the machine, also from a GPU.
+        pixels = x.to("cpu", torch.float32)
+        if self.arguments.layout == "NHWC":
+            pixels = pixels.permute(0, 2, 3, 1)
+        (values,) = self.run(self.session(x.device), pixels.numpy())
+        output = torch.from_numpy(np.asarray(values, np.float32))
+        if output.ndim != 4:
+            raise InputError(
+                f"{self.graph.source}: gives {tuple(output.shape)}, and must give four axes "
+                "(batch, channels, height, width)"
+            )
+        if self.arguments.layout == "NHWC":
+            output = output.permute(0, 3, 1, 2)
+        if output.shape[1] != self.arguments.outputs:
+            raise InputError(
+                f"{self.graph.source}: gives {output.shape[1]} channels, and its description says "
+                f"{self.arguments.outputs} (network.arguments.outputs)"
+            )
+        if self.arguments.gives == "probabilities":
+            output = self._logits(output)
+        return output.to(device=x.device, dtype=x.dtype if x.dtype == torch.float64 else None)
+
+    def _logits(self, shares: Tensor) -> Tensor:
+        low, high = shares.nan_to_num(0.5).aminmax()
+        if low < -_OUTSIDE or high > 1 + _OUTSIDE:
+            raise InputError(
+                f"{self.graph.source}: gives values from {low:.4g} to {high:.4g}, which are no "
+                'probabilities; its description must say "logits" (network.arguments.gives)'
+            )
+        shares = shares.clamp(torch.finfo(torch.float32).tiny, 1.0)
+        if self.softmax:
+            # The same order, and the same softmax.
+            return shares.log()
+        return shares.log() - torch.log1p(-shares.clamp(max=1 - 2**-24))
+
+    def run(self, session: Any, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """The outputs of a session of this graph for pixels in its layout."""
+        pixels = np.ascontiguousarray(pixels, self.input_type)
+        try:
+            outputs: list[NDArray[Any]] = session.run(None, {self.graph.input.name: pixels})
+        except Exception as error:  # of no fixed kind
+            raise InputError(
+                f"{self.graph.source}: does not run on an input of {pixels.shape}: "
+                f"{first_line(error)}"
+            ) from error
+        return outputs
+
+    def session(self, device: torch.device) -> Any:
+        """ONNX Runtime, ready on a device, with as many threads as torch is set to."""
+        key = (str(device), torch.get_num_threads())
+        if self._session is None or self._session[0] != key:
+            content = self.graph.proto.SerializeToString()
+            self._session = (key, open_session(content, self.graph.source, device))
+        return self._session[1]
+
+    def live_bytes(self, height: int, width: int) -> int:
+        """Peak of the bytes that tensors hold during one forward pass of a window."""
+        if self.geometry is None:
+            return _Memory(self, (height, width), 0).peak(height, width)
+        if self._memory is None:
+            side = self.geometry.smallest_input
+            growing = self.fixed is None
+            step = self.geometry.stride_factor if growing else 0
+            self._memory = _Memory(self, self.fixed or (side, side), step)
+        return self._memory.peak(height, width)
+
+
+def open_session(content: bytes, source: str, device: torch.device, optimise: bool = True) -> Any:
+    """A session of ONNX Runtime that gives the same values every time.
+
+    Raises
+    ------
+    InputError
+        Where ONNX Runtime is not installed, lacks the device, or refuses the network.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing("onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    # Threads that wait must not take the cores that readers need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what matters is raised
+    # It keeps all that a pass took, and takes up to twice of what it needs.
+    options.enable_cpu_mem_arena = False
+    if not optimise:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+        # What is made of nothing is made when it is needed, and not all at the beginning.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise InputError(
+                "device cuda: the ONNX Runtime installed here computes on CPUs only; use --device "
+                "cpu, or install onnxruntime-gpu in place of onnxruntime"
+            )
+        settings = {
+            "device_id": device.index or 0,
+            "use_tf32": 0,
+            "cudnn_conv_algo_search": "DEFAULT",
+        }
+        providers.insert(0, ("CUDAExecutionProvider", settings))
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # of no fixed kind
+        raise InputError(f"{source}: ONNX Runtime refuses it: {first_line(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    """A tensor of the graph: its sides in the smallest window, and how they grow with it."""
+
+    sides: NDArray[np.int64]
+    per_row: NDArray[np.float64]
+    per_column: NDArray[np.float64]
+    born: int
+    """Number of the node that makes it."""
+    dies: int
+    """Number of the last node that takes it."""
+
+
+class _Memory:
+    """The tensors of a graph for a window of any size, found with three small windows."""
+
+    _ITEM = 4
+    """Bytes of a value: also of float16, which CPUs compute as float32."""
+
+    def __init__(self, network: OnnxNetwork, base: tuple[int, int], step: int) -> None:
+        nodes = network.graph.proto.graph.node
+        content, names = network.graph.with_shapes()
+        session = open_session(content, network.graph.source, torch.device("cpu"), optimise=False)
+
+        def sides_of(height: int, width: int) -> list[NDArray[np.int64]]:
+            shape = network.arguments.shape(height, width)
+            return [np.array(shape), *network.run(session, np.zeros(shape, np.float32))]
+
+        self._base, self._bands = base, network.arguments.bands
+        first = taller = wider = sides_of(*base)
+        if step:
+            taller = sides_of(base[0] + step, base[1])
+            wider = sides_of(base[0], base[1] + step)
+        born = {name: i for i, node in enumerate(nodes) for name in node.output}
+        dies = {name: i for i, node in enumerate(nodes) for name in node.input}
+        dies[network.graph.input.name] = len(nodes)
+        self._planes = []
+        for i, name in enumerate([network.graph.input.name, *names]):
+            per_row, per_column = (
+                (sides[i] - first[i]) / max(1, step) for sides in (taller, wider)
+            )
+            life = born.get(name, 0), dies.get(name, len(nodes))
+            self._planes.append(_Plane(first[i], per_row, per_column, *life))
+        self._nodes = len(nodes)
+
+    def peak(self, height: int, width: int) -> int:
+        """Bytes of the tensors that are alive at once, at most."""
+        rows, columns = height - self._base[0], width - self._base[1]
+        change = np.zeros(self._nodes + 2)
+        for plane in self._planes:
+            sides = plane.sides + rows * plane.per_row + columns * plane.per_column
+            size = self._ITEM * float(np.prod(sides))
+            change[plane.born] += size
+            change[plane.dies + 1] -= size
+        # The pixels are there twice: as torch has them, and as the network takes them.
+        pixels = self._ITEM * height * width * self._bands
+        return int(change.cumsum().max()) + pixels
