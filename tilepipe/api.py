@@ -97,7 +97,10 @@ def train(
     several = [data] if isinstance(data, str | Path) else data
     given = {name: value for name, value in options.items() if value is not None}
     given |= {"data": [fspath(path) for path in several], "output": fspath(output)}
-    for name in ("masks", "start_from", "validation"):
+    if "masks" in given:
+        masks = [given["masks"]] if isinstance(given["masks"], str | Path) else given["masks"]
+        given["masks"] = [fspath(path) for path in masks]
+    for name in ("start_from", "validation"):
         if isinstance(given.get(name), Path):
             given[name] = fspath(given[name])
     return start(TrainOptions(**train_options(given, "train")), watch)

@@ -51,7 +51,8 @@ def prepare(options: TrainOptions) -> tuple[Recipe, Shelf, Shelf]:
         find_pairs(options.data, options.masks), options.validation, options.exclude, options.seed
     )
     shelf, judged = Shelf(training), Shelf(validation)
-    found = survey(shelf, options)
+    labelled = start is not None and start.output.activation == "softmax"
+    found = survey(shelf, options, len(start.output.classes) if start and labelled else 0)
     check_validation(shelf, judged, found)
     activation = _activation(options, found)
     arguments = _arguments(options, found, start, activation)

@@ -6,12 +6,15 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.training.options import TrainOptions
@@ -31,6 +34,31 @@ class TrainingState:
         self.tiles_file = self.folder / "tiles.png"
         self.curves_file = self.folder / "curves.png"
         self.sheet_file = self.folder / "validation.png"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the training for this process.
+
+        Raises
+        ------
+        InputError
+            When another one holds it.
+        """
+        new = not self.folder.exists()
+        self.folder.mkdir(exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.folder}: another training is writing it; wait for it, or choose another -o"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if new and not self.options_file.exists():
+                shutil.rmtree(self.folder, ignore_errors=True)  # it was refused before it began
 
     def begin(self, options: TrainOptions, pairs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Freeze the options of a new training, or the checkpoint to go on from.

@@ -43,6 +43,9 @@ class Survey:
     """Pixels of each class; empty for values."""
     pixels: tuple[int, ...]
     """Used of each image."""
+    value_mean: tuple[float, ...] = ()
+    """Of each plane of values; what is learnt is how far from it, in `value_std`."""
+    value_std: tuple[float, ...] = ()
 
     def class_weights(self, how: str) -> tuple[float, ...]:
         """w_c of each class, 1 on average over the pixels.
@@ -77,7 +80,7 @@ class Survey:
         return weights
 
 
-def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> Survey:
+def survey(shelf: Shelf, options: TrainOptions, asked: int = 0) -> Survey:
     """Look at every pair.
 
     Parameters
@@ -87,7 +90,7 @@ def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> 
     options
         Of the training.
     asked
-        The number of classes that is certain, if any: of the model that is gone on from.
+        The number of classes there are at least, if any: of the model that is gone on from.
 
     Raises
     ------
@@ -104,13 +107,13 @@ def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> 
     regression = options.labels == "values" or (
         options.labels == "auto" and first.labels.dtype.kind == "f"
     )
+    spread = _Spread(first.labels.planes)
     budget = LARGEST / len(shelf.pairs)
     for index in range(len(shelf.pairs)):
         opened = shelf[index]
         _same(first, opened, regression=regression)
         sizes.append(opened.image.pixel_size)
         areas.append(opened.region.area)
-        says_something = not regression
         says_something = not regression
         for window in _windows(opened.region, budget):
             pixels, valid = read_with_valid(opened.image, window)
@@ -120,8 +123,8 @@ def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> 
             seen += len(good)
             if not regression:
                 values.update(_values(opened.labels, window))
-            elif not says_something:
-                says_something = bool(np.isfinite(opened.labels.values(window)).any())
+            else:
+                says_something |= spread.add(opened.labels.values(window))
         if not says_something:
             raise InputError(f"{opened.labels.path}: holds no value at all")
     if not seen:
@@ -144,7 +147,37 @@ def survey(shelf: Shelf, options: TrainOptions, asked: tuple[int, ...] = ()) -> 
         outputs=scheme.classes,
         counts=() if regression else _counts(values, scheme, shelf, options),
         pixels=tuple(areas),
+        value_mean=spread.mean if regression else (),
+        value_std=spread.std if regression else (),
     )
+
+
+class _Spread:
+    """Mean and standard deviation of the values of each plane, added up window by window."""
+
+    def __init__(self, planes: int) -> None:
+        self._count = np.zeros(planes)
+        self._sum = np.zeros(planes)
+        self._squares = np.zeros(planes)
+
+    def add(self, values: NDArray[np.float32]) -> bool:
+        """Take (planes, height, width) in; whether there is any value."""
+        known = np.isfinite(values)
+        given = np.where(known, values, 0).astype(np.float64)
+        self._count += known.sum((1, 2))
+        self._sum += given.sum((1, 2))
+        self._squares += (given**2).sum((1, 2))
+        return bool(known.any())
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return tuple(float(m) for m in self._sum / np.maximum(self._count, 1))
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        squares = self._squares / np.maximum(self._count, 1) - np.square(self.mean)
+        # A plane of one value has no spread; it is learnt in its own unit.
+        return tuple(math.sqrt(s) if s > 1e-12 else 1.0 for s in squares)
 
 
 def _windows(region: Window, budget: float) -> Iterator[Window]:
@@ -173,7 +206,7 @@ def _good(
             row, column = np.argwhere(bad)[0]
             raise InputError(
                 f"{opened.image.path}: is NaN or infinite at row {window.y + row}, column "
-                f"{window.x + column}, and names no nodata value; say which value is nodata, or "
+                f"{window.x + column}, and names no nodata value; declare one in the file, or "
                 "mend the image"
             )
     return np.asarray(pixels[valid], np.float64)
@@ -191,23 +224,21 @@ def _values(labels: LabelFile, window: Window) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _scheme(
-    values: Counter[int], options: TrainOptions, example: str, asked: tuple[int, ...]
-) -> LabelScheme:
+def _scheme(values: Counter[int], options: TrainOptions, example: str, asked: int) -> LabelScheme:
     labels = sorted(v for v in values if v not in options.ignore)
     kind = options.labels
     if kind == "auto":
         kind = "binary" if labels and set(labels) <= {0, 255} and 255 in labels else "classes"
-    named = len(options.classes) or (asked[0] if asked else 0)
+    named = len(options.classes)
     if kind == "classes":
         labels = [v for v in labels if v != IGNORED]
         largest = max(labels, default=0)
-        if not named and largest >= MOST_GUESSED:
+        if not named and largest >= max(MOST_GUESSED, asked):
             raise InputError(
                 f"{example} and the others hold {len(labels)} labels up to {largest}: say "
                 "--instances if each is an object, or name the classes with --classes"
             )
-        count = named or largest + 1
+        count = named or max(asked, largest + 1)
         if labels and largest >= count:
             raise InputError(
                 f"the masks hold the label {largest}, and there are {count} classes, 0 to "

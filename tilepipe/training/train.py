@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,15 @@ def train(options: TrainOptions, watch: TrainWatch | None = None) -> TrainSummar
                 f"{target}: exists already; use --overwrite to replace it, or another -o"
             )
         try:
+            stack.enter_context(state.locked())
             checkpoint = state.begin(options, pairs)
         except OSError as error:
             raise InputError(f"{state.folder}: cannot be written: {error.strerror}") from error
         stack.enter_context(_named_troubles(recipe, state))
         torch.set_num_threads(recipe.threads)
         keep_freed_memory()
+        # fp32 means fp32, here as in inference.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         recipe = replace(recipe, resumed=checkpoint["step"] if checkpoint else 0)
         watch.begin(recipe)
         training = _Training(recipe, shelf, judged, state, watch, checkpoint)
@@ -132,15 +136,20 @@ class _Training:
         self.options = options = recipe.options
         self.device = torch.device(recipe.device)
         torch.manual_seed(options.seed)
+        # Values are learnt in standard deviations from their mean: a metre and a micrometre alike.
+        found = recipe.survey
+        self.centre = torch.tensor(found.value_mean or (0.0,)).to(self.device)
+        self.spread = torch.tensor(found.value_std or (1.0,)).to(self.device)
         network = UNet(recipe.arguments)
         if recipe.start is not None:
             _take_over(network, recipe.start)
+            if recipe.start.output.activation == recipe.output.activation == "linear":
+                _rescale_head(network, 1 / self.spread.cpu(), -(self.centre / self.spread).cpu())
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, options.average) if options.average else None
         self.optimiser = make_optimiser(self.network, options)
         self.schedule = Schedule(self.optimiser, options, recipe.metric)
         self.precision = Precision(options.precision, self.device)
-        found = recipe.survey
         areas = [(p.source, a) for p, a in zip(recipe.training, found.pixels, strict=True)]
         self.maker = TileMaker(
             shelf, tiles.chances(areas, options.shares), found.scheme, recipe.input,
@@ -234,6 +243,7 @@ class _Training:
         if activation == "linear":
             known = target.isfinite()
             weight = known.all(1).float()
+            target = (target - self.centre[:, None, None]) / self.spread[:, None, None]
             return self.loss(logits, torch.where(known, target, torch.zeros_like(target)), weight)
         weight = self._weigh(target, gaps)
         if activation == "sigmoid":
@@ -259,6 +269,9 @@ class _Training:
         return network
 
     def _model(self, network: UNet, about: dict[str, Any] | None = None) -> Model:
+        if self.recipe.output.activation == "linear":
+            network = deepcopy(network)
+            _rescale_head(network, self.spread, self.centre)
         return build_model(
             network, self.recipe.input, self.recipe.output,
             name=Path(self.options.output).stem, about=about,
@@ -423,6 +436,14 @@ class _Asked:
         if self.to_stop:
             raise KeyboardInterrupt
         self.to_stop = True
+
+
+def _rescale_head(network: UNet, factor: Tensor, shift: Tensor) -> None:
+    """Make a network give ``factor`` times what it gave, plus ``shift``, for each output."""
+    with torch.no_grad():
+        network.head.weight.mul_(factor[:, None, None, None])
+        assert network.head.bias is not None
+        network.head.bias.mul_(factor).add_(shift)
 
 
 def _take_over(network: UNet, start: Model) -> None:

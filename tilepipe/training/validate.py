@@ -21,6 +21,9 @@ from tilepipe.training.tiles import OpenPair, Shelf
 LARGEST_KEEP = 1024
 """Outputs of a window, per axis: small enough for any machine that trains."""
 
+LARGEST = 256 * 2**20
+"""Pixels of a look; of more, windows are drawn, the same at every look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -46,15 +49,23 @@ class Part(Protocol):
 
 
 def predict(
-    device: Device, opened: Part, *, probabilities: bool = False
+    device: Device, opened: Part, *, probabilities: bool = False, share: float = 1.0
 ) -> Iterator[tuple[Window, Answer]]:
-    """The answers of an opened pair, window by window; windows lie within its region."""
+    """The answers of an opened pair, window by window; windows lie within its region.
+
+    With a ``share`` below 1, those of about that share of the windows, drawn, the same each time.
+    """
     height, width, _ = opened.image.shape
     factor = device.model.geometry.stride_factor
     keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
     block = tuple(round_up(side, CHUNK) for side in keep)
     tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.model.geometry)
-    for number in tiling:
+    blocks = [n for n in tiling if tiling.block_window(n).intersect(opened.region)]
+    if share < 1:
+        count = max(1, round(share * len(blocks)))
+        drawn = np.random.default_rng(0).choice(len(blocks), count, replace=False)
+        blocks = [blocks[i] for i in sorted(drawn)]
+    for number in blocks:
         for tile in tiling.tiles(number):
             kept = tile.intersect(tiling.block_window(number))
             seen = None if kept is None else kept.intersect(opened.region)
@@ -84,19 +95,24 @@ def validate(
     """
     if scheme.kind == "values":
         return _validate_values(device, shelf, scheme)
+    share = _share(shelf)
     confusion = Confusion(scheme.classes)
     found = ObjectCounts()
     entropy, count = 0.0, 0
     by_image: list[float] = []
     first = 1 if scheme.classes > 1 else 0
     for opened in _all(shelf):
-        whole = np.full(opened.region.shape, IGNORED, np.uint8) if objects else None
         own = Confusion(scheme.classes)
-        for window, answer in predict(device, opened, probabilities=True):
+        for window, answer in predict(device, opened, probabilities=True, share=share):
             truth = scheme.target(opened.labels, window).labels
             own.add(answer.mask, truth)
-            if whole is not None:
-                whole[window.slices(opened.region)] = answer.mask
+            if objects:
+                # Of an image of several windows, objects are cut at their edges, truth and all.
+                predicted = objects_from_labels(
+                    answer.mask, object_class=1, border_class=2 if scheme.border else None
+                )
+                true = scheme.objects(opened.labels.read(window)[0])
+                found = found + ObjectCounts.of(predicted, true)
             assert answer.probabilities is not None
             known = (truth != IGNORED) & (answer.mask != IGNORED)
             index = np.where(known, truth, 0)[None].astype(np.intp)
@@ -105,12 +121,6 @@ def validate(
             count += int(known.sum())
         confusion.merge(own)
         by_image.append(_mean(own.dice[first:]))
-        if whole is not None:
-            predicted = objects_from_labels(
-                whole, object_class=1, border_class=2 if scheme.border else None
-            )
-            truth = scheme.objects(opened.labels.read(opened.region)[0])
-            found = found + ObjectCounts.of(predicted, truth)
     values = {
         "dice": _mean(confusion.dice[first:]),
         "image_dice": _mean(by_image),
@@ -126,10 +136,16 @@ def validate(
 
 def _validate_values(device: Device, shelf: Shelf, scheme: LabelScheme) -> Scores:
     errors = Errors()
+    share = _share(shelf)
     for opened in _all(shelf):
-        for window, answer in predict(device, opened):
+        for window, answer in predict(device, opened, share=share):
             errors.add(answer.mask, scheme.target(opened.labels, window).labels)
     return Scores(float(errors.rmse) ** 2, {"rmse": float(errors.rmse), "mae": float(errors.mae)})
+
+
+def _share(shelf: Shelf) -> float:
+    """Of the windows that a look can afford."""
+    return min(1.0, LARGEST / sum(opened.region.area for opened in _all(shelf)))
 
 
 def _all(shelf: Shelf) -> Iterator[OpenPair]:
