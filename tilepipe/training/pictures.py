@@ -36,7 +36,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], metric: str, kept: int, path: Pa
     if not rows:
         return
     steps = [row["step"] for row in rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(steps, [row["loss"] for row in rows], label="training loss")
     if "validation_loss" in rows[0]:
@@ -54,9 +54,11 @@ def draw_curves(rows: Sequence[dict[str, Any]], metric: str, kept: int, path: Pa
     if not names:
         right.plot(steps, [float(row["lr"]) for row in rows], label="learning rate")
     right.set(xlabel="step", ylabel="on the validation images" if names else "")
+    left.legend(fontsize=8, frameon=False)
+    # Beside the curves: scores lie anywhere, and none may be hidden.
+    figure.legend(handles=right.get_lines(), loc="outside right center", fontsize=8, frameon=False)
     for axes in (left, right):
         axes.axvline(kept, color="0.5", linestyle=":", linewidth=1)
-        axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
