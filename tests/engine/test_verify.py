@@ -53,8 +53,9 @@ def misalign(tiling: Tiling) -> Tiling:
     return paper_tiling(tiling.height, tiling.width, geometry)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiles_in_steps_of_388_are_caught(
-    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     true_plan: Callable[..., tuple[Plan, object]] = engine.new_plan
 
@@ -64,7 +65,7 @@ def test_tiles_in_steps_of_388_are_caught(
 
     monkeypatch.setattr(engine, "new_plan", wrong_plan)
     mask = tmp_path / "m.ome.zarr"
-    summary = tilepipe.run(image, model=model, outputs=mask)
+    summary = tilepipe.run(image, model=model, outputs=mask, precision=precision)
     assert summary.plan.tiling.keep == (388, 388)
     result = tilepipe.verify(mask, windows=6)
     assert not result.exact

@@ -6,7 +6,8 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tilepipe.masks.formats import open_mask
 from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
+from tilepipe.models.onnx_network import OnnxNetwork
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
@@ -166,13 +168,17 @@ def verify_plan(
         nearest_of(image, plan) if on_image else None,
     )  # fmt: skip
     chosen = choose_device(device if device != "auto" else plan.device)
+    # Before the runner, which turns the network's own weights into its precision.
+    half = plan.precision in ("bf16", "fp16")
+    own = half and not isinstance(model.network, OnnxNetwork)
+    exact = replace(model, network=deepcopy(model.network)) if own else model
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
         places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
         # Of a model that is not exact, that would take its inexactness for rounding.
-        if plan.precision in ("bf16", "fp16") and not model.inexact:
-            tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
+        if half and not model.inexact:
+            tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
         for kept in places:
             window = geometry.window_for(kept)
             try:
@@ -381,30 +387,41 @@ def _probabilities(logits: NDArray[np.float64], model: Model) -> NDArray[np.floa
 
 
 def _half_precision_bound(
-    places: list[Window], plan: Plan, image: Image, model: Model, runner: Device
+    places: list[Window], plan: Plan, image: Image, runner: Device, exact: Model
 ) -> float:
-    """How far two passes of half precision over the same pixels differ, measured here.
+    """How far half precision is from float32 over the same windows, measured here.
 
-    The same outputs from two windows, a stride factor apart: the largest difference of a logit over
-    the logits' range. Both labels' logits may be off by as much, hence twice.
+    The largest difference of a logit over the logits' range; both labels' logits may be off by as
+    much, hence twice. The two passes are of one window, cut alike: what comes of cutting elsewhere
+    is what `verify` looks for, and must not widen the bound it is judged by.
+
+    A network that holds half precision itself (ONNX) has no float32 to be compared with: there it
+    is the same outputs from windows a stride factor apart.
     """
-    factor, largest = model.geometry.stride_factor, 0.0
-    for kept in places[:3]:
-        moved = kept.shift(factor, factor)
-        common = kept.intersect(moved)
-        if common is None:
-            continue
-        passes = []
-        try:
-            for place in (kept, moved):
-                window = model.geometry.window_for(place)
-                pixels, valid = read_with_valid(image, window, plan.image.level)
-                logits = runner.logits(pixels, valid, place.shape)
-                passes.append(logits[(slice(None), *common.slices(place))])
-        except UnreadableError:
-            continue
-        span = float(np.ptp(passes[0])) or 1.0
-        largest = max(largest, float(np.abs(passes[0] - passes[1]).max()) / span)
+    geometry, largest = exact.geometry, 0.0
+    onnx = isinstance(exact.network, OnnxNetwork)
+    other = runner if onnx else Device(exact, str(runner.device), "fp32", plan.threads)
+    shift = geometry.stride_factor if onnx else 0
+    try:
+        for kept in places[:3]:
+            moved = kept.shift(shift, shift)
+            common = kept.intersect(moved)
+            if common is None:
+                continue
+            passes = []
+            try:
+                for place, device in ((kept, runner), (moved, other)):
+                    window = geometry.window_for(place)
+                    pixels, valid = read_with_valid(image, window, plan.image.level)
+                    logits = device.logits(pixels, valid, place.shape)
+                    passes.append(logits[(slice(None), *common.slices(place))])
+            except UnreadableError:
+                continue
+            span = float(np.ptp(passes[0])) or 1.0
+            largest = max(largest, float(np.abs(passes[0] - passes[1]).max()) / span)
+    finally:
+        if other is not runner:
+            other.close()
     return max(2 * largest, TIE_FP32)
 
 
