@@ -8,6 +8,7 @@ import functools
 import os
 import platform
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -228,17 +229,28 @@ def steady_allocator() -> None:
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
 
 
-def keep_freed_memory() -> None:
-    """Keep freed activations for the next step, for as long as this process trains (glibc).
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed activations for the next step, for as long as this lasts (glibc).
 
-    The opposite of `steady_allocator`, whose memory no plan has to foresee: faults of fresh pages
-    take up to half of a training step.
+    The opposite of `steady_allocator`, for trainings, whose memory no plan has to foresee: faults
+    of fresh pages take up to half of a step. Afterwards all of it goes back to the system.
     """
     steady_allocator()  # once, so that no device undoes what follows
-    m_trim_threshold, m_mmap_threshold, most = -1, -3, (1 << 31) - 1
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    library = None
     with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
         for option in (m_mmap_threshold, m_trim_threshold):
-            ctypes.CDLL(None).mallopt(option, most)
+            library.mallopt(option, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            if library is not None:
+                library.mallopt(m_mmap_threshold, 1 << 20)
+                library.mallopt(m_trim_threshold, 128 << 10)  # glibc's own
+                library.malloc_trim(0)
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

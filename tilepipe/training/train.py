@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tilepipe.engine.device import Device, keep_freed_memory
+from tilepipe.engine.device import Device, freed_memory_kept
 from tilepipe.errors import InputError, NonFiniteError, SurroundingsError
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.fold import fold_batch_normalisation
@@ -102,7 +102,7 @@ def train(options: TrainOptions, watch: TrainWatch | None = None) -> TrainSummar
             raise InputError(f"{state.folder}: cannot be written: {error.strerror}") from error
         stack.enter_context(_named_troubles(recipe, state))
         torch.set_num_threads(recipe.threads)
-        keep_freed_memory()
+        stack.enter_context(freed_memory_kept())
         # fp32 means fp32, here as in inference.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         recipe = replace(recipe, resumed=checkpoint["step"] if checkpoint else 0)
