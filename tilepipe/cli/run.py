@@ -25,7 +25,6 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
     options = collect(config, given)
 
     from tilepipe.cli.show import Screen, show_summary
-    from tilepipe.engine.cluster import surroundings
     from tilepipe.engine.record import Watch
     from tilepipe.engine.run import run
 
@@ -35,13 +34,9 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
     except KeyboardInterrupt:
         _say_how_to_resume("interrupted")
         return 130
-    except (SurroundingsError, OSError, MemoryError, RuntimeError) as error:
-        # Disk full, memory exhausted, scheduler lost: at any moment, also before the first block.
-        cause = surroundings(error)
-        if cause is None:
-            raise
-        _say_how_to_resume(str(cause))
-        return cause.exit_code
+    except SurroundingsError as error:
+        _say_how_to_resume(str(error))
+        return error.exit_code
     finally:
         if isinstance(watch, Screen):
             watch.close()

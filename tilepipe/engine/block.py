@@ -311,7 +311,10 @@ def _dilate(mask: NDArray[np.bool_], distance: int, axis: int) -> NDArray[np.boo
 def _count(mask: NDArray[Any], bench: Workbench) -> tuple[tuple[int, ...], int]:
     kind = bench.plan.mask.kind
     if kind == "labels":
-        counts = np.bincount(mask.ravel(), minlength=NO_ANSWER + 1)
+        # Strip by strip: bincount makes eight bytes of each label.
+        counts = np.zeros(NO_ANSWER + 1, np.int64)
+        for row in range(0, len(mask), 64):
+            counts += np.bincount(mask[row : row + 64].ravel(), minlength=NO_ANSWER + 1)
         classes = tuple(int(c) for c in counts[: len(bench.plan.mask.classes)])
         return classes, int(mask.size - counts[NO_ANSWER])
     if kind == "planes":

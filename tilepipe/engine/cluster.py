@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import deque
@@ -211,29 +212,42 @@ def run_bounded(
             future.release()
 
 
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give permission"),
+    **dict.fromkeys(
+        (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT),
+        "look whether the disk is there and sound",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+}
+"""What to do about an error of the system while writing, by its number."""
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether the same task may succeed when tried again."""
     return not isinstance(error, NonFiniteError) and surroundings(error) is None
 
 
 def surroundings(error: BaseException) -> SurroundingsError | None:
-    """The error as one of the machine's, when it is: disk full, quota, no permission to write."""
-    import errno
+    """The error as one of the machine's, when it is: the disk, permissions, memory, the cluster.
 
+    What cannot be read of an image is an `UnreadableError` long before; an `OSError` that gets here
+    is about what was to be written.
+    """
     if isinstance(error, SurroundingsError):
         return error
     if type(error).__name__ == "CommClosedError":
         return SurroundingsError(f"the scheduler was lost ({_line(error)})")
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-    ):
+    if type(error).__name__ == "KilledWorker":
+        return SurroundingsError(
+            "one block ended several workers, one after the other, most likely for want of memory; "
+            "use a lower --memory or fewer workers, and look at the workers' logs"
+        )
+    if isinstance(error, OSError) and error.errno in REMEDIES:
         where = f" {error.filename}" if error.filename else ""
         return SurroundingsError(
-            f"the mask cannot be written{where}: {error.strerror}; make room or give permission"
+            f"the mask cannot be written{where}: {error.strerror}; {REMEDIES[error.errno]}"
         )
     exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if exhausted or "can't allocate memory" in str(error):

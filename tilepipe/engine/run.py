@@ -70,7 +70,17 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
     SurroundingsError
         When the machine stopped the run (disk full, scheduler lost); it can be resumed.
     """
-    watch = watch or Watch()
+    try:
+        return _run(options, watch or Watch())
+    except (OSError, MemoryError, RuntimeError) as error:
+        # At any moment, also before the first block and after the last.
+        cause = surroundings(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _run(options: RunOptions, watch: Watch) -> Summary:
     begin = time.perf_counter()
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
@@ -210,7 +220,7 @@ class _Task:
             self.watch.trouble(f"block {number}: {error}")
             if isinstance(error, UnreadableError) and len(item) == 3:
                 unread.append(number)
-            elif isinstance(error, UnreadableError | NonFiniteError) or _killed(error):
+            elif isinstance(error, UnreadableError | NonFiniteError):
                 self.progress.failed[number] = str(error)
             elif isinstance(error, TilepipeError):
                 raise error
@@ -283,12 +293,6 @@ def _refuse_empty(plan: Plan, image: Image, progress: Progress, outputs: Outputs
     raise InputError(
         f"{plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
     )
-
-
-def _killed(error: BaseException) -> bool:
-    from distributed import KilledWorker
-
-    return isinstance(error, KilledWorker)
 
 
 @contextmanager

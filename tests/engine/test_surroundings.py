@@ -1,0 +1,63 @@
+"""What the machine does to a run: one sentence, exit code 4, and the same command goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import tilepipe
+from tilepipe.engine import run as engine
+from tilepipe.engine.cluster import REMEDIES, surroundings
+from tilepipe.errors import SurroundingsError, UnreadableError
+
+
+@pytest.mark.parametrize("number", sorted(REMEDIES))
+def test_what_cannot_be_written_says_where_and_what_to_do(number: int) -> None:
+    cause = surroundings(OSError(number, os.strerror(number), "/masks/0/c/1/2"))
+    assert cause is not None
+    assert cause.exit_code == 4
+    assert "/masks/0/c/1/2" in str(cause)
+    assert str(cause).endswith(REMEDIES[number])
+
+
+def test_a_block_that_ends_its_workers_is_the_machines_doing() -> None:
+    from distributed import KilledWorker
+
+    cause = surroundings(KilledWorker("block-7", None, 3))
+    assert cause is not None
+    assert "--memory" in str(cause)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), UnreadableError("x"), OSError(errno.ENOENT)]
+)
+def test_everything_else_is_not(error: Exception) -> None:
+    assert surroundings(error) is None
+
+
+@pytest.mark.parametrize("part", ["export", "pyramid_blocks", "create_mask"])
+@pytest.mark.parametrize(
+    "trouble", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")]
+)
+def test_trouble_outside_the_blocks_is_one_sentence_from_python_too(
+    image: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    trouble: OSError,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise trouble
+
+    outputs = [tmp_path / "m.ome.zarr", tmp_path / "m.ome.tif"]
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, part, fail)
+        with pytest.raises(SurroundingsError):
+            tilepipe.run(image, model=model, outputs=outputs, window=572)
+    summary = tilepipe.run(image, model=model, outputs=outputs, window=572)
+    assert summary.exit_code == 0
+    assert outputs[1].exists()
