@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,20 @@ def test_files_that_are_not_ours_are_left_alone(image: Path, model: Path, tmp_pa
         with pytest.raises(InputError):
             tilepipe.run(image, model=model, outputs=[folder], overwrite=overwrite)
     assert theirs.read_text() == (folder / "notes.txt").read_text() == "a thesis"
+
+
+def test_overwrite_spares_an_image_but_not_a_mask(image: Path, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "slide.ome.zarr"
+    tilepipe.convert(image, other)
+    before = digest(other)
+    with pytest.raises(InputError, match="is no mask of tilepipe's"):
+        tilepipe.run(image, model=model, outputs=other, overwrite=True)
+    assert digest(other) == before
+    mask = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=mask, window=572)
+    shutil.rmtree(mask / FOLDER)  # as when it was copied without what is hidden
+    tilepipe.run(image, model=model, outputs=mask, window=572, overwrite=True)
+    assert tilepipe.verify(mask, windows=1).exact
 
 
 def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_path: Path) -> None:

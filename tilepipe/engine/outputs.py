@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -149,9 +150,11 @@ def remove_previous(outputs: Outputs) -> None:
     if outputs.on_image is not None and outputs.keep_on_image and outputs.on_image.exists():
         _remove_zarr(outputs.on_image)
     if store.is_dir():
-        ours = (store / FOLDER).is_dir() or (store / "zarr.json").is_file()
-        if not ours and any(store.iterdir()):
-            raise InputError(f"{store}: is a folder but no mask, and is left alone; choose another")
+        if not _is_mask(store) and any(store.iterdir()):
+            raise InputError(
+                f"{store}: is no mask of tilepipe's, and is left alone; remove it, or choose "
+                "another -o"
+            )
         with outputs.state.locked():
             # The plan first: stopped half-way, what is left must not pass for a run to resume.
             outputs.state.plan_file.unlink(missing_ok=True)
@@ -167,9 +170,22 @@ def remove_previous(outputs: Outputs) -> None:
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
 
 
+def _is_mask(store: Path) -> bool:
+    """Whether a run wrote a store: an OME-Zarr may as well be somebody's image."""
+    if (store / FOLDER).is_dir():
+        return True
+    try:
+        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        return "kind" in attributes["tilepipe"]  # as create_mask writes it
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _remove_zarr(path: Path) -> None:
     """Remove a mask that is not the store of this run, but may be that of another."""
-    if not (path / "zarr.json").is_file():
-        raise InputError(f"{path}: is no mask, and is left alone; remove it, or choose another -o")
+    if not _is_mask(path):
+        raise InputError(
+            f"{path}: is no mask of tilepipe's, and is left alone; remove it, or choose another -o"
+        )
     with RunState(path).locked():
         shutil.rmtree(path)
