@@ -249,10 +249,19 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
         return SurroundingsError(
             f"the mask cannot be written{where}: {error.strerror}; {REMEDIES[error.errno]}"
         )
-    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if exhausted or "can't allocate memory" in str(error):
+    if out_of_memory(error):
         return SurroundingsError("out of memory; use a lower --memory, or fewer workers")
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted, in whatever way torch or Python say it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error).lower()
+        or "out of memory" in str(error).lower()
+    )
 
 
 def _line(error: BaseException) -> str:

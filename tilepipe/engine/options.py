@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilepipe.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -125,16 +129,65 @@ def options_from_mapping(values: dict[str, Any], where: str) -> dict[str, Any]:
     InputError
         Naming the key at fault and the file ``where`` it stands.
     """
-    known = {field.name: str(field.type) for field in fields(RunOptions)}
+    return read_mapping(RunOptions, values, where, _typed, {"output": "outputs"})
+
+
+def read_mapping(
+    options: type[DataclassInstance],
+    values: Mapping[str, Any],
+    where: str,
+    typed: Callable[[str, Any, str, str], Any],
+    aliases: Mapping[str, str],
+) -> dict[str, Any]:
+    """The options of a YAML file under the names of a dataclass's fields.
+
+    Parameters
+    ----------
+    options
+        The dataclass.
+    values
+        As they stand in the file ``where``.
+    typed
+        Checks and converts one: its name, value, annotation, and the place for complaints.
+    aliases
+        Names in the file that are not those of the fields.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault.
+    """
+    known = {field.name: str(field.type) for field in fields(options)}
     result: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        if name == "output":
-            name = "outputs"
+        name = aliases.get(name, name)
         if name not in known:
             raise InputError(f"{where}: {key}: no such option; there are {', '.join(known)}")
-        result[name] = _typed(name, value, known[name], f"{where}: {key}")
+        result[name] = typed(name, value, known[name], f"{where}: {key}")
     return result
+
+
+def plain_value(value: Any, kind: str, where: str) -> Any:
+    """A value that is of the type that an annotation such as ``int | None`` names first.
+
+    Raises
+    ------
+    InputError
+        Where it is of another.
+    """
+    parts = kind.split(" | ")
+    wanted: tuple[type, ...] = (str,)
+    if "bool" in parts:
+        wanted = (bool,)
+    elif "float" in parts:
+        wanted = (str, float, int) if "str" in parts else (float, int)
+    elif "int" in parts:
+        wanted = (int,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,)):
+        names = " or ".join(t.__name__ for t in wanted)
+        raise InputError(f"{where}: must be {names}, not {value!r}")
+    return value
 
 
 def _typed(name: str, value: Any, kind: str, where: str) -> Any:
@@ -154,17 +207,7 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")
     if name == "window" and value == "auto":
         return value
-    wanted: tuple[type, ...] = (str,)
-    if "bool" in kind:
-        wanted = (bool,)
-    elif "float" in kind and "float16" not in kind:
-        wanted = (float, int)
-    elif "int" in kind and choices is None:
-        wanted = (int,)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,)):
-        names = " or ".join(t.__name__ for t in wanted)
-        raise InputError(f"{where}: must be {names}, not {value!r}")
-    return value
+    return plain_value(value, kind, where)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

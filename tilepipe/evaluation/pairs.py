@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tilepipe.errors import InputError
 
@@ -95,20 +96,30 @@ def _from_folders(masks: Path, truths: Path) -> list[Pair]:
     return pairs
 
 
-def _from_csv(table: Path) -> list[Pair]:
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """The columns of a CSV file, and its rows with the lines on which they end.
+
+    Raises
+    ------
+    InputError
+        It is not there, or no CSV file in UTF-8.
+    """
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
+            return list(reader.fieldnames or []), [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:
-        raise InputError(f"{table} does not exist; check the path") from error
+        raise InputError(f"{path} does not exist and cannot be read; check the path") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read as CSV ({error}); write it in UTF-8") from error
+        raise InputError(f"{path} cannot be read as CSV ({error}); write it in UTF-8") from error
+
+
+def _from_csv(table: Path) -> list[Pair]:
+    columns, rows = read_table(table)
     if not {"mask", "truth"} <= set(columns):
         raise InputError(f"{table} has no columns mask and truth; name them in its first line")
     pairs: list[Pair] = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         paths = []
         for column in ("mask", "truth"):
             if not row[column]:

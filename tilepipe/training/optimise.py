@@ -13,14 +13,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from tilepipe.training.options import LOWER_IS_BETTER, TrainOptions
 
-DEFAULT_RATE = {"adamw": 1e-3, "sgd": 1e-3}
+DEFAULT_RATE = 1e-3
 FALLS_TO = 1e-3
 """What is left of the learning rate at the end of a cosine."""
 
 
 def make_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum as in the paper."""
-    rate = options.lr or DEFAULT_RATE[options.optimiser]
+    rate = options.lr or DEFAULT_RATE
     if options.optimiser == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate, momentum=options.momentum)
     return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=options.weight_decay)
@@ -34,7 +34,7 @@ class Schedule:
     ) -> None:
         self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
         self._by_step: lr_scheduler.LRScheduler | None = None
-        rate = options.lr or DEFAULT_RATE[options.optimiser]
+        rate = options.lr or DEFAULT_RATE
         warm = max(1, round(options.warmup * options.steps))
 
         def cosine(step: int) -> float:
@@ -72,16 +72,16 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         state: dict[str, Any] = (self._plateau or self._by_step).state_dict()  # type: ignore[union-attr]
-        return {k: v for k, v in _plain(state).items() if isinstance(v, int | float | str | list)}
+        # Functions are saved as None, which must not take the place of the functions.
+        return {
+            key: value
+            for key, value in state.items()
+            if key != "lr_lambdas" and isinstance(value, int | float | str | list)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
-        (self._plateau or self._by_step).__dict__.update(_plain(state))
-
-
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    # Functions are saved as None, which must not take the place of the functions.
-    return {key: value for key, value in state.items() if key != "lr_lambdas"}
+        (self._plateau or self._by_step).__dict__.update(state)
 
 
 class Average:

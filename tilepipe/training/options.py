@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from tilepipe.engine.options import plain_value, read_mapping
 from tilepipe.errors import InputError
 from tilepipe.models.unet import PRESETS, UNetArguments, preset
 
@@ -100,7 +101,7 @@ class TrainOptions:
 
     optimiser: Optimiser = "adamw"
     lr: float | None = None
-    """Peak learning rate; default 0.001 for AdamW, 0.001 for SGD."""
+    """Peak learning rate; default 0.001."""
     momentum: float = 0.99
     """Of SGD, as in the paper."""
     weight_decay: float = 1e-3
@@ -223,14 +224,7 @@ def train_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     InputError
         Naming the key at fault and the file ``where`` it stands.
     """
-    known = {f.name: str(f.type) for f in fields(TrainOptions)}
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = {"from": "start_from"}.get(str(key), str(key).replace("-", "_"))
-        if name not in known:
-            raise InputError(f"{where}: {key}: no such option; there are {', '.join(known)}")
-        result[name] = _typed(name, value, known[name], f"{where}: {key}")
-    return result
+    return read_mapping(TrainOptions, values, where, _typed, {"from": "start_from"})
 
 
 def _typed(name: str, value: Any, kind: str, where: str) -> Any:
@@ -249,17 +243,4 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         value = ",".join(map(str, value))
     if value is None and "None" in kind:
         return value
-    if name == "validation":
-        wanted = (str, float, int)
-    elif "bool" in kind:
-        wanted = (bool,)
-    elif "float" in kind and "Literal" not in kind:
-        wanted = (float, int)
-    elif "int" in kind.split(" |")[0]:
-        wanted = (int,)
-    else:
-        wanted = (str,)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,)):
-        names = " or ".join(t.__name__ for t in wanted)
-        raise InputError(f"{where}: must be {names}, not {value!r}")
-    return value
+    return plain_value(value, kind, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -12,6 +11,7 @@ import numpy as np
 
 from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
+from tilepipe.evaluation.pairs import read_table
 
 MASK_FOLDERS = ("masks", "labels")
 SPLITS = {
@@ -212,17 +212,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _from_csv(path: Path) -> list[Pair]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no CSV file in UTF-8: {error}") from error
+    columns, rows = read_table(path)
     if not rows:
         raise InputError(f"{path}: names no pairs; its columns must be image and mask")
-    lacking = {"image", "mask"} - rows[0][1].keys()
+    lacking = {"image", "mask"} - set(columns)
     if lacking:
         raise InputError(
             f"{path}: has no column {' and '.join(sorted(lacking))}; its first line must name the "

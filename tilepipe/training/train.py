@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tilepipe.engine.cluster import REMEDIES, out_of_memory
 from tilepipe.engine.device import Device, freed_memory_kept
 from tilepipe.errors import InputError, NonFiniteError, SurroundingsError
 from tilepipe.models.file import build_model, load_model, save_model
@@ -494,20 +495,16 @@ def _named_troubles(recipe: Recipe, state: TrainingState) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not memory and "allocate memory" not in text and "out of memory" not in text:
+        if not out_of_memory(error):
             raise
         raise SurroundingsError(
             f"out of memory: lower --batch (now {options.batch}), --tile (now {recipe.side}) or "
             f"--width (now {recipe.arguments.width})"
         ) from error
     except OSError as error:
-        import errno
-
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in REMEDIES:
             raise
         raise SurroundingsError(
-            f"{state.folder}: cannot be written: {error.strerror}; the same command goes on from "
-            "the last checkpoint"
+            f"{state.folder}: cannot be written: {error.strerror}; {REMEDIES[error.errno]}, and "
+            "the same command goes on from the last checkpoint"
         ) from error
