@@ -25,6 +25,7 @@ from tilepipe.engine.plan import Plan, gigabytes, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.places import ObjectPath, Place
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -211,7 +212,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _near(path: Path) -> str:
+def _near(path: Place) -> str:
+    if isinstance(path, ObjectPath):
+        return str(path)
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.ledger import read_ledger
+from tilepipe.places import Place
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Progress:
     failed: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def from_ledger(cls, path: Path) -> Progress:
+    def from_ledger(cls, path: Place) -> Progress:
         """What earlier runs did."""
         progress = cls()
         for record in read_ledger(path):
