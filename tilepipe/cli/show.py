@@ -172,8 +172,8 @@ def show_summary(summary: Summary) -> str:
             f"in blocks {numbers}"
         )
     lines.append("")
-    lines += [f"{'mask' if i == 0 else '':9} {_near(p)}" for i, p in enumerate(summary.outputs)]
-    lines.append(f"{'record':9} {_near(summary.record)}")
+    lines += [f"{'mask' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.outputs)]
+    lines.append(f"{'record':9} {near(summary.record)}")
     return "\n".join(lines)
 
 
@@ -211,8 +211,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _near(path: Path) -> str:
+def near(path: str | Path) -> str:
+    """A path as it looks from the current folder."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
         return str(path)

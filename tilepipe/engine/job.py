@@ -94,6 +94,8 @@ class Connection:
         self._options = options
         self._stack = ExitStack()
         self._workforce: Workforce | None = None
+        self.error: Exception | None = None
+        """Why there are no workers."""
 
     def workforce(self) -> Workforce:
         """The workers.
@@ -104,8 +106,13 @@ class Connection:
             When the scheduler cannot be reached, or has no workers, or workers that differ.
         """
         if self._workforce is None:
-            client, crew = self._stack.enter_context(connect(self._options, gpus(self._options)))
-            self._workforce = Workforce(client, crew, survey(self._options, client, crew))
+            try:
+                connected = connect(self._options, gpus(self._options))
+                client, crew = self._stack.enter_context(connected)
+                self._workforce = Workforce(client, crew, survey(self._options, client, crew))
+            except Exception as error:
+                self.error = error
+                raise
         return self._workforce
 
     def __enter__(self) -> Self:
@@ -163,6 +170,8 @@ class Job:
             plan, estimate = new_plan(options, image, model, outputs, workforce.crew, site)
         else:
             plan, estimate = self._taken_up(existing, workforce)
+        for path in outputs.shown:
+            path.parent.mkdir(exist_ok=True)
         if options.overwrite:
             remove_previous(outputs)
         # What is registered from here on ends before the lock is free for another run.

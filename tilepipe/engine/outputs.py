@@ -66,18 +66,16 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         For a suffix that names no format, a missing folder, two zarr outputs, the image itself, or
         probabilities that no output can hold.
     """
-    asked = options.outputs
-    if not asked:
-        stem = image_stem(image.path) + "_mask"
-        tiff = ".tif" if image.crs is not None else ".ome.tif"
-        asked = (f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png")
-    paths = [Path(path).absolute() for path in asked]
+    paths = [Path(path).absolute() for path in _asked(options, image)]
     kinds = [suffix_kind(path) for path in paths]
+    new = {Path(folder).absolute() for folder in options.outputs if folder.endswith("/")}
     for path in paths:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: you may not write in {path.parent}; choose another folder")
+        # A folder that is asked for as such is made, if it can be.
+        folder = path.parent if path.parent not in new or path.parent.exists() else path.parents[1]
+        if not folder.is_dir():
+            raise InputError(f"{path}: there is no folder {folder}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{path}: you may not write in {folder}; choose another folder")
         source = Path(image.path).resolve()
         if path.resolve() in (source, *source.parents):
             raise InputError(f"{path}: is the image itself, or holds it; choose another output")
@@ -111,6 +109,25 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         exports=exports,
         record=record_path(first),
     )
+
+
+def _asked(options: RunOptions, image: Image) -> list[str]:
+    """The paths that the options name for an image, relative ones as they are."""
+    name = image_stem(image.path)
+    tiff = ".tif" if image.crs is not None else ".ome.tif"
+    asked = []
+    for output in options.outputs or ("./",):
+        if is_folder(output):
+            stem = f"{output.rstrip('/') or '/'}/{name}_mask"
+            asked += [f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png"]
+        else:
+            asked.append(output.replace("{name}", name))
+    return asked
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder for masks, and not a mask itself."""
+    return output.endswith("/") or (not Path(output).suffix and Path(output).is_dir())
 
 
 def record_path(output: Path) -> Path:

@@ -120,7 +120,8 @@ class RunState:
             When another run holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock", timeout=0)
+        # Taken by one thread, and given back by another.
+        lock = FileLock(self.folder / "lock", timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
