@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tilepipe
-from tilepipe.engine import run as engine
+from tilepipe.engine import job as engine
 from tilepipe.engine.cluster import REMEDIES, surroundings
 from tilepipe.errors import SurroundingsError, UnreadableError
 

@@ -12,7 +12,7 @@ import pytest
 
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
-from tilepipe.engine import run as engine
+from tilepipe.engine import job as engine
 from tilepipe.engine.plan import Plan
 from tilepipe.engine.verify import seam_windows
 from tilepipe.errors import InputError

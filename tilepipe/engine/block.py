@@ -25,7 +25,7 @@ from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
 from tilepipe.masks.store import ZarrMask, open_zarr_mask
-from tilepipe.models.file import load_model
+from tilepipe.models.file import Model, load_model
 from tilepipe.places import place
 
 SMALLEST_PIECE = 64
@@ -96,14 +96,40 @@ class Workbench:
         on = device or plan.device
         if not self.state.allows_mixed():
             check_environment(plan, environment(on, plan.threads) | runtime(model))
-        self.device = Device(model, on, plan.precision, plan.threads)
+        self.device = _devices.take(model, on, plan)
 
     def close(self) -> None:
         """Release the device and the files."""
-        self.device.close()
+        _devices.give_back(self.device)
         self.image.close()
 
 
+class _Devices:
+    """The devices of this process; runs of one model share one, so that passes take turns."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Any, ...], Device] = {}
+        self._users: dict[int, int] = {}
+
+    def take(self, model: Model, on: str, plan: Plan) -> Device:
+        """The device for a plan, prepared if no other run holds it."""
+        key = (model.fingerprint, on, plan.precision, plan.threads)
+        device = self._open.get(key)
+        if device is None:
+            device = self._open[key] = Device(model, on, plan.precision, plan.threads)
+        self._users[id(device)] = self._users.get(id(device), 0) + 1
+        return device
+
+    def give_back(self, device: Device) -> None:
+        """Close a device that no other run holds."""
+        self._users[id(device)] -= 1
+        if self._users[id(device)] == 0:
+            del self._users[id(device)]
+            self._open = {key: other for key, other in self._open.items() if other is not device}
+            device.close()
+
+
+_devices = _Devices()
 _benches: dict[str, Workbench] = {}
 _opening = threading.Lock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.engine.options import RunOptions, image_stem
@@ -11,7 +12,7 @@ from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.masks.formats import suffix_kind
-from tilepipe.places import Place, name_from, place, remove, require_writable, within
+from tilepipe.places import Place, is_url, name_from, place, remove, require_writable, within
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -64,15 +65,12 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         For a suffix that names no format, a missing folder, two zarr outputs, the image itself, or
         probabilities that no output can hold.
     """
-    asked = options.outputs
-    if not asked:
-        stem = image_stem(image.path) + "_mask"
-        tiff = ".tif" if image.crs is not None else ".ome.tif"
-        asked = (f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png")
-    paths = [place(path).absolute() for path in asked]
+    paths = [place(path).absolute() for path in _asked(options, image)]
     kinds = [suffix_kind(path) for path in paths]
+    new = {Path(f).absolute() for f in options.outputs if f.endswith("/") and not is_url(f)}
     for path in paths:
-        require_writable(path)
+        # A folder that is asked for as such is made, if it can be.
+        require_writable(path, may_make=path.parent in new)
         if within(place(image.path), path):
             raise InputError(f"{path}: is the image itself, or holds it; choose another output")
     if len(set(paths)) < len(paths):
@@ -105,6 +103,25 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         exports=exports,
         record=record_path(first),
     )
+
+
+def _asked(options: RunOptions, image: Image) -> list[str]:
+    """The paths that the options name for an image, relative ones as they are."""
+    name = image_stem(image.path)
+    tiff = ".tif" if image.crs is not None else ".ome.tif"
+    asked = []
+    for output in options.outputs or ("./",):
+        if is_folder(output):
+            stem = f"{output.rstrip('/') or '/'}/{name}_mask"
+            asked += [f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png"]
+        else:
+            asked.append(output.replace("{name}", name))
+    return asked
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder for masks, and not a mask itself."""
+    return output.endswith("/") or (not Path(output).suffix and Path(output).is_dir())
 
 
 def record_path(output: Place) -> Place:

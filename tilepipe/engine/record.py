@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -141,14 +142,11 @@ class Summary:
         write_whole(self.record, json.dumps(self.to_dict(), indent=1) + "\n")
 
 
-def class_shares(plan: Plan, receipts: list[Receipt]) -> tuple[tuple[ClassShare, ...], str | None]:
-    """The share and area of each class over all blocks, and the unit of area."""
-    totals = [0] * len(plan.mask.classes)
-    answered = 0
-    for receipt in receipts:
-        answered += receipt.answered
-        for i, count in enumerate(receipt.counts):
-            totals[i] += count
+def class_shares(
+    plan: Plan, counts: Sequence[int], answered: int
+) -> tuple[tuple[ClassShare, ...], str | None]:
+    """The share and area of each class, from its pixels, and the unit of area."""
+    counts = counts or [0] * len(plan.mask.classes)
     size = plan.image.pixel_size.metres() if plan.image.pixel_size else None
     unit, factor = None, 0.0
     if size is not None:
@@ -159,7 +157,7 @@ def class_shares(plan: Plan, receipts: list[Receipt]) -> tuple[tuple[ClassShare,
         ClassShare(
             c.name, c.colour, n, n / answered if answered else 0.0, n * factor if unit else None
         )
-        for c, n in zip(plan.mask.classes, totals, strict=True)
+        for c, n in zip(plan.mask.classes, counts, strict=True)
     )
     return shares, unit
 
@@ -177,13 +175,11 @@ def summarise(
     workers_elsewhere: bool,
 ) -> Summary:
     """The summary of a run, from what its blocks reported."""
-    receipts = list(progress.receipts.values())
-    shares, unit = class_shares(plan, receipts)
-    peaks: dict[str, int] = {}
-    for receipt in receipts:
-        peaks[receipt.worker] = max(peaks.get(receipt.worker, 0), receipt.peak)
-    unreadable = sum(r.unreadable for r in receipts)
-    unreadable += sum(plan.tiling.block_window(number).area for number in progress.failed)
+    totals = progress.totals
+    shares, unit = class_shares(plan, totals.counts, totals.answered)
+    unreadable = totals.unreadable + sum(
+        plan.tiling.block_window(number).area for number in progress.failed
+    )
     return Summary(
         plan=plan,
         outputs=outputs.shown,
@@ -197,7 +193,7 @@ def summarise(
         blocks=plan.blocks,
         resumed=resumed,
         seconds=seconds,
-        peak_memory=peak_memory() + (sum(peaks.values()) if workers_elsewhere else 0),
+        peak_memory=peak_memory() + (sum(progress.peaks.values()) if workers_elsewhere else 0),
         warnings=warnings,
         verification=verification,
         options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.shown))),
@@ -236,8 +232,7 @@ def finished_before(
         if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
             return None
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
-        whole = Receipt(0, counts, pixels["answered"], 0, 0.0, 0.0, 0.0, "", 0)
-        shares, unit = class_shares(plan, [whole])
+        shares, unit = class_shares(plan, counts, pixels["answered"])
         summary = Summary(
             plan=plan,
             outputs=outputs.shown,
@@ -263,6 +258,34 @@ def finished_before(
             f"{outputs.made[0]}: was made with other settings: {'; '.join(changed)}; use "
             "--overwrite to start anew, or another -o"
         )
+    return summary
+
+
+def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
+    """The summary of a run whose mask and exports are all there; None where something is not."""
+    progress = Progress.from_ledger(outputs.state.ledger_file)
+    levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
+    complete = (
+        len(progress.levels) == levels
+        and all(outputs.name_of(path) in progress.exports for path in outputs.made)
+        and all(path.exists() for path in outputs.made)
+        and all(progress.is_done(number) for number in plan.tiling)
+    )
+    if not complete:
+        return None
+    try:
+        record = json.loads(outputs.record.read_text())
+        if record["plan"] != json.loads(plan.to_json()):
+            return None
+        seconds, peak = dict(record["seconds"]), int(record["peak_memory_bytes"])
+        warnings = tuple(record["warnings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    summary = summarise(
+        plan, outputs, progress, options, plan.blocks, seconds, warnings,
+        earlier_verification(outputs, plan), workers_elsewhere=False,
+    )  # fmt: skip
+    summary.peak_memory = peak
     return summary
 
 

@@ -432,7 +432,7 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
     plan = state.read_plan() if mask.is_dir() else None
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
-        missing = [n for n in plan.tiling if n not in progress.receipts]
+        missing = [n for n in plan.tiling if not progress.is_written(n)]
         if missing:
             raise InputError(
                 f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "

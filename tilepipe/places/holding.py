@@ -47,7 +47,8 @@ def holding(path: Place) -> Iterator[None]:
         with _Lease(path):
             yield
         return
-    lock = FileLock(path, timeout=0)
+    # Taken by one thread, and given back by another.
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

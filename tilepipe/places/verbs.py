@@ -62,8 +62,15 @@ def within(path: Place, folder: Place) -> bool:
     return path == folder or folder in path.parents
 
 
-def require_writable(path: Place) -> None:
+def require_writable(path: Place, *, may_make: bool = False) -> None:
     """Refuse a place at which nothing can be written.
+
+    Parameters
+    ----------
+    path
+        Of a file or folder to be.
+    may_make
+        Whether its folder may still have to be made, in one that is there.
 
     Raises
     ------
@@ -75,10 +82,11 @@ def require_writable(path: Place) -> None:
         with InputRefused():
             path.is_dir()
         return
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: you may not write in {path.parent}; choose another folder")
+    folder = path.parents[1] if may_make and not path.parent.exists() else path.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: you may not write in {folder}; choose another folder")
 
 
 @contextmanager

@@ -1,0 +1,464 @@
+"""One image of a run, from its options to its summary: prepare, blocks, finish."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+from tilepipe.engine import block as work
+from tilepipe.engine.block import Receipt
+from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
+from tilepipe.engine.device import runtime
+from tilepipe.engine.ledger import Ledger
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.outputs import (
+    Outputs,
+    choose_outputs,
+    refuse_strange_exports,
+    refuse_strangers,
+    remove_previous,
+)
+from tilepipe.engine.plan import (
+    Plan,
+    as_planned,
+    check_environment,
+    check_fits,
+    differences,
+    nearest_of,
+    retarget,
+    warnings_of,
+)
+from tilepipe.engine.planning import (
+    Site,
+    gpus,
+    memory_limit,
+    model_reference,
+    new_plan,
+    survey,
+)
+from tilepipe.engine.progress import Progress
+from tilepipe.engine.record import (
+    Summary,
+    Watch,
+    earlier_verification,
+    finished_before,
+    nothing_left,
+    summarise,
+)
+from tilepipe.engine.scale import choose_scale
+from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
+from tilepipe.engine.verify import verify, verify_plan
+from tilepipe.errors import (
+    InputError,
+    NonFiniteError,
+    SurroundingsError,
+    TilepipeError,
+    UnreadableError,
+)
+from tilepipe.images import open_image
+from tilepipe.masks.formats import export
+from tilepipe.masks.like_image import write_like_image
+from tilepipe.masks.pyramid import pyramid_blocks
+from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
+from tilepipe.models.file import load_model
+from tilepipe.places import Place, remove
+
+Item = tuple[Any, ...]
+"""What a block's task is given: mask, run's id, number, and whether to read around damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workforce:
+    """Who computes, and what is known of the place where they do."""
+
+    client: Any
+    crew: Crew
+    site: Site
+
+    @property
+    def in_flight(self) -> int:
+        """One block more than each worker can have in hand, so that none waits for the client."""
+        return self.crew.workers * (self.crew.slots + 1)
+
+
+class Connection:
+    """The workers, connected to when they are first needed, and then shared by all images."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._stack = ExitStack()
+        self._workforce: Workforce | None = None
+        self.error: Exception | None = None
+        """Why there are no workers."""
+
+    def workforce(self) -> Workforce:
+        """The workers.
+
+        Raises
+        ------
+        InputError
+            When the scheduler cannot be reached, or has no workers, or workers that differ.
+        """
+        if self._workforce is None:
+            try:
+                connected = connect(self._options, gpus(self._options))
+                client, crew = self._stack.enter_context(connected)
+                self._workforce = Workforce(client, crew, survey(self._options, client, crew))
+            except Exception as error:
+                self.error = error
+                raise
+        return self._workforce
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+
+class Job:
+    """One image: `prepare` it, compute its `items`, `finish` it; `close` it in any case."""
+
+    plan: Plan
+    estimate: Estimate
+    outputs: Outputs
+    mask: ZarrMask
+    progress: Progress
+    run_id: str
+
+    def __init__(self, options: RunOptions, connection: Connection, watch: Watch) -> None:
+        self.options, self.connection, self.watch = options, connection, watch
+        self.error: TilepipeError | None = None
+        """Why the image was given up."""
+        self.seconds: dict[str, float] = {}
+        self._begin = self._begin_blocks = time.perf_counter()
+        self._stack = ExitStack()
+        self._out = 0  # blocks that are on their way
+        self._all_out = False
+
+    def prepare(self) -> Summary | None:
+        """All that comes before the first block; the summary, if nothing is left to do.
+
+        Raises
+        ------
+        InputError
+            When image, model, options or an existing output are at fault.
+        """
+        options = self.options
+        self.image = image = open_image(options.image)
+        self._stack.callback(image.close)
+        self.model = model = load_model(options.model)
+        check_fits(image, model)
+        self.outputs = outputs = choose_outputs(options, image, model)
+        existing = None if options.overwrite else outputs.state.read_plan()
+        if existing is not None and (changed := differences(existing, options, image, model)):
+            raise InputError(
+                f"{outputs.store}: was begun with other settings: {'; '.join(changed)}; use the "
+                "same ones to resume it, --overwrite to start anew, or another -o"
+            )
+        if done := self._done_before(existing):
+            return done
+
+        site = (workforce := self.connection.workforce()).site
+        if existing is None:
+            plan, estimate = new_plan(options, image, model, outputs, workforce.crew, site)
+        else:
+            plan, estimate = self._taken_up(existing, workforce)
+        for path in outputs.shown:
+            path.parent.mkdir(exist_ok=True)
+        if options.overwrite:
+            remove_previous(outputs)
+        # What is registered from here on ends before the lock is free for another run.
+        self._stack.enter_context(outputs.state.locked())
+        self.plan, self.estimate = plan, estimate
+        self.mask = _open_or_create(outputs, plan, existing)
+        self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
+        self._stack.callback(outputs.state.end)
+        self._stack.callback(work.close_workbench, self.run_id)
+        self.progress = Progress.from_ledger(outputs.state.ledger_file)
+        refuse_strange_exports(outputs, self.progress.ours)
+        self.resumed = sum(self.progress.is_done(number) for number in plan.tiling)
+        self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
+        self.watch.planned(plan, estimate, self.resumed)
+        prepare_workers(workforce.client, work.prepare, str(outputs.store), self.run_id)
+        self.seconds["start"] = time.perf_counter() - self._begin
+        return None
+
+    def _done_before(self, existing: Plan | None) -> Summary | None:
+        """The summary of a run that ended, if this one asks for no more than that one did."""
+        options, outputs, image, model = self.options, self.outputs, self.image, self.model
+        if options.overwrite:
+            return None
+        if existing is not None:
+            if options.verify:
+                return None
+            with outputs.state.locked():  # or another run may be about to remove it
+                return nothing_left(existing, outputs, options)
+        done = finished_before(outputs, options, image, model)
+        if done is None:
+            refuse_strangers(outputs)
+            return None
+        masks = [path for path in outputs.made if path.suffix != ".png"]
+        if options.verify and masks:
+            done.verification = verify(masks[0], windows=options.verify)
+            done.write()
+        return done
+
+    def _taken_up(self, existing: Plan, workforce: Workforce) -> tuple[Plan, Estimate]:
+        """The plan of an earlier run, for the files where they are now and the workers of today."""
+        options, image, model = self.options, self.image, self.model
+        plan = retarget(existing, image, model_reference(options.model))
+        if not options.allow_mixed:
+            here = {**workforce.site.environment, **runtime(model), "threads": plan.threads}
+            check_environment(plan, here)
+        memory = MemoryModel(
+            as_planned(image, plan.image), plan.image.level, model, workforce.crew, plan.device,
+            plan.precision, plan.probabilities is not None,
+        )  # fmt: skip
+        scale = choose_scale(image, model, options)
+        return plan, Estimate(
+            memory.total(plan.tiling), memory_limit(options, workforce.site), None,
+            warnings_of(scale.warning, model),
+        )  # fmt: skip
+
+    def items(self) -> Iterator[Item]:
+        """The blocks that are not done, one after the other, until the image is given up."""
+        self._begin_blocks = time.perf_counter()
+        self.watch.submitted()
+        for number in self.plan.tiling:
+            if self.error is not None:
+                break
+            if not self.progress.is_done(number):
+                self._out += 1
+                yield (str(self.outputs.store), self.run_id, number)
+        self._all_out = True
+
+    def receive(self, item: Item, outcome: Receipt | Failure) -> Item | None:
+        """Take note of what came of a block; returns what to try instead, if anything.
+
+        Raises
+        ------
+        TilepipeError
+            When the image cannot be gone on with.
+        """
+        self._out -= 1
+        if self.error is not None:
+            return None
+        number = item[2]
+        if isinstance(outcome, Receipt):
+            self.ledger.append(outcome.to_record())
+            self.progress.add(outcome)
+            self.watch.block(outcome)
+            return None
+        error = outcome.error
+        self.watch.trouble(f"block {number}: {error}")
+        if isinstance(error, UnreadableError) and len(item) == 3:
+            self._out += 1
+            return (*item, True)
+        if isinstance(error, UnreadableError | NonFiniteError):
+            self.progress.failed[number] = str(error)
+            return None
+        if isinstance(error, TilepipeError):
+            raise error
+        raise TilepipeError(f"block {number}: {type(error).__name__}: {error}") from error
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether nothing of its blocks is left to do or to wait for."""
+        return self._all_out and self._out == 0
+
+    def finish(self) -> Summary:
+        """Pyramid, exports, proof, record.
+
+        Raises
+        ------
+        TilepipeError
+            Why the image was given up, or is now.
+        """
+        if self.error is not None:
+            raise self.error
+        plan, options, outputs, progress = self.plan, self.options, self.outputs, self.progress
+        self.seconds["blocks"] = time.perf_counter() - self._begin_blocks
+        with _named_surroundings(outputs):
+            self._refuse_empty()
+            if plan.like_image is None:  # else the mask on the image's grid has its own
+                with self._timed("pyramid"):
+                    self._pyramid()
+            with self._timed("exports"):
+                shown = self._exports()
+        # A proof of these same blocks still holds.
+        same = self.resumed == plan.blocks
+        verification = earlier_verification(outputs, plan) if same else None
+        if options.verify:
+            self.watch.stage("verifying")
+            with self._timed("verify"):
+                verification = verify_plan(
+                    plan, shown, self.image, self.model, windows=options.verify, seed=0,
+                    unreadable=[number for number, _ in progress.incomplete],
+                    on_image=plan.like_image is not None,
+                )  # fmt: skip
+        for name in ("read", "compute", "write"):
+            self.seconds[name] = getattr(progress.totals, name)
+        self.seconds["total"] = time.perf_counter() - self._begin
+        summary = summarise(
+            plan, outputs, progress, options, self.resumed, self.seconds, self.estimate.warnings,
+            verification, workers_elsewhere=not self.connection.workforce().crew.in_process,
+        )  # fmt: skip
+        summary.write()
+        self.close()
+        if not outputs.keep_store and not progress.incomplete:
+            outputs.state.discard()
+        return summary
+
+    def close(self) -> None:
+        """Let go of image, ledger and lock; what is done stays done."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _pyramid(self) -> None:
+        """Compute the levels that are not done, each from the one above it."""
+        workforce = self.connection.workforce()
+        for level, windows in pyramid_blocks(self.mask).items():
+            if level in self.progress.levels:
+                continue
+            self.watch.stage(f"pyramid level {level}")
+            items = ((str(self.outputs.store), self.run_id, level, window) for window in windows)
+            for _, outcome in run_bounded(
+                workforce.client, work.compute_pyramid_block, items, workforce.in_flight,
+                self.options.retries,
+            ):  # fmt: skip
+                if isinstance(outcome, Failure):
+                    raise outcome.error
+            self.ledger.append({"kind": "level", "level": level})
+            self.progress.levels.add(level)
+
+    def _exports(self) -> ZarrMask:
+        """Write the exports that are not done; returns the mask that they are made of."""
+        plan, mask = self.plan, self.mask
+        shown, level = as_planned(self.image, plan.image), plan.image.level
+        spec, target = plan.like_image, self.outputs.on_image
+        if spec is not None and target is not None:
+            nearest = nearest_of(shown, plan)
+            self._make(target, partial(write_like_image, mask, target, spec, nearest))
+            mask, shown, level = open_zarr_mask(target), self.image, 0
+        for path in self.outputs.exports:
+            self._make(path, partial(export, mask, path, shown, level))
+        return mask
+
+    def _make(self, path: Place, write: Callable[[], object]) -> None:
+        name = self.outputs.name_of(path)
+        if name in self.progress.exports and path.exists():
+            return
+        self.ledger.append({"kind": "exporting", "name": name})
+        self.watch.stage(f"writing {path.name}")
+        write()
+        self.ledger.append({"kind": "export", "name": name})
+        self.progress.exports.add(name)
+
+    def _refuse_empty(self) -> None:
+        if self.progress.answered:
+            return
+        self.outputs.state.discard()  # a mask of nothing, not to be taken for one
+        if self.progress.incomplete:
+            raise InputError(f"no pixel got an answer: {self.progress.incomplete[0][1]}")
+        nodata = "" if self.image.nodata is None else f" ({self.image.nodata:g})"
+        raise InputError(
+            f"{self.plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+
+
+def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator[Job]:
+    """Compute the blocks of prepared jobs as one stream; yields each job when its last is done.
+
+    The blocks of the next job begin while the last ones of the one before are computed. A job is
+    taken from ``jobs`` only when its first block may begin.
+
+    Raises
+    ------
+    SurroundingsError
+        When the scheduler or all workers are lost, or a disk is full.
+    """
+    begun: dict[str, Job] = {}
+    again: deque[Item] = deque()
+    computed: deque[Job] = deque()
+
+    def settle(job: Job) -> None:
+        if job.is_computed and begun.pop(job.run_id, None) is not None:
+            computed.append(job)
+
+    def items() -> Iterator[Item]:
+        for job in jobs:
+            begun[job.run_id] = job
+            for item in job.items():
+                yield item
+                while again:
+                    yield again.popleft()
+            settle(job)
+
+    stream = items()
+    while True:
+        for item, outcome in run_bounded(
+            workforce.client, work.compute_block, stream, workforce.in_flight, retries
+        ):
+            job = begun[item[1]]
+            try:
+                instead = job.receive(item, outcome)
+            except SurroundingsError:
+                raise
+            except TilepipeError as error:
+                job.error, instead = error, None
+            if instead is not None:
+                again.append(instead)
+            settle(job)
+            while computed:
+                yield computed.popleft()
+        while computed:
+            yield computed.popleft()
+        if not again:
+            return
+        stream = iter([again.popleft() for _ in range(len(again))])
+
+
+def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:
+    """The run's mask; the plan is frozen last, so that without it nothing is trusted."""
+    now = outputs.state.read_plan()
+    if (now is None) != (existing is None):
+        raise InputError(f"{outputs.store}: another run has begun it meanwhile; start again")
+    if existing is None:
+        for entry in outputs.store.iterdir():
+            if entry != outputs.state.folder:
+                remove(entry)
+        outputs.state.forget()
+        create_mask(outputs.store, plan.mask, plan.probabilities)
+    outputs.state.freeze(plan)
+    mask = open_zarr_mask(outputs.store)
+    mask.remove_partials()  # of writers that were killed
+    return mask
+
+
+@contextmanager
+def _named_surroundings(outputs: Outputs) -> Iterator[None]:
+    """Name the disk of what cannot be written."""
+    try:
+        yield
+    except (OSError, SurroundingsError) as error:
+        cause = surroundings(error)
+        if cause is None:
+            raise
+        raise SurroundingsError(f"{outputs.store}: {cause}") from error
