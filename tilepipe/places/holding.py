@@ -30,6 +30,10 @@ DEAD_SECONDS = 60.0
 """A lease that was not renewed for so long is free."""
 
 
+_held_here: set[str] = set()
+"""The leases that this process holds."""
+
+
 class HeldError(Exception):
     """Another process holds the place."""
 
@@ -75,12 +79,14 @@ class _Lease:
             self._version = self.path.write_bytes(self._text(), "create")
         except ConditionError:
             self._take_over()
+        _held_here.add(self._id)
         self._renewing.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._renewing.join()
+        _held_here.discard(self._id)
         # Only our own: another's, who took it over, stays. If the store is lost, it ends by itself.
         with suppress(StoreError, OSError):
             if self._is_ours(self.path.read_bytes()):
@@ -152,11 +158,14 @@ def _identity(pid: int) -> dict[str, Any]:
 
 
 def _ended_here(text: bytes) -> bool:
-    """Whether a lease's owner was a process of this host that is no more."""
+    """Whether a lease's owner was a process of this host that is no more, or has let go of it."""
     try:
         owner = json.loads(text)
         here = _identity(int(owner["pid"]))
-        same_host = all(owner[key] == here[key] for key in ("host", "namespace"))
-        return same_host and bool(abs(owner["born"] - here["born"]) > 1)
+        if any(owner[key] != here[key] for key in ("host", "namespace")):
+            return False
+        if abs(owner["born"] - here["born"]) > 1:
+            return True
+        return owner["pid"] == os.getpid() and owner["id"] not in _held_here
     except (ValueError, KeyError, TypeError):
         return False
