@@ -103,7 +103,7 @@ def test_an_image_is_read_as_from_a_disk(
 ) -> None:
     path = make(tmp_path)
     address = uploaded(path, folder)
-    with tilepipe.open_image(path) as here, tilepipe.open_image(address) as there:  # type: ignore[attr-defined]
+    with tilepipe.open_image(path) as here, tilepipe.open_image(address) as there:
         assert there.path == address
         assert there.fingerprint() == here.fingerprint()
         for fact in (
@@ -136,7 +136,7 @@ def test_tiles_of_a_window_are_fetched_together_and_a_bounded_amount_at_a_time(
     path = tiled(tmp_path)
     address = uploaded(path, folder)
     whole = Window(0, 0, 700, 900)
-    with tilepipe.open_image(address) as image:  # type: ignore[attr-defined]
+    with tilepipe.open_image(address) as image:
         s3.log()
         image.read(whole)
         assert len(s3.log()) == 1  # 48 tiles, one behind the other
@@ -158,7 +158,7 @@ def test_a_store_that_fails_is_no_damage_of_the_image(
     address = uploaded(make(tmp_path), folder)
     monkeypatch.setenv("TILEPIPE_OBJECT_PATIENCE", "0.5")
     connection.cache_clear()
-    with tilepipe.open_image(address) as image:  # type: ignore[attr-defined]
+    with tilepipe.open_image(address) as image:
         s3.order(fail=".")
         with pytest.raises(SurroundingsError, match="the object store fails"):
             image.read(Window(300, 300, 200, 200))
@@ -183,7 +183,7 @@ def test_what_is_not_there_or_no_image_is_said_in_one_sentence(folder: str) -> N
 def test_a_file_cut_off_is_unreadable_where_it_ends(folder: str, tmp_path: Path) -> None:
     path = tiled(tmp_path)
     (at(folder) / "cut.tif").write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with tilepipe.open_image(f"{folder}/cut.tif") as image:  # type: ignore[attr-defined]
+    with tilepipe.open_image(f"{folder}/cut.tif") as image:
         np.testing.assert_array_equal(image.read(Window(0, 0, 99, 99)), PIXELS[:99, :99])
         with pytest.raises(InputError, match="beyond the end of the file"):
             image.read(Window(600, 800, 50, 50))
