@@ -25,6 +25,7 @@ from tilepipe.engine.plan import Plan, gigabytes, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.places import Place, is_url
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -211,9 +212,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def near(path: str | Path) -> str:
+def near(path: str | Place) -> str:
     """A path as it looks from the current folder."""
+    if is_url(path):
+        return str(path)
     try:
-        return str(Path(path).relative_to(Path.cwd()))
+        return str(Path(str(path)).relative_to(Path.cwd()))
     except ValueError:
         return str(path)
