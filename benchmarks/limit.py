@@ -105,9 +105,8 @@ def limit(side: int, precision: str, options: argparse.Namespace) -> None:
     own = tiling.input
     ratios = [a / b for a, b in zip(whole, bare[best], strict=True)]
     goal = "<= 1.05" if side >= 8192 else ""
-    started = statistics.median(
-        a - p["total"] + p["start"] for a, p in zip(whole, parts, strict=True)
-    )
+    blocks = [p["blocks"] + p["pyramid"] + p["exports"] for p in parts]
+    around = statistics.median(a - b for a, b in zip(whole, blocks, strict=True))
     record(
         "limit", f"{side} x {side}, {options.model}, {precision}",
         [
