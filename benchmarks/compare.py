@@ -145,9 +145,12 @@ def run(name: str, side: int, precision: str, settings: tuple[Any, ...], threads
 
 @functools.cache
 def tuned(name: str, side: int, precision: str, threads: int) -> tuple[Any, ...]:
-    """The settings with which a peer is fastest, of those that it is tried with; best of two."""
+    """The settings with which a peer is fastest, of those that it is tried with; best of two.
+
+    The first of them where there is nothing to try, or no ``side`` to try it on.
+    """
     tool = TOOLS[name]
-    if len(tool.tuning) == 1:
+    if len(tool.tuning) == 1 or not side:
         return tool.tuning[0]
     seconds = {
         settings: min(run(name, side, precision, settings, threads).seconds for _ in range(2))
@@ -251,7 +254,7 @@ def compare(side: int, precision: str, names: list[str], options: argparse.Names
                 ("labels unlike tilepipe's, over its foreground", 100 * foreground, "%", ""),
             ]
         chosen = zip(settings[name][::2], settings[name][1::2], strict=True)
-        figures += [(f"ran with {word}", value, "", "") for word, value in chosen]
+        figures += [(f"ran with {word.strip('-')} of", value, "", "") for word, value in chosen]
         case = f"{side} x {side}, {precision}, {tool.network} U-Net: {title_of(tool)}"
         record("peers", case, figures)
 
@@ -264,7 +267,7 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--tune-side", type=int, default=2048)
+    parser.add_argument("--tune-side", type=int, default=2048, help="0: no tuning")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     missing = [t.environment for t in map(TOOLS.get, options.tools) if t.environment]

@@ -16,23 +16,14 @@ from pathlib import Path
 
 import psutil
 from common import WORK, fresh, record
+from nothing import no_work
 
-from tilepipe.engine.block import Receipt
 from tilepipe.engine.cluster import connect, run_bounded
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.progress import Progress
 
-SIDE = 2048
 LOOK_EVERY = 500
-
-
-def no_work(store: str, run_id: str, number: int) -> Receipt:
-    """A block's task that does nothing."""
-    return Receipt(
-        number=number, counts=(SIDE * SIDE - number % 1000, number % 1000), answered=SIDE * SIDE,
-        unreadable=0, read=0.1, compute=1.0, write=0.05, worker="none", peak=600 * 10**6,
-    )  # fmt: skip
 
 
 @dataclass

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument(_PASS, type=int, default=1)
     parser.add_argument("--chunk", type=int, default=OUTPUT, help="388 and every 16 more")
     options = parser.parse_args()
-    network, chunk = Network(options.model, options.precision), options.chunk
+    network = Network(options.model, options.precision)
 
     def segment(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -39,6 +39,7 @@ def main() -> None:
     image = da.from_zarr(tifffile.imread(options.image, level=0, aszarr=True))
     height, width = image.shape[:2]
     # The network takes certain sizes only, so the last chunks are filled up.
+    chunk = min(options.chunk, OUTPUT + -(-(max(height, width) - OUTPUT) // 16) * 16)
     whole = da.pad(image, ((0, -height % chunk), (0, -width % chunk), (0, 0)), mode="reflect")
     labels = da.map_overlap(
         segment, whole.rechunk((chunk, chunk, -1)), depth=(MARGIN, MARGIN, 0),
