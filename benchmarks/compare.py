@@ -201,8 +201,8 @@ def different(path: Path, reference: Path) -> tuple[float, float, float]:
     return total / (height * width), inner / inside, total / max(1, foreground)
 
 
-def compare(side: int, precision: str, names: list[str], options: argparse.Namespace) -> None:
-    """All tools in turns on one slide, and their rows."""
+def compare(side: int, precision: str, names: list[str], options: argparse.Namespace) -> int:
+    """All tools in turns on one slide, and their rows; tilepipe's peak memory in bytes."""
     repeats = options.repeats or REPEATS.get(side, 3)
     settings = {
         name: tuned(name, min(side, options.tune_side), precision, options.threads)
@@ -257,6 +257,7 @@ def compare(side: int, precision: str, names: list[str], options: argparse.Names
         figures += [(f"ran with {word.strip('-')} of", value, "", "") for word, value in chosen]
         case = f"{side} x {side}, {precision}, {tool.network} U-Net: {title_of(tool)}"
         record("peers", case, figures)
+    return max((one.peak for one in measured.get("tilepipe", ())), default=0)
 
 
 def main() -> None:
@@ -276,9 +277,15 @@ def main() -> None:
         sys.exit(f"not installed: {', '.join(missing)}; run benchmarks/peers/install.py")
     precisions = options.precisions or (["fp32", "bf16"] if has_bf16() else ["fp32"])
     for precision in precisions:
+        peaks = []
         for side in options.sides:
             print(f"{side} x {side}, {precision}", flush=True)
-            compare(side, precision, options.tools, options)
+            peaks.append(compare(side, precision, options.tools, options))
+        if len(peaks) > 1 and all(peaks):
+            record(
+                "flat", f"{min(options.sides)} to {max(options.sides)} a side, {precision}",
+                [("tilepipe's largest peak over its smallest", max(peaks) / min(peaks), "", "")],
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def names_beside(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
             text, (x, y), xytext=(8, target - at), textcoords="offset points", va="center",
             fontsize=9, color=colour, annotation_clip=False,
             fontweight="bold" if text == "tilepipe" else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def constants(found: Latest, path: Path) -> None:
     for axes in grid[:2]:
         axes.tick_params(axis="x", rotation=30)
     if client:
-        counts = sorted(client)
+        counts = [n for n in sorted(client) if str(n).strip("0") == "1"]  # powers of ten
         grid[2].plot(counts, [client[n] for n in counts], marker="o", color=colour, linewidth=2)
         quiet(grid[2], "memory of the client", "MB")
         grid[2].set_xscale("log")
