@@ -30,7 +30,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ENVS = HERE.parent / "work" / "envs"
+ENVS = (HERE.parent / "work" / "envs").resolve()
 TORCH = "torch==2.13.0"
 READING = ["numpy", "safetensors", "tifffile", "imagecodecs"]
 TIATOOLBOX, TORCHVISION, MONAI = "tiatoolbox==2.1.3", "torchvision==0.28.0", "monai==1.6.1"
