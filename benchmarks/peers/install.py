@@ -12,11 +12,12 @@ TIAToolbox is the one that cannot be installed as its makers mean it:
   All tools must run the same kernels, so it is installed without its dependencies, and then these
   by name, at the versions that its metadata ask for, without PyTorch;
 - its dependencies for notebooks, web pages and documentation (`UNUSED`) are left out. Nothing that
-  `SemanticSegmentor` imports needs them;
+  `SemanticSegmentor` imports needs them, but for psutil, which it does not ask for and which comes
+  with those (`UNDECLARED`);
 - it imports torchvision. The wheel of torchvision is installed without its dependencies. Where its
   compiled part is for a CUDA build of PyTorch it does not load, and the Python part fails on
-  import for want of one operator's name, which ``tiatoolbox_peer.py`` then declares. Nothing that
-  is measured here calls it.
+  import for want of the names of two operators, which ``tiatoolbox_peer.py`` then declares. Nothing
+  that is measured here calls them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ UNUSED = {
     "torch", "torchvision",  # see above
     "bokeh", "flask", "flask-cors", "ipywidgets", "jupyterlab", "sphinx",
 }  # fmt: skip
+UNDECLARED = ["psutil"]
 
 
 class Environment:
@@ -99,7 +101,10 @@ def tiatoolbox(environment: Environment) -> None:
     )
     names = {line: re.match(r"[\w.-]+", line)[0].lower() for line in wants}
     environment.pip(
-        TORCH, "safetensors", *(line for line, name in names.items() if name not in UNUSED)
+        TORCH,
+        "safetensors",
+        *UNDECLARED,
+        *(line for line, name in names.items() if name not in UNUSED),
     )
 
 

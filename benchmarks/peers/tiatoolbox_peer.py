@@ -12,11 +12,12 @@ import shutil
 import numpy as np
 import torch
 
-# The compiled part of torchvision may be absent (see install.py); its Python part wants the name of
-# this operator before it can be imported. Nothing calls it.
+# The compiled part of torchvision may be absent (see install.py); its Python part wants the names
+# of these operators before it can be imported. Nothing calls them.
 if not hasattr(torch.ops.torchvision, "nms"):
     _TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
-    _TORCHVISION.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for _name in ("nms", "qnms"):
+        _TORCHVISION.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from network import OUTPUT, TILE, Network, arguments
 from tiatoolbox.models.engine.io_config import IOSegmentorConfig
