@@ -1,6 +1,6 @@
 """The whole process against the limit: the bare forward passes with the best single window.
 
-    python benchmarks/limit.py [--sides 4096 8192 16384] [--precisions fp32 bf16] [--repeats 3]
+    python benchmarks/limit.py [--sides 4096 8192] [--precisions fp32 bf16] [--repeats 3]
 
 Whole process: `tilepipe run` from the command to its end, start-up, reading, writing and pyramid
 included. Bare: the network alone on as many windows of one shape as cover the same pixels,
@@ -140,7 +140,7 @@ def own_tiling(said: dict[str, Any]) -> Any:
 def main() -> None:
     """Every size and precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192])
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="nuclei-he")

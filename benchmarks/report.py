@@ -15,6 +15,11 @@ import sys
 from common import FIGURES, HERE
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+PICTURES = {
+    "speed": "Speed of the whole command by the side of the image, for each tool",
+    "memory": "Peak memory by the side of the image, for each tool",
+    "constant": "Cost of a pixel, peak memory, and memory of the client: none grows with the image",
+}
 Row = dict[str, str]
 
 
@@ -101,14 +106,23 @@ def tables() -> str:
     return "\n".join(parts)
 
 
+def pictures() -> str:
+    """Those that `plots.py` could draw."""
+    return "".join(
+        f"![{what}](plots/{name}.png)\n\n"
+        for name, what in PICTURES.items()
+        if (HERE / "plots" / f"{name}.png").exists()
+    )
+
+
 def main() -> None:
     """Replace what stands between the marks, and draw."""
+    subprocess.run([sys.executable, str(HERE / "plots.py")], check=True)
     readme = HERE / "README.md"
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{tables()}\n{END}{after}")
-    subprocess.run([sys.executable, str(HERE / "plots.py")], check=True)
+    readme.write_text(f"{before}{BEGIN}\n\n{pictures()}{tables()}\n{END}{after}")
 
 
 if __name__ == "__main__":

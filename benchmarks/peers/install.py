@@ -48,6 +48,8 @@ class Environment:
     def __init__(self, name: str) -> None:
         self.folder = ENVS / name
         self.python = self.folder / "bin" / "python"
+        self.list = ENVS / f"{name}.txt"
+        """What was installed; it is there when the installation has ended well."""
 
     def create(self) -> None:
         """Begin it, with PyTorch."""
@@ -74,7 +76,7 @@ class Environment:
             [self.python, "-m", "pip", "freeze", "--disable-pip-version-check"],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        self.folder.with_suffix(".txt").write_text(freeze)
+        self.list.write_text(freeze)
         print(f"{self.folder.name}: ready; torch's CUDA is {build}", flush=True)
 
 
@@ -122,6 +124,10 @@ def main() -> None:
     ENVS.mkdir(parents=True, exist_ok=True)
     for name in options.names or PEERS:
         environment = Environment(name)
+        if environment.list.exists() and not options.again:
+            print(f"{name}: is there (--again for anew)", flush=True)
+            continue
+        environment.list.unlink(missing_ok=True)
         if options.again:
             shutil.rmtree(environment.folder, ignore_errors=True)
         environment.create()
