@@ -49,9 +49,12 @@ def table_of_peers(rows: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
-    def order(case: str) -> tuple[int, str, str]:
+    def order(case: str) -> tuple[int, bool, bool, bool]:
         side, precision, rest = case.split(", ", 2)
-        return int(side.split(" ")[0]), precision != "fp32", rest.split(" ")[0] != "valid"
+        network, tool = rest.split(" U-Net: ", 1)
+        return (
+            int(side.split(" ")[0]), precision != "fp32", network != "valid", tool != "tilepipe",
+        )  # fmt: skip
 
     for case in sorted(cases, key=order):
         found = cases[case]
