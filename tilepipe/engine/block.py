@@ -57,6 +57,8 @@ class Receipt:
     """Bytes of memory that the worker's process had taken at most."""
     message: str = ""
     """What could not be read, where something could not."""
+    stored: int | None = None
+    """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -190,7 +192,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     counts, answered = _count(answer.mask, bench)
     return Receipt(
         number, counts, answered, lost, read, compute, write,
-        str(_identity(_this_worker())[0]), peak_memory(), message,
+        str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
     )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.ledger import read_ledger
+from tilepipe.grid import Tiling
+from tilepipe.masks.store import ZarrMask
 
 
 @dataclass
@@ -19,6 +21,8 @@ class Progress:
     ours: set[str] = field(default_factory=set)
     """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
     failed: dict[int, str] = field(default_factory=dict)
+    sizes: dict[int | str, int | None] = field(default_factory=dict)
+    """Bytes that pyramid levels and exports had when they were recorded."""
 
     @classmethod
     def from_ledger(cls, path: Path) -> Progress:
@@ -29,8 +33,10 @@ class Progress:
                 progress.add(Receipt.from_record(record))
             elif record["kind"] == "level":
                 progress.levels.add(record["level"])
+                progress.sizes[record["level"]] = record.get("bytes")
             elif record["kind"] == "export":
                 progress.exports.add(record["name"])
+                progress.sizes[record["name"]] = record.get("bytes")
             elif record["kind"] == "exporting":
                 progress.ours.add(record["name"])
         return progress
@@ -41,6 +47,34 @@ class Progress:
         self.failed.pop(receipt.number, None)
         self.levels.clear()
         self.exports.clear()
+
+    def forget_lost(self, mask: ZarrMask, tiling: Tiling) -> int:
+        """Forget blocks and levels of which chunks are not there as they were; how many blocks.
+
+        By the sizes of files alone, so that it takes a moment: what is gone or cut off between two
+        runs (a copy that was broken off, a disk repaired) is computed again, not taken for done.
+        """
+        lost = [
+            number
+            for number, receipt in self.receipts.items()
+            if receipt.stored not in (None, mask.stored_bytes(tiling.block_window(number)))
+        ]
+        for number in lost:
+            del self.receipts[number]
+        if lost:
+            self.levels.clear()
+            self.exports.clear()
+        for level in sorted(self.levels):
+            if self.sizes[level] not in (None, mask.stored_bytes(level=level)):
+                self.levels = {sound for sound in self.levels if sound < level}
+                break
+        return len(lost)
+
+    def is_made(self, name: str, path: Path) -> bool:
+        """Whether an export is there, as long as it was when it was recorded."""
+        if name not in self.exports or not path.exists():
+            return False
+        return path.is_dir() or self.sizes[name] in (None, path.stat().st_size)
 
     def is_done(self, number: int) -> bool:
         """Whether a block is written and nothing of it was unreadable."""

@@ -134,6 +134,7 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
             current.callback(work.close_workbench, run_id)
             progress = Progress.from_ledger(outputs.state.ledger_file)
             refuse_strange_exports(outputs, progress.ours)
+            progress.forget_lost(mask, plan.tiling)
             resumed = sum(progress.is_done(number) for number in plan.tiling)
             watch.planned(plan, estimate, resumed)
             prepare_workers(client, work.prepare, str(outputs.store), run_id)
@@ -240,7 +241,8 @@ class _Task:
             ):
                 if isinstance(outcome, Failure):
                     raise outcome.error
-            self.ledger.append({"kind": "level", "level": level})
+            size = mask.stored_bytes(level=level)
+            self.ledger.append({"kind": "level", "level": level, "bytes": size})
             self.progress.levels.add(level)
 
     def exports(self, mask: ZarrMask, image: Image, plan: Plan) -> ZarrMask:
@@ -257,12 +259,13 @@ class _Task:
 
     def _make(self, path: Path, write: Callable[[], object]) -> None:
         name = self.outputs.name_of(path)
-        if name in self.progress.exports and path.exists():
+        if self.progress.is_made(name, path):
             return
         self.ledger.append({"kind": "exporting", "name": name})
         self.watch.stage(f"writing {path.name}")
         write()
-        self.ledger.append({"kind": "export", "name": name})
+        size = path.stat().st_size if path.is_file() else None
+        self.ledger.append({"kind": "export", "name": name, "bytes": size})
         self.progress.exports.add(name)
 
 

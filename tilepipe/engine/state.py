@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
+from tilepipe.masks.settling import settle_folder
 
 FOLDER = ".tilepipe"
 EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -146,3 +147,4 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    settle_folder(path.parent)

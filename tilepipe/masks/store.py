@@ -8,6 +8,7 @@ need no lock, in one process or in many.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from tilepipe.masks.base import (
     one_line,
     require_inside,
 )
+from tilepipe.masks.settling import settle
 
 Precision = Literal["float16", "uint8"]
 """How probabilities are stored: as they are, or times 254 and rounded, with 255 for no answer."""
@@ -143,6 +145,13 @@ class ZarrMask:
         """Write whole chunks of what `read_stored_probabilities` gives."""
         self._write(self._require_probabilities(), window, stored, level)
 
+    def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
+        """Bytes of the chunks of a window (or a level) as they lie there, probabilities too."""
+        window = window or Window(0, 0, *self.levels[level])
+        arrays = (self._arrays, self._probability_arrays)
+        files = (f for a in arrays if a for f in _chunk_files(a[level], window))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
         return lazy(self, level, CHUNK)
@@ -188,6 +197,7 @@ class ZarrMask:
         if data.shape != expected:
             raise ValueError(f"{window} takes an array of shape {expected}, not {data.shape}")
         array[_selection(array, window)] = data
+        settle(_chunk_files(array, window), self.path)
 
 
 def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = None) -> ZarrMask:
@@ -235,6 +245,7 @@ def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = No
         group.update_attributes({"ome": ome, "tilepipe": {"probability": scaling}})
         attributes["tilepipe"]["probabilities"] = probabilities
     root.update_attributes(attributes)
+    settle(path.rglob("zarr.json"), path)
     return ZarrMask(path, spec, arrays, probability_arrays)
 
 
@@ -284,7 +295,8 @@ def _create_levels(
             chunks=(*(1 for _ in planes), CHUNK, CHUNK),
             dtype=dtype,
             fill_value=fill,
-            compressors=[ZstdCodec(level=3)],
+            # With a checksum, so that a damaged chunk is an error and never other labels.
+            compressors=[ZstdCodec(level=3, checksum=True)],
             dimension_names=names,
             zarr_format=3,
             overwrite=True,
@@ -354,6 +366,18 @@ def _attributes(path: Path) -> dict[str, Any]:
     document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     attributes: dict[str, Any] = document.get("attributes", {})
     return attributes
+
+
+def _chunk_files(array: zarr.Array[Any], window: Window) -> Iterator[Path]:
+    """The files of the chunks that a window touches, there or not."""
+    if not isinstance(array.store, LocalStore):
+        return  # an object is kept for good when its writing returns
+    folder = array.store.root / array.path
+    planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
+    for plane in planes:
+        for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
+            for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
+                yield folder / f"c/{plane}{row}/{column}"
 
 
 def _selection(array: zarr.Array[Any], window: Window) -> tuple[slice, ...]:
