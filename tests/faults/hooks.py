@@ -7,7 +7,7 @@ and in workers by ``site/sitecustomize.py``.
 - ``slow_write: S``: each chunk takes S seconds to write, so that a chosen moment is met.
 - ``slow_read: S``: each read of the image takes so much longer.
 - ``read_error: [[START, STOP], ...]``: reads of the image that touch these bytes fail with EIO.
-- ``hang: [START, STOP]``: reads of the image that touch these bytes never return.
+- ``hang: [[START, STOP], ...]``: reads of the image that touch these bytes do not return.
 
 The last two hold while the file ``while`` exists.
 """
@@ -62,15 +62,17 @@ def _reads(fault: dict[str, Any]) -> None:
 
     def read(self: FileBytes, offset: int, count: int) -> bytes:
         time.sleep(fault.get("slow_read", 0))
-        flag = fault.get("while")
-        if flag is None or Path(flag).exists():
-            if _touches(fault.get("read_error", ()), offset, count):
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
-            while _touches([fault["hang"]] if "hang" in fault else (), offset, count):
-                time.sleep(3600)
+        while _on(fault) and _touches(fault.get("hang", ()), offset, count):
+            time.sleep(0.1)
+        if _on(fault) and _touches(fault.get("read_error", ()), offset, count):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
         return whole(self, offset, count)
 
     FileBytes.read = read  # type: ignore[method-assign]
+
+
+def _on(fault: dict[str, Any]) -> bool:
+    return "while" not in fault or Path(fault["while"]).exists()
 
 
 def _touches(ranges: Any, offset: int, count: int) -> bool:

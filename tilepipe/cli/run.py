@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tilepipe.cli.options import collect, run_options
+from tilepipe.engine.options import RunOptions
 from tilepipe.errors import SurroundingsError
 
 
@@ -32,10 +33,10 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
     try:
         summary = run(options, watch)
     except KeyboardInterrupt:
-        _say_how_to_resume("interrupted")
+        _say_how_to_resume("interrupted", options, begun=watch.begun)
         return 130
     except SurroundingsError as error:
-        _say_how_to_resume(str(error))
+        _say_how_to_resume(str(error), options, begun=watch.begun)
         return error.exit_code
     finally:
         if isinstance(watch, Screen):
@@ -49,7 +50,12 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
     return summary.exit_code
 
 
-def _say_how_to_resume(reason: str) -> None:
-    arguments = [a for a in sys.argv[1:] if a != "--overwrite"]
+def _say_how_to_resume(reason: str, options: RunOptions, *, begun: bool) -> None:
+    arguments = sys.argv[1:]
+    if begun and options.overwrite:
+        # The older mask is gone by now; before, the command without it would give that one back.
+        arguments = [a for a in arguments if a != "--overwrite"]
     click.echo(f"\ntilepipe: {reason}", err=True)
+    if begun and options.overwrite and "--overwrite" not in sys.argv:
+        click.echo("take `overwrite` out of the configuration, so as not to start anew", err=True)
     click.echo(f"to go on where it stopped: tilepipe {shlex.join(arguments)}", err=True)

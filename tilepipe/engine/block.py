@@ -6,6 +6,7 @@ A task carries coordinates only. Image, model and mask are opened once per proce
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import threading
@@ -59,6 +60,8 @@ class Receipt:
     """What could not be read, where something could not."""
     stored: int | None = None
     """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
+    seen: str = ""
+    """A hash of the pixels that were read, by which a repaired image is compared."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -166,6 +169,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         pixels, valid, unreadable, message = read_around(bench.image, reach, level)
     else:
         pixels, valid = read_with_valid(bench.image, reach, level)
+    seen = hash_pixels(pixels, valid)
     read = time.perf_counter() - begin
 
     with bench.device.turn:
@@ -193,6 +197,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     return Receipt(
         number, counts, answered, lost, read, compute, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
+        seen,
     )  # fmt: skip
 
 
@@ -270,6 +275,16 @@ def read_around(
             else:
                 unreadable[piece.slices(window)] = True
     return pixels, valid & ~unreadable, unreadable, message
+
+
+def hash_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> str:
+    """A hash of what was read of a window, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(
+        np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data, digest_size=8
+    )
+    if valid is not None and not valid.all():
+        digest.update(np.packbits(valid).data)
+    return digest.hexdigest()
 
 
 def _halves(piece: Window) -> list[Window]:

@@ -37,6 +37,8 @@ class Progress:
             elif record["kind"] == "export":
                 progress.exports.add(record["name"])
                 progress.sizes[record["name"]] = record.get("bytes")
+            elif record["kind"] == "changed":  # the image was repaired there
+                progress.receipts.pop(record["number"], None)
             elif record["kind"] == "exporting":
                 progress.ours.add(record["name"])
         return progress

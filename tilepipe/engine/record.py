@@ -32,6 +32,9 @@ PACKAGES = (
 class Watch:
     """What a run tells while it goes on; the base class says nothing."""
 
+    begun = False
+    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
+
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
         """The plan stands; ``done`` blocks were done by an earlier run."""
 
@@ -104,6 +107,7 @@ class Summary:
             "tilepipe": "run record",
             "complete": not self.incomplete,
             "outputs": [str(path) for path in self.outputs],
+            "sizes": [_size(path) for path in self.outputs],
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
             "classes": [
@@ -235,6 +239,8 @@ def finished_before(
         plan = Plan.from_json(json.dumps(record["plan"]))
         if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
             return None
+        if record["sizes"] != [_size(path) for path in outputs.shown]:
+            return None  # cut off since
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
         whole = Receipt(0, counts, pixels["answered"], 0, 0.0, 0.0, 0.0, "", 0)
         shares, unit = class_shares(plan, [whole])
@@ -275,6 +281,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None for what is none, as a zarr store."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _window(plan: Plan, number: int) -> dict[str, int]:

@@ -42,9 +42,11 @@ from tilepipe.engine.record import (
     finished_before,
     summarise,
 )
+from tilepipe.engine.repaired import adopt_repaired
 from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
+from tilepipe.engine.watchdog import duration
 from tilepipe.errors import (
     InputError,
     NonFiniteError,
@@ -90,6 +92,8 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
         check_fits(image, model)
         outputs = choose_outputs(options, image, model)
         existing = None if options.overwrite else outputs.state.read_plan()
+        if existing is not None:
+            existing = adopt_repaired(existing, outputs.state, options, image, model, watch)
         if existing is not None and (changed := differences(existing, options, image, model)):
             raise InputError(
                 f"{outputs.store}: was begun with other settings: {'; '.join(changed)}; use the "
@@ -136,6 +140,7 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
             refuse_strange_exports(outputs, progress.ours)
             progress.forget_lost(mask, plan.tiling)
             resumed = sum(progress.is_done(number) for number in plan.tiling)
+            watch.begun = True
             watch.planned(plan, estimate, resumed)
             prepare_workers(client, work.prepare, str(outputs.store), run_id)
             seconds["start"] = time.perf_counter() - begin
@@ -188,6 +193,7 @@ class _Task:
         watch: Watch,
     ) -> None:
         self.client, self.retries, self.outputs = client, options.retries, outputs
+        self.timeout = None if options.timeout is None else 60 * options.timeout
         self.store, self.run_id = str(outputs.store), run_id
         self.ledger, self.progress, self.watch = ledger, progress, watch
         # One more than a worker can have in hand, so that none waits for the client.
@@ -209,8 +215,9 @@ class _Task:
     def _compute(self, items: Any) -> list[int]:
         unread: list[int] = []
         for item, outcome in run_bounded(
-            self.client, work.compute_block, items, self.in_flight, self.retries
-        ):
+            self.client, work.compute_block, items, self.in_flight, self.retries, self.timeout,
+            self._late,
+        ):  # fmt: skip
             number = item[2]
             if isinstance(outcome, Receipt):
                 self.ledger.append(outcome.to_record())
@@ -229,6 +236,13 @@ class _Task:
                 raise TilepipeError(f"block {number}: {type(error).__name__}: {error}") from error
         return unread
 
+    def _late(self, item: Any, seconds: float, worker: str) -> None:
+        where = f" on worker {worker}" if worker else ""
+        self.watch.trouble(
+            f"block {item[2]} has been out for {duration(seconds)}{where}: a read of the image or "
+            "a write of the mask may hang; look whether their disks answer"
+        )
+
     def pyramid(self, mask: ZarrMask) -> None:
         """Compute the levels that are not done, each from the one above it."""
         for level, windows in pyramid_blocks(mask).items():
@@ -237,8 +251,9 @@ class _Task:
             self.watch.stage(f"pyramid level {level}")
             items = ((self.store, self.run_id, level, window) for window in windows)
             for _, outcome in run_bounded(
-                self.client, work.compute_pyramid_block, items, self.in_flight, self.retries
-            ):
+                self.client, work.compute_pyramid_block, items, self.in_flight, self.retries,
+                self.timeout,
+            ):  # fmt: skip
                 if isinstance(outcome, Failure):
                     raise outcome.error
             size = mask.stored_bytes(level=level)

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from tilepipe.errors import InputError
+
 SAMPLES = 64
 """Evenly spaced places at which a file is looked at."""
 
@@ -52,3 +54,7 @@ def _add_file(digest: hashlib._Hash, path: Path, samples: int) -> None:
             digest.update(file.read(HEAD_BYTES))
     except FileNotFoundError:
         digest.update(b"missing ")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); look whether its disk is there and sound"
+        ) from error
