@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trials at once [2]")
     parser.add_argument("--only", help="kinds with this in their name")
     parser.add_argument("--json", type=Path, help="write the table and all outcomes here")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so long")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failed trials")
     options = parser.parse_args()
 
@@ -53,8 +54,10 @@ def main() -> int:
     for zygote in crew:
         zygotes.put(zygote)
 
-    def one(trial: tuple[str, str, int]) -> Outcome:
+    def one(trial: tuple[str, str, int]) -> Outcome | None:
         kind, case, number = trial
+        if options.minutes and time.monotonic() - begin > 60 * options.minutes:
+            return None
         zygote = zygotes.get()
         try:
             outcome = attempt(
@@ -70,7 +73,7 @@ def main() -> int:
         return outcome
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(one, trials))
+        outcomes = [outcome for outcome in pool.map(one, trials) if outcome is not None]
     for zygote in crew:
         zygote.close()
     rows = table(outcomes)
