@@ -2,13 +2,14 @@
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make test              all tests
 # make lint              ruff and mypy
+# make faults            kill, starve and damage runs, a hundred times and more (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format clean install
+.PHONY: run test lint faults format clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -29,6 +30,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.suite --json out/faults.json $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

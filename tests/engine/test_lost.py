@@ -19,14 +19,24 @@ from tilepipe.errors import InputError
 from tilepipe.masks.settling import settle, settle_folder
 
 
+@pytest.fixture(scope="module")
+def once(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    tilepipe.run(image, **options_in(folder, model))
+    return folder
+
+
+def options_in(folder: Path, model: Path, window: int = 572) -> dict[str, Any]:
+    return {"model": model, "outputs": [folder / n for n in OUTPUTS], "window": window}
+
+
 @pytest.fixture
-def finished(image: Path, model: Path, tmp_path: Path) -> dict[str, Any]:
-    """A finished run's options, and its bytes under "bytes"."""
+def finished(once: Path, model: Path, tmp_path: Path) -> dict[str, Any]:
+    """A copy of the finished run, its options, and its bytes."""
     folder = tmp_path / "masks"
-    folder.mkdir()
-    options = {"model": model, "outputs": [folder / n for n in OUTPUTS], "window": 572}
-    tilepipe.run(image, **options)  # type: ignore[arg-type]
-    return {"options": options, "folder": folder, "bytes": digest(folder)}
+    shutil.copytree(once, folder)
+    return {"options": options_in(folder, model), "folder": folder, "bytes": digest(folder)}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +100,7 @@ def test_a_repaired_image_is_gone_on_with_though_its_fingerprint_is_another(
     copy, folder = tmp_path / "copy.tif", tmp_path / "again"
     shutil.copy(image, copy)
     folder.mkdir()
-    options = {**finished["options"], "outputs": [folder / n for n in OUTPUTS]}
+    options = options_in(folder, model)
     if how == "damaged":
         damage(copy, list(range(10)))  # the first rows of the first block, and its neighbour
     else:
@@ -122,22 +132,23 @@ def test_another_image_does_not_pass_for_a_repaired_one(
 
 
 def test_what_a_repair_changed_beyond_the_unreadable_is_computed_again(
-    image: Path, model: Path, finished: dict[str, Any], tmp_path: Path
+    image: Path, model: Path, tmp_path: Path
 ) -> None:
     """Damage that could be decoded is found too, as the pixels are compared."""
-    pixels = tifffile.imread(image)
-    copy, folder = tmp_path / "copy.tif", tmp_path / "again"
-    other = pixels.copy()
-    other[1500:, 1600:] ^= 255  # in the last block alone
-    write_tiff(copy, other)
-    damage(copy, [0])
+    copy, folder, whole = tmp_path / "copy.tif", tmp_path / "again", tmp_path / "whole"
     folder.mkdir()
-    options = {**finished["options"], "outputs": [folder / n for n in OUTPUTS]}
-    assert tilepipe.run(copy, **options).exit_code == 3
+    whole.mkdir()
+    tilepipe.run(image, **options_in(whole, model, window=700))  # 16 blocks of 512
+    pixels = tifffile.imread(image)
+    pixels[1500:, 1632:] ^= 255  # seen by the last column's last block and the one above it
+    write_tiff(copy, pixels)
+    damage(copy, [0])
+    first = tilepipe.run(copy, **options_in(folder, model, window=700))
+    assert first.incomplete[0][0] == 0
     shutil.copy(image, copy)
-    summary = tilepipe.run(copy, **options)
-    assert summary.resumed == summary.blocks - 2
-    assert digest(folder) == finished["bytes"]
+    summary = tilepipe.run(copy, **options_in(folder, model, window=700))
+    assert summary.blocks - summary.resumed == len(first.incomplete) + 2
+    assert digest(folder) == digest(whole)
 
 
 def test_outputs_that_differ_by_their_suffix_alone_have_records_of_their_own(

@@ -85,6 +85,7 @@ def main() -> int:
             "rows": rows, "left_out": left_out, "kills": sum(o.kills for o in outcomes),
             "seconds": round(seconds), "trials": [asdict(o) for o in outcomes],
         }  # fmt: skip
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     failed = any(o.faults or o.wrong or o.lost for o in outcomes)
     if options.keep and failed:

@@ -268,7 +268,13 @@ class _Segments:
         if not offset or not size:
             return  # left out by its writer: GDAL gives nodata
         seen = size if self._compression in JPEG else min(size, TAIL_BYTES)
-        if reason := fault(self._file.read(offset + size - seen, seen), self._compression):
+        try:
+            data = self._file.read(offset + size - seen, seen)
+        except OSError as error:
+            raise UndecodableError(
+                f"the tile of row {row}, column {column} cannot be read from disk ({error})"
+            ) from error
+        if reason := fault(data, self._compression):
             raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
 
     def close(self) -> None:
