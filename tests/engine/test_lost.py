@@ -168,3 +168,30 @@ def test_settling_takes_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "c/0/1").write_bytes(b"x")
     settle([tmp_path / "c/0/1", tmp_path / "c/0/2", tmp_path / "c/9/9"], tmp_path)
     settle_folder(tmp_path / "nowhere")
+
+
+def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
+    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilepipe.engine.ledger import Ledger
+    from tilepipe.masks.store import ZarrMask
+
+    settled: list[tuple[Any, int]] = []
+    plan, _ = tilepipe.plan(image, model=model, window=572)
+    append = Ledger.append
+
+    def watched(ledger: Ledger, record: dict[str, Any]) -> None:
+        windows = {window for window, level in settled if level == record.get("level", 0)}
+        if record["kind"] == "block":
+            assert plan.tiling.block_window(record["number"]) in windows
+        elif record["kind"] == "level":
+            assert windows
+        append(ledger, record)
+
+    def settle(self: ZarrMask, window: Any = None, level: int = 0) -> None:
+        settled.append((window, level))
+
+    monkeypatch.setattr(Ledger, "append", watched)
+    monkeypatch.setattr(ZarrMask, "settle", settle)
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
+    assert len(settled) == 4 + 2  # blocks, and levels of one piece each

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, TilepipeError, UnreadableError
+from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
@@ -33,7 +33,7 @@ SMALLEST_PIECE = 64
 """Where a window cannot be read, it is halved down to pieces of this many pixels a side."""
 
 
-class SupersededError(TilepipeError):
+class SupersededError(SurroundingsError):
     """A newer run of the same output has begun; this task belongs to a dead one."""
 
 
@@ -191,6 +191,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     bench.mask.write(block, answer.mask)
     if answer.probabilities is not None:
         bench.mask.write_probabilities(block, answer.probabilities)
+    bench.mask.settle(block)  # before the ledger says that it is done
     write = time.perf_counter() - begin
 
     counts, answered = _count(answer.mask, bench)
@@ -206,7 +207,9 @@ def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -
     state = RunState(Path(store))
     if state.current_run() != run_id:
         raise SupersededError(f"{store}: a newer run has taken over")
-    downsample_block(open_zarr_mask(Path(store)), level, window)
+    mask = open_zarr_mask(Path(store))
+    downsample_block(mask, level, window)
+    mask.settle(window, level)
     return level
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
+from tilepipe.masks.settling import settle_folder
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 
 Indices = NDArray[np.intp]
@@ -97,9 +98,12 @@ def write_like_image(mask: ZarrMask, target: Path, spec: MaskSpec, nearest: Near
             stored: NDArray[Any] = mask.read_stored_probabilities(source)
             result.write_stored_probabilities(window, stored[:, down, across])
     build_pyramid(result)
+    for level in range(len(result.levels)):
+        result.settle(level=level)  # before it takes its name
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
+    settle_folder(target.parent)
     return open_zarr_mask(target)
 
 

@@ -147,10 +147,11 @@ class ZarrMask:
 
     def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
         """Bytes of the chunks of a window (or a level) as they lie there, probabilities too."""
-        window = window or Window(0, 0, *self.levels[level])
-        arrays = (self._arrays, self._probability_arrays)
-        files = (f for a in arrays if a for f in _chunk_files(a[level], window))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
+
+    def settle(self, window: Window | None = None, level: int = 0) -> None:
+        """Return when the chunks of a window (or a level) are on the disk, probabilities too."""
+        settle(self._files(window, level), self.path)
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
@@ -175,6 +176,13 @@ class ZarrMask:
             raise ValueError(f"{self.path} was made without probabilities")
         return self._probability_arrays
 
+    def _files(self, window: Window | None, level: int) -> Iterator[Path]:
+        """The chunk files of a window, or a level, there or not."""
+        window = window or Window(0, 0, *self.levels[level])
+        for arrays in (self._arrays, self._probability_arrays):
+            if arrays:
+                yield from _chunk_files(arrays[level], window)
+
     def _read(self, arrays: _Arrays, window: Window, level: int) -> NDArray[Any]:
         require_inside(window, self.levels[level])
         return self._decoded(arrays[level], _selection(arrays[level], window))
@@ -197,7 +205,6 @@ class ZarrMask:
         if data.shape != expected:
             raise ValueError(f"{window} takes an array of shape {expected}, not {data.shape}")
         array[_selection(array, window)] = data
-        settle(_chunk_files(array, window), self.path)
 
 
 def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = None) -> ZarrMask:
