@@ -17,7 +17,7 @@ from typing import Any
 from tests.faults.scene import Scene, Zygote
 from tests.faults.trials import KINDS, Outcome, attempt, needs
 
-KILLS = {
+CASES = {
     "kill -9 the client": {"one process": 30, "COG only": 28, "two workers": 6},
     "kill -9 in the middle of writing a chunk": {
         "one process": 14,
@@ -25,8 +25,9 @@ KILLS = {
         "two workers": 2,
     },
     "kill -9 a worker process": {"two workers": 12},
+    "a read hangs": {"one process": 5, "COG only": 3, "two workers": 2},
 }
-"""Kind and case; 100 in all. Of the others, `--each` of one process and of the COG in turn."""
+"""Kind and case; 100 kills. Of the others, `--each` of one process and of the COG in turn."""
 
 
 def main() -> int:
@@ -101,8 +102,8 @@ def _trials(each: int, share: float) -> Iterable[tuple[str, str, int]]:
     """Kind, case and number, the kinds in turn, so that a suite that is stopped has tried all."""
     lists = []
     for kind in KINDS:
-        if kind in KILLS:
-            counts = {case: max(1, round(n * share)) for case, n in KILLS[kind].items()}
+        if kind in CASES:
+            counts = {case: max(1, round(n * share)) for case, n in CASES[kind].items()}
         else:
             counts = {"one process": each - each // 2, "COG only": each // 2}
         of_kind = [(kind, case, n) for case, count in counts.items() for n in range(count)]
