@@ -3,13 +3,14 @@
 # make test              all tests
 # make lint              ruff and mypy
 # make bench             all benchmarks (hours); ARGS="--quick" to see that they work
+# make faults            kill, starve and damage runs, a hundred times and more (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format bench clean install
+.PHONY: run test lint faults format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -30,6 +31,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.suite --json out/faults.json $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -157,6 +158,39 @@ def test_the_strips_of_an_ndpi(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="tile 300"):
         image.read(Window(2400, 0, 8, 8))
     image.read(Window(2300, 0, 8, 8))
+
+
+@pytest.mark.parametrize("geo", [False, True])
+def test_a_tile_that_the_disk_cannot_read_is_the_images_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geo: bool
+) -> None:
+    path = tmp_path / "image.tif"
+    if geo:
+        write_scene(path, "DEFLATE")
+    else:
+        tifffile.imwrite(path, chart(256, 256, bands=3), tile=(64, 64), compression="zlib")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with open_image(path) as image:
+        monkeypatch.setattr("tilepipe.images.files.FileBytes.read", fail)
+        with pytest.raises(UnreadableError, match=r"image\.tif.*cannot be read from disk"):
+            image.read(INSIDE)
+
+
+def test_a_file_that_cannot_be_fingerprinted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilepipe.images.fingerprints import fingerprint_files
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.tif").touch()
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(InputError, match=r"a\.tif cannot be read \(Input/output error\)"):
+        fingerprint_files([tmp_path / "a.tif"])
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -79,6 +79,10 @@ OPTIONS = [
         "--probabilities", type=click.Choice(["float16", "uint8"]),
         help="Write the class probabilities too.",
     ),
+    click.option(
+        "--timeout", type=float, metavar="MINUTES",
+        help="Stop when no block was finished for so long [never; from 15 minutes on it is said].",
+    ),
     click.option("--retries", type=int, help="How often a failed block is tried again [2]."),
     click.option(
         "--allow-mixed", is_flag=True, default=None,

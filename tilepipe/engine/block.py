@@ -6,6 +6,7 @@ A task carries coordinates only. Image, model and mask are opened once per proce
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import threading
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, TilepipeError, UnreadableError
+from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
@@ -32,7 +33,7 @@ SMALLEST_PIECE = 64
 """Where a window cannot be read, it is halved down to pieces of this many pixels a side."""
 
 
-class SupersededError(TilepipeError):
+class SupersededError(SurroundingsError):
     """A newer run of the same output has begun; this task belongs to a dead one."""
 
 
@@ -57,6 +58,10 @@ class Receipt:
     """Bytes of memory that the worker's process had taken at most."""
     message: str = ""
     """What could not be read, where something could not."""
+    stored: int | None = None
+    """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
+    seen: str = ""
+    """A hash of the pixels that were read, by which a repaired image is compared."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -190,6 +195,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         pixels, valid, unreadable, message = read_around(bench.image, reach, level)
     else:
         pixels, valid = read_with_valid(bench.image, reach, level)
+    seen = hash_pixels(pixels, valid)
     read = time.perf_counter() - begin
 
     with bench.device.turn:
@@ -211,12 +217,14 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     bench.mask.write(block, answer.mask)
     if answer.probabilities is not None:
         bench.mask.write_probabilities(block, answer.probabilities)
+    bench.mask.settle(block)  # before the ledger says that it is done
     write = time.perf_counter() - begin
 
     counts, answered = _count(answer.mask, bench)
     return Receipt(
         number, counts, answered, lost, read, compute, write,
-        str(_identity(_this_worker())[0]), peak_memory(), message,
+        str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
+        seen,
     )  # fmt: skip
 
 
@@ -226,6 +234,7 @@ def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -
     if bench.state.current_run() != run_id:
         raise SupersededError(f"{store}: a newer run has taken over")
     downsample_block(bench.mask, level, window)
+    bench.mask.settle(window, level)
     return level
 
 
@@ -294,6 +303,16 @@ def read_around(
             else:
                 unreadable[piece.slices(window)] = True
     return pixels, valid & ~unreadable, unreadable, message
+
+
+def hash_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> str:
+    """A hash of what was read of a window, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(
+        np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data, digest_size=8
+    )
+    if valid is not None and not valid.all():
+        digest.update(np.packbits(valid).data)
+    return digest.hexdigest()
 
 
 def _halves(piece: Window) -> list[Window]:

@@ -50,9 +50,11 @@ from tilepipe.engine.record import (
     nothing_left,
     summarise,
 )
+from tilepipe.engine.repaired import adopt_repaired
 from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
+from tilepipe.engine.watchdog import duration
 from tilepipe.errors import (
     InputError,
     NonFiniteError,
@@ -66,7 +68,7 @@ from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
-from tilepipe.places import Place, remove
+from tilepipe.places import Place, remove, size_of
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -156,6 +158,8 @@ class Job:
         check_fits(image, model)
         self.outputs = outputs = choose_outputs(options, image, model)
         existing = None if options.overwrite else outputs.state.read_plan()
+        if existing is not None:
+            existing = adopt_repaired(existing, outputs.state, options, image, model, self.watch)
         if existing is not None and (changed := differences(existing, options, image, model)):
             raise InputError(
                 f"{outputs.store}: was begun with other settings: {'; '.join(changed)}; use the "
@@ -180,10 +184,11 @@ class Job:
         self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
         self._stack.callback(outputs.state.end)
         self._stack.callback(work.close_workbench, self.run_id)
-        self.progress = Progress.from_ledger(outputs.state.ledger_file)
+        self.progress = Progress.as_found(outputs.state.ledger_file, self.mask, plan.tiling)
         refuse_strange_exports(outputs, self.progress.ours)
         self.resumed = sum(self.progress.is_done(number) for number in plan.tiling)
         self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
+        self.watch.begun = True
         self.watch.planned(plan, estimate, self.resumed)
         prepare_workers(workforce.client, work.prepare, str(outputs.store), self.run_id)
         self.seconds["start"] = time.perf_counter() - self._begin
@@ -267,6 +272,14 @@ class Job:
             raise error
         raise TilepipeError(f"block {number}: {type(error).__name__}: {error}") from error
 
+    def late(self, item: Item, seconds: float, worker: str) -> None:
+        """Say that a block does not come back."""
+        where = f" on worker {worker}" if worker else ""
+        self.watch.trouble(
+            f"block {item[2]} has been out for {duration(seconds)}{where}: a read of the image or "
+            "a write of the mask may hang; look whether their disks answer"
+        )
+
     @property
     def is_computed(self) -> bool:
         """Whether nothing of its blocks is left to do or to wait for."""
@@ -335,11 +348,12 @@ class Job:
             items = ((str(self.outputs.store), self.run_id, level, window) for window in windows)
             for _, outcome in run_bounded(
                 workforce.client, work.compute_pyramid_block, items, workforce.in_flight,
-                self.options.retries,
+                self.options.retries, _seconds(self.options.timeout),
             ):  # fmt: skip
                 if isinstance(outcome, Failure):
                     raise outcome.error
-            self.ledger.append({"kind": "level", "level": level})
+            size = self.mask.stored_bytes(level=level)
+            self.ledger.append({"kind": "level", "level": level, "bytes": size})
             self.progress.levels.add(level)
 
     def _exports(self) -> ZarrMask:
@@ -357,12 +371,12 @@ class Job:
 
     def _make(self, path: Place, write: Callable[[], object]) -> None:
         name = self.outputs.name_of(path)
-        if name in self.progress.exports and path.exists():
+        if self.progress.is_made(name, path):
             return
         self.ledger.append({"kind": "exporting", "name": name})
         self.watch.stage(f"writing {path.name}")
         write()
-        self.ledger.append({"kind": "export", "name": name})
+        self.ledger.append({"kind": "export", "name": name, "bytes": size_of(path)})
         self.progress.exports.add(name)
 
     def _refuse_empty(self) -> None:
@@ -383,7 +397,7 @@ class Job:
         self.seconds[name] = time.perf_counter() - begin
 
 
-def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator[Job]:
+def compute(workforce: Workforce, jobs: Iterable[Job], options: RunOptions) -> Iterator[Job]:
     """Compute the blocks of prepared jobs as one stream; yields each job when its last is done.
 
     The blocks of the next job begin while the last ones of the one before are computed. A job is
@@ -411,11 +425,15 @@ def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator
                     yield again.popleft()
             settle(job)
 
+    def late(item: Item, seconds: float, worker: str) -> None:
+        begun[item[1]].late(item, seconds, worker)
+
     stream = items()
     while True:
         for item, outcome in run_bounded(
-            workforce.client, work.compute_block, stream, workforce.in_flight, retries
-        ):
+            workforce.client, work.compute_block, stream, workforce.in_flight, options.retries,
+            _seconds(options.timeout), late,
+        ):  # fmt: skip
             job = begun[item[1]]
             try:
                 instead = job.receive(item, outcome)
@@ -433,6 +451,10 @@ def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator
         if not again:
             return
         stream = iter([again.popleft() for _ in range(len(again))])
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes
 
 
 def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:

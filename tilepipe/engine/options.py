@@ -57,6 +57,8 @@ class RunOptions:
     """Windows to verify when the mask is written."""
     retries: int = 2
     """How often a block that failed is tried again."""
+    timeout: float | None = None
+    """Minutes without any block finished after which the run stops (default: never)."""
     allow_mixed: bool = False
     """Let workers of different devices or versions take part; labels may differ at ties."""
 
@@ -71,6 +73,8 @@ class RunOptions:
             raise InputError(
                 "workers and scheduler exclude each other: a running scheduler has its own workers"
             )
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout must be above 0 minutes, not {self.timeout}")
         if self.pixel_size is not None and not 0 < self.pixel_size < float("inf"):
             raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
 

@@ -125,8 +125,18 @@ def is_folder(output: str) -> bool:
 
 
 def record_path(output: Place) -> Place:
-    """The run record that lies beside an output: ``slide_mask.run.json`` for its every format."""
-    return output.with_name(image_stem(str(output)) + ".run.json")
+    """The run record that lies beside an output: ``slide_mask.run.json`` for its every format.
+
+    Where another run, of an output that differs by its suffix alone, has that one:
+    ``slide_mask.tif.run.json``.
+    """
+    record = output.with_name(image_stem(str(output)) + ".run.json")
+    try:
+        names = [Path(path).name for path in json.loads(record.read_text())["outputs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return record
+    others = output.name not in names and any(output.with_name(n).exists() for n in names)
+    return output.with_name(output.name + ".run.json") if others else record
 
 
 def refuse_strangers(outputs: Outputs) -> None:

@@ -16,7 +16,8 @@ from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import write_whole
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
-from tilepipe.places import Place
+from tilepipe.masks.store import open_zarr_mask
+from tilepipe.places import Place, size_of
 
 if TYPE_CHECKING:
     from tilepipe.engine.outputs import Outputs
@@ -32,6 +33,9 @@ PACKAGES = (
 
 class Watch:
     """What a run tells while it goes on; the base class says nothing."""
+
+    begun = False
+    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
 
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
         """The plan stands; ``done`` blocks were done by an earlier run."""
@@ -105,6 +109,7 @@ class Summary:
             "tilepipe": "run record",
             "complete": not self.incomplete,
             "outputs": [str(path) for path in self.outputs],
+            "sizes": [size_of(path) for path in self.outputs],
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
             "classes": [
@@ -231,6 +236,8 @@ def finished_before(
         plan = Plan.from_json(json.dumps(record["plan"]))
         if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
             return None
+        if record["sizes"] != [size_of(path) for path in outputs.shown]:
+            return None  # cut off since
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
         shares, unit = class_shares(plan, counts, pixels["answered"])
         summary = Summary(
@@ -263,12 +270,12 @@ def finished_before(
 
 def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
     """The summary of a run whose mask and exports are all there; None where something is not."""
-    progress = Progress.from_ledger(outputs.state.ledger_file)
+    mask = open_zarr_mask(outputs.store)
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
     levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
     complete = (
         len(progress.levels) == levels
-        and all(outputs.name_of(path) in progress.exports for path in outputs.made)
-        and all(path.exists() for path in outputs.made)
+        and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
         and all(progress.is_done(number) for number in plan.tiling)
     )
     if not complete:

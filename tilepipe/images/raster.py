@@ -272,7 +272,15 @@ class _Segments:
         wanted = [found for found in ranges.values() if found]
         reader = self._file.ahead(wanted)
         for (row, column, _), found in ranges.items():
-            if found and (reason := fault(reader.read(*found), self._compression)):
+            if not found:
+                continue
+            try:
+                data = reader.read(*found)
+            except OSError as error:
+                raise UndecodableError(
+                    f"the tile of row {row}, column {column} cannot be read from disk ({error})"
+                ) from error
+            if reason := fault(data, self._compression):
                 raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
         for row, column in unseen:
             seen[row, column] = True

@@ -188,7 +188,7 @@ class WindowedImage:
     def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
         try:
             return read(span, level)
-        except UndecodableError as error:
+        except (UndecodableError, OSError) as error:
             raise UnreadableError(
                 f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
                 f"({span.height} x {span.width} pixels) of level {level}: {error}; "
