@@ -22,6 +22,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         torn = path.exists() and not _ends_whole(path)
+        self.since = path.stat().st_size if path.exists() else 0
+        """Bytes that were there before: the records of earlier runs."""
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if torn:
             # Close the torn line, so that the next record begins on a line of its own.
@@ -53,12 +55,19 @@ class Ledger:
         self.close()
 
 
-def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
-    """The sound records of a ledger, oldest first; none where there is no file."""
+def read_ledger(path: Path, begin: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
+    """The sound records of a ledger, oldest first; none where there is no file.
+
+    ``begin`` and ``end`` are bytes: records that begin there or later, and before the end.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
+        at = file.seek(begin)
         for line in file:
+            if end is not None and at >= end:
+                return
+            at += len(line)
             record = _decode(line)
             if record is not None:
                 yield record

@@ -118,6 +118,12 @@ def record_path(output: Path) -> Path:
     return output.with_name(image_stem(str(output)) + ".run.json")
 
 
+def profile_paths(record: Path) -> tuple[Path, Path]:
+    """Table and plot of `--profile`, beside the run record ``NAME.run.json``."""
+    stem = record.name.removesuffix(".run.json")
+    return record.with_name(f"{stem}.profile.csv"), record.with_name(f"{stem}.profile.png")
+
+
 def refuse_strangers(outputs: Outputs) -> None:
     """Refuse to write over what no run of tilepipe left unfinished."""
     store = outputs.store
@@ -165,7 +171,7 @@ def remove_previous(outputs: Outputs) -> None:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
-    for path in (*outputs.exports, outputs.record):
+    for path in (*outputs.exports, outputs.record, *profile_paths(outputs.record)):
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
+from tilepipe.engine.bottleneck import Place, Timings, find_bottleneck
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
 from tilepipe.engine.device import runtime
+from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -34,6 +36,7 @@ from tilepipe.engine.plan import (
     warnings_of,
 )
 from tilepipe.engine.planning import gpus, memory_limit, model_reference, new_plan, survey
+from tilepipe.engine.profile import write_profile
 from tilepipe.engine.progress import Progress
 from tilepipe.engine.record import (
     Summary,
@@ -159,13 +162,24 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
                     on_image=plan.like_image is not None,
                 )  # fmt: skip
                 seconds["verify"] = time.perf_counter() - begin_verify
-            for name in ("read", "compute", "write"):
+            for name in ("read", "wait", "compute", "write"):
                 seconds[name] = sum(getattr(r, name) for r in progress.receipts.values())
             seconds["total"] = time.perf_counter() - begin
             summary = summarise(
                 plan, outputs, progress, options, resumed, seconds, estimate.warnings, verification,
                 workers_elsewhere=not crew.in_process,
             )  # fmt: skip
+            place = Place(
+                max(crew.workers, len(task.timings.workers)), crew.slots, crew.in_process,
+                crew.local, plan.device == "cuda", plan.precision,
+                bf16_in_hardware() if crew.local else None,
+            )  # fmt: skip
+            summary.bottleneck = find_bottleneck(seconds, task.timings, place)
+            if options.profile:
+                summary.profile = write_profile(
+                    outputs.state.ledger_file, ledger.since, plan, outputs.record,
+                    summary.bottleneck,
+                )  # fmt: skip
             summary.write()
     if not outputs.keep_store and not progress.incomplete:
         outputs.state.discard()
@@ -189,6 +203,7 @@ class _Task:
         self.client, self.retries, self.outputs = client, options.retries, outputs
         self.store, self.run_id = str(outputs.store), run_id
         self.ledger, self.progress, self.watch = ledger, progress, watch
+        self.timings = Timings()
         # One more than a worker can have in hand, so that none waits for the client.
         self.in_flight = crew.workers * (crew.slots + 1)
 
@@ -214,6 +229,7 @@ class _Task:
             if isinstance(outcome, Receipt):
                 self.ledger.append(outcome.to_record())
                 self.progress.add(outcome)
+                self.timings.add(outcome)
                 self.watch.block(outcome)
                 continue
             error = outcome.error if isinstance(outcome, Failure) else outcome
