@@ -61,7 +61,6 @@ def doctor(
         findings += torch
         if not torch:
             from tilepipe.diagnosis import machine
-            from tilepipe.engine.hardware import granted
 
             look("torch", machine.check_torch, 5)
             look("cores", machine.check_cores, 5)
@@ -80,14 +79,14 @@ def doctor(
             from tilepipe.diagnosis.image import check_image, check_model
 
             free = machine.free_memory()
-            sound = look("model", lambda: check_model(name, free, granted()), 10)
+            sound = look("model", lambda: check_model(name, free), 10)
             if path is not None and writable and sound[0].level != "fails":
                 look("image", lambda: check_image(path, name, folder), 30, "fails")
             if scheduler is not None:
                 from tilepipe.diagnosis.scheduler import check_scheduler
 
                 look("scheduler", lambda: check_scheduler(scheduler, folder, name, path, scratch),
-                     15, "fails")  # fmt: skip
+                     30, "fails")  # fmt: skip
     finally:
         # In a thread: a disk that hung once hangs now.
         ask("disk", scratch.clear, 5)

@@ -14,7 +14,6 @@ from tilepipe.diagnosis.disks import NETWORK, file_system
 from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster import SLOTS
 from tilepipe.engine.device import choose_device, choose_precision
-from tilepipe.engine.hardware import Grant
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, absolute, as_planned, gigabytes
 from tilepipe.engine.planning import make_plan
@@ -33,7 +32,7 @@ PIECE = 1024
 """Side of what each thread reads at a time."""
 
 
-def check_model(name: str, free: int, grant: Grant) -> list[Finding]:
+def check_model(name: str, free: int) -> list[Finding]:
     """Whether a model loads, and the memory for its smallest and its best window.
 
     Parameters
@@ -42,8 +41,6 @@ def check_model(name: str, free: int, grant: Grant) -> list[Finding]:
         As `run` takes it.
     free
         Bytes free, as far as this process may have them.
-    grant
-        Of the control groups.
     """
     from tilepipe.engine.device import DTYPES
     from tilepipe.models.file import load_model

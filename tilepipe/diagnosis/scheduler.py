@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -13,6 +15,8 @@ from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster import SLOTS
 
 CONNECT_SECONDS = 3
+WORKERS_SECONDS = 20
+"""Workers that have not loaded torch yet take a while."""
 STRICT = ("python", "dask", "distributed", "msgpack", "cloudpickle")
 """Packages of which client, scheduler and workers should have the same versions: they talk by
 them."""
@@ -37,38 +41,56 @@ def check_scheduler(
         Where the folder's marker is made.
     """
     import dask
-    from distributed import Client
 
     # What cannot be reached is a finding; it is not told by Dask as well.
     for name in ("distributed", "distributed.comm", "distributed.client", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set({"distributed.comm.timeouts.connect": CONNECT_SECONDS}):
+        return asyncio.run(_ask(address, folder, model, image, scratch))
+
+
+async def _ask(
+    address: str, folder: Path, model: str, image: str | None, scratch: Scratch
+) -> list[Finding]:
+    from distributed import Client
+
+    # Asynchronous: what does not answer can be left, and no thread of Dask's own waits for it.
+    client = Client(address, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False)
+    try:
         try:
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError, TypeError) as error:
+            await asyncio.wait_for(client, 2 * CONNECT_SECONDS)
+        except Exception as error:  # whatever answers there, it is no scheduler
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             return [
                 Finding("scheduler", "fails", f"{address}: cannot be reached ({reason})",
                         "check the address, that `dask scheduler` runs there, and that no "
                         "firewall is between")
             ]  # fmt: skip
+        facts = (await client.scheduler.identity(n_workers=-1))["workers"]
+        if not facts:
+            advice = f"dask worker {address} --nthreads {SLOTS} --memory-limit 0"
+            return [Finding("scheduler", "fails", f"{address}: has no workers", advice)]
+        findings = [Finding("scheduler", "ok", f"{address}: {_count(len(facts), 'worker')}")]
+        findings += _threads(facts)
         try:
-            return _ask_workers(client, address, folder, model, image, scratch)
-        finally:
-            client.close(timeout=1)
+            return findings + await asyncio.wait_for(
+                _ask_workers(client, folder, model, image, scratch), WORKERS_SECONDS
+            )
+        except TimeoutError:
+            findings.append(
+                Finding("workers", "fails", f"did not answer within {WORKERS_SECONDS} s",
+                        "look at their logs: they may hang, be busy, or load from a slow disk")
+            )  # fmt: skip
+            return findings
+    finally:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(client._close(fast=True), 1)
 
 
-def _ask_workers(
-    client: Any, address: str, folder: Path, model: str, image: str | None, scratch: Scratch
+async def _ask_workers(
+    client: Any, folder: Path, model: str, image: str | None, scratch: Scratch
 ) -> list[Finding]:
-    facts = client.scheduler_info(n_workers=-1)["workers"]
-    if not facts:
-        return [Finding("scheduler", "fails", f"{address}: has no workers",
-                        f"dask worker {address} --nthreads {SLOTS} --memory-limit 0")]  # fmt: skip
-    findings = [Finding("scheduler", "ok", f"{address}: {_count(len(facts), 'worker')}")]
-    findings += _versions(client.get_versions(check=False))
-    findings += _threads(facts)
-
+    findings = _versions(await client.get_versions(check=False))
     marker = None
     if folder.is_dir() and os.access(folder, os.W_OK):
         place = scratch.folder(folder).absolute()
@@ -76,7 +98,7 @@ def _ask_workers(
         marker = str(place / "marker")
         Path(marker).write_text(socket.gethostname())
     where = _absolute(model), None if image is None else str(Path(image).absolute())
-    reports = client.run(look_from_worker, marker, *where, on_error="return")
+    reports = await client.run(look_from_worker, marker, *where, on_error="return")
     return findings + compare_reports(reports, here=_own(*where), folder=folder, asked=marker)
 
 
