@@ -21,6 +21,9 @@ from tilepipe.errors import SurroundingsError
 @run_options
 @click.option("--overwrite", is_flag=True, default=None, help="Start anew where output exists.")
 @click.option("--verify", type=int, metavar="N", help="Verify N windows when the mask is written.")
+@click.option(
+    "--profile", is_flag=True, default=None, help="Keep the times of every block: CSV and a plot."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
 def command(

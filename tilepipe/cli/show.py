@@ -151,7 +151,7 @@ def show_summary(summary: Summary) -> str:
         "seconds   "
         + ", ".join(
             f"{name} {seconds[name]:.1f}"
-            for name in ("read", "compute", "write")
+            for name in ("read", "wait", "compute", "write")
             if name in seconds
         )
         + " in the blocks; "
@@ -160,6 +160,7 @@ def show_summary(summary: Summary) -> str:
             for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
             if name in seconds
         ),
+        *([f"bottleneck {summary.bottleneck}"] if summary.bottleneck else []),
         f"memory    {gigabytes(summary.peak_memory)} at most",
     ]
     if summary.verification is not None:
@@ -175,6 +176,7 @@ def show_summary(summary: Summary) -> str:
     lines.append("")
     lines += [f"{'mask' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.outputs)]
     lines.append(f"{'record':9} {near(summary.record)}")
+    lines += [f"{'profile' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.profile)]
     return "\n".join(lines)
 
 

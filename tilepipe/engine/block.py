@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,10 @@ class Receipt:
     """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
     seen: str = ""
     """A hash of the pixels that were read, by which a repaired image is compared."""
+    begin: float = 0.0
+    """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
+    wait: float = 0.0
+    """Seconds for which the block, read, waited for its turn on the device."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -187,7 +192,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     tiling, level = bench.plan.tiling, bench.plan.image.level
     block, reach = tiling.block_window(number), tiling.reach(number)
 
-    begin = time.perf_counter()
+    begun, begin = time.time(), time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
     valid: NDArray[np.bool_] | None
     message = ""
@@ -198,8 +203,10 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     seen = hash_pixels(pixels, valid)
     read = time.perf_counter() - begin
 
+    waiting = time.perf_counter()
     with bench.device.turn:
         begin = time.perf_counter()
+        wait = begin - waiting
         answer = _answer_block(bench, number, pixels, valid, reach)
     lost = 0
     if unreadable is not None:
@@ -224,7 +231,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     return Receipt(
         number, counts, answered, lost, read, compute, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
-        seen,
+        seen, begun, wait,
     )  # fmt: skip
 
 
@@ -373,6 +380,12 @@ def _count(mask: NDArray[Any], bench: Workbench) -> tuple[tuple[int, ...], int]:
 
 def peak_memory() -> int:
     """Bytes of memory that this process has taken at most."""
+    try:
+        # What getrusage tells begins with the peak of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 

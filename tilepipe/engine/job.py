@@ -12,8 +12,10 @@ from typing import Any, Self
 
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
+from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
 from tilepipe.engine.device import runtime
+from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -41,6 +43,7 @@ from tilepipe.engine.planning import (
     new_plan,
     survey,
 )
+from tilepipe.engine.profile import write_profile
 from tilepipe.engine.progress import Progress
 from tilepipe.engine.record import (
     Summary,
@@ -140,6 +143,7 @@ class Job:
         self.seconds: dict[str, float] = {}
         self._begin = self._begin_blocks = time.perf_counter()
         self._stack = ExitStack()
+        self._timings = Timings()
         self._out = 0  # blocks that are on their way
         self._all_out = False
 
@@ -258,6 +262,7 @@ class Job:
         if isinstance(outcome, Receipt):
             self.ledger.append(outcome.to_record())
             self.progress.add(outcome)
+            self._timings.add(outcome)
             self.watch.block(outcome)
             return None
         error = outcome.error
@@ -315,13 +320,25 @@ class Job:
                     unreadable=[number for number, _ in progress.incomplete],
                     on_image=plan.like_image is not None,
                 )  # fmt: skip
-        for name in ("read", "compute", "write"):
+        for name in ("read", "wait", "compute", "write"):
             self.seconds[name] = getattr(progress.totals, name)
         self.seconds["total"] = time.perf_counter() - self._begin
+        crew = self.connection.workforce().crew
         summary = summarise(
             plan, outputs, progress, options, self.resumed, self.seconds, self.estimate.warnings,
-            verification, workers_elsewhere=not self.connection.workforce().crew.in_process,
+            verification, workers_elsewhere=not crew.in_process,
         )  # fmt: skip
+        setting = Setting(
+            max(crew.workers, len(self._timings.workers)), crew.slots, crew.in_process, crew.local,
+            plan.device == "cuda", plan.precision, bf16_in_hardware() if crew.local else None,
+        )  # fmt: skip
+        summary.bottleneck = find_bottleneck(self.seconds, self._timings, setting)
+        if options.profile:
+            self.ledger.flush()
+            summary.profile = write_profile(
+                outputs.state.ledger_file, self.ledger.since, plan, outputs.record,
+                summary.bottleneck,
+            )  # fmt: skip
         summary.write()
         self.close()
         if not outputs.keep_store and not progress.incomplete:

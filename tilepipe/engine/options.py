@@ -61,6 +61,8 @@ class RunOptions:
     """Minutes without any block finished after which the run stops (default: never)."""
     allow_mixed: bool = False
     """Let workers of different devices or versions take part; labels may differ at ties."""
+    profile: bool = False
+    """Keep the times of every block beside the mask, as a table and a plot."""
 
     def __post_init__(self) -> None:
         for name, least in (("verify", 0), ("retries", 0), ("level", 0), ("threads", 1)):

@@ -139,6 +139,12 @@ def record_path(output: Place) -> Place:
     return output.with_name(output.name + ".run.json") if others else record
 
 
+def profile_paths(record: Place) -> tuple[Place, Place]:
+    """Table and plot of `--profile`, beside the run record ``NAME.run.json``."""
+    stem = record.name.removesuffix(".run.json")
+    return record.with_name(f"{stem}.profile.csv"), record.with_name(f"{stem}.profile.png")
+
+
 def refuse_strangers(outputs: Outputs) -> None:
     """Refuse to write over what no run of tilepipe left unfinished."""
     store = outputs.store
@@ -164,7 +170,7 @@ def remove_previous(outputs: Outputs) -> None:
     InputError
         Where a folder of that name is no zarr store, and so nothing tilepipe may remove.
     """
-    for path in (*outputs.exports, outputs.record):
+    for path in (*outputs.exports, outputs.record, *profile_paths(outputs.record)):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
@@ -184,7 +190,7 @@ def remove_previous(outputs: Outputs) -> None:
                     remove(entry)
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
-    for path in (*outputs.exports, outputs.record):
+    for path in (*outputs.exports, outputs.record, *profile_paths(outputs.record)):
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
 

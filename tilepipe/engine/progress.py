@@ -21,7 +21,8 @@ class Totals:
     answered: int = 0
     unreadable: int = 0
     read: float = 0.0
-    """Seconds, as are the next two."""
+    """Seconds, as are the next three."""
+    wait: float = 0.0
     compute: float = 0.0
     write: float = 0.0
 
@@ -33,6 +34,7 @@ class Totals:
         self.answered += sign * receipt.answered
         self.unreadable += sign * receipt.unreadable
         self.read += sign * receipt.read
+        self.wait += sign * receipt.wait
         self.compute += sign * receipt.compute
         self.write += sign * receipt.write
 

@@ -20,6 +20,7 @@ from tilepipe.masks.store import open_zarr_mask
 from tilepipe.places import Place, size_of
 
 if TYPE_CHECKING:
+    from tilepipe.engine.bottleneck import Bottleneck
     from tilepipe.engine.outputs import Outputs
     from tilepipe.engine.sizing import Estimate
     from tilepipe.engine.verify import Verification
@@ -88,13 +89,17 @@ class Summary:
     resumed: int
     """Blocks that earlier runs had done."""
     seconds: dict[str, float]
-    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, compute
-    and write."""
+    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, wait,
+    compute and write."""
     peak_memory: int
     """Bytes, all processes together: the sum of each one's own peak."""
     warnings: tuple[str, ...] = ()
     verification: Verification | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    bottleneck: Bottleneck | None = None
+    """What kept this run from being faster; None where it computed no block."""
+    profile: tuple[Place, ...] = ()
+    """Table and plot of the blocks' times, where they were asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -134,6 +139,8 @@ class Summary:
                 ],
             },
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
+            "profile": [str(path) for path in self.profile],
             "peak_memory_bytes": self.peak_memory,
             "warnings": list(self.warnings),
             "verification": self.verification.to_dict() if self.verification else None,
