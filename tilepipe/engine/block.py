@@ -153,8 +153,9 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         When the network's logits are not finite.
     """
     bench = workbench(store, run_id)
-    tiling, level = bench.plan.tiling, bench.plan.image.level
-    block, reach = tiling.block_window(number), tiling.reach(number)
+    tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
+    block, reach = tiling.block_window(number), coverage.reach(number)
+    inside = coverage.inside(block)
 
     begin = time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
@@ -168,13 +169,13 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
     with bench.device.turn:
         begin = time.perf_counter()
-        answer = _answer_block(bench, number, pixels, valid, reach)
+        answer = _answer_block(bench, number, pixels, valid, reach, inside)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
-        answer.mask[..., touched] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
-        if answer.probabilities is not None:
-            answer.probabilities[..., touched] = np.nan
+        if inside is not None:
+            touched &= inside
+        _silence(answer, touched)
         lost = int(touched.sum())
     compute = time.perf_counter() - begin
 
@@ -209,37 +210,70 @@ def _answer_block(
     pixels: NDArray[Any],
     valid: NDArray[np.bool_] | None,
     reach: Window,
+    inside: NDArray[np.bool_] | None,
 ) -> Answer:
-    """The answers of a block's tiles put together, clipped to the block."""
-    tiling, wants = bench.plan.tiling, bench.plan.probabilities is not None
-    block = tiling.block_window(number)
+    """The answers of a block's tiles put together, clipped to the block.
+
+    Tiles that nobody asks anything of are not computed: nothing of their part of the block is
+    both ``inside`` the region (of the block's shape; None: all is) and ``valid`` (of that of
+    ``reach``; None: all is).
+    """
+    plan = bench.plan
+    block = plan.tiling.block_window(number)
     whole: Answer | None = None
-    for tile in tiling.tiles(number):
-        window = tiling.window(tile)
-        inside = window.slices(reach)
-        kept = tile.intersect(block)
-        assert kept is not None, "a tile lies in its block"
-        seen = None if valid is None else valid[inside]
+    for tile, part in plan.coverage.tiles(number):
+        seen = None if valid is None else valid[part.slices(reach)]
+        if seen is not None and not _both(seen, inside, part.slices(block)).any():
+            continue
+        window = plan.tiling.window(tile).slices(reach)
+        seen = None if valid is None else valid[window]
         if seen is not None and seen.all():
             seen = None
-        answer = bench.device.answer(pixels[inside], seen, tile.shape, wants).result()
-        parts = [answer.mask, answer.probabilities]
-        clipped = [None if p is None else p[(..., *kept.slices(tile))] for p in parts]
-        if kept == block:
-            assert clipped[0] is not None
-            return Answer(np.ascontiguousarray(clipped[0]), clipped[1])
+        wants = plan.probabilities is not None
+        answer = bench.device.answer(pixels[window], seen, tile.shape, wants).result()
+        kept = part.slices(tile)
+        if part == block:
+            shares = answer.probabilities
+            whole = Answer(
+                np.ascontiguousarray(answer.mask[(..., *kept)]),
+                None if shares is None else shares[(..., *kept)],
+            )
+            break
         if whole is None:
-            empty = [
-                None if c is None else np.empty((*c.shape[:-2], *block.shape), c.dtype)
-                for c in clipped
-            ]
-            assert empty[0] is not None
-            whole = Answer(empty[0], empty[1])
-        for target, part in zip((whole.mask, whole.probabilities), clipped, strict=True):
-            if target is not None and part is not None:
-                target[(..., *kept.slices(block))] = part
-    assert whole is not None, "a block has a tile"
+            whole = _no_answer(plan, block)
+        for target, own in (
+            (whole.mask, answer.mask), (whole.probabilities, answer.probabilities),
+        ):  # fmt: skip
+            if target is not None and own is not None:
+                target[(..., *part.slices(block))] = own[(..., *kept)]
+    if whole is None:
+        return _no_answer(plan, block)
+    if inside is not None:
+        _silence(whole, ~inside)
     return whole
+
+
+def _both(
+    valid: NDArray[np.bool_], inside: NDArray[np.bool_] | None, part: tuple[slice, slice]
+) -> NDArray[np.bool_]:
+    return valid if inside is None else valid & inside[part]
+
+
+def _no_answer(plan: Plan, block: Window) -> Answer:
+    """A block of which nothing is known."""
+    spec = plan.mask
+    planes = () if spec.kind == "labels" else (spec.planes,)
+    shares = None
+    if plan.probabilities is not None:
+        shares = np.full((len(spec.classes), *block.shape), np.nan, np.float32)
+    return Answer(np.full((*planes, *block.shape), spec.fill, spec.dtype), shares)
+
+
+def _silence(answer: Answer, where: NDArray[np.bool_]) -> None:
+    """Take the answer of some pixels of a block away."""
+    answer.mask[..., where] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
+    if answer.probabilities is not None:
+        answer.probabilities[..., where] = np.nan
 
 
 def read_around(
@@ -294,7 +328,12 @@ def _touched(
     grown = unreadable
     for axis in (0, 1):
         grown = _dilate(grown, spread, axis)
-    return np.ascontiguousarray(grown[block.slices(reach)])
+    # What is read may not hold all of the block, where the region does not.
+    touched = np.zeros(block.shape, np.bool_)
+    common = block.intersect(reach)
+    if common is not None:
+        touched[common.slices(block)] = grown[common.slices(reach)]
+    return touched
 
 
 def _dilate(mask: NDArray[np.bool_], distance: int, axis: int) -> NDArray[np.bool_]:

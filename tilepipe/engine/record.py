@@ -74,7 +74,7 @@ class Summary:
     answered: int
     """Pixels with an answer."""
     no_answer: int
-    """Pixels without one: no data, or unreadable."""
+    """Pixels without one: no data, outside the region, or unreadable."""
     unreadable: int
     """Pixels without one because they, or what they depend on, could not be read."""
     incomplete: tuple[tuple[int, str], ...]
@@ -183,7 +183,10 @@ def summarise(
     for receipt in receipts:
         peaks[receipt.worker] = max(peaks.get(receipt.worker, 0), receipt.peak)
     unreadable = sum(r.unreadable for r in receipts)
-    unreadable += sum(plan.tiling.block_window(number).area for number in progress.failed)
+    for number in progress.failed:
+        block = plan.tiling.block_window(number)
+        inside = plan.coverage.inside(block)
+        unreadable += block.area if inside is None else int(inside.sum())
     return Summary(
         plan=plan,
         outputs=outputs.shown,

@@ -134,7 +134,7 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
             current.callback(work.close_workbench, run_id)
             progress = Progress.from_ledger(outputs.state.ledger_file)
             refuse_strange_exports(outputs, progress.ours)
-            resumed = sum(progress.is_done(number) for number in plan.tiling)
+            resumed = sum(progress.is_done(number) for number in plan.coverage)
             watch.planned(plan, estimate, resumed)
             prepare_workers(client, work.prepare, str(outputs.store), run_id)
             seconds["start"] = time.perf_counter() - begin
@@ -196,7 +196,7 @@ class _Task:
         """Compute what is not done; then, piece by piece, what could not be read whole."""
         todo = (
             (self.store, self.run_id, number)
-            for number in plan.tiling
+            for number in plan.coverage
             if not self.progress.is_done(number)
         )
         self.watch.submitted()
@@ -290,8 +290,9 @@ def _refuse_empty(plan: Plan, image: Image, progress: Progress, outputs: Outputs
     if progress.incomplete:
         raise InputError(f"no pixel got an answer: {progress.incomplete[0][1]}")
     nodata = "" if image.nodata is None else f" ({image.nodata:g})"
+    where = "" if plan.region is None else " of the region"
     raise InputError(
-        f"{plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
+        f"{plan.image.path}: every pixel{where} is nodata{nodata}, so there is nothing to segment"
     )
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import ImageFacts, gigabytes
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
+from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
     from tilepipe.engine.device import Device
@@ -145,8 +149,11 @@ def choose_tiling(
     limit: int,
     options: RunOptions,
     crew: Crew,
+    region: Region | None = None,
 ) -> Tiling:
     """The exact window with the least total work that fits the memory, or the one asked for.
+
+    Of a region, the work is that of the tiles that hold something of it.
 
     Raises
     ------
@@ -177,10 +184,12 @@ def choose_tiling(
         return tiling
 
     # Beyond 2048 kept, at most 9 % of work is left to save, and progress gets coarse.
-    candidates = sorted(
-        candidate_tilings(*size, geometry, 2048),
-        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
-    )
+    every = list(candidate_tilings(*size, geometry, 2048))
+    if region is not None:
+        found = _least_work(every, region, crew.workers, lambda t: memory.fits(t, limit))
+        if found is not None:
+            return found
+    candidates = sorted(every, key=lambda t: (_makespan(t, crew.workers), t.input, t.block))
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
         if memory.fits(tiling, limit):
@@ -196,6 +205,55 @@ def _makespan(tiling: Tiling, workers: int) -> float:
     """Work of the busiest worker: with few blocks, some workers would stand idle."""
     blocks = len(tiling)
     return tiling.work / blocks * -(-blocks // workers)
+
+
+def _least_work(
+    candidates: list[Tiling], region: Region, workers: int, fits: Callable[[Tiling], bool]
+) -> Tiling | None:
+    """The tiling of least work on a region that fits.
+
+    From the one that would do the least if no tile had anything to spare, which is no work to find
+    out, until none that is left can be better.
+    """
+
+    def least(tiling: Tiling) -> float:
+        height, width = tiling.input
+        tiles = max(1, math.ceil(region.pixels / (tiling.keep[0] * tiling.keep[1])))
+        return tiles * height * width / workers
+
+    best: tuple[float, tuple[int, int], tuple[int, int]] | None = None
+    chosen: Tiling | None = None
+    too_large: list[Tiling] = []
+    for tiling in sorted(candidates, key=lambda t: (least(t), t.input, t.block)):
+        if best is not None and least(tiling) > best[0]:
+            break
+        if any(_at_least(tiling, other) for other in too_large):
+            continue
+        key = _region_makespan(Coverage(tiling, region), workers), tiling.input, tiling.block
+        if best is not None and key >= best:
+            continue
+        if fits(tiling):
+            best, chosen = key, tiling
+        else:
+            too_large.append(tiling)
+    return chosen
+
+
+def _at_least(tiling: Tiling, other: Tiling) -> bool:
+    """Whether a tiling needs no less memory than another."""
+    sides = zip((*tiling.input, *tiling.block), (*other.input, *other.block), strict=True)
+    return all(mine >= theirs for mine, theirs in sides)
+
+
+def _region_makespan(coverage: Coverage, workers: int) -> float:
+    """As `_makespan`; of a region, blocks have more work or less."""
+    if workers == 1:
+        return float(coverage.work)
+    height, width = coverage.tiling.input
+    passes = coverage.block_passes
+    blocks = int(np.count_nonzero(passes))
+    in_turn = coverage.passes / blocks * -(-blocks // workers)
+    return float(max(in_turn, passes.max()) * height * width)
 
 
 def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:

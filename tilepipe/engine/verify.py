@@ -28,10 +28,13 @@ from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.regions.cells import Region
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
 TIE_FP64 = 1e-12
+CLEAR = 32
+"""Pixels by which windows of a region hold the place that they are chosen for: they are moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Verification:
     skipped: int
     """Windows that touch what cannot be read."""
     pixels: int
+    """Pixels of which an answer was compared; where there is to be none, and is none, none is."""
     differing: int
     """Labels that differ and are no tie."""
     ties: int
@@ -175,7 +179,9 @@ def verify_plan(
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
-        places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
+        places = seam_windows(
+            plan.tiling, geometry.stride_factor, windows, seed, plan.coverage.region
+        )
         # Of a model that is not exact, that would take its inexactness for rounding.
         if half and not model.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
@@ -193,22 +199,30 @@ def verify_plan(
     return tally.result()
 
 
-def seam_windows(tiling: Tiling, factor: int, count: int, seed: int) -> list[Window]:
+def seam_windows(
+    tiling: Tiling, factor: int, count: int, seed: int, region: Region | None = None
+) -> list[Window]:
     """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
 
     Each is moved by whole stride factors, so that none is a window of the run: where an image has
-    no seams, at least the windows are cut elsewhere.
+    no seams, at least the windows are cut elsewhere. Of a region, each holds some.
     """
     choose = random.Random(seed)
     seams = _seams(tiling, 0), _seams(tiling, 1)
     rows = _in_turn(seams[0], tiling.height, choose)
     columns = _in_turn(seams[1], tiling.width, choose)
     height, width = (max(factor, round_down(keep, factor)) for keep in tiling.keep)
+    inside = None if region is None else np.argwhere(region.cells)
     windows = []
     for i in range(count):
         # In turn: a corner, a horizontal seam, a vertical one.
-        centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
-        centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
+        if region is None or inside is None:
+            centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
+            centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
+        else:
+            cell_y, cell_x = (inside[choose.randrange(len(inside))] + 0.5) * region.cell
+            centre_y = _near(seams[0] if i % 3 != 2 else [], int(cell_y), height)
+            centre_x = _near(seams[1] if i % 3 != 1 else [], int(cell_x), width)
         y = _start(centre_y, height, tiling.height, factor)
         x = _start(centre_x, width, tiling.width, factor)
         if y in (0, *seams[0]) and x in (0, *seams[1]):
@@ -223,6 +237,12 @@ def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int
     """The seams in random order, each once before any comes again; without any, anywhere."""
     while True:
         yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
+
+
+def _near(seams: list[int], place: int, keep: int) -> int:
+    """The seam nearest to a place, if a window centred on it holds that place; or the place."""
+    seam = min(seams, key=lambda seam: abs(seam - place), default=place)
+    return seam if abs(seam - place) < keep // 2 - CLEAR else place
 
 
 def _start(centre: int, keep: int, size: int, factor: int) -> int:
@@ -280,6 +300,9 @@ class _Tally:
             answered = kept_valid[inside.slices(kept)]
         # In blocks where something could not be read, silence is no contradiction.
         excused = self._excused(inside)
+        asked = self.plan.coverage.inside(inside)
+        if asked is not None:
+            answered = answered & asked
         span = float(np.ptp(logits)) or 1.0
         if self.nearest is not None:
             place = self.nearest.under(inside)
@@ -307,7 +330,7 @@ class _Tally:
         wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
         wrong = np.where(no_answer & excused, 0, wrong)
         differ = wrong > 0
-        self.pixels += inside.area
+        self.pixels += int((answered & ~no_answer[0]).sum())
         self.ties += int((differ & (wrong <= self.tie_bound)).sum())
         self.differing += int((wrong > self.tie_bound).sum())
         gapped = wrong[differ & np.isfinite(wrong)]
@@ -353,7 +376,9 @@ class _Tally:
         missing = np.isnan(written).any(0) & answered & ~excused
         self.differing += int(missing.sum())
         ours = _probabilities(logits, self.model)
-        both = ~np.isnan(written) & answered
+        given = ~np.isnan(written)
+        self.differing += int((given.any(0) & ~answered).sum())
+        both = given & answered
         difference = np.abs(ours - written)[both].max(initial=0.0)
         self.largest_difference = max(self.largest_difference or 0.0, float(difference))
         # Rounding of the stored form, and what the logits may differ by (a softmax has slope <= 1/4
@@ -431,7 +456,7 @@ def _plan_of(mask: Path) -> tuple[Plan, list[int]]:
     plan = state.read_plan() if mask.is_dir() else None
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
-        missing = [n for n in plan.tiling if n not in progress.receipts]
+        missing = [n for n in plan.coverage if n not in progress.receipts]
         if missing:
             raise InputError(
                 f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "
