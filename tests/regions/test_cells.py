@@ -86,7 +86,7 @@ def test_cells_come_back_from_text(rows: int, columns: int, seed: int) -> None:
     assert (cells_from_text(text, (rows, columns)) == cells).all()
     with pytest.raises(ValueError, match="are not"):
         cells_from_text(text, (rows + 8, columns))
-    with pytest.raises(ValueError, match="damaged|base64|padding"):
+    with pytest.raises(ValueError, match=r"damaged|base64|padding"):
         cells_from_text(text[:-8] + "AAAAAAA=", (rows, columns))
 
 

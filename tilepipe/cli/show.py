@@ -137,9 +137,12 @@ def show_summary(summary: Summary) -> str:
             continue
         area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
         lines.append(f"{c.name:24} {c.share:8.2%}{area}")
-    if summary.no_answer:
-        total = summary.answered + summary.no_answer
-        lines.append(f"{'(no answer)':24} {summary.no_answer / total:8.2%}")
+    total = summary.answered + summary.no_answer
+    outside = total - summary.plan.coverage.pixels
+    if outside:
+        lines.append(f"{'(outside the region)':24} {outside / total:8.2%}")
+    if summary.no_answer > outside:
+        lines.append(f"{'(no answer)':24} {(summary.no_answer - outside) / total:8.2%}")
     speed = summary.plan.coverage.pixels / 1e6 / max(seconds.get("blocks", 0), 1e-9)
     fresh = summary.blocks - summary.resumed
     lines += [

@@ -228,6 +228,8 @@ def seam_windows(
         if y in (0, *seams[0]) and x in (0, *seams[1]):
             # Cut elsewhere, but not off an image that is smaller than the stride factor.
             moves = [m for m in (-factor, factor) if y + m + height > 0 and y + m < tiling.height]
+            if region is not None:  # nor off the region
+                moves = [m for m in moves if _holds(region, Window(y + m, x, height, width))]
             y += choose.choice(moves or [0])
         windows.append(Window(y, x, height, width))
     return windows
@@ -243,6 +245,11 @@ def _near(seams: list[int], place: int, keep: int) -> int:
     """The seam nearest to a place, if a window centred on it holds that place; or the place."""
     seam = min(seams, key=lambda seam: abs(seam - place), default=place)
     return seam if abs(seam - place) < keep // 2 - CLEAR else place
+
+
+def _holds(region: Region, window: Window) -> bool:
+    common = window.intersect(Window(0, 0, region.height, region.width))
+    return common is not None and bool(region.inside(common).any())
 
 
 def _start(centre: int, keep: int, size: int, factor: int) -> int:

@@ -127,7 +127,7 @@ def shrunk(image: Image, level: int, times: int) -> tuple[NDArray[np.float32], B
 def _resolution(image: Image, pixel_um: float | None) -> tuple[int, int]:
     """The level that is read, and how many of its pixels, along an axis, become one."""
     height, width, _ = image.shape
-    wanted = PIXEL_UM / pixel_um if pixel_um else max(height, width) / 2048
+    wanted = PIXEL_UM / pixel_um if pixel_um else max(height, width) / 1024
     wanted = min(wanted, max(height, width) / LEAST_SIDE)
     wanted = max(wanted, math.sqrt(height * width / MOST_PIXELS), 1.0)
     scales = [max(level.scale_y, level.scale_x) for level in image.levels]
