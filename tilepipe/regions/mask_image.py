@@ -12,13 +12,16 @@ from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.images.base import SCALE_TOLERANCE
 from tilepipe.regions.cells import NEGLIGIBLE, Bools, CellGrid, Placement, touched_cells
 
+MOST_PIXELS = 1 << 30
+"""Of a mask that is read whole: some seconds."""
+
 
 def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
     """The cells that hold any pixel of a mask that is not zero (and not nodata) in some band.
 
     A mask with a CRS lies where its transform says; any other is stretched over the image's level
-    0, at whatever resolution it is. Of a mask with a pyramid, the coarsest level is read of which
-    four pixels still go into a cell.
+    0, at whatever resolution it is. Its level 0 is read, as what is small may be missing in others;
+    of a mask beyond `MOST_PIXELS`, the largest level within them.
 
     Raises
     ------
@@ -28,15 +31,8 @@ def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
     """
     with closing(open_image(path)) as mask:
         place = _placement(mask, image)
-        level = max(
-            (
-                i
-                for i, size in enumerate(mask.levels)
-                if 4 * abs(place.step[0] * size.scale_y) <= grid.sides[0]
-                and 4 * abs(place.step[1] * size.scale_x) <= grid.sides[1]
-            ),
-            default=0,
-        )
+        small = (i for i, size in enumerate(mask.levels) if size.height * size.width <= MOST_PIXELS)
+        level = next(small, len(mask.levels) - 1)
         size = mask.levels[level]
 
         def read(top: int, bottom: int) -> Bools:

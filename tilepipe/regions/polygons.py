@@ -79,16 +79,13 @@ def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
         {"type": "Polygon", "coordinates": [_ring(path, ring, to_pixels) for ring in polygon]}
         for polygon in polygons
     ]
-    try:
-        cells = rasterize(
-            shapes,
-            out_shape=grid.shape,
-            transform=Affine.scale(grid.sides[1], grid.sides[0]),
-            all_touched=True,
-            dtype="uint8",
-        )
-    except ValueError as error:
-        raise InputError(f"{path}: holds a polygon that is none ({error}); repair it") from error
+    cells = rasterize(
+        shapes,
+        out_shape=grid.shape,
+        transform=Affine.scale(grid.sides[1], grid.sides[0]),
+        all_touched=True,
+        dtype="uint8",
+    )
     if not cells.any():
         read_as = "longitude and latitude" if crs is None else crs
         if to_pixels is None:
@@ -184,6 +181,10 @@ def _ring(path: str, ring: Any, to_pixels: Any) -> list[tuple[float, float]]:
         x, y = np.asarray([point[:2] for point in ring], np.float64).T
     except (TypeError, ValueError, IndexError):
         raise InputError(f"{path}: holds a polygon without (x, y) corners; repair it") from None
+    if len(x) < 4:
+        raise InputError(
+            f"{path}: holds a polygon of {len(x)} corners; it takes 4, the last being the first"
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InputError(f"{path}: holds a polygon with corners that are no numbers; repair it")
     if to_pixels is not None:
