@@ -134,7 +134,8 @@ def test_coverage_is_what_counting_every_part_of_every_tile_gives(
         assert (image[window.slices()] == (True if inside is None else inside)).all()
         assert (number in coverage) == bool(expected)
     assert (seen == 1).all(), "parts share a block out"
-    assert coverage.passes == passes == coverage.block_passes.sum()
+    assert coverage.passes == passes
+    assert coverage.work == passes * tiling.input[0] * tiling.input[1]
     assert list(coverage) == active
     assert len(coverage) == len(active)
 
@@ -145,7 +146,57 @@ def test_without_a_region_everything_is_covered() -> None:
     assert list(coverage) == list(tiling)
     assert coverage.passes == tiling.forward_passes == sum(len(tiling.tiles(n)) for n in tiling)
     assert coverage.work == tiling.work
-    assert coverage.block_passes.sum() == coverage.passes
     assert coverage.inside(Window(0, 0, 5, 5)) is None
     assert coverage.reach(1) == tiling.reach(1)
     assert (0 in coverage, 99 in coverage) == (True, False)
+
+
+@given(
+    size=st.tuples(st.integers(1, 1800), st.integers(1, 1800)),
+    block=st.tuples(st.sampled_from([512, 1024, 1536]), st.sampled_from([512, 1024])),
+    keep=st.tuples(st.sampled_from([32, 128, 384]), st.sampled_from([32, 256, 512])),
+    share=st.sampled_from([0.0005, 0.01, 0.5, 1.0]),
+    cell=st.sampled_from([16, 32]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_frames_hold_the_region_once_and_are_windows_that_fit(
+    size: tuple[int, int],
+    block: tuple[int, int],
+    keep: tuple[int, int],
+    share: float,
+    cell: int,
+    seed: int,
+) -> None:
+    tiling = Tiling(*size, block, keep, Geometry())
+    cells = np.random.default_rng(seed).random((-(-size[0] // cell), -(-size[1] // cell))) < share
+    image = np.kron(cells, np.ones((cell, cell), bool))[: size[0], : size[1]]
+    coverage = Coverage(tiling, Region(*size, cell, cells), framed=True)
+    seen = np.zeros(size, np.uint8)
+    work = passes = 0
+    for number in coverage:
+        tiles = coverage.tiles(number)
+        assert tiles
+        for tile, part in tiles:
+            assert tile.y % 16 == tile.x % 16 == tile.height % 16 == tile.width % 16 == 0
+            assert tile.height <= keep[0]
+            assert tile.width <= keep[1]
+            assert tile.contains(part)
+            assert tiling.block_window(number).contains(part)
+            assert image[part.slices()].any()
+            assert coverage.reach(number).contains(tiling.window(tile))
+            seen[part.slices()] += 1
+            work += tiling.window(tile).area
+        passes += len(tiles)
+    assert seen.max(initial=0) <= 1
+    assert seen[image].all()
+    assert (coverage.work, coverage.passes) == (work, passes)
+
+
+def test_two_corners_of_a_block_are_two_small_windows() -> None:
+    cells = np.zeros((128, 128), bool)
+    cells[:20, :10] = cells[100:, 120:] = True
+    region = Region(2048, 2048, 16, cells)
+    coverage = Coverage(Tiling(2048, 2048, (2048, 2048), (2048, 2048), Geometry()), region, True)
+    parts = [(part.y, part.x, part.height, part.width) for _, part in coverage.tiles(0)]
+    assert parts == [(0, 0, 320, 160), (1600, 1920, 448, 128)]

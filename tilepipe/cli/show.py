@@ -104,6 +104,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
     height, width = tiling.input
     keep = tiling.keep
     work = plan.coverage.work / plan.coverage.pixels
+    framed = "at most " if plan.coverage.framed else ""
     seconds = "not measured" if estimate.seconds is None else duration(estimate.seconds)
     lines = [
         ("image", f"{image.path}"),
@@ -112,7 +113,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("scale", show_scale(plan)),
         *([("region", show_region(plan))] if plan.region is not None else []),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
-        ("window", f"{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
+        ("window", f"{framed}{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
                    f"{tiling.geometry.margin}, on a grid of {tiling.geometry.stride_factor}"),
         ("blocks", f"{plan.blocks} of {tiling.block[0]} x {tiling.block[1]}, "
                    f"{plan.coverage.passes} forward passes, {work:.2f} pixels convolved for each"),

@@ -8,23 +8,37 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.grid import Tiling, Window
+from tilepipe.grid import CHUNK, Tiling, Window, round_up
 from tilepipe.regions.cells import Region
+from tilepipe.regions.cover import cover
+
+Tiles = tuple[tuple[Window, Window], ...]
+"""Tiles of a block, each with the part of the block that it is for."""
 
 
 class Coverage:
-    """The blocks and tiles of a tiling that are computed: all of them, or those of a region.
+    """The blocks and tiles that are computed: all those of a tiling, or those of a region.
 
     The one place that says so: whoever goes through the blocks of a run goes through these. Blocks
     that are not among them are never written, and so read as no answer.
+
+    Parameters
+    ----------
+    tiling
+        Of the whole image.
+    region
+        None: all of it.
+    framed
+        Within each block, frame what there is of the region by tiles of their own sizes, none
+        larger than the tiling's. Otherwise they are those of the tiling that hold some of it.
     """
 
-    def __init__(self, tiling: Tiling, region: Region | None = None) -> None:
-        self.tiling, self.region = tiling, region
+    def __init__(self, tiling: Tiling, region: Region | None = None, framed: bool = False) -> None:
+        self.tiling, self.region, self.framed = tiling, region, framed
         self._active: NDArray[np.bool_] | None = None
-        """Of all tiles, row by row of the image; None: all."""
+        """Of all tiles (or blocks, where framed), row by row of the image; None: all."""
         if region is not None:
-            rows, columns = (_parts(tiling, axis) for axis in (0, 1))
+            rows, columns = (self._parts(axis) for axis in (0, 1))
             self._active = region.holds(rows, columns)
 
     def __len__(self) -> int:
@@ -43,15 +57,17 @@ class Coverage:
     @property
     def passes(self) -> int:
         """Tiles of all blocks together."""
-        if self._active is None:
-            return self.tiling.forward_passes
-        return int(np.count_nonzero(self._active))
+        return self._totals[0]
 
     @property
     def work(self) -> int:
         """Pixels that go through the network."""
-        height, width = self.tiling.input
-        return self.passes * height * width
+        return self._totals[1]
+
+    @property
+    def most_work(self) -> int:
+        """Of a block."""
+        return self._totals[2]
 
     @property
     def pixels(self) -> int:
@@ -60,17 +76,10 @@ class Coverage:
             return self.tiling.height * self.tiling.width
         return self.region.pixels
 
-    @cached_property
-    def block_passes(self) -> NDArray[np.int64]:
-        """Tiles of each block of the tiling, shape (rows, columns) of blocks."""
-        active = self._active
-        if active is None:
-            active = np.ones([len(_parts(self.tiling, axis)) for axis in (0, 1)], np.bool_)
-        down = np.add.reduceat(active, self._starts(0), axis=0, dtype=np.int64)
-        return np.asarray(np.add.reduceat(down, self._starts(1), axis=1))
-
-    def tiles(self, number: int) -> tuple[tuple[Window, Window], ...]:
-        """The tiles of a block that are computed, each with the part of the block it is for."""
+    def tiles(self, number: int) -> Tiles:
+        """The tiles of a block that are computed; no two parts share a pixel."""
+        if self.framed and self.region is not None:
+            return self._frames(number, self.region)
         pairs = zip(self.tiling.tiles(number), self.tiling.parts_of(number), strict=True)
         if self._active is None:
             return tuple(pairs)
@@ -93,25 +102,72 @@ class Coverage:
         inside = self.region.inside(window)
         return None if inside.all() else inside
 
+    def _frames(self, number: int, region: Region) -> Tiles:
+        """Tiles around what a block has of the region."""
+        geometry, block, cell = self.tiling.geometry, self.tiling.block_window(number), region.cell
+        top, left = block.y // cell, block.x // cell
+        rows, columns = -(-block.stop_y // cell), -(-block.stop_x // cell)
+        rim = geometry.input_for(geometry.stride_factor) - geometry.stride_factor
+        most = self.tiling.keep[0] // cell, self.tiling.keep[1] // cell
+        found = []
+        for y, x, height, width in cover(
+            region.cells[top:rows, left:columns], cell, (rim, rim), most
+        ):
+            frame = Window(block.y + y * cell, block.x + x * cell, height * cell, width * cell)
+            part = frame.intersect(block)
+            assert part is not None, "it lies in the block"
+            factor = geometry.stride_factor
+            sides = round_up(part.height, factor), round_up(part.width, factor)
+            found.append((Window(part.y, part.x, *sides), part))
+        return tuple(found)
+
+    @cached_property
+    def _totals(self) -> tuple[int, int, int]:
+        """Passes, work, and the most work of a block."""
+        height, width = self.tiling.input
+        if self._active is None:
+            most = min(self.tiling.forward_passes, int(np.prod(self.tiling.block_tiles)))
+            return self.tiling.forward_passes, self.tiling.work, most * height * width
+        if not self.framed:
+            passes = self._block_passes
+            area = height * width
+            return int(passes.sum()), int(passes.sum()) * area, int(passes.max()) * area
+        windows = [[self.tiling.window(tile) for tile, _ in self.tiles(n)] for n in self._numbers]
+        works = [sum(window.area for window in block) for block in windows]
+        return sum(len(block) for block in windows), sum(works), max(works, default=0)
+
+    @cached_property
+    def _block_passes(self) -> NDArray[np.int64]:
+        """Tiles of each block of the tiling (1, where framed), shape (rows, columns) of blocks."""
+        assert self._active is not None, "asked only of a region"
+        if self.framed:
+            return self._active.astype(np.int64)
+        down = np.add.reduceat(self._active, self._starts(0), axis=0, dtype=np.int64)
+        return np.asarray(np.add.reduceat(down, self._starts(1), axis=1))
+
     @cached_property
     def _numbers(self) -> tuple[int, ...]:
-        return tuple(np.flatnonzero(self.block_passes).tolist())
+        return tuple(np.flatnonzero(self._block_passes).tolist())
 
     @cached_property
     def _known(self) -> frozenset[int]:
         return frozenset(self._numbers)
+
+    def _parts(self, axis: int) -> NDArray[np.intp]:
+        size, block = (self.tiling.height, self.tiling.width)[axis], self.tiling.block[axis]
+        return _axis_parts(size, block, block if self.framed else self.tiling.keep[axis])
 
     def _starts(self, axis: int) -> NDArray[np.intp]:
         """The first tile of each row (column) of blocks."""
         return np.arange(self.tiling.shape[axis]) * self.tiling.block_tiles[axis]
 
 
-def _parts(tiling: Tiling, axis: int) -> NDArray[np.intp]:
-    size = (tiling.height, tiling.width)[axis]
-    return _axis_parts(size, tiling.block[axis], tiling.keep[axis])
+def can_be_framed(region: Region, tiling: Tiling) -> bool:
+    """Whether blocks and the largest tiles are whole cells."""
+    return CHUNK % region.cell == 0 and not any(keep % region.cell for keep in tiling.keep)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _axis_parts(size: int, block: int, keep: int) -> NDArray[np.intp]:
     """First pixel, and first one after, of the part of each tile along an axis."""
     start = (np.arange(0, size, block)[:, None] + np.arange(0, block, keep)).ravel()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
     Device,
     choose_device,
@@ -104,6 +105,9 @@ def new_plan(
     )  # fmt: skip
     cells = None if region is None else region_of(region, facts.height, facts.width)
     tiling = choose_tiling(model, facts, memory, limit, options, crew, cells)
+    if region is not None and cells is not None:
+        free = options.window == "auto" and not model.fixed
+        region = replace(region, framed=free and can_be_framed(cells, tiling))
     bound = memory.total(tiling)
 
     device = Device(model, site.device, precision, site.threads)

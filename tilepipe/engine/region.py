@@ -51,6 +51,8 @@ class RegionFacts:
     """Of all pixels."""
     cells: str
     """Packed, compressed, in base 64."""
+    framed: bool = False
+    """Whether tiles are cut to what there is of the region; see `Coverage`."""
 
 
 def find_region(
@@ -114,7 +116,7 @@ def coverage_of(tiling: Tiling, facts: RegionFacts | None) -> Coverage:
     """The blocks and tiles of a plan."""
     if facts is None:
         return Coverage(tiling)
-    return Coverage(tiling, region_of(facts, tiling.height, tiling.width))
+    return Coverage(tiling, region_of(facts, tiling.height, tiling.width), facts.framed)
 
 
 def region_of(facts: RegionFacts, height: int, width: int) -> Region:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from tilepipe.engine.coverage import Coverage
+from tilepipe.engine.coverage import Coverage, can_be_framed
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import ImageFacts, gigabytes
 from tilepipe.errors import InputError, UnreadableError
-from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
+from tilepipe.grid import (
+    CHUNK,
+    LARGEST_BLOCK,
+    Geometry,
+    Tiling,
+    Window,
+    candidate_tilings,
+    paper_tiling,
+    round_up,
+)
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
 from tilepipe.regions.cells import Region
@@ -50,6 +60,10 @@ class Crew:
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
     """Bytes free on the GPU of each worker, where that is known."""
+
+
+LARGEST_KEEP = 2048
+"""Beyond it, at most 9 % of work is left to save, and progress gets coarse."""
 
 
 class MemoryModel:
@@ -153,7 +167,7 @@ def choose_tiling(
 ) -> Tiling:
     """The exact window with the least total work that fits the memory, or the one asked for.
 
-    Of a region, the work is that of the tiles that hold something of it.
+    Of a region, the work is that of tiles framed around it, and the window the largest of them.
 
     Raises
     ------
@@ -183,13 +197,14 @@ def choose_tiling(
             )
         return tiling
 
-    # Beyond 2048 kept, at most 9 % of work is left to save, and progress gets coarse.
-    every = list(candidate_tilings(*size, geometry, 2048))
     if region is not None:
-        found = _least_work(every, region, crew.workers, lambda t: memory.fits(t, limit))
+        found = _framing(size, geometry, region, crew.workers, lambda t: memory.fits(t, limit))
         if found is not None:
             return found
-    candidates = sorted(every, key=lambda t: (_makespan(t, crew.workers), t.input, t.block))
+    candidates = sorted(
+        candidate_tilings(*size, geometry, LARGEST_KEEP),
+        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
+    )
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
         if memory.fits(tiling, limit):
@@ -207,53 +222,38 @@ def _makespan(tiling: Tiling, workers: int) -> float:
     return tiling.work / blocks * -(-blocks // workers)
 
 
-def _least_work(
-    candidates: list[Tiling], region: Region, workers: int, fits: Callable[[Tiling], bool]
+def _framing(
+    size: tuple[int, int],
+    geometry: Geometry,
+    region: Region,
+    workers: int,
+    fits: Callable[[Tiling], bool],
 ) -> Tiling | None:
-    """The tiling of least work on a region that fits.
+    """The blocks and the largest window that do the least on a region; None if nothing fits.
 
-    From the one that would do the least if no tile had anything to spare, which is no work to find
-    out, until none that is left can be better.
+    Tiles are framed around the region within each block, so that the window, which bounds them, may
+    be as large as fits; what is left to choose is the block.
     """
-
-    def least(tiling: Tiling) -> float:
-        height, width = tiling.input
-        tiles = max(1, math.ceil(region.pixels / (tiling.keep[0] * tiling.keep[1])))
-        return tiles * height * width / workers
-
-    best: tuple[float, tuple[int, int], tuple[int, int]] | None = None
-    chosen: Tiling | None = None
-    too_large: list[Tiling] = []
-    for tiling in sorted(candidates, key=lambda t: (least(t), t.input, t.block)):
-        if best is not None and least(tiling) > best[0]:
-            break
-        if any(_at_least(tiling, other) for other in too_large):
-            continue
-        key = _region_makespan(Coverage(tiling, region), workers), tiling.input, tiling.block
-        if best is not None and key >= best:
-            continue
-        if fits(tiling):
-            best, chosen = key, tiling
-        else:
-            too_large.append(tiling)
+    chosen, best = None, math.inf
+    tops = [min(LARGEST_KEEP, round_up(n, region.cell)) for n in size]
+    for side in range(CHUNK, round_up(min(max(size), LARGEST_BLOCK), CHUNK) + 1, CHUNK):
+        block = min(side, round_up(size[0], CHUNK)), min(side, round_up(size[1], CHUNK))
+        most = min(block[0], tops[0]), min(block[1], tops[1])
+        sides = range(region.cell, max(most) + 1, region.cell)
+        tilings = [
+            Tiling(*size, block, (min(keep, most[0]), min(keep, most[1])), geometry)
+            for keep in sides
+        ]
+        tilings = [tiling for tiling in tilings if can_be_framed(region, tiling)]
+        fitting = bisect_left(tilings, True, key=lambda tiling: not fits(tiling))
+        if fitting:
+            coverage = Coverage(tilings[fitting - 1], region, framed=True)
+            span = max(
+                coverage.work / len(coverage) * -(-len(coverage) // workers), coverage.most_work
+            )
+            if span < best:
+                chosen, best = tilings[fitting - 1], span
     return chosen
-
-
-def _at_least(tiling: Tiling, other: Tiling) -> bool:
-    """Whether a tiling needs no less memory than another."""
-    sides = zip((*tiling.input, *tiling.block), (*other.input, *other.block), strict=True)
-    return all(mine >= theirs for mine, theirs in sides)
-
-
-def _region_makespan(coverage: Coverage, workers: int) -> float:
-    """As `_makespan`; of a region, blocks have more work or less."""
-    if workers == 1:
-        return float(coverage.work)
-    height, width = coverage.tiling.input
-    passes = coverage.block_passes
-    blocks = int(np.count_nonzero(passes))
-    in_turn = coverage.passes / blocks * -(-blocks // workers)
-    return float(max(in_turn, passes.max()) * height * width)
 
 
 def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:

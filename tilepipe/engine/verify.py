@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan, as_planned, nearest_of
@@ -179,9 +180,7 @@ def verify_plan(
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
-        places = seam_windows(
-            plan.tiling, geometry.stride_factor, windows, seed, plan.coverage.region
-        )
+        places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
         # Of a model that is not exact, that would take its inexactness for rounding.
         if half and not model.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
@@ -200,7 +199,7 @@ def verify_plan(
 
 
 def seam_windows(
-    tiling: Tiling, factor: int, count: int, seed: int, region: Region | None = None
+    tiling: Tiling, factor: int, count: int, seed: int, coverage: Coverage | None = None
 ) -> list[Window]:
     """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
 
@@ -212,20 +211,27 @@ def seam_windows(
     rows = _in_turn(seams[0], tiling.height, choose)
     columns = _in_turn(seams[1], tiling.width, choose)
     height, width = (max(factor, round_down(keep, factor)) for keep in tiling.keep)
+    region = None if coverage is None else coverage.region
     inside = None if region is None else np.argwhere(region.cells)
     windows = []
     for i in range(count):
         # In turn: a corner, a horizontal seam, a vertical one.
-        if region is None or inside is None:
+        own: set[tuple[int, int]] | None = None
+        if coverage is None or region is None or inside is None:
             centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
             centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
         else:
-            cell_y, cell_x = (inside[choose.randrange(len(inside))] + 0.5) * region.cell
-            centre_y = _near(seams[0] if i % 3 != 2 else [], int(cell_y), height)
-            centre_x = _near(seams[1] if i % 3 != 1 else [], int(cell_x), width)
+            row, column = inside[choose.randrange(len(inside))] * region.cell
+            part, own = _part_of(coverage, int(row), int(column))
+            middle = region.cell // 2
+            edges = [part.y, part.stop_y] if i % 3 != 2 else []
+            centre_y = _near(edges, int(row) + middle, height)
+            edges = [part.x, part.stop_x] if i % 3 != 1 else []
+            centre_x = _near(edges, int(column) + middle, width)
         y = _start(centre_y, height, tiling.height, factor)
         x = _start(centre_x, width, tiling.width, factor)
-        if y in (0, *seams[0]) and x in (0, *seams[1]):
+        is_own = (y, x) in own if own is not None else y in (0, *seams[0]) and x in (0, *seams[1])
+        if is_own:
             # Cut elsewhere, but not off an image that is smaller than the stride factor.
             moves = [m for m in (-factor, factor) if y + m + height > 0 and y + m < tiling.height]
             if region is not None:  # nor off the region
@@ -239,6 +245,15 @@ def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int
     """The seams in random order, each once before any comes again; without any, anywhere."""
     while True:
         yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
+
+
+def _part_of(coverage: Coverage, row: int, column: int) -> tuple[Window, set[tuple[int, int]]]:
+    """What the tile that a pixel comes from is for, and where the tiles of its block begin."""
+    block, across = coverage.tiling.block, coverage.tiling.shape[1]
+    tiles = coverage.tiles(row // block[0] * across + column // block[1])
+    pixel = Window(row, column, 1, 1)
+    part = next(part for _, part in tiles if part.contains(pixel))
+    return part, {(tile.y, tile.x) for tile, _ in tiles}
 
 
 def _near(seams: list[int], place: int, keep: int) -> int:
