@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, TilepipeError, UnreadableError
-from tilepipe.grid import Window
+from tilepipe.grid import CHUNK, Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
@@ -155,7 +156,6 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     bench = workbench(store, run_id)
     tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
     block, reach = tiling.block_window(number), coverage.reach(number)
-    inside = coverage.inside(block)
 
     begin = time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
@@ -169,10 +169,11 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
     with bench.device.turn:
         begin = time.perf_counter()
-        answer = _answer_block(bench, number, pixels, valid, reach, inside)
+        answer = _answer_block(bench, number, pixels, valid, reach)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
+        inside = coverage.inside(block)
         if inside is not None:
             touched &= inside
         _silence(answer, touched)
@@ -210,20 +211,18 @@ def _answer_block(
     pixels: NDArray[Any],
     valid: NDArray[np.bool_] | None,
     reach: Window,
-    inside: NDArray[np.bool_] | None,
 ) -> Answer:
     """The answers of a block's tiles put together, clipped to the block.
 
-    Tiles that nobody asks anything of are not computed: nothing of their part of the block is
-    both ``inside`` the region (of the block's shape; None: all is) and ``valid`` (of that of
-    ``reach``; None: all is).
+    Tiles that nobody asks anything of are not computed: nothing of their part of the block is both
+    inside the region and ``valid`` (of the shape of ``reach``; None: all is).
     """
-    plan = bench.plan
+    plan, coverage = bench.plan, bench.plan.coverage
     block = plan.tiling.block_window(number)
     whole: Answer | None = None
-    for tile, part in plan.coverage.tiles(number):
+    for tile, part in coverage.tiles(number):
         seen = None if valid is None else valid[part.slices(reach)]
-        if seen is not None and not _both(seen, inside, part.slices(block)).any():
+        if seen is not None and not (_within(coverage, part) & seen).any():
             continue
         window = plan.tiling.window(tile).slices(reach)
         seen = None if valid is None else valid[window]
@@ -248,15 +247,22 @@ def _answer_block(
                 target[(..., *part.slices(block))] = own[(..., *kept)]
     if whole is None:
         return _no_answer(plan, block)
-    if inside is not None:
-        _silence(whole, ~inside)
+    # Outside there is no answer, also where a tile reached further. Strip by strip, as memory is
+    # planned for a block without this.
+    for y in range(block.y, block.stop_y, CHUNK):
+        strip = Window(y, block.x, min(CHUNK, block.stop_y - y), block.width)
+        inside = coverage.inside(strip)
+        if inside is not None:
+            at = (..., *strip.slices(block))
+            shares = None if whole.probabilities is None else whole.probabilities[at]
+            _silence(Answer(whole.mask[at], shares), ~inside)
     return whole
 
 
-def _both(
-    valid: NDArray[np.bool_], inside: NDArray[np.bool_] | None, part: tuple[slice, slice]
-) -> NDArray[np.bool_]:
-    return valid if inside is None else valid & inside[part]
+def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
+    """Which pixels of a window are inside the region."""
+    inside = coverage.inside(window)
+    return np.True_ if inside is None else inside
 
 
 def _no_answer(plan: Plan, block: Window) -> Answer:

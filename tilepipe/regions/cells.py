@@ -149,7 +149,8 @@ class Region:
         """Which pixels of a window within the grid are inside, shape (height, width)."""
         rows = np.arange(window.y, window.stop_y) // self.cell
         columns = np.arange(window.x, window.stop_x) // self.cell
-        return np.asarray(self.cells[rows[0] : rows[-1] + 1][rows - rows[0]][:, columns])
+        cells = self.cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return np.asarray(cells.take(columns - columns[0], 1).take(rows - rows[0], 0), np.bool_)
 
     def holds(self, rows: Indices, columns: Indices) -> Bools:
         """Which of many windows hold a cell that is inside.
