@@ -22,14 +22,14 @@ from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
-from tilepipe.images import Image, open_image, read_with_valid
+from tilepipe.images import Image, Level, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask
 from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.regions.cells import Region
+from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
@@ -184,18 +184,40 @@ def verify_plan(
         # Of a model that is not exact, that would take its inexactness for rounding.
         if half and not model.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
-        for kept in places:
-            window = geometry.window_for(kept)
-            try:
-                pixels, valid = read_with_valid(image, window, plan.image.level)
-            except UnreadableError:
-                tally.skipped += 1
-                continue
-            logits = runner.logits(pixels, valid, kept.shape)
-            tally.compare(kept, logits, valid, mask, stored)
+
+        def compare(places: list[Window]) -> None:
+            for kept in places:
+                window = geometry.window_for(kept)
+                try:
+                    pixels, valid = read_with_valid(image, window, plan.image.level)
+                except UnreadableError:
+                    tally.skipped += 1
+                    continue
+                logits = runner.logits(pixels, valid, kept.shape)
+                tally.compare(kept, logits, valid, mask, stored)
+
+        compare(places)
+        answered = None if tally.pixels or tally.skipped else _answered(plan, mask)
+        if answered is not None:  # an island in nodata that all windows missed
+            compare(seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered))
     finally:
         runner.close()
     return tally.result()
+
+
+def _answered(plan: Plan, mask: Mask) -> Coverage | None:
+    """Where a mask has answers, as its smallest level tells; None where it has none."""
+    labels = mask.read(Window(0, 0, *mask.levels[-1]), len(mask.levels) - 1)
+    plane = labels if labels.ndim == 2 else labels[0]
+    known = ~np.isnan(plane) if plane.dtype.kind == "f" else plane != NO_ANSWER
+    height, width = plan.image.height, plan.image.width
+    size = plane.shape[0], plane.shape[1]
+    grid = CellGrid.of(Level(height, width, 1.0, 1.0), plan.tiling.geometry.stride_factor)
+    place = Placement(step=(height / size[0], width / size[1]))
+    cells = touched_cells(lambda top, bottom: known[top:bottom], size, place, grid)
+    if not cells.any():
+        return None
+    return Coverage(plan.tiling, Region(height, width, grid.cell, cells))
 
 
 def seam_windows(
