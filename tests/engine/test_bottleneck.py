@@ -15,7 +15,7 @@ HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", b
 def receipts(count: int, read: float, wait: float, compute: float, write: float) -> Timings:
     timings = Timings()
     for n in range(count):
-        timings.add(Receipt(n, (1,), 1, 0, read, compute, write, "0", 0, "", 0.0, wait))
+        timings.add(Receipt(n, (1,), 1, 0, read, compute, write, "0", 0, wait=wait))
     return timings
 
 
@@ -88,7 +88,8 @@ def test_nothing_computed_nothing_said() -> None:
 
 
 def test_a_receipt_of_an_older_ledger_has_no_begin_and_no_wait() -> None:
-    record = Receipt(3, (1, 2), 3, 0, 0.1, 0.2, 0.3, "0", 7, "", 12.5, 0.5).to_record()
+    receipt = Receipt(3, (1, 2), 3, 0, 0.1, 0.2, 0.3, "0", 7, begin=12.5, wait=0.5)
+    record = receipt.to_record()
     assert Receipt.from_record(record).begin == 12.5
     del record["begin"], record["wait"]
     old = Receipt.from_record(record)

@@ -98,8 +98,8 @@ def test_many_blocks_and_workers(
     with Ledger(tmp_path / "ledger") as ledger:
         for n in tiling:
             receipt = block.Receipt(
-                n, (1,), tiling.block_window(n).area, 0, 0.2, 0.5, 0.1, f"w{n % workers}", 0, "",
-                1e9 + n // workers, 0.1,
+                n, (1,), tiling.block_window(n).area, 0, 0.2, 0.5, 0.1, f"w{n % workers}", 0,
+                begin=1e9 + n // workers, wait=0.1,
             )  # fmt: skip
             ledger.append(receipt.to_record())
     written = write_profile(tmp_path / "ledger", 0, plan, tmp_path / "big.run.json", None)

@@ -14,6 +14,7 @@ from tilepipe.engine.options import (
     options_from_mapping,
     parse_bytes,
     parse_length,
+    parse_region,
 )
 from tilepipe.errors import InputError
 
@@ -26,6 +27,13 @@ def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | 
 def as_length(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A pixel size, such as ``0.25`` or ``10m``, as micrometres."""
     return None if value is None else parse_length(value)
+
+
+def as_region(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[int, int, int, int] | None:
+    """``Y,X,HEIGHT,WIDTH`` as numbers."""
+    return None if value is None else parse_region(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -58,6 +66,15 @@ OPTIONS = [
     click.option(
         "--like-image", is_flag=True, default=None,
         help="Bring the masks back to the image's own grid, by nearest neighbour.",
+    ),
+    click.option(
+        "--tissue", metavar="auto|none|PATH",
+        help="Compute tissue only: found on an RGB slide (auto), or what is inside a mask image or "
+        "GeoJSON polygons (PATH) [none: all of the image].",
+    ),
+    click.option(
+        "--region", metavar="Y,X,HEIGHT,WIDTH", callback=as_region,
+        help="Compute this rectangle only, in pixels of level 0.",
     ),
     click.option(
         "--window", metavar="PIXELS", callback=as_window,

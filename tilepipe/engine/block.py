@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
-from tilepipe.grid import Window
+from tilepipe.grid import CHUNK, Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
@@ -189,8 +190,8 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         When the network's logits are not finite.
     """
     bench = workbench(store, run_id)
-    tiling, level = bench.plan.tiling, bench.plan.image.level
-    block, reach = tiling.block_window(number), tiling.reach(number)
+    tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
+    block, reach = tiling.block_window(number), coverage.reach(number)
 
     begun, begin = time.time(), time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
@@ -211,9 +212,10 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
-        answer.mask[..., touched] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
-        if answer.probabilities is not None:
-            answer.probabilities[..., touched] = np.nan
+        inside = coverage.inside(block)
+        if inside is not None:
+            touched &= inside
+        _silence(answer, touched)
         lost = int(touched.sum())
     compute = time.perf_counter() - begin
 
@@ -252,36 +254,74 @@ def _answer_block(
     valid: NDArray[np.bool_] | None,
     reach: Window,
 ) -> Answer:
-    """The answers of a block's tiles put together, clipped to the block."""
-    tiling, wants = bench.plan.tiling, bench.plan.probabilities is not None
-    block = tiling.block_window(number)
+    """The answers of a block's tiles put together, clipped to the block.
+
+    Tiles that nobody asks anything of are not computed: nothing of their part of the block is both
+    inside the region and ``valid`` (of the shape of ``reach``; None: all is).
+    """
+    plan, coverage = bench.plan, bench.plan.coverage
+    block = plan.tiling.block_window(number)
     whole: Answer | None = None
-    for tile in tiling.tiles(number):
-        window = tiling.window(tile)
-        inside = window.slices(reach)
-        kept = tile.intersect(block)
-        assert kept is not None, "a tile lies in its block"
-        seen = None if valid is None else valid[inside]
+    for tile, part in coverage.tiles(number):
+        seen = None if valid is None else valid[part.slices(reach)]
+        if seen is not None and not (_within(coverage, part) & seen).any():
+            continue
+        window = plan.tiling.window(tile).slices(reach)
+        seen = None if valid is None else valid[window]
         if seen is not None and seen.all():
             seen = None
-        answer = bench.device.answer(pixels[inside], seen, tile.shape, wants).result()
-        parts = [answer.mask, answer.probabilities]
-        clipped = [None if p is None else p[(..., *kept.slices(tile))] for p in parts]
-        if kept == block:
-            assert clipped[0] is not None
-            return Answer(np.ascontiguousarray(clipped[0]), clipped[1])
+        wants = plan.probabilities is not None
+        answer = bench.device.answer(pixels[window], seen, tile.shape, wants).result()
+        kept = part.slices(tile)
+        if part == block:
+            shares = answer.probabilities
+            whole = Answer(
+                np.ascontiguousarray(answer.mask[(..., *kept)]),
+                None if shares is None else shares[(..., *kept)],
+            )
+            break
         if whole is None:
-            empty = [
-                None if c is None else np.empty((*c.shape[:-2], *block.shape), c.dtype)
-                for c in clipped
-            ]
-            assert empty[0] is not None
-            whole = Answer(empty[0], empty[1])
-        for target, part in zip((whole.mask, whole.probabilities), clipped, strict=True):
-            if target is not None and part is not None:
-                target[(..., *kept.slices(block))] = part
-    assert whole is not None, "a block has a tile"
+            whole = _no_answer(plan, block)
+        for target, own in (
+            (whole.mask, answer.mask), (whole.probabilities, answer.probabilities),
+        ):  # fmt: skip
+            if target is not None and own is not None:
+                target[(..., *part.slices(block))] = own[(..., *kept)]
+    if whole is None:
+        return _no_answer(plan, block)
+    # Outside there is no answer, also where a tile reached further. Strip by strip, as memory is
+    # planned for a block without this.
+    for y in range(block.y, block.stop_y, CHUNK):
+        strip = Window(y, block.x, min(CHUNK, block.stop_y - y), block.width)
+        inside = coverage.inside(strip)
+        if inside is not None:
+            at = (..., *strip.slices(block))
+            shares = None if whole.probabilities is None else whole.probabilities[at]
+            _silence(Answer(whole.mask[at], shares), ~inside)
     return whole
+
+
+def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
+    """Which pixels of a window are inside the region."""
+    inside = coverage.inside(window)
+    return np.True_ if inside is None else inside
+
+
+def _no_answer(plan: Plan, block: Window) -> Answer:
+    """A block of which nothing is known."""
+    spec = plan.mask
+    planes = () if spec.kind == "labels" else (spec.planes,)
+    shares = None
+    if plan.probabilities is not None:
+        shares = np.full((len(spec.classes), *block.shape), np.nan, np.float32)
+    return Answer(np.full((*planes, *block.shape), spec.fill, spec.dtype), shares)
+
+
+def _silence(answer: Answer, where: NDArray[np.bool_]) -> None:
+    """Take the answer of some pixels of a block away."""
+    answer.mask[..., where] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
+    if answer.probabilities is not None:
+        answer.probabilities[..., where] = np.nan
 
 
 def read_around(
@@ -346,7 +386,12 @@ def _touched(
     grown = unreadable
     for axis in (0, 1):
         grown = _dilate(grown, spread, axis)
-    return np.ascontiguousarray(grown[block.slices(reach)])
+    # What is read may not hold all of the block, where the region does not.
+    touched = np.zeros(block.shape, np.bool_)
+    common = block.intersect(reach)
+    if common is not None:
+        touched[common.slices(block)] = grown[common.slices(reach)]
+    return touched
 
 
 def _dilate(mask: NDArray[np.bool_], distance: int, axis: int) -> NDArray[np.bool_]:

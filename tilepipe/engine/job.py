@@ -190,7 +190,7 @@ class Job:
         self._stack.callback(work.close_workbench, self.run_id)
         self.progress = Progress.as_found(outputs.state.ledger_file, self.mask, plan.tiling)
         refuse_strange_exports(outputs, self.progress.ours)
-        self.resumed = sum(self.progress.is_done(number) for number in plan.tiling)
+        self.resumed = sum(self.progress.is_done(number) for number in plan.coverage)
         self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
         self.watch.begun = True
         self.watch.planned(plan, estimate, self.resumed)
@@ -239,7 +239,7 @@ class Job:
         """The blocks that are not done, one after the other, until the image is given up."""
         self._begin_blocks = time.perf_counter()
         self.watch.submitted()
-        for number in self.plan.tiling:
+        for number in self.plan.coverage:
             if self.error is not None:
                 break
             if not self.progress.is_done(number):
@@ -403,8 +403,10 @@ class Job:
         if self.progress.incomplete:
             raise InputError(f"no pixel got an answer: {self.progress.incomplete[0][1]}")
         nodata = "" if self.image.nodata is None else f" ({self.image.nodata:g})"
+        where = "" if self.plan.region is None else " of the region"
         raise InputError(
-            f"{self.plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
+            f"{self.plan.image.path}: every pixel{where} is nodata{nodata}, so there is nothing to "
+            "segment"
         )
 
     @contextmanager

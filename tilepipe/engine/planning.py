@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
     Device,
     choose_device,
@@ -30,7 +31,8 @@ from tilepipe.engine.plan import (
     unlike,
     warnings_of,
 )
-from tilepipe.engine.scale import choose_scale
+from tilepipe.engine.region import find_region, region_of
+from tilepipe.engine.scale import base_pixel_size, choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel, choose_tiling, warm_up
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image, check_bounded, open_image
@@ -93,11 +95,19 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
+    region = find_region(
+        image, as_read, scale.level, options, base_pixel_size(image, options),
+        model.geometry.stride_factor, limit // 4,
+    )  # fmt: skip
     memory = MemoryModel(
         as_read, scale.level, model, crew, site.device, precision,
         options.probabilities is not None,
     )  # fmt: skip
-    tiling = choose_tiling(model, facts, memory, limit, options, crew)
+    cells = None if region is None else region_of(region, facts.height, facts.width)
+    tiling = choose_tiling(model, facts, memory, limit, options, crew, cells)
+    if region is not None and cells is not None:
+        free = options.window == "auto" and not model.fixed
+        region = replace(region, framed=free and can_be_framed(cells, tiling))
     bound = memory.total(tiling)
 
     device = Device(model, site.device, precision, site.threads)
@@ -121,8 +131,9 @@ def new_plan(
         environment=site.environment | runtime(model),
         model_pixel_size=model.input.pixel_size,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
+        region=region,
     )
-    seconds = tiling.work / rate / crew.workers if rate else None
+    seconds = plan.coverage.work / rate / crew.workers if rate else None
     return plan, Estimate(bound, limit, seconds, warnings_of(scale.warning, model))
 
 

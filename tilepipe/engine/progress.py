@@ -108,18 +108,17 @@ class Progress:
         By the sizes of files alone, so that it takes a moment: what is gone or cut off between two
         runs (a copy that was broken off, a disk repaired) is computed again, not taken for done.
         """
-        lost = False
+        lost: set[int] = set()
 
         def sound(receipt: Receipt) -> bool:
-            nonlocal lost
-            if receipt.stored is None:
+            window = tiling.block_window(receipt.number)
+            if receipt.stored in (None, mask.stored_bytes(window)):
                 return True
-            found = receipt.stored == mask.stored_bytes(tiling.block_window(receipt.number))
-            lost |= not found
-            return found
+            lost.add(receipt.number)
+            return False
 
         progress = cls.from_ledger(path, sound)
-        if lost and not all(progress.is_written(number) for number in tiling):
+        if not all(progress.is_written(number) for number in lost):  # nor written again since
             progress.levels.clear()
             progress.exports.clear()
         for level in sorted(progress.levels):

@@ -80,7 +80,7 @@ class Summary:
     answered: int
     """Pixels with an answer."""
     no_answer: int
-    """Pixels without one: no data, or unreadable."""
+    """Pixels without one: no data, outside the region, or unreadable."""
     unreadable: int
     """Pixels without one because they, or what they depend on, could not be read."""
     incomplete: tuple[tuple[int, str], ...]
@@ -189,9 +189,11 @@ def summarise(
     """The summary of a run, from what its blocks reported."""
     totals = progress.totals
     shares, unit = class_shares(plan, totals.counts, totals.answered)
-    unreadable = totals.unreadable + sum(
-        plan.tiling.block_window(number).area for number in progress.failed
-    )
+    unreadable = totals.unreadable
+    for number in progress.failed:
+        block = plan.tiling.block_window(number)
+        inside = plan.coverage.inside(block)
+        unreadable += block.area if inside is None else int(inside.sum())
     return Summary(
         plan=plan,
         outputs=outputs.shown,
@@ -283,7 +285,7 @@ def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary |
     complete = (
         len(progress.levels) == levels
         and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
-        and all(progress.is_done(number) for number in plan.tiling)
+        and all(progress.is_done(number) for number in plan.coverage)
     )
     if not complete:
         return None
