@@ -105,7 +105,9 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    from tilepipe.places.address import without_secrets
+
+    click.echo(without_secrets(line), err=True)
 
 
 def _terminated(number: int, frame: Any) -> None:

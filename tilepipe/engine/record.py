@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
-    "imagecodecs", "rasterio", "safetensors",
+    "imagecodecs", "rasterio", "safetensors", "obstore",
 )  # fmt: skip
 
 
