@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tilepipe.documents import load_json
+
 
 class Ledger:
     """An open ledger, appended to by one process (the holder of the output's lock)."""
@@ -76,7 +78,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     try:
         if int(line[:8], 16) != zlib.crc32(body):
             return None
-        record = json.loads(body)
+        record = load_json(body)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilepipe.documents import understood
 from tilepipe.engine.options import Probabilities, RunOptions
 from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
@@ -81,12 +82,13 @@ class Plan:
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
+    @understood
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote.
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError
             For text that is no plan of this format.
         """
         document = json.loads(text)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import load_json
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan, as_planned, nearest_of
@@ -439,7 +440,7 @@ def _plan_of(mask: Path) -> tuple[Plan, list[int]]:
             )
     record = record_path(mask)
     try:
-        document = json.loads(record.read_text())
+        document = load_json(record.read_text())
         incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))

@@ -57,6 +57,10 @@ if "GDAL_CACHEMAX" not in os.environ:
     # Not in an Env: on leaving one, rasterio gives the cache its old size back.
     set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
 
+if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
+    # What GDAL complains of is raised, and told in one line; it need not print it besides.
+    set_gdal_config("CPL_LOG", os.devnull)
+
 # Warnings are silenced for the whole process, so one thread at a time may do it.
 _OPENING = threading.Lock()
 

@@ -23,6 +23,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import pixel_sizes
 from tilepipe.images.base import PixelSize
+from tilepipe.images.directories import check_directories
 from tilepipe.images.files import FileBytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
@@ -36,6 +37,7 @@ BROKEN_STRUCTURE = (
     EOFError,
     LookupError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
     struct.error,
@@ -73,6 +75,7 @@ def open_tiff(path: str) -> TiffSource:
         It is broken, holds something other than one plane, or needs a codec that is missing.
     """
     try:
+        check_directories(path)
         with tifffile.TiffFile(path) as file:
             if not file.series:
                 raise InputError(
@@ -89,6 +92,7 @@ def open_tiff(path: str) -> TiffSource:
 def is_plain(path: str) -> bool:
     """Whether a TIFF file is of no kind that its own maker defined, so that GDAL may know more."""
     try:
+        check_directories(path)
         with tifffile.TiffFile(path) as file:
             return bool(file.series) and _kind(file) == "TIFF"
     except BROKEN_STRUCTURE:
@@ -216,6 +220,8 @@ class TiffSource:
         levels = pyramid([_size(level) for level in series.levels])
         self._planes = tuple(self._plane(series.levels[number]) for number in levels)
         samples = len(self._planes[0].pages) * self._planes[0].samples
+        if samples < 1:
+            raise ValueError("it has no samples")
         self._palette = _palette(keyframe)
         self._alpha = samples - 1 if _has_alpha(keyframe) and samples > 1 else None
         self._compression = int(keyframe.compression)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.directories import check_directories
+from tilepipe.images.tiff import BROKEN_STRUCTURE
 from tilepipe.masks.base import (
     NO_ANSWER,
     Kind,
@@ -93,14 +95,16 @@ class OmeTiffMask:
         return pixels
 
     def _read_segment(self, page: Any, index: int) -> NDArray[Any] | None:
-        offset, size = page.dataoffsets[index], page.databytecounts[index]
-        if size == 0:
-            return None
         handle = self._file.filehandle
-        with handle.lock:
-            handle.seek(offset)
-            data = handle.read(size)
         try:
+            offset, size = page.dataoffsets[index], page.databytecounts[index]
+            if size == 0:
+                return None
+            if offset + size > handle.size:
+                raise ValueError(f"tile {index} lies beyond the end of the file")
+            with handle.lock:
+                handle.seek(offset)
+                data = handle.read(size)
             segment = page.keyframe.decode(data, index)[0]
         except Exception as error:
             # The codecs raise each their own kind of error.
@@ -121,8 +125,9 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
     if not path.exists():
         raise InputError(f"{path} does not exist; give the path of a mask.")
     try:
+        check_directories(path)
         file = tifffile.TiffFile(path)
-    except (OSError, tifffile.TiffFileError, ValueError) as error:
+    except BROKEN_STRUCTURE as error:
         raise InputError(
             f"{path} is no TIFF that can be opened ({one_line(error)}); give a mask."
         ) from error
@@ -130,7 +135,7 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
         _kind(file.series[0])
         spec = read_spec(file.ome_metadata) if file.ome_metadata else None
         return OmeTiffMask(path, file, spec)
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+    except BROKEN_STRUCTURE as error:
         file.close()
         raise InputError(
             f"{path} is no mask that is understood ({one_line(error)});"
