@@ -104,10 +104,10 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            datasets.append(rasterio.open(path))
+            datasets.append(rasterio.open(path, driver="GTiff"))
             _kind(datasets[0])
             datasets.extend(
-                rasterio.open(path, overview_level=level)
+                rasterio.open(path, driver="GTiff", overview_level=level)
                 for level in range(len(datasets[0].overviews(1)))
             )
         tag = datasets[0].tags().get(SPEC_TAG)
