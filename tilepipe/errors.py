@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-
 LONGEST = 1000
 """Characters of an error; of a longer one, beginning and end are told."""
 
@@ -17,7 +16,9 @@ class TilepipeError(Exception):
     def __str__(self) -> str:
         # Parts of it may come from a file: they must not reach a terminal as control characters.
         text = "".join(c if c.isprintable() else " " for c in super().__str__()).strip()
-        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 class InputError(TilepipeError):

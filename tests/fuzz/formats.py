@@ -58,7 +58,9 @@ def _mutate_png(content: bytes, random: Random) -> bytes:
     how = random.random()
     if how < 0.35:
         header = bytearray(chunks[0][1])
-        place, code = random.choice(((0, ">I"), (4, ">I"), (8, "B"), (9, "B"), (10, "B"), (12, "B")))
+        place, code = random.choice(
+            ((0, ">I"), (4, ">I"), (8, "B"), (9, "B"), (10, "B"), (12, "B"))
+        )
         number = random.choice(NUMBERS) % 2 ** (8 * struct.calcsize(code))
         struct.pack_into(code, header, place, number)
         chunks[0] = (b"IHDR", bytes(header))
@@ -194,7 +196,12 @@ def _codecs(random: Random, sides: list[int]) -> list[Any]:
     chain: list[Any] = [*inner]
     for _ in range(random.choice((1, 2, 3))):
         configuration = random.choice(
-            ({}, {"level": random.choice(NUMBERS)}, {"order": sides}, {"checksum": False, "level": 1})
+            (
+                {},
+                {"level": random.choice(NUMBERS)},
+                {"order": sides},
+                {"checksum": False, "level": 1},
+            )
         )
         chain.append({"name": random.choice(_CODECS), "configuration": configuration})
     random.shuffle(chain)
@@ -300,9 +307,22 @@ def _onnx_node(proto: Any, random: Random, onnx: Any) -> None:
     else:
         node.attribute.append(
             onnx.helper.make_attribute(
-                random.choice(("pads", "strides", "kernel_shape", "dilations", "group", "perm", "axis")),
                 random.choice(
-                    ([2**30, 2**30], [0, 0], [-1, -1], [1] * 4, [2**20] * 4, 2**40, 0, -1, 1.5, "text")
+                    ("pads", "strides", "kernel_shape", "dilations", "group", "perm", "axis")
+                ),
+                random.choice(
+                    (
+                        [2**30, 2**30],
+                        [0, 0],
+                        [-1, -1],
+                        [1] * 4,
+                        [2**20] * 4,
+                        2**40,
+                        0,
+                        -1,
+                        1.5,
+                        "text",
+                    )
                 ),
             )
         )
@@ -448,7 +468,9 @@ def _mutate_text(content: bytes, random: Random) -> bytes:
         else:
             lines = text.split("\n")
             index = random.randrange(len(lines))
-            lines[index : index + 1] = random.choice(([], [lines[index]] * 2, ["  " + lines[index]]))
+            lines[index : index + 1] = random.choice(
+                ([], [lines[index]] * 2, ["  " + lines[index]])
+            )
             text = "\n".join(lines)
     return text.encode(errors="surrogatepass")
 

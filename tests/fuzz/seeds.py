@@ -146,9 +146,7 @@ def others(folder: Path) -> list[Files]:
     with rasterio.open(folder / "part.tif", "w", driver="GTiff", height=SIDE, width=SIDE, count=1,
                        dtype="uint8") as file:  # fmt: skip
         file.write(colour[..., 0], 1)
-    found.append(
-        {"mosaic.vrt": VRT.encode(), "part.tif": (folder / "part.tif").read_bytes()}
-    )
+    found.append({"mosaic.vrt": VRT.encode(), "part.tif": (folder / "part.tif").read_bytes()})
     return found
 
 

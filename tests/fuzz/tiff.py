@@ -126,9 +126,7 @@ def _change(data: bytearray, structure: Structure, random: Random) -> None:
         data[entry.value : end] = mutate_bytes(bytes(data[entry.value : end]), random)
 
 
-def _set(
-    data: bytearray, structure: Structure, entry: Entry, number: int, random: Random
-) -> None:
+def _set(data: bytearray, structure: Structure, entry: Entry, number: int, random: Random) -> None:
     """Set one of an entry's values, or all."""
     code = {1: "B", 3: "H", 4: "I", 16: "Q", 12: "d", 11: "f"}.get(entry.kind, "I")
     size = struct.calcsize(code)

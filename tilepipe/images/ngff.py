@@ -17,10 +17,12 @@ import numpy as np
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
+from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
 
@@ -230,7 +232,7 @@ def _multiscales(folder: Path) -> tuple[list[dict[str, Any]] | None, dict[str, A
 
 
 def _array(folder: Path) -> zarr.Array[Any]:
-    return zarr.open_array(folder, mode="r")
+    return GuardedStore.open_array(LocalStore(folder, read_only=True))
 
 
 def _axes(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> _Axes:
@@ -274,7 +276,8 @@ def _check_sides(path: str, arrays: list[zarr.Array[Any]], axes: _Axes) -> None:
         rows, columns = axes.size(array.chunks)
         bands = 1 if axes.band is None else array.shape[axes.band]
         # What is said of a level's chunks is their rows and columns: the rest must be small.
-        decoded, index = math.prod(array.chunks), 2 * math.prod(_stored(array)) // math.prod(array.chunks)
+        decoded = math.prod(array.chunks)
+        index = 2 * math.prod(_stored(array)) // decoded
         for what, values in (("chunks", decoded), ("index of a shard", index)):
             if values * 8 > LARGEST_EXTRA and values > rows * columns * bands:
                 raise InputError(

@@ -23,11 +23,12 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import pixel_sizes
 from tilepipe.images.base import PixelSize
+from tilepipe.images.bombs import image_size
 from tilepipe.images.directories import check_directories
 from tilepipe.images.files import FileBytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
-from tilepipe.images.segments import fault
+from tilepipe.images.segments import JPEG, fault
 from tilepipe.images.windowed import Description, UndecodableError
 
 BROKEN_STRUCTURE = (
@@ -61,6 +62,12 @@ ALPHA = frozenset({1, 2})
 
 RAW_BYTES = 2**18
 """About how much of an uncompressed strip is read at a time, however large the strip is."""
+
+IMAGES = JPEG | {33003, 33004, 33005, 34712, 34933, 50001}
+"""TIFF compressions whose segments have sizes of their own: JPEG, JPEG 2000, PNG and WebP."""
+
+BOMB_PIXELS = 2**16
+"""Pixels beyond which a segment's own size matters."""
 
 PALETTE = 3
 """Value of PhotometricInterpretation."""
@@ -345,6 +352,14 @@ class TiffSource:
             return np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
         if reason := fault(data, self._compression, restarts=self._ndpi):
             raise UndecodableError(f"tile {stored}: {reason}")
+        size = image_size(data) if self._compression in IMAGES else None
+        rows, columns = plane.chunk
+        # Tiles of NDPI, and of writers that pad, are somewhat larger than they need to be.
+        if size and size[0] * size[1] > 4 * rows * columns + BOMB_PIXELS:
+            raise UndecodableError(
+                f"tile {stored} says that it has {size[0]} x {size[1]} pixels, where there is "
+                f"room for {rows} x {columns}"
+            )
         return self._decompress(plane.pages[index], data, stored)
 
     def _decompress(self, page: Any, data: bytes, number: int) -> NDArray[Any]:

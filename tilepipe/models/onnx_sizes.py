@@ -43,8 +43,8 @@ def check_sizes(graph: Graph, shape: tuple[int, ...], pixels: int) -> None:
     for name, sides in _sides(graph, shape):
         if any(side > 2**40 for side in sides) or math.prod(sides) > limit:
             raise InputError(
-                f"{graph.source}: its tensor {name} would hold {' x '.join(map(str, sides))} values "
-                f"for a window of {pixels:,} pixels; that is no network for images"
+                f"{graph.source}: its tensor {name} would hold {' x '.join(map(str, sides))} "
+                f"values for a window of {pixels:,} pixels; that is no network for images"
             )
 
 
