@@ -13,7 +13,9 @@ from tests.fuzz.harness import Outcome
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument(
+        "families", nargs="*", metavar="FAMILY", help=f"or FAMILY=COUNT: {', '.join(FAMILIES)}"
+    )
     parser.add_argument("--count", type=int, default=3000, help="mutants of each family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutant")
@@ -21,11 +23,12 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the mutants that fail")
     parser.add_argument("--verbose", action="store_true", help="a line for each mutant")
     given = parser.parse_args()
-    if unknown := set(given.families) - set(FAMILIES):
-        parser.error(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
-    numbers = range(given.start, given.start + given.count)
-    if given.only is not None:
-        numbers = range(given.only, given.only + 1)
+    counts = {}
+    for word in given.families or FAMILIES:
+        family, _, count = word.partition("=")
+        if family not in FAMILIES:
+            parser.error(f"no such family: {family}; there are {', '.join(FAMILIES)}")
+        counts[family] = int(count or given.count)
 
     def tell(mutant: Mutant, outcome: Outcome) -> None:
         if given.verbose or given.only is not None or outcome.verdict == "failed":
@@ -34,7 +37,10 @@ def main() -> int:
 
     prepare()
     tallies = []
-    for family in given.families or FAMILIES:
+    for family, count in counts.items():
+        numbers = range(given.start, given.start + count)
+        if given.only is not None:
+            numbers = range(given.only, given.only + 1)
         begin = time.monotonic()
         print(f"{family} ...", flush=True)
         tallies.append(run(family, given.seed, numbers, given.keep, tell))

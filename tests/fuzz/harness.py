@@ -16,8 +16,8 @@ import tempfile
 import time
 import traceback
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import tests.fuzz
@@ -60,28 +60,45 @@ def isolated(target: Callable[[], str], seconds: float = SECONDS) -> Outcome:
     A `TilepipeError` is a refusal, if it is one line of plain text. Everything else that is raised
     is a failure; so are a hang, a crash, and memory beyond `GROWTH`.
     """
+    return _outcomes([target], seconds)[0]
+
+
+def together(targets: Sequence[Callable[[], str]]) -> list[Outcome]:
+    """Outcomes of targets that mostly share a child, which is much less work.
+
+    Each that fails is tried again in a child of its own, and what comes of that counts.
+    """
+    done: list[Outcome] = []
+    while len(done) < len(targets):
+        some = _outcomes(targets[len(done) :], SECONDS)
+        if some[-1].verdict == "failed":
+            some[-1] = isolated(targets[len(done) + len(some) - 1])
+        done += some
+    return done
+
+
+def _outcomes(targets: Sequence[Callable[[], str]], seconds: float) -> list[Outcome]:
+    """What came of the targets in one child, up to the first that failed."""
     given, taken = os.pipe()
     with tempfile.TemporaryFile() as screen:
         child = os.fork()
         if child == 0:
             os.close(given)
-            _be_child(target, taken, screen.fileno(), seconds)
+            _be_child(targets, taken, screen.fileno(), seconds)
         os.close(taken)
-        report, hung = _hear(given, child, seconds)
+        reports, hung = _hear(given, child, seconds)
         _, status, usage = os.wait4(child, 0)
-        cpu = usage.ru_utime + usage.ru_stime
+        outcomes = [Outcome(*json.loads(report)) for report in reports]
+        spent = usage.ru_utime + usage.ru_stime - sum(outcome.seconds for outcome in outcomes)
         if hung:
-            return Outcome("failed", f"hang: no end after {seconds:g} s", cpu, 0)
-        if not report:
+            outcomes.append(Outcome("failed", f"hang: no end after {seconds:g} s", spent, 0))
+        elif len(outcomes) < len(targets) and (not outcomes or outcomes[-1].verdict != "failed"):
             screen.seek(0)
             said = screen.read().decode(errors="replace").strip().splitlines()[-1:]
             code = os.waitstatus_to_exitcode(status)
             cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return Outcome("failed", f"crash: {cause} {said}", cpu, 0)
-    verdict, reason, growth = json.loads(report)
-    if verdict != "failed" and growth > GROWTH:
-        verdict, reason = "failed", f"memory: {growth / 2**20:.0f} MiB ({reason})"
-    return Outcome(verdict, reason, cpu, growth)
+            outcomes.append(Outcome("failed", f"crash: {cause} {said}", spent, 0))
+    return outcomes
 
 
 def plain(text: str) -> bool:
@@ -107,7 +124,9 @@ def screen_of(target: Callable[[], object]) -> tuple[object, str, str]:
     return result, texts[0], texts[1]
 
 
-def _be_child(target: Callable[[], str], taken: int, screen: int, seconds: float) -> None:
+def _be_child(
+    targets: Sequence[Callable[[], str]], taken: int, screen: int, seconds: float
+) -> None:
     code = 1
     try:
         os.dup2(screen, 1)
@@ -117,19 +136,11 @@ def _be_child(target: Callable[[], str], taken: int, screen: int, seconds: float
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         size = _status("VmSize") + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
-        cpu = int(seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-        before = _status("VmRSS")
-        try:
-            verdict, reason = target(), ""
-        except TilepipeError as error:
-            verdict, reason = "refused", str(error)
-            if not plain(reason) or not 0 < len(reason) < 2000:
-                verdict, reason = "failed", f"no line of plain text: {reason[:300]!r}"
-        except BaseException as error:
-            verdict, reason = "failed", _summary(error)
-        os.write(taken, json.dumps([verdict, reason[:3000], _status("VmHWM") - before]).encode())
+        for target in targets:
+            outcome = _tried(target, seconds)
+            os.write(taken, json.dumps(astuple(outcome)).encode() + b"\n")
+            if outcome.verdict == "failed":
+                break  # who knows what it left behind
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -137,20 +148,39 @@ def _be_child(target: Callable[[], str], taken: int, screen: int, seconds: float
         os._exit(code)
 
 
-def _hear(given: int, child: int, seconds: float) -> tuple[str, bool]:
-    """What the child reports, and whether it had to be killed."""
-    # Wall time is generous: others may be busy on the machine, and the child has its CPU limit.
-    end, parts = time.monotonic() + 3 * seconds, []
+def _tried(target: Callable[[], str], seconds: float) -> Outcome:
+    begin = time.process_time()
+    limit = int(begin + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = _status("VmRSS")
+    try:
+        verdict, reason = target(), ""
+    except TilepipeError as error:
+        verdict, reason = "refused", str(error)
+        if not plain(reason) or not 0 < len(reason) < 2000:
+            verdict, reason = "failed", f"no line of plain text: {reason[:300]!r}"
+    except BaseException as error:
+        verdict, reason = "failed", _summary(error)
+    growth = _status("VmHWM") - before
+    if verdict != "failed" and growth > GROWTH:
+        verdict, reason = "failed", f"memory: {growth / 2**20:.0f} MiB ({reason})"
+    return Outcome(verdict, reason[:3000], time.process_time() - begin, growth)
+
+
+def _hear(given: int, child: int, seconds: float) -> tuple[list[bytes], bool]:
+    """The lines that the child reports, and whether it had to be killed."""
+    data = b""
     with os.fdopen(given, "rb", buffering=0) as pipe:
         while True:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
+            # Wall time is generous: others may be busy on the machine, and CPU time is limited.
+            if not select.select([pipe], [], [], 6 * seconds)[0]:
                 os.kill(child, signal.SIGKILL)
-                return "", True
+                return data.splitlines(), True
             part = pipe.read(65536)
             if not part:
-                return b"".join(parts).decode(), False
-            parts.append(part)
+                return data.splitlines(), False
+            data += part
 
 
 def _status(name: str) -> int:

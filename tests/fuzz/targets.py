@@ -5,7 +5,6 @@ A target returns ``read`` or ``refused``; a `TilepipeError` that it raises is a 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable

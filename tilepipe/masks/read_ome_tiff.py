@@ -27,6 +27,9 @@ from tilepipe.masks.base import (
 )
 from tilepipe.masks.ome_xml import read_pixel_size, read_spec
 
+LARGEST_SEGMENT = 2**28
+"""Bytes of a tile or strip, decoded."""
+
 
 class OmeTiffMask:
     """A mask in OME-TIFF; see `tilepipe.masks.base.Mask`."""
@@ -49,6 +52,8 @@ class OmeTiffMask:
         self.transform: Transform | None = None if spec is None else spec.transform
         # Listed once: a series looks its pages up in the file, which threads must not do at once.
         self._pages = [list(level.pages) for level in series.levels]
+        for page in (level[0] for level in self._pages):
+            _check_segments(page.keyframe)
         self._file = file
         self._file.filehandle.set_lock(True)
 
@@ -141,6 +146,15 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
             f"{path} is no mask that is understood ({one_line(error)});"
             " give one of labels, (Y, X) of uint8."
         ) from error
+
+
+def _check_segments(key: Any) -> None:
+    """Refuse tiles of no size, or of more than is decoded at once."""
+    height = key.tilelength if key.is_tiled else key.rowsperstrip
+    width = key.tilewidth if key.is_tiled else key.imagewidth
+    decoded = min(height, max(key.imagelength, CHUNK)) * width * key.dtype.itemsize
+    if not 0 < decoded <= LARGEST_SEGMENT:
+        raise ValueError(f"its tiles have {height} x {width} pixels")
 
 
 def _kind(series: Any) -> Kind:
