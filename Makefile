@@ -1,6 +1,7 @@
 # make run               set up, make a sample slide, segment it
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make test              all tests
+# make fuzz              thousands of damaged files of each kind (more options in ARGS="...")
 # make lint              ruff and mypy
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format clean install
+.PHONY: run test fuzz lint format clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -24,6 +25,9 @@ endif
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --count 3000 --keep out/fuzz $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

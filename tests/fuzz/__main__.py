@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import click
+
 from tests.fuzz.campaign import FAMILIES, Mutant, Tally, prepare, run
 from tests.fuzz.harness import Outcome
 
@@ -32,8 +34,8 @@ def main() -> int:
 
     def tell(mutant: Mutant, outcome: Outcome) -> None:
         if given.verbose or given.only is not None or outcome.verdict == "failed":
-            print(f"  {mutant.number} {mutant.target}: {outcome.verdict} {outcome.reason} "
-                  f"({outcome.seconds:.2f} s, {outcome.growth / 2**20:.0f} MiB)", flush=True)  # fmt: skip
+            click.echo(f"  {mutant.number} {mutant.target}: {outcome.verdict} {outcome.reason} "
+                  f"({outcome.seconds:.2f} s, {outcome.growth / 2**20:.0f} MiB)")  # fmt: skip
 
     prepare()
     tallies = []
@@ -42,13 +44,13 @@ def main() -> int:
         if given.only is not None:
             numbers = range(given.only, given.only + 1)
         begin = time.monotonic()
-        print(f"{family} ...", flush=True)
+        click.echo(f"{family} ...")
         tallies.append(run(family, given.seed, numbers, given.keep, tell))
-        print(f"{family}: {time.monotonic() - begin:.0f} s", flush=True)
-    print(table(tallies))
+        click.echo(f"{family}: {time.monotonic() - begin:.0f} s")
+    click.echo(table(tallies))
     for tally in tallies:
         for reason, failed in tally.failures.items():
-            print(f"\n{tally.family}: {len(failed)} x {reason}\n  again: python -m tests.fuzz "
+            click.echo(f"\n{tally.family}: {len(failed)} x {reason}\n  again: python -m tests.fuzz "
                   f"{tally.family} --seed {given.seed} --only {failed[0]} --keep failed")  # fmt: skip
     return 1 if any(tally.failures for tally in tallies) else 0
 

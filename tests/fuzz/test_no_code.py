@@ -167,7 +167,7 @@ def test_files_that_are_but_an_address(
     (tmp_path / "wms.xml").write_text(WMS.replace("URL", listener[0]))
     path = tmp_path / "image.vrt"
     path.write_text(content.replace("URL", listener[0]))
-    with pytest.raises(InputError, match="only local files|lies elsewhere"):
+    with pytest.raises(InputError, match=r"only local files|lies elsewhere"):
         open_image(path)
 
 
