@@ -1,6 +1,7 @@
 # make run               set up, make a sample slide, segment it
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make test              all tests
+# make fuzz              thousands of damaged files of each kind (more options in ARGS="...")
 # make lint              ruff and mypy
 # make bench             all benchmarks (hours); ARGS="--quick" to see that they work
 # make faults            kill, starve and damage runs, a hundred times and more (minutes)
@@ -10,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint faults format bench clean install
+.PHONY: run test lint faults fuzz format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -26,6 +27,9 @@ endif
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --count 3000 --keep out/fuzz $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -317,3 +317,34 @@ def test_a_missing_codec_is_named_with_what_installs_it(
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", NoCodecs())
     with pytest.raises(InputError, match=r"ZSTD.*pip install imagecodecs"):
         open_image(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_directories_that_go_round_in_a_circle(tmp_path: Path, big: bool) -> None:
+    path = tmp_path / "circle.tif"
+    with tifffile.TiffWriter(path, bigtiff=big) as writer:
+        for _ in range(2):
+            writer.write(chart(32, 32)[..., 0], metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, second = file.pages[0].offset, file.pages[1].offset
+        entries = len(file.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    place = second + (8 + 20 * entries if big else 2 + 12 * entries)
+    content[place : place + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="go round in a circle"):
+        open_image(path)
+
+
+def test_what_cannot_be_read_can_travel_to_another_process(tmp_path: Path) -> None:
+    import pickle
+
+    from tblib import pickling_support
+
+    pickling_support.install()  # as Dask does: causes travel along
+    path = tmp_path / "scene.tif"
+    write_scene(path, "LZW")
+    damage(path, break_header)
+    with pytest.raises(UnreadableError) as caught:
+        open_image(path).read(INSIDE)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

@@ -166,7 +166,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError,
+            RecursionError) as error:  # fmt: skip
+        # What is no YAML, and what is but says nothing: a thirteenth month, a key that is a list.
         line = " ".join(str(error).split())
         raise InputError(f"{path}: is no YAML: {line}") from error
     if not isinstance(document, dict):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import understood
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
@@ -74,8 +75,9 @@ class Receipt:
         return {"kind": "block", **asdict(self)}
 
     @classmethod
+    @understood
     def from_record(cls, record: dict[str, Any]) -> Receipt:
-        """The receipt that a ledger record holds."""
+        """The receipt that a ledger record holds; ValueError for one of another form."""
         fields = {k: v for k, v in record.items() if k != "kind"}
         return cls(**{**fields, "counts": tuple(fields["counts"])})
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tilepipe.documents import load_json
 from tilepipe.errors import SurroundingsError
 from tilepipe.places import ObjectPath, Place
 from tilepipe.places.objects import ConditionError
@@ -181,7 +182,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     try:
         if int(line[:8], 16) != zlib.crc32(body):
             return None
-        record = json.loads(body)
+        record = load_json(body)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

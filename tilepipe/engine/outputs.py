@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilepipe.documents import load_json
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
@@ -200,7 +201,7 @@ def _is_mask(store: Place) -> bool:
     if (store / FOLDER).is_dir():
         return True
     try:
-        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        attributes = load_json((store / "zarr.json").read_text())["attributes"]
         return "kind" in attributes["tilepipe"]  # as create_mask writes it
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilepipe.documents import understood
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.options import Probabilities, RunOptions
 from tilepipe.engine.region import RegionFacts, coverage_of, region_differences
@@ -92,12 +93,13 @@ class Plan:
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
+    @understood
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote.
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError
             For text that is no plan of this format.
         """
         document = json.loads(text)

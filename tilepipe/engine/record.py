@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from tilepipe.documents import load_json
 from tilepipe.engine.block import Receipt, peak_memory
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, differences
@@ -219,7 +220,7 @@ def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
     from tilepipe.engine.verify import Verification
 
     try:
-        record = json.loads(outputs.record.read_text())
+        record = load_json(outputs.record.read_text())
         if record["plan"] != json.loads(plan.to_json()):
             return None
         found = record["verification"]
@@ -241,7 +242,7 @@ def finished_before(
     if outputs.keep_store or not all(path.exists() for path in outputs.made):
         return None
     try:
-        record = json.loads(outputs.record.read_text())
+        record = load_json(outputs.record.read_text())
         plan = Plan.from_json(json.dumps(record["plan"]))
         if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
             return None

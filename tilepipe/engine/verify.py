@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import load_json
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
@@ -509,7 +510,7 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
             )
     record = record_path(mask)
     try:
-        document = json.loads(record.read_text())
+        document = load_json(record.read_text())
         incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))

@@ -25,6 +25,7 @@ from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.levels import pyramid
+from tilepipe.images.references import check_references, is_local
 from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
@@ -57,6 +58,13 @@ ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 if "GDAL_CACHEMAX" not in os.environ:
     # Not in an Env: on leaving one, rasterio gives the cache its old size back.
     set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
+
+if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
+    # What GDAL complains of is raised, and told in one line; it need not print it besides.
+    set_gdal_config("CPL_LOG", os.devnull)
+
+# Also where the environment says otherwise: an image is no program.
+set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
 
 # Warnings are silenced for the whole process, so one thread at a time may do it.
 _OPENING = threading.Lock()
@@ -303,6 +311,8 @@ class _Segments:
 def _open(
     path: str, driver: str | None, options: dict[str, int], *, streaming: bool = False
 ) -> Any:
+    if is_local(path):
+        check_references(path)
     settings: dict[str, Any] = {
         # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
         "GDAL_ENABLE_TIFF_SPLIT": streaming,

@@ -7,7 +7,6 @@ need no lock, in one process or in many.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
+from tilepipe.documents import load_json
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
@@ -278,7 +278,9 @@ def open_zarr_mask(path: Place) -> ZarrMask:
         probability_arrays: _Arrays = ()
         if ours and document.get("probabilities"):
             probability_arrays = _open_levels(path / "probabilities", names)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (
+        ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path} is no mask that can be opened ({one_line(error)});"
             " give an OME-Zarr image of labels."
@@ -371,7 +373,7 @@ def _their_classes(attributes: Any, least: int) -> tuple[MaskClass, ...]:
 
 
 def _attributes(path: Place) -> dict[str, Any]:
-    document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    document = load_json((path / "zarr.json").read_text(encoding="utf-8"))
     attributes: dict[str, Any] = document.get("attributes", {})
     return attributes
 
