@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
+from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, TilepipeError, UnreadableError
@@ -95,8 +95,9 @@ class Workbench:
         self.mask: ZarrMask = open_zarr_mask(Path(store))
         on = device or plan.device
         if not self.state.allows_mixed():
-            check_environment(plan, environment(on, plan.threads) | runtime(model))
-        self.device = Device(model, on, plan.precision, plan.threads)
+            here = environment(on, plan.threads) | runtime(model, plan.runtime)
+            check_environment(plan, depended_on(here, plan.precision))
+        self.device = Device(model, on, plan.precision, plan.threads, plan.runtime)
 
     def close(self) -> None:
         """Release the device and the files."""
@@ -166,9 +167,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         pixels, valid = read_with_valid(bench.image, reach, level)
     read = time.perf_counter() - begin
 
-    with bench.device.turn:
-        begin = time.perf_counter()
-        answer = _answer_block(bench, number, pixels, valid, reach)
+    answer = _answer_block(bench, number, pixels, valid, reach)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
@@ -176,7 +175,6 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         if answer.probabilities is not None:
             answer.probabilities[..., touched] = np.nan
         lost = int(touched.sum())
-    compute = time.perf_counter() - begin
 
     begin = time.perf_counter()
     # An orphan of a dead client must not write into a later run's mask.
@@ -189,7 +187,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
     counts, answered = _count(answer.mask, bench)
     return Receipt(
-        number, counts, answered, lost, read, compute, write,
+        number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message,
     )  # fmt: skip
 
@@ -214,20 +212,26 @@ def _answer_block(
     tiling, wants = bench.plan.tiling, bench.plan.probabilities is not None
     block = tiling.block_window(number)
     whole: Answer | None = None
-    for tile in tiling.tiles(number):
-        window = tiling.window(tile)
-        inside = window.slices(reach)
+    tiles, submitted = list(tiling.tiles(number)), []
+    with bench.device.turn:
+        # All at once: while a GPU computes one, the next is copied to it.
+        for tile in tiles:
+            inside = tiling.window(tile).slices(reach)
+            seen = None if valid is None else valid[inside]
+            if seen is not None and seen.all():
+                seen = None
+            submitted.append(bench.device.answer(pixels[inside], seen, tile.shape, wants))
+    seconds = 0.0
+    for tile, future in zip(tiles, submitted, strict=True):
+        answer = future.result()
+        seconds += answer.seconds
         kept = tile.intersect(block)
         assert kept is not None, "a tile lies in its block"
-        seen = None if valid is None else valid[inside]
-        if seen is not None and seen.all():
-            seen = None
-        answer = bench.device.answer(pixels[inside], seen, tile.shape, wants).result()
         parts = [answer.mask, answer.probabilities]
         clipped = [None if p is None else p[(..., *kept.slices(tile))] for p in parts]
         if kept == block:
             assert clipped[0] is not None
-            return Answer(np.ascontiguousarray(clipped[0]), clipped[1])
+            return Answer(np.ascontiguousarray(clipped[0]), clipped[1], seconds)
         if whole is None:
             empty = [
                 None if c is None else np.empty((*c.shape[:-2], *block.shape), c.dtype)
@@ -239,7 +243,7 @@ def _answer_block(
             if target is not None and part is not None:
                 target[(..., *kept.slices(block))] = part
     assert whole is not None, "a block has a tile"
-    return whole
+    return Answer(whole.mask, whole.probabilities, seconds)
 
 
 def read_around(

@@ -51,8 +51,6 @@ class Crew:
 class MemoryModel:
     """How many bytes a tiling takes, all processes together."""
 
-    FORWARD_SLACK = 1.05
-    """Measured peak over the live tensors of a forward pass (see benchmarks/README.md)."""
     FORWARD_SCRATCH = 60 * 10**6
     """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
     FINISHING = 150 * 10**6
@@ -69,8 +67,10 @@ class MemoryModel:
         device: str,
         precision: str,
         probabilities: bool,
+        runtime: str = "torch",
     ) -> None:
         self._image, self._level, self._model, self._crew = image, level, model, crew
+        self._runtime = runtime
         self._gpu, self._precision = device != "cpu", precision
         self._probabilities = model.arguments.outputs if probabilities else 0
         self._weights = 4 * model.weights
@@ -113,13 +113,15 @@ class MemoryModel:
     def network_bytes(self, window: tuple[int, int]) -> int:
         """Peak of one forward pass, wherever it runs."""
         if window not in self._forward:
-            from tilepipe.engine.device import DTYPES
             from tilepipe.models.memory import forward_bytes
+            from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
 
+            kind, network = RUNTIMES[self._runtime], self._model.network
             live = forward_bytes(
-                self._model.network, self._model.input.bands, *window, DTYPES[self._precision]
+                network, self._model.input.bands, *window, DTYPES[self._precision]
             )
-            self._forward[window] = int(live * self.FORWARD_SLACK) + self.FORWARD_SCRATCH
+            held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
+            self._forward[window] = int(live * kind.live) + self.FORWARD_SCRATCH + held
         return self._forward[window]
 
     def slot(self, tiling: Tiling) -> int:
