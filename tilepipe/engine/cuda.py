@@ -119,8 +119,8 @@ class TorchCuda:
             graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
         ):
             work()
-        self._pool = graph.pool()  # type: ignore[no-untyped-call]
-        return graph.replay  # type: ignore[no-any-return]
+        self._pool = graph.pool()
+        return graph.replay
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ from tilepipe.models.runtimes import check_runtime, open_runtime, versions
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the network says of one tile."""
@@ -269,9 +270,7 @@ class Device:
             # The windows under way keep the lane that they are in.
             self._lane = None
             height, width, bands = pixels.shape
-            lane = Lane(
-                work, (height, width, bands), pixels.dtype, self._hardware(), self._graphs
-            )
+            lane = Lane(work, (height, width, bands), pixels.dtype, self._hardware(), self._graphs)
             self._lane = (key, lane)
         return self._lane[1]
 

@@ -6,14 +6,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
+from tilepipe.engine.choosing import Choice, fastest_runtime
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
 from tilepipe.engine.device import (
     Device,
     choose_device,
     choose_precision,
+    choose_runtime,
+    depended_on,
     environment,
     runtime,
 )
@@ -31,10 +35,18 @@ from tilepipe.engine.plan import (
     warnings_of,
 )
 from tilepipe.engine.scale import choose_scale
-from tilepipe.engine.sizing import Crew, Estimate, MemoryModel, choose_tiling, warm_up
+from tilepipe.engine.sizing import (
+    Crew,
+    Estimate,
+    MemoryModel,
+    central_sample,
+    choose_tiling,
+    warm_up,
+)
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image, check_bounded, open_image
 from tilepipe.models.file import Model, load_model, shipped_models
+from tilepipe.models.runtimes import check_runtime
 
 DEFAULT_MEMORY_SHARE = 0.5
 """Of the memory that is free when the run is planned."""
@@ -93,20 +105,45 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
-    memory = MemoryModel(
-        as_read, scale.level, model, crew, site.device, precision,
-        options.probabilities is not None,
-    )  # fmt: skip
-    tiling = choose_tiling(model, facts, memory, limit, options, crew)
-    bound = memory.total(tiling)
 
-    device = Device(model, site.device, precision, site.threads)
+    def memory_of(name: str) -> MemoryModel:
+        return MemoryModel(
+            as_read, scale.level, model, crew, site.device, precision,
+            options.probabilities is not None, name,
+        )  # fmt: skip
+
+    name = choose_runtime(options.runtime, model)
+    check_runtime(name or "torch", model.network, site.device, precision)
+    memory = memory_of(name or "torch")
+    tiling = choose_tiling(model, facts, memory, limit, options, crew)
+
+    step = model.geometry.step
+    tile = central_sample(as_read, facts, model.geometry, (step, step))
+    rate: float | None = None
+    device = Device(model, site.device, precision, site.threads, name or "torch")
     try:
-        rate = warm_up(device, as_read, facts, model.geometry)
+        if tile is not None:
+            rate = warm_up(device, tile)
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
     finally:
         device.close()
+    choice = Choice(name or "torch")
+    # Where workers are elsewhere, this machine's speed says nothing of theirs.
+    # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
+    measurable = (
+        site.device == "cpu" and precision == "fp32" and crew.local
+        and np.dtype(facts.dtype).kind in "ui"
+    )  # fmt: skip
+    if name is None and measurable and tile is not None and rate:
+        choice = fastest_runtime(
+            model, site.threads, tile,
+            lambda: central_sample(as_read, facts, model.geometry, tiling.keep),
+            tiling, tiling.work / rate / crew.workers, memory_of, limit,
+        )  # fmt: skip
+        memory = memory_of(choice.runtime) if choice.speeds else memory
+        rate = dict(choice.speeds).get(choice.runtime, rate)
+    bound = memory.total(tiling)
     mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
     plan = Plan(
         image=facts,
@@ -118,12 +155,14 @@ def new_plan(
         threads=site.threads,
         probabilities=options.probabilities,
         mask=mask,
-        environment=site.environment | runtime(model),
+        environment=depended_on(site.environment, precision) | runtime(model, choice.runtime),
+        runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
     )
     seconds = tiling.work / rate / crew.workers if rate else None
-    return plan, Estimate(bound, limit, seconds, warnings_of(scale.warning, model))
+    warnings = (*warnings_of(scale.warning, model), *choice.warnings)
+    return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
 
 
 def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
@@ -142,10 +181,12 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     threads = options.threads or crew.slots
     reports = prepare_workers(client, _survey_worker, options.device, threads)
     first = reports[0]
+    ours = depended_on(first["environment"], options.precision)
     for report in reports[1:]:
-        if report["environment"] != first["environment"] and not options.allow_mixed:
+        theirs = depended_on(report["environment"], options.precision)
+        if theirs != ours and not options.allow_mixed:
             raise InputError(
-                f"the workers differ ({unlike(first['environment'], report['environment'])}), and "
+                f"the workers differ ({unlike(ours, theirs)}), and "
                 "so would their results in the last digits; use workers of one kind, or "
                 "--allow-mixed, which promises equal labels up to ties only"
             )

@@ -17,6 +17,7 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
 
 if TYPE_CHECKING:
+    from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
 
@@ -31,6 +32,8 @@ class Estimate:
     seconds: float | None
     """Time of the forward passes, from a measured tile; None where it was not measured."""
     warnings: tuple[str, ...] = ()
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each runtime, where they were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,13 @@ class MemoryModel:
         """Peak of one forward pass, wherever it runs."""
         if window not in self._forward:
             from tilepipe.models.memory import forward_bytes
+            from tilepipe.models.onnx_network import OnnxNetwork
             from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
 
-            kind, network = RUNTIMES[self._runtime], self._model.network
-            live = forward_bytes(
-                network, self._model.input.bands, *window, DTYPES[self._precision]
-            )
+            network = self._model.network
+            own = isinstance(network, OnnxNetwork)  # all of it is counted with its graph
+            kind = RUNTIMES["torch" if own else self._runtime]
+            live = forward_bytes(network, self._model.input.bands, *window, DTYPES[self._precision])
             held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
             self._forward[window] = int(live * kind.live) + self.FORWARD_SCRATCH + held
         return self._forward[window]
@@ -200,26 +204,31 @@ def _makespan(tiling: Tiling, workers: int) -> float:
     return tiling.work / blocks * -(-blocks // workers)
 
 
-def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:
-    """Input pixels per second of a forward pass, from a tile at the image's centre.
+def central_sample(
+    image: Image, facts: ImageFacts, geometry: Geometry, keep: tuple[int, int]
+) -> Sample | None:
+    """The window about the image's centre that keeps so many outputs; None: it is unreadable."""
+    factor = geometry.stride_factor
+    y = max(0, (facts.height - keep[0]) // 2) // factor * factor
+    x = max(0, (facts.width - keep[1]) // 2) // factor * factor
+    window = geometry.window_for(Window(y, x, *keep))
+    try:
+        return *read_with_valid(image, window, facts.level), keep
+    except UnreadableError:
+        return None  # the run will name it; here only a time was wanted
+
+
+def warm_up(device: Device, sample: Sample) -> float:
+    """Input pixels per second of a forward pass.
 
     Raises
     ------
     NonFiniteError
         When the network overflows on it.
     """
-    factor = geometry.stride_factor
-    keep = geometry.step
-    y = max(0, (facts.height - keep) // 2) // factor * factor
-    x = max(0, (facts.width - keep) // 2) // factor * factor
-    window = geometry.window_for(Window(y, x, keep, keep))
-    try:
-        pixels, valid = read_with_valid(image, window, facts.level)
-    except UnreadableError:
-        return None  # the run will name it; here only a time was wanted
     seconds = []
     for _ in range(2):  # the first pass builds kernels
         begin = time.perf_counter()
-        device.answer(pixels, valid, (keep, keep)).result()
+        device.answer(*sample).result()
         seconds.append(time.perf_counter() - begin)
-    return window.area / min(seconds)
+    return float(sample[0].shape[0] * sample[0].shape[1] / min(seconds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from tilepipe.errors import InputError
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.unet import UNet
-
-__all__ = ["DTYPES", "MEASURED", "RUNTIMES", "Runtime", "check_runtime", "installed", "open_runtime"]
 
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -54,8 +51,12 @@ class Kind:
 RUNTIMES: dict[str, Kind] = {
     "torch": Kind((), ("fp32", "bf16", "fp16", "fp64"), ("cpu", "cuda")),
     "compile": Kind((), ("fp32", "bf16", "fp16"), ("cpu", "cuda")),
-    "onnxruntime": Kind(("onnx", "onnxruntime"), ("fp32",)),
-    "openvino": Kind(("onnx", "openvino"), ("fp32", "bf16")),
+    "onnxruntime": Kind(
+        ("onnx", "onnxruntime"), ("fp32",), live=1.1, weights=5, constant=100 * 10**6
+    ),
+    "openvino": Kind(
+        ("onnx", "openvino"), ("fp32", "bf16"), live=1.15, weights=5, constant=100 * 10**6
+    ),
 }
 
 MEASURED = ("onnxruntime", "openvino")
@@ -103,10 +104,17 @@ def versions(name: str, network: nn.Module) -> dict[str, str]:
     """What float results depend on besides torch: the version of the runtime."""
     if isinstance(network, OnnxNetwork):
         name = "onnxruntime"
-    found = {name: importlib.metadata.version(name)} if name in MEASURED else {}
+    found = {name: _version(name)} if name in MEASURED else {}
     if isinstance(network, UNet) and network.arguments.normalisation == "batch":
         found["normalisation"] = "folded"
     return found
+
+
+def _version(package: str) -> str:
+    try:
+        return str(importlib.import_module(package).__version__)
+    except ImportError:
+        return "not installed"
 
 
 def weight_copies(name: str, network: nn.Module) -> float:

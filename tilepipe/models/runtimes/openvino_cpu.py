@@ -46,10 +46,11 @@ class OpenVino:
         self._request, self._shape = None, ()  # the memory of the last shape, before the next
         self._model.reshape(list(shape))
         compiled = self._core.compile_model(self._model, "CPU", self._settings)
+        wanted = self._settings["INFERENCE_PRECISION_HINT"]
         hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if hint != self._settings["INFERENCE_PRECISION_HINT"]:
+        if hint != wanted:
             raise InputError(
-                f"runtime openvino: this processor has no {self._settings['INFERENCE_PRECISION_HINT']}"
-                f" (OpenVINO takes {hint}); use --precision fp32"
+                f"runtime openvino: this processor has no {wanted}, OpenVINO would take "
+                f"{hint}; use --precision fp32"
             )
         self._request, self._shape = compiled.create_infer_request(), shape
