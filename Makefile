@@ -2,13 +2,14 @@
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make test              all tests
 # make lint              ruff and mypy
+# make bench             all benchmarks (hours); ARGS="--quick" to see that they work
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format clean install
+.PHONY: run test lint format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -33,6 +34,9 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 clean:
 	rm -rf .venv out

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import plan, run, train
+    from tilepipe.api import plan, run, run_batch, train
     from tilepipe.engine.verify import verify
     from tilepipe.evaluation.evaluate import evaluate
     from tilepipe.images import open_image
@@ -31,6 +31,7 @@ __all__ = [
     "open_mask",
     "plan",
     "run",
+    "run_batch",
     "save_model",
     "train",
     "verify",
@@ -38,6 +39,7 @@ __all__ = [
 
 _HOME = {
     "run": "tilepipe.api",
+    "run_batch": "tilepipe.api",
     "plan": "tilepipe.api",
     "train": "tilepipe.api",
     "verify": "tilepipe.engine.verify",

@@ -1,4 +1,4 @@
-"""`run`, `plan` and `train` as functions of keyword options, the same as the command line's."""
+"""`run`, `run_batch`, `plan`, `train`: keyword options, the same as the command line's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilepipe.engine.options import RunOptions, options_from_mapping
+from tilepipe.engine.options import RunOptions, of_each, options_from_mapping
+from tilepipe.errors import InputError
 
 if TYPE_CHECKING:
+    from tilepipe.engine.batch import BatchSummary, BatchWatch
     from tilepipe.engine.plan import Plan
     from tilepipe.engine.record import Summary, Watch
     from tilepipe.engine.sizing import Estimate
@@ -44,6 +46,40 @@ def run(image: str | Path, *, watch: Watch | None = None, **options: Any) -> Sum
     from tilepipe.engine.run import run as start
 
     return start(_options(image, options), watch)
+
+
+def run_batch(
+    images: Sequence[str | Path], *, watch: BatchWatch | None = None, **options: Any
+) -> BatchSummary:
+    """Segment many images in one run; one that fails stops no other, done ones are skipped.
+
+    Parameters
+    ----------
+    images
+        Files, or OME-Zarr folders; no two of one name.
+    watch
+        Is told of each image, and of its blocks.
+    **options
+        As `run` takes them. ``outputs`` names a folder (``"masks/"``), or has ``{name}`` in it.
+
+    Returns
+    -------
+    BatchSummary
+        What came of each image, in the order given.
+
+    Raises
+    ------
+    InputError
+        When options or model are at fault, or the outputs of two images are the same.
+    SurroundingsError
+        When the machine stopped the batch; calling it again goes on.
+    """
+    from tilepipe.engine.batch import run_batch as start
+
+    named = [fspath(image) for image in images]
+    if not named:
+        raise InputError("no images to segment; give at least one")
+    return start(of_each(named, _options(named[0], options)), watch)
 
 
 def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:

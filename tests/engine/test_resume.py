@@ -284,7 +284,7 @@ def test_an_overwrite_stopped_half_way_is_never_taken_for_a_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tilepipe.engine.outputs.shutil", SimpleNamespace(rmtree=fail))
+        patch.setattr("tilepipe.places.verbs.shutil", SimpleNamespace(rmtree=fail))
         with pytest.raises(KeyboardInterrupt):
             tilepipe.run(image, overwrite=True, **options)
     for path in outputs[1:]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from tilepipe.cli.options import as_bytes
@@ -11,7 +9,7 @@ from tilepipe.cli.options import as_bytes
 
 @click.command("convert")
 @click.argument("image")
-@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.argument("target", required=False)
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
 @click.option(
     "--memory",
@@ -22,7 +20,7 @@ from tilepipe.cli.options import as_bytes
     help="Pixels held at once.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def command(image: str, target: Path | None, overwrite: bool, memory: int, quiet: bool) -> None:
+def command(image: str, target: str | None, overwrite: bool, memory: int, quiet: bool) -> None:
     """Turn IMAGE into a chunked OME-Zarr pyramid (TARGET: IMAGE.ome.zarr in this folder).
 
     For images that cannot be read in pieces: one huge strip, a large PNG or JPEG. Streams: the
@@ -34,7 +32,7 @@ def command(image: str, target: Path | None, overwrite: bool, memory: int, quiet
     from tilepipe.engine.options import image_stem
     from tilepipe.images.convert import convert
 
-    target = target or Path(f"{image_stem(image)}.ome.zarr")
+    target = target or f"{image_stem(image)}.ome.zarr"
     with Progress(disable=quiet, console=Console(stderr=True)) as bar:
         task = bar.add_task("convert", total=None)
 

@@ -11,7 +11,9 @@ def command(what: str) -> None:
     """Describe WHAT: a model (file, or name of a shipped one) or an image."""
     from pathlib import Path
 
-    if what.endswith(".safetensors") or not Path(what).exists():
+    from tilepipe.places import is_url
+
+    if what.endswith(".safetensors") or not (is_url(what) or Path(what).exists()):
         from tilepipe.models.describe import describe
         from tilepipe.models.file import load_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from tilepipe.engine.options import (
     RunOptions,
+    of_each,
     options_from_mapping,
     parse_bytes,
     parse_length,
@@ -38,13 +39,12 @@ def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int |
 
 
 OPTIONS = [
-    click.argument("image", required=False),
     click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
     click.option(
         "-o", "--output", "outputs", multiple=True, metavar="PATH",
-        help="Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png; may be "
-        "given several times. Default: IMAGE_mask in the current folder, in the formats of its "
-        "field.",
+        help="Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a "
+        "folder (masks/); may be given several times. Default: IMAGE_mask in the current folder, "
+        "in the formats of its field.",
     ),
     click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options."),
     click.option(
@@ -106,11 +106,33 @@ def collect(config: Path | None, given: dict[str, Any]) -> RunOptions:
     InputError
         Naming the key at fault.
     """
-    values = options_from_mapping(read_yaml(config), str(config)) if config is not None else {}
+    return collect_several(config, (), given)[0]
+
+
+def collect_several(
+    config: Path | None, images: Sequence[str], given: dict[str, Any]
+) -> list[RunOptions]:
+    """The options of each image, those of a YAML file with those given as flags winning.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault.
+    """
+    document = read_yaml(config) if config is not None else {}
+    listed = document.pop("images", None)
+    if listed is not None and not (
+        isinstance(listed, list) and listed and all(isinstance(image, str) for image in listed)
+    ):
+        raise InputError(f"{config}: images: must be a list of paths, not {listed!r}")
+    values = options_from_mapping(document, str(config))
     values |= {key: value for key, value in given.items() if value not in (None, ())}
-    if "image" not in values:
+    named = list(images) or listed or ([values["image"]] if "image" in values else [])
+    if not named:
         raise InputError("which image? Give its path: tilepipe run slide.svs")
-    return RunOptions(**values)
+    values["image"] = named[0]
+    options = RunOptions(**values)
+    return of_each(named, options)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tilepipe.cli.options import collect, run_options
 
 
 @click.command("plan")
+@click.argument("image", required=False)
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def command(config: Path | None, as_json: bool, **given: Any) -> None:

@@ -10,33 +10,46 @@ from typing import Any
 
 import click
 
-from tilepipe.cli.options import collect, run_options
+from tilepipe.cli.options import collect_several, run_options
+from tilepipe.engine.options import RunOptions
 from tilepipe.errors import SurroundingsError
 
 
 @click.command("run")
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @run_options
 @click.option("--overwrite", is_flag=True, default=None, help="Start anew where output exists.")
 @click.option("--verify", type=int, metavar="N", help="Verify N windows when the mask is written.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
-def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> int:
-    """Segment IMAGE and write the mask; the same command goes on where it was stopped."""
-    options = collect(config, given)
+def command(
+    config: Path | None, images: tuple[str, ...], quiet: bool, as_json: bool, **given: Any
+) -> int:
+    """Segment IMAGE and write the mask; the same command goes on where it was stopped.
 
-    from tilepipe.cli.show import Screen, show_summary
-    from tilepipe.engine.record import Watch
-    from tilepipe.engine.run import run
-
-    watch: Watch = Watch() if quiet or as_json else Screen()
+    Several images are segmented one after another; one that fails stops no other, and those that
+    are done are skipped.
+    """
+    many = collect_several(config, images, given)
+    work = _run_one if len(many) == 1 else _run_several
     try:
-        summary = run(options, watch)
+        return work(many, quiet, as_json)
     except KeyboardInterrupt:
         _say_how_to_resume("interrupted")
         return 130
     except SurroundingsError as error:
         _say_how_to_resume(str(error))
         return error.exit_code
+
+
+def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
+    from tilepipe.cli.show import Screen, show_summary
+    from tilepipe.engine.record import Watch
+    from tilepipe.engine.run import run
+
+    watch: Watch = Watch() if quiet or as_json else Screen()
+    try:
+        summary = run(many[0], watch)
     finally:
         if isinstance(watch, Screen):
             watch.close()
@@ -46,6 +59,26 @@ def command(config: Path | None, quiet: bool, as_json: bool, **given: Any) -> in
         click.echo(show_summary(summary))
     for number, reason in summary.incomplete if quiet or as_json else ():
         click.echo(f"tilepipe: block {number} has no answer in part: {reason}", err=True)
+    return summary.exit_code
+
+
+def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
+    from tilepipe.cli.batch_screen import BatchScreen, show_batch
+    from tilepipe.engine.batch import BatchWatch, run_batch
+
+    watch = BatchWatch() if quiet or as_json else BatchScreen(len(many))
+    try:
+        summary = run_batch(many, watch)
+    finally:
+        if isinstance(watch, BatchScreen):
+            watch.close()
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=1))
+    elif not quiet:
+        click.echo(show_batch(summary))
+    for outcome in summary.outcomes if quiet or as_json else ():
+        if outcome.reason:
+            click.echo(f"tilepipe: {outcome.image}: {outcome.reason}", err=True)
     return summary.exit_code
 
 

@@ -25,6 +25,7 @@ from tilepipe.engine.plan import Plan, gigabytes, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.places import Place, is_url
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -180,8 +181,8 @@ def show_summary(summary: Summary) -> str:
             f"in blocks {numbers}"
         )
     lines.append("")
-    lines += [f"{'mask' if i == 0 else '':9} {_near(p)}" for i, p in enumerate(summary.outputs)]
-    lines.append(f"{'record':9} {_near(summary.record)}")
+    lines += [f"{'mask' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.outputs)]
+    lines.append(f"{'record':9} {near(summary.record)}")
     return "\n".join(lines)
 
 
@@ -219,8 +220,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _near(path: Path) -> str:
+def near(path: str | Place) -> str:
+    """A path as it looks from the current folder."""
+    if is_url(path):
+        return str(path)
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(Path(str(path)).relative_to(Path.cwd()))
     except ValueError:
         return str(path)

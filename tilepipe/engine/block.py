@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,8 @@ from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
 from tilepipe.masks.store import ZarrMask, open_zarr_mask
-from tilepipe.models.file import load_model
+from tilepipe.models.file import Model, load_model
+from tilepipe.places import place
 
 SMALLEST_PIECE = 64
 """Where a window cannot be read, it is halved down to pieces of this many pixels a side."""
@@ -73,7 +73,7 @@ class Workbench:
     """What one process opens once: the plan, the image, the model on its device, the mask."""
 
     def __init__(self, store: str, device: str | None = None) -> None:
-        self.state = RunState(Path(store))
+        self.state = RunState(place(store))
         plan = self.state.read_plan()
         if plan is None:
             raise InputError(
@@ -92,19 +92,45 @@ class Workbench:
             raise InputError(
                 f"{plan.model}: is not the model that the run began with, as this worker sees it"
             )
-        self.mask: ZarrMask = open_zarr_mask(Path(store))
+        self.mask: ZarrMask = open_zarr_mask(place(store))
         on = device or plan.device
         if not self.state.allows_mixed():
             here = environment(on, plan.threads) | runtime(model, plan.runtime)
             check_environment(plan, depended_on(here, plan.precision))
-        self.device = Device(model, on, plan.precision, plan.threads, plan.runtime)
+        self.device = _devices.take(model, on, plan)
 
     def close(self) -> None:
         """Release the device and the files."""
-        self.device.close()
+        _devices.give_back(self.device)
         self.image.close()
 
 
+class _Devices:
+    """The devices of this process; runs of one model share one, so that passes take turns."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Any, ...], Device] = {}
+        self._users: dict[int, int] = {}
+
+    def take(self, model: Model, on: str, plan: Plan) -> Device:
+        """The device for a plan, prepared if no other run holds it."""
+        key = (model.fingerprint, on, plan.precision, plan.threads, plan.runtime)
+        device = self._open.get(key)
+        if device is None:
+            device = self._open[key] = Device(model, on, plan.precision, plan.threads, plan.runtime)
+        self._users[id(device)] = self._users.get(id(device), 0) + 1
+        return device
+
+    def give_back(self, device: Device) -> None:
+        """Close a device that no other run holds."""
+        self._users[id(device)] -= 1
+        if self._users[id(device)] == 0:
+            del self._users[id(device)]
+            self._open = {key: other for key, other in self._open.items() if other is not device}
+            device.close()
+
+
+_devices = _Devices()
 _benches: dict[str, Workbench] = {}
 _opening = threading.Lock()
 
@@ -118,7 +144,7 @@ def workbench(store: str, run_id: str, worker: Any = None) -> Workbench:
             for old, other in list(_benches.items()):
                 if other.state.current_run() != old:
                     _benches.pop(old).close()
-            plan = RunState(Path(store)).read_plan()
+            plan = RunState(place(store)).read_plan()
             name, bound = _identity(worker or _this_worker())
             device = own_device(plan.device, name, bound=bound) if plan else None
             bench = Workbench(store, device)
@@ -194,10 +220,10 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
 def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -> int:
     """Write one window of a pyramid level from the level above; returns the level."""
-    state = RunState(Path(store))
-    if state.current_run() != run_id:
+    bench = workbench(store, run_id)
+    if bench.state.current_run() != run_id:
         raise SupersededError(f"{store}: a newer run has taken over")
-    downsample_block(open_zarr_mask(Path(store)), level, window)
+    downsample_block(bench.mask, level, window)
     return level
 
 

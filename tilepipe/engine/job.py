@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 from tilepipe.engine import block as work
@@ -68,6 +66,7 @@ from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
+from tilepipe.places import Place, remove
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -94,6 +93,8 @@ class Connection:
         self._options = options
         self._stack = ExitStack()
         self._workforce: Workforce | None = None
+        self.error: Exception | None = None
+        """Why there are no workers."""
 
     def workforce(self) -> Workforce:
         """The workers.
@@ -104,8 +105,13 @@ class Connection:
             When the scheduler cannot be reached, or has no workers, or workers that differ.
         """
         if self._workforce is None:
-            client, crew = self._stack.enter_context(connect(self._options, gpus(self._options)))
-            self._workforce = Workforce(client, crew, survey(self._options, client, crew))
+            try:
+                connected = connect(self._options, gpus(self._options))
+                client, crew = self._stack.enter_context(connected)
+                self._workforce = Workforce(client, crew, survey(self._options, client, crew))
+            except Exception as error:
+                self.error = error
+                raise
         return self._workforce
 
     def __enter__(self) -> Self:
@@ -163,6 +169,8 @@ class Job:
             plan, estimate = new_plan(options, image, model, outputs, workforce.crew, site)
         else:
             plan, estimate = self._taken_up(existing, workforce)
+        for path in outputs.shown:
+            path.parent.mkdir(exist_ok=True)
         if options.overwrite:
             remove_previous(outputs)
         # What is registered from here on ends before the lock is free for another run.
@@ -348,7 +356,7 @@ class Job:
             self._make(path, partial(export, mask, path, shown, level))
         return mask
 
-    def _make(self, path: Path, write: Callable[[], object]) -> None:
+    def _make(self, path: Place, write: Callable[[], object]) -> None:
         name = self.outputs.name_of(path)
         if name in self.progress.exports and path.exists():
             return
@@ -436,8 +444,8 @@ def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> Zarr
     if existing is None:
         for entry in outputs.store.iterdir():
             if entry != outputs.state.folder:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        outputs.state.ledger_file.unlink(missing_ok=True)
+                remove(entry)
+        outputs.state.forget()
         create_mask(outputs.store, plan.mask, plan.probabilities)
     outputs.state.freeze(plan)
     mask = open_zarr_mask(outputs.store)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +76,23 @@ class RunOptions:
             )
         if self.pixel_size is not None and not 0 < self.pixel_size < float("inf"):
             raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
+
+
+def of_each(images: Sequence[str], options: RunOptions) -> list[RunOptions]:
+    """The same options for several images.
+
+    Raises
+    ------
+    InputError
+        For an image that is named twice.
+    """
+    seen = set()
+    for image in images:
+        place = image if "://" in image else str(Path(image).resolve())
+        if place in seen:
+            raise InputError(f"{image}: is named twice; name each image once")
+        seen.add(place)
+    return [replace(options, image=image) for image in images]
 
 
 def parse_bytes(text: str | int) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.masks.formats import suffix_kind
+from tilepipe.places import Place, is_url, name_from, place, remove, require_writable, within
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 class Outputs:
     """The paths a run writes."""
 
-    store: Path
+    store: Place
     """The zarr mask that blocks are written to."""
     keep_store: bool
     """Whether the user asked for it; else it is removed when the exports are complete."""
-    exports: tuple[Path, ...]
+    exports: tuple[Place, ...]
     """Files made from it."""
-    record: Path
+    record: Place
     """The run record, JSON."""
-    on_image: Path | None = None
+    on_image: Place | None = None
     """The mask on the image's own grid, made from the store, of which the exports are made."""
     keep_on_image: bool = False
     """Whether the user asked for it; else it lies within the store."""
 
-    def name_of(self, export: Path) -> str:
+    def name_of(self, export: Place) -> str:
         """An export as the ledger names it: from the store, so that both may move together."""
-        return os.path.relpath(export, self.store.parent)
+        return name_from(export, self.store.parent)
 
     @property
     def state(self) -> RunState:
@@ -46,12 +45,12 @@ class Outputs:
         return RunState(self.store)
 
     @property
-    def shown(self) -> tuple[Path, ...]:
+    def shown(self) -> tuple[Place, ...]:
         """What the user asked for, in the order of making."""
         return ((self.store,) if self.keep_store else ()) + self.made
 
     @property
-    def made(self) -> tuple[Path, ...]:
+    def made(self) -> tuple[Place, ...]:
         """What the user asked for that is made from the store."""
         asked = self.on_image is not None and self.keep_on_image
         return ((self.on_image,) if asked and self.on_image else ()) + self.exports
@@ -66,20 +65,13 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         For a suffix that names no format, a missing folder, two zarr outputs, the image itself, or
         probabilities that no output can hold.
     """
-    asked = options.outputs
-    if not asked:
-        stem = image_stem(image.path) + "_mask"
-        tiff = ".tif" if image.crs is not None else ".ome.tif"
-        asked = (f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png")
-    paths = [Path(path).absolute() for path in asked]
+    paths = [place(path).absolute() for path in _asked(options, image)]
     kinds = [suffix_kind(path) for path in paths]
+    new = {Path(f).absolute() for f in options.outputs if f.endswith("/") and not is_url(f)}
     for path in paths:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: you may not write in {path.parent}; choose another folder")
-        source = Path(image.path).resolve()
-        if path.resolve() in (source, *source.parents):
+        # A folder that is asked for as such is made, if it can be.
+        require_writable(path, may_make=path.parent in new)
+        if within(place(image.path), path):
             raise InputError(f"{path}: is the image itself, or holds it; choose another output")
     if len(set(paths)) < len(paths):
         raise InputError(
@@ -113,7 +105,26 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     )
 
 
-def record_path(output: Path) -> Path:
+def _asked(options: RunOptions, image: Image) -> list[str]:
+    """The paths that the options name for an image, relative ones as they are."""
+    name = image_stem(image.path)
+    tiff = ".tif" if image.crs is not None else ".ome.tif"
+    asked = []
+    for output in options.outputs or ("./",):
+        if is_folder(output):
+            stem = f"{output.rstrip('/') or '/'}/{name}_mask"
+            asked += [f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png"]
+        else:
+            asked.append(output.replace("{name}", name))
+    return asked
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder for masks, and not a mask itself."""
+    return output.endswith("/") or (not Path(output).suffix and Path(output).is_dir())
+
+
+def record_path(output: Place) -> Place:
     """The run record that lies beside an output: ``slide_mask.run.json`` for its every format."""
     return output.with_name(image_stem(str(output)) + ".run.json")
 
@@ -157,12 +168,10 @@ def remove_previous(outputs: Outputs) -> None:
             )
         with outputs.state.locked():
             # The plan first: stopped half-way, what is left must not pass for a run to resume.
-            outputs.state.plan_file.unlink(missing_ok=True)
-            outputs.state.ledger_file.unlink(missing_ok=True)
+            outputs.state.forget()
             for entry in store.iterdir():
-                if entry.name == FOLDER:
-                    continue
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if entry.name != FOLDER:
+                    remove(entry)
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in (*outputs.exports, outputs.record):
@@ -170,7 +179,7 @@ def remove_previous(outputs: Outputs) -> None:
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
 
 
-def _is_mask(store: Path) -> bool:
+def _is_mask(store: Place) -> bool:
     """Whether a run wrote a store: an OME-Zarr may as well be somebody's image."""
     if (store / FOLDER).is_dir():
         return True
@@ -181,11 +190,11 @@ def _is_mask(store: Path) -> bool:
         return False
 
 
-def _remove_zarr(path: Path) -> None:
+def _remove_zarr(path: Place) -> None:
     """Remove a mask that is not the store of this run, but may be that of another."""
     if not _is_mask(path):
         raise InputError(
             f"{path}: is no mask of tilepipe's, and is left alone; remove it, or choose another -o"
         )
     with RunState(path).locked():
-        shutil.rmtree(path)
+        remove(path)

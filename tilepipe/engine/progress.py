@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.ledger import read_ledger
+from tilepipe.places import Place
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Progress:
     _done: bytearray = field(default_factory=bytearray)
 
     @classmethod
-    def from_ledger(cls, path: Path) -> Progress:
+    def from_ledger(cls, path: Place) -> Progress:
         """What earlier runs did."""
         progress = cls()
         for record in read_ledger(path):

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilepipe.engine.block import Receipt, peak_memory
@@ -17,6 +16,7 @@ from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import write_whole
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
+from tilepipe.places import Place
 
 if TYPE_CHECKING:
     from tilepipe.engine.outputs import Outputs
@@ -67,8 +67,8 @@ class Summary:
     """What a run did, in numbers."""
 
     plan: Plan
-    outputs: tuple[Path, ...]
-    record: Path
+    outputs: tuple[Place, ...]
+    record: Place
     classes: tuple[ClassShare, ...]
     area_unit: str | None
     """``mm2`` or ``km2``."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
+from tilepipe.places import Place, remove, write_whole
+from tilepipe.places.holding import HeldError, holding
+
+__all__ = ["FOLDER", "RunState", "write_whole"]
 
 FOLDER = ".tilepipe"
 EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -25,26 +25,26 @@ EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 class RunState:
     """The files beside the arrays of one zarr mask."""
 
-    store: Path
+    store: Place
     """The zarr mask."""
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """What the run keeps; part of the mask, so that both move together."""
         return self.store / FOLDER
 
     @property
-    def plan_file(self) -> Path:
+    def plan_file(self) -> Place:
         """The frozen plan. Where it is missing, no run has begun."""
         return self.folder / "plan.json"
 
     @property
-    def ledger_file(self) -> Path:
-        """What is done."""
+    def ledger_file(self) -> Place:
+        """What is done: a file, or on an object store a folder of batches."""
         return self.folder / "ledger"
 
     @property
-    def run_file(self) -> Path:
+    def run_file(self) -> Place:
         """Which run may write."""
         return self.folder / "run.json"
 
@@ -76,9 +76,13 @@ class RunState:
 
     def discard(self) -> None:
         """Remove the mask. The plan goes first: stopped half-way, nothing is left to resume."""
+        self.forget()
+        remove(self.store)
+
+    def forget(self) -> None:
+        """Remove what says that anything is done, the plan first."""
         self.plan_file.unlink(missing_ok=True)
-        self.ledger_file.unlink(missing_ok=True)
-        shutil.rmtree(self.store)
+        remove(self.ledger_file)
 
     def begin(self, *, allow_mixed: bool = False) -> str:
         """Declare a new run of this output and return its id; tasks of earlier runs end by it."""
@@ -120,10 +124,10 @@ class RunState:
             When another run holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock", timeout=0)
         try:
-            lock.acquire()
-        except Timeout:
+            with holding(self.folder / "lock"):
+                yield
+        except HeldError:
             try:
                 owner = json.loads(self.run_file.read_text())
                 who = f" (process {owner['pid']} on {owner['host']})"
@@ -132,17 +136,3 @@ class RunState:
             raise InputError(
                 f"{self.store}: another run is writing it{who}; wait for it, or choose another -o"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees all of it or what was there before."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

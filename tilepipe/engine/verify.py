@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.places import InputRefused, Place, place
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
@@ -90,7 +90,7 @@ class Verification:
 
 
 def verify(
-    mask: str | Path,
+    mask: str | Place,
     *,
     windows: int = 16,
     seed: int = 0,
@@ -114,9 +114,10 @@ def verify(
     InputError
         When the mask was not made by tilepipe, or image or model are not the run's.
     """
-    path = Path(mask)
-    if not path.exists():
-        raise InputError(f"{path}: there is no such mask")
+    path = place(mask)
+    with InputRefused():
+        if not path.exists():
+            raise InputError(f"{path}: there is no such mask")
     plan, unreadable = _plan_of(path)
     with ExitStack() as stack:
         opened_image = open_image(image or plan.image.path)
@@ -428,7 +429,7 @@ def _half_precision_bound(
     return max(2 * largest, TIE_FP32)
 
 
-def _plan_of(mask: Path) -> tuple[Plan, list[int]]:
+def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
     """The plan that a mask was made by, and the blocks of which the run left pixels unread."""
     state = RunState(mask)
     plan = state.read_plan() if mask.is_dir() else None

@@ -6,6 +6,7 @@ import errno
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zarr.codecs import ZstdCodec
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Window, round_down
 from tilepipe.images.base import UNITS_IN_METRES, Image
+from tilepipe.images.files import open_bytes
 from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, VALID
 from tilepipe.images.opening import open_image
@@ -28,6 +30,7 @@ from tilepipe.images.windowed import (
     read_with_valid,
     valid_values,
 )
+from tilepipe.places import InputRefused, Place, made_here, place
 
 MEMORY_LIMIT = 2**30
 """Bytes that a conversion may hold, unless told otherwise."""
@@ -53,7 +56,7 @@ Progress = Callable[[int, int], None]
 
 def convert(
     source: Image | str | Path,
-    target: Path,
+    target: str | Place,
     *,
     chunk: int = 512,
     memory_limit: int = MEMORY_LIMIT,
@@ -71,7 +74,8 @@ def convert(
         An opened image, or the path of one. A path may also be of a file that can only be decoded
         from top to bottom (a huge PNG or JPEG), which `open_image` refuses.
     target
-        Folder to write, by convention named ``.ome.zarr``.
+        Folder to write, by convention named ``.ome.zarr``; on an object store it is uploaded from
+        a temporary folder when it is complete.
     chunk
         Side of a chunk, pixels.
     memory_limit
@@ -90,7 +94,20 @@ def convert(
     SurroundingsError
         The disk is full.
     """
-    _check_target(target, overwrite)
+    target = place(target)
+    with InputRefused():
+        _check_target(target, overwrite)
+    with made_here(target) as local:
+        _convert(source, local, chunk, memory_limit, progress)
+
+
+def _convert(
+    source: Image | str | Path,
+    target: Path,
+    chunk: int,
+    memory_limit: int,
+    progress: Progress | None,
+) -> None:
     # A name that no reader takes for an image, and that the next attempt finds and clears.
     partial = target.with_name(f"{target.name}.partial")
     image, opened_here = _within(source, memory_limit, chunk)
@@ -241,9 +258,9 @@ class _Validity:
         return valid
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_target(target: Place, overwrite: bool) -> None:
     if not target.exists():
-        if not target.parent.is_dir():
+        if isinstance(target, Path) and not target.parent.is_dir():
             raise InputError(f"{target.parent} is no folder; make it, or choose another target")
         return
     if not overwrite:
@@ -281,12 +298,17 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
         (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
         or image.chunks[0][0] * row_bytes > largest
         # GDAL holds a compressed strip whole, however few of its rows are decoded.
-        or (image.kind in {"TIFF", "GeoTIFF"} and Path(path).stat().st_size > largest)
+        or (image.kind in {"TIFF", "GeoTIFF"} and _file_bytes(path) > largest)
         or min(chunk, height) * row_bytes > largest
     ):
         image.close()
         raise refusal
     return image
+
+
+def _file_bytes(path: str) -> int:
+    with closing(open_bytes(place(path))) as file:
+        return file.size
 
 
 def _level_sizes(height: int, width: int, smallest: int) -> list[tuple[int, int]]:

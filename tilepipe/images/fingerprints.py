@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import closing
+
+from tilepipe.images.files import open_bytes
+from tilepipe.places import Place
 
 SAMPLES = 64
 """Evenly spaced places at which a file is looked at."""
@@ -17,7 +20,7 @@ HEAD_BYTES = 65536
 
 
 def fingerprint_files(
-    paths: Iterable[Path], texts: Iterable[bytes] = (), samples: int = SAMPLES
+    paths: Iterable[Place], texts: Iterable[bytes] = (), samples: int = SAMPLES
 ) -> str:
     """A hash, 16 hexadecimal digits, of size, both ends and samples of each file.
 
@@ -38,17 +41,23 @@ def fingerprint_files(
     return digest.hexdigest()[:16]
 
 
-def _add_file(digest: hashlib._Hash, path: Path, samples: int) -> None:
+def _add_file(digest: hashlib._Hash, path: Place, samples: int) -> None:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(b"file %d " % size)
-            digest.update(file.read(HEAD_BYTES))
-            last = max(0, size - SAMPLE_BYTES)
-            for number in range(1, samples + 1):
-                file.seek(last * number // (samples + 1))
-                digest.update(file.read(SAMPLE_BYTES))
-            file.seek(max(0, size - HEAD_BYTES))
-            digest.update(file.read(HEAD_BYTES))
+        with closing(open_bytes(path)) as file:
+            size = file.size
+            parts = file.read_many(_places(size, samples)) if size else []
     except FileNotFoundError:
         digest.update(b"missing ")
+        return
+    digest.update(b"file %d " % size)
+    for part in parts:
+        digest.update(part)
+
+
+def _places(size: int, samples: int) -> list[tuple[int, int]]:
+    """(offset, count) of all that is looked at in a file."""
+    last = max(0, size - SAMPLE_BYTES)
+    offsets = [last * number // (samples + 1) for number in range(1, samples + 1)]
+    tail = max(0, size - HEAD_BYTES)
+    places = [(0, HEAD_BYTES), *((o, SAMPLE_BYTES) for o in offsets), (tail, HEAD_BYTES)]
+    return [(offset, min(count, size - offset)) for offset, count in places]

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.windowed import Description, Transform, UndecodableError
+from tilepipe.places import Place, place
+from tilepipe.places.zarr_store import zarr_store
 
 ATTRIBUTE = "tilepipe"
 """Key of the group's attributes that holds what NGFF has no place for: the georeference."""
@@ -59,11 +60,11 @@ def open_ngff(path: str) -> NgffSource:
     InputError
         The folder is no OME-Zarr image, or not of one plane.
     """
-    folder = Path(path)
+    folder = place(path)
     multiscales, attributes = _multiscales(folder)
     if multiscales is None:
         # A folder as bioformats2raw writes it: images are numbered.
-        folder /= "0"
+        folder = folder / "0"
         multiscales, attributes = _multiscales(folder)
     if multiscales is None:
         raise InputError(
@@ -112,7 +113,7 @@ class NgffSource:
     """The levels of a multiscale image as zarr arrays."""
 
     def __init__(
-        self, path: str, folder: Path, multiscale: dict[str, Any], attributes: dict[str, Any]
+        self, path: str, folder: Place, multiscale: dict[str, Any], attributes: dict[str, Any]
     ) -> None:
         self._folder = folder
         paths = [dataset["path"] for dataset in multiscale["datasets"]]
@@ -205,10 +206,10 @@ class NgffSource:
         return (size, None) if size.is_sound else (None, f"its axes say {show_pixel_size(size)}")
 
 
-def _multiscales(folder: Path) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
+def _multiscales(folder: Place) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
     """The multiscales of a group and all its attributes; None where it is no image."""
     try:
-        attributes = dict(zarr.open_group(folder, mode="r").attrs)
+        attributes = dict(zarr.open_group(zarr_store(folder, read_only=True), mode="r").attrs)
     except (
         OSError,
         ValueError,
@@ -223,8 +224,8 @@ def _multiscales(folder: Path) -> tuple[list[dict[str, Any]] | None, dict[str, A
     return (found or None), attributes
 
 
-def _array(folder: Path) -> zarr.Array[Any]:
-    return zarr.open_array(folder, mode="r")
+def _array(folder: Place) -> zarr.Array[Any]:
+    return zarr.open_array(zarr_store(folder, read_only=True), mode="r")
 
 
 def _axes(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> _Axes:

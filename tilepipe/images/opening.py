@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
 
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
+from tilepipe.images.files import open_bytes
 from tilepipe.images.windowed import Source, WindowedImage
+from tilepipe.places import InputRefused, Place, place
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """Classic and BigTIFF, in either byte order."""
@@ -15,14 +17,14 @@ PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 """PNG and JPEG."""
 
 
-def open_image(path: str | Path, *, streaming: bool = False) -> Image:
+def open_image(path: str | Place, *, streaming: bool = False) -> Image:
     """Open a large image for reading windows of it.
 
     Parameters
     ----------
     path
         A file (TIFF, OME-TIFF, SVS, NDPI, GeoTIFF, PNG, JPEG, JPEG 2000, whatever GDAL reads) or
-        an OME-Zarr folder, 0.4 or 0.5.
+        an OME-Zarr folder, 0.4 or 0.5; on a disk, or on an object store (``s3://BUCKET/NAME``).
     streaming
         For files that can only be decoded from top to bottom (a PNG, a JPEG or a TIFF of one
         strip, too large to hold): read them row by row. Slow for windows in any other order.
@@ -32,12 +34,14 @@ def open_image(path: str | Path, *, streaming: bool = False) -> Image:
     InputError
         It is missing, no image, broken, or of a kind that cannot be read.
     """
-    name = str(path)
-    if Path(name).is_dir():
-        from tilepipe.images.ngff import open_ngff
+    with InputRefused():
+        where = place(path)
+        name = str(where)
+        if where.is_dir():
+            from tilepipe.images.ngff import open_ngff
 
-        return WindowedImage(open_ngff(name))
-    return WindowedImage(_source(name, _head(name), streaming))
+            return WindowedImage(open_ngff(name))
+        return WindowedImage(_source(name, _head(name), streaming))
 
 
 def _source(path: str, head: bytes, streaming: bool) -> Source:
@@ -58,8 +62,8 @@ def _source(path: str, head: bytes, streaming: bool) -> Source:
 
 def _head(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(32)
+        with closing(open_bytes(place(path))) as file:
+            head = file.read(0, 32)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level
+from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.segments import fault
 from tilepipe.images.windowed import Description, TooLargeError, UndecodableError
+from tilepipe.places import place
 
 LARGEST_BYTES = 512 * 2**20
 """Decoded size beyond which an image is not held whole."""
@@ -44,7 +45,7 @@ def open_picture(path: str) -> PictureSource:
     """
     try:
         # Not PIL.Image.open: its guard against large images is a warning, and we have our own.
-        with Path(path).open("rb") as file:
+        with open_reader(path) as file:
             return PictureSource(path, _decoder(file))
     except BROKEN as error:
         raise InputError(
@@ -86,7 +87,7 @@ class PictureSource:
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
-        return fingerprint_files([Path(self.description.path)])
+        return fingerprint_files([place(self.description.path)])
 
     def close(self) -> None:
         """Let go of the pixels."""
@@ -109,9 +110,9 @@ class PictureSource:
             return self._pixels
 
     def _decode(self) -> NDArray[Any]:
-        path = Path(self.description.path)
+        path = self.description.path
         try:
-            with path.open("rb") as file:
+            with open_reader(path) as file:
                 picture = _decoder(file)
                 if picture.format == "JPEG":
                     _check_jpeg(path)
@@ -147,6 +148,6 @@ def _mode(picture: PillowImage.Image) -> str:
     return "RGBA" if transparent else "RGB"
 
 
-def _check_jpeg(path: Path) -> None:
-    if reason := fault(path.read_bytes(), compression=7):
+def _check_jpeg(path: str) -> None:
+    if reason := fault(place(path).read_bytes(), compression=7):
         raise UndecodableError(reason)

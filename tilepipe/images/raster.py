@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
-from tilepipe.images.files import FileBytes
+from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
+from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.levels import pyramid
 from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
+from tilepipe.places import is_url
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises; some of GDAL's own errors pass through it unwrapped."""
@@ -72,10 +73,13 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
     try:
         return RasterSource(path, streaming=streaming)
     except GDAL_ERRORS as error:
+        require_reachable(path)
+        # What GDAL says of an address is what the server said, and is not for others.
+        reason, cause = (_reason(error), error) if not is_url(path) else ("GDAL cannot", None)
         raise InputError(
-            f"{path} is not an image that tilepipe can read ({_reason(error)}); docs/formats.md "
+            f"{path} is not an image that tilepipe can read ({reason}); docs/formats.md "
             "lists what can be"
-        ) from error
+        ) from cause
 
 
 def knows_more(path: str) -> bool:
@@ -116,7 +120,7 @@ class RasterSource:
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
         with self._pool.handle(0) as dataset:
-            files = [Path(file) for file in dataset.files]
+            files = [place_of(file) for file in dataset.files]
         return fingerprint_files(file for file in files if not file.name.endswith(SIDECARS))
 
     def close(self) -> None:
@@ -185,6 +189,8 @@ class RasterSource:
                 if masked and not self._alpha:
                     valid = dataset.dataset_mask(window=place) != 0
         except GDAL_ERRORS as error:
+            # Nobody's damage, but the network's or the store's.
+            require_reachable(self._pool.path)
             raise UndecodableError(_reason(error)) from error
         if masked and self._alpha:
             pixels, valid = pixels[:-1], pixels[-1] != 0
@@ -230,7 +236,7 @@ class _Handles:
 class _Segments:
     """Looks, once, at each tile of a GeoTIFF for the faults that GDAL passes over."""
 
-    def __init__(self, file: FileBytes, compression: int, bands: int) -> None:
+    def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
         self._file = file
         self._compression = compression
         self._bands = bands
@@ -240,12 +246,11 @@ class _Segments:
     def of(cls, dataset: Any) -> _Segments | None:
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         compression = COMPRESSIONS.get(structure.get("COMPRESSION", "").upper())
-        if dataset.driver != "GTiff" or not compression or not Path(dataset.name).is_file():
+        path = place_of(dataset.name)
+        if dataset.driver != "GTiff" or not compression or not path.is_file():
             return None
         pixel_interleaved = structure.get("INTERLEAVE") == "PIXEL"
-        return cls(
-            FileBytes(Path(dataset.name)), compression, 1 if pixel_interleaved else dataset.count
-        )
+        return cls(open_bytes(path), compression, 1 if pixel_interleaved else dataset.count)
 
     def check(self, window: Window, overview: int, dataset: Any) -> None:
         rows, columns = dataset.block_shapes[0]
@@ -253,23 +258,35 @@ class _Segments:
             shape = -(-dataset.height // rows), -(-dataset.width // columns)
             self._seen[overview] = np.zeros(shape, bool)
         seen = self._seen[overview]
-        for row in range(window.y // rows, -(-window.stop_y // rows)):
-            for column in range(window.x // columns, -(-window.stop_x // columns)):
-                if not seen[row, column]:
-                    for band in range(1, self._bands + 1):
-                        self._check_block(dataset, band, row, column)
-                    seen[row, column] = True
+        unseen = [
+            (row, column)
+            for row in range(window.y // rows, -(-window.stop_y // rows))
+            for column in range(window.x // columns, -(-window.stop_x // columns))
+            if not seen[row, column]
+        ]
+        ranges = {
+            (row, column, band): self._range(dataset, band, row, column)
+            for row, column in unseen
+            for band in range(1, self._bands + 1)
+        }
+        wanted = [found for found in ranges.values() if found]
+        reader = self._file.ahead(wanted)
+        for (row, column, _), found in ranges.items():
+            if found and (reason := fault(reader.read(*found), self._compression)):
+                raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
+        for row, column in unseen:
+            seen[row, column] = True
 
-    def _check_block(self, dataset: Any, band: int, row: int, column: int) -> None:
+    def _range(self, dataset: Any, band: int, row: int, column: int) -> tuple[int, int] | None:
+        """(offset, count) of what is looked at of a tile."""
         offset, size = (
             int(dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band) or 0)
             for what in ("OFFSET", "SIZE")
         )
         if not offset or not size:
-            return  # left out by its writer: GDAL gives nodata
+            return None  # left out by its writer: GDAL gives nodata
         seen = size if self._compression in JPEG else min(size, TAIL_BYTES)
-        if reason := fault(self._file.read(offset + size - seen, seen), self._compression):
-            raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
+        return offset + size - seen, seen
 
     def close(self) -> None:
         self._file.close()
@@ -285,7 +302,7 @@ def _open(
     }
     with _OPENING, warnings.catch_warnings(), rasterio.Env(**settings):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver=driver, **options)
+        return rasterio.open(gdal_path(path), driver=driver, **options)
 
 
 @contextmanager

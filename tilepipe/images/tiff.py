@@ -11,8 +11,8 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import pixel_sizes
 from tilepipe.images.base import PixelSize
-from tilepipe.images.files import FileBytes
+from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, for_library, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
 from tilepipe.images.segments import fault
 from tilepipe.images.windowed import Description, UndecodableError
+from tilepipe.places import is_url, place
 
 BROKEN_STRUCTURE = (
     tifffile.TiffFileError,
@@ -60,6 +61,8 @@ ALPHA = frozenset({1, 2})
 RAW_BYTES = 2**18
 """About how much of an uncompressed strip is read at a time, however large the strip is."""
 
+_Reader = FileBytes | Ahead
+
 PALETTE = 3
 """Value of PhotometricInterpretation."""
 
@@ -73,7 +76,7 @@ def open_tiff(path: str) -> TiffSource:
         It is broken, holds something other than one plane, or needs a codec that is missing.
     """
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(for_library(path)) as file:
             if not file.series:
                 raise InputError(
                     f"{path} holds no image that can be found: its directory is missing, as in a "
@@ -89,7 +92,7 @@ def open_tiff(path: str) -> TiffSource:
 def is_plain(path: str) -> bool:
     """Whether a TIFF file is of no kind that its own maker defined, so that GDAL may know more."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(for_library(path)) as file:
             return bool(file.series) and _kind(file) == "TIFF"
     except BROKEN_STRUCTURE:
         return False
@@ -101,7 +104,7 @@ class Plane:
 
     pages: tuple[Any, ...]
     """A `tifffile.TiffPage` or `TiffFrame` for each group of bands."""
-    files: tuple[FileBytes, ...]
+    files: tuple[FileBytes | ObjectBytes, ...]
     """Where the pages lie."""
     shifts: tuple[int, ...]
     """Added to the offsets in a page: planes of ImageJ lie one behind the other."""
@@ -184,7 +187,8 @@ class TiffSource:
         series = file.series[0]
         _check_axes(path, series)
         _check_codec(path, series.keyframe)
-        self._files: dict[str, FileBytes] = {}
+        self._path = path
+        self._files: dict[str, FileBytes | ObjectBytes] = {}
         try:
             self.description = self._describe(path, file, series)
         except BaseException:
@@ -266,30 +270,53 @@ class TiffSource:
             raw_rows=min(keyframe.rowsperstrip, keyframe.imagelength) if _raw(keyframe) else None,
         )
 
-    def _file(self, path: str) -> FileBytes:
+    def _file(self, path: str) -> FileBytes | ObjectBytes:
+        # Of a file that was handed to it, tifffile has no path.
+        path = self._path if is_url(self._path) else path
         if path not in self._files:
-            self._files[path] = FileBytes(Path(path))
+            self._files[path] = open_bytes(place(path))
         return self._files[path]
 
     def _read(self, window: Window, level: int, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         """Pixels of a window; what is not valid is cleared in ``valid``, where it is given."""
         plane = self._planes[level]
         pixels = np.empty((*window.shape, self.description.bands), self.description.dtype)
+        readers = self._readers(plane, window)
         for number, part in plane.segments(window):
             common = window.intersect(part)
             assert common is not None, "a segment that the window does not touch"
             inside, target = common.slices(part), common.slices(window)
-            for band, samples in self._samples(plane, number):
+            for band, samples in self._samples(plane, number, readers):
                 self._place(samples, band, inside, pixels[target], valid, target)
         return pixels
 
-    def _samples(self, plane: Plane, number: int) -> Iterator[tuple[int, NDArray[Any] | None]]:
-        """First band, and samples (rows, columns, bands) or None, of each part of a segment."""
+    def _readers(self, plane: Plane, window: Window) -> list[_Reader]:
+        """What reads the segments of a window, for each page of a plane."""
+        if not is_url(self._path):
+            return [file.ahead(()) for file in plane.files]
+        ranges: dict[str, list[tuple[int, int]]] = {str(file.path): [] for file in plane.files}
+        for number, _ in plane.segments(window):
+            for index, sample in self._parts(plane):
+                file = plane.files[index]
+                with suppress(UndecodableError):  # said when it is that segment's turn
+                    _, offset, count = plane.locate(index, sample, number)
+                    if count and offset + count <= file.size:
+                        ranges[str(file.path)].append((offset, count))
+        ahead = {str(file.path): file.ahead(ranges[str(file.path)]) for file in plane.files}
+        return [ahead[str(file.path)] for file in plane.files]
+
+    def _parts(self, plane: Plane) -> Iterator[tuple[int, int]]:
+        """(page, sample) of each part of a segment, in the order of reading."""
         parts = plane.samples if plane.separate else 1
-        for index in range(len(plane.pages)):
-            for sample in range(parts):
-                samples = self._decode(plane, index, sample, number)
-                yield index * plane.samples + sample, samples
+        return ((index, sample) for index in range(len(plane.pages)) for sample in range(parts))
+
+    def _samples(
+        self, plane: Plane, number: int, readers: list[_Reader]
+    ) -> Iterator[tuple[int, NDArray[Any] | None]]:
+        """First band, and samples (rows, columns, bands) or None, of each part of a segment."""
+        for index, sample in self._parts(plane):
+            samples = self._decode(plane, index, sample, number, readers[index])
+            yield index * plane.samples + sample, samples
 
     def _place(
         self,
@@ -318,7 +345,9 @@ class TiffSource:
             samples = samples[..., : self._alpha - band]
         pixels[..., band : band + samples.shape[2]] = samples
 
-    def _decode(self, plane: Plane, index: int, sample: int, number: int) -> NDArray[Any] | None:
+    def _decode(
+        self, plane: Plane, index: int, sample: int, number: int, reader: _Reader
+    ) -> NDArray[Any] | None:
         """A segment, shape (rows, columns, samples), or None where it was left out."""
         file = plane.files[index]
         stored, offset, count = plane.locate(index, sample, number)
@@ -329,7 +358,7 @@ class TiffSource:
                 f"tile {stored} lies beyond the end of the file, which was cut off"
             )
         try:
-            data = file.read(offset, count)
+            data = reader.read(offset, count)
         except OSError as error:
             raise UndecodableError(f"tile {stored} cannot be read from disk ({error})") from error
         if len(data) < count:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
+from tilepipe.places import Place
 
 NO_ANSWER = 255
 """The label of pixels without an answer; never a class."""
@@ -148,7 +148,7 @@ class MaskSpec:
 class Mask(Protocol):
     """An opened mask of any format; never held whole. Reading is safe from several threads."""
 
-    path: Path
+    path: Place
     kind: Kind
     """Guessed from the array's form where the file does not say."""
     classes: tuple[MaskClass, ...] | None

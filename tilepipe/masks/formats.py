@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.masks.base import Mask
+from tilepipe.places import InputRefused, ObjectPath, Place, made_here, place
 
 if TYPE_CHECKING:
     from tilepipe.images.base import Image
@@ -29,7 +30,7 @@ _SUFFIXES: tuple[tuple[str, Format], ...] = (
 """The first that fits counts, so the longer ones stand before those that end them."""
 
 
-def suffix_kind(path: Path) -> Format:
+def suffix_kind(path: Place) -> Format:
     """The format that a path's suffix stands for.
 
     Raises
@@ -46,7 +47,7 @@ def suffix_kind(path: Path) -> Format:
     )
 
 
-def open_mask(path: str | Path) -> Mask:
+def open_mask(path: str | Place) -> Mask:
     """Open a mask lazily: OME-Zarr, OME-TIFF or GeoTIFF, ours or others' of the same form.
 
     Raises
@@ -54,12 +55,17 @@ def open_mask(path: str | Path) -> Mask:
     InputError
         When there is none at ``path``, or none that is understood.
     """
-    path = Path(path)
+    path = place(path)
     kind = suffix_kind(path)
     if kind == "ome-zarr":
         from tilepipe.masks.store import open_zarr_mask
 
-        return open_zarr_mask(path)
+        with InputRefused():
+            return open_zarr_mask(path)
+    if isinstance(path, ObjectPath):
+        raise InputError(
+            f"{path}: on an object store, a mask is opened as .ome.zarr only; copy the file here"
+        )
     if kind == "ome-tiff":
         from tilepipe.masks.read_ome_tiff import open_ome_tiff_mask
 
@@ -71,7 +77,7 @@ def open_mask(path: str | Path) -> Mask:
     raise InputError(f"{path} is a picture of a mask; give the mask itself.")
 
 
-def export(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
+def export(mask: ZarrMask, path: Place, image: Image, level: int) -> None:
     """Write a complete mask in the format that the suffix of ``path`` stands for.
 
     Parameters
@@ -95,7 +101,8 @@ def export(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
     kind = suffix_kind(path)
     if kind not in EXPORTERS:
         raise InputError(f"{path} cannot be exported to; use .ome.tif, .tif (GeoTIFF) or .png.")
-    EXPORTERS[kind](mask, path, image, level)
+    with made_here(path) as local:
+        EXPORTERS[kind](mask, local, image, level)
 
 
 def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
+from tilepipe.places import Place, made_here, remove
 
 Indices = NDArray[np.intp]
 
@@ -61,7 +60,7 @@ class Nearest:
         )
 
 
-def write_like_image(mask: ZarrMask, target: Path, spec: MaskSpec, nearest: Nearest) -> ZarrMask:
+def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nearest) -> ZarrMask:
     """Write a mask on the grid of its image, with its pyramid, as OME-Zarr.
 
     Streamed chunk by chunk. The target appears when it is complete, and replaces one that is there.
@@ -82,9 +81,17 @@ def write_like_image(mask: ZarrMask, target: Path, spec: MaskSpec, nearest: Near
     OSError
         As the file system raises it, for one when the disk is full.
     """
-    partial = target.with_name(f"{target.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    result = create_mask(partial, spec, mask.probabilities)
+    with made_here(target) as local:
+        partial = local.with_name(f"{local.name}.part")
+        remove(partial)
+        _fill(create_mask(partial, spec, mask.probabilities), mask, nearest)
+        remove(local)
+        partial.rename(local)
+    return open_zarr_mask(target)
+
+
+def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
+    spec = result.spec
     for window in _chunks(spec):
         rows, columns = nearest.taken(window)
         source = Window(
@@ -97,10 +104,6 @@ def write_like_image(mask: ZarrMask, target: Path, spec: MaskSpec, nearest: Near
             stored: NDArray[Any] = mask.read_stored_probabilities(source)
             result.write_stored_probabilities(window, stored[:, down, across])
     build_pyramid(result)
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    return open_zarr_mask(target)
 
 
 def _chunks(spec: MaskSpec) -> Iterator[Window]:

@@ -30,6 +30,7 @@ from tilepipe.masks.base import (
     require_inside,
 )
 from tilepipe.masks.vrt import SPEC_TAG
+from tilepipe.places import Place
 
 
 class GeoTiffMask:
@@ -41,7 +42,7 @@ class GeoTiffMask:
             # GDAL's tools copy the description along with whatever they made of the pixels.
             spec = None
         resized = spec is None or (spec.height, spec.width) != first.shape
-        self.path = path
+        self.path: Place = path
         self.dtype: np.dtype[Any] = np.dtype(first.dtypes[0])
         self.kind: Kind = _kind(first) if spec is None else spec.kind
         self.planes = int(first.count)

@@ -24,6 +24,7 @@ from tilepipe.masks.base import (
     require_inside,
 )
 from tilepipe.masks.ome_xml import read_pixel_size, read_spec
+from tilepipe.places import Place
 
 
 class OmeTiffMask:
@@ -32,7 +33,7 @@ class OmeTiffMask:
     def __init__(self, path: Path, file: tifffile.TiffFile, spec: MaskSpec | None) -> None:
         series = file.series[0]
         xml = file.ome_metadata or ""
-        self.path = path
+        self.path: Place = path
         self.dtype: np.dtype[Any] = np.dtype(series.dtype)
         self.kind: Kind = _kind(series) if spec is None else spec.kind
         self.planes = int(series.shape[0]) if series.ndim == 3 else 1

@@ -8,14 +8,12 @@ need no lock, in one process or in many.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
@@ -31,6 +29,8 @@ from tilepipe.masks.base import (
     one_line,
     require_inside,
 )
+from tilepipe.places import Place, remove_partials
+from tilepipe.places.zarr_store import zarr_store
 
 Precision = Literal["float16", "uint8"]
 """How probabilities are stored: as they are, or times 254 and rounded, with 255 for no answer."""
@@ -46,7 +46,7 @@ class ZarrMask:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         spec: MaskSpec,
         arrays: _Arrays,
         probability_arrays: _Arrays = (),
@@ -153,10 +153,7 @@ class ZarrMask:
         To be called when no writer runs. A chunk is written beside its place and then renamed,
         so what bears its name is whole.
         """
-        partials = list(self.path.rglob("*.partial"))
-        for partial in partials:
-            partial.unlink(missing_ok=True)
-        return len(partials)
+        return remove_partials(self.path)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -190,7 +187,7 @@ class ZarrMask:
         array[_selection(array, window)] = data
 
 
-def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = None) -> ZarrMask:
+def create_mask(path: Place, spec: MaskSpec, probabilities: Precision | None = None) -> ZarrMask:
     """Create an empty mask: all metadata, not one chunk.
 
     Its attributes are written last: a folder in which creation was interrupted is taken up again,
@@ -216,7 +213,7 @@ def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = No
         raise InputError(f"{path} is a file; remove it or choose another output.")
     if (path / "zarr.json").exists() and _attributes(path):
         raise InputError(f"{path} already exists; remove it or choose another output.")
-    store = LocalStore(path)
+    store = zarr_store(path)
     root = zarr.open_group(store, mode="a", zarr_format=3)
     names = ("y", "x") if spec.kind == "labels" else ("c", "y", "x")
     arrays = _create_levels(store, "", spec, spec.dtype, spec.fill, names)
@@ -238,7 +235,7 @@ def create_mask(path: Path, spec: MaskSpec, probabilities: Precision | None = No
     return ZarrMask(path, spec, arrays, probability_arrays)
 
 
-def open_zarr_mask(path: Path) -> ZarrMask:
+def open_zarr_mask(path: Place) -> ZarrMask:
     """Open a mask in OME-Zarr, ours or one whose form is understood.
 
     Raises
@@ -251,7 +248,7 @@ def open_zarr_mask(path: Path) -> ZarrMask:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder, as an OME-Zarr mask is; give that folder.")
     try:
-        root = zarr.open_group(LocalStore(path, read_only=True), mode="r")
+        root = zarr.open_group(zarr_store(path, read_only=True), mode="r")
         document: Any = root.attrs.get("tilepipe")
         ours = document is not None
         spec, names = _ours(document) if ours else _theirs(root)
@@ -268,7 +265,7 @@ def open_zarr_mask(path: Path) -> ZarrMask:
 
 
 def _create_levels(
-    store: LocalStore,
+    store: Any,
     prefix: str,
     spec: MaskSpec,
     dtype: np.dtype[Any],
@@ -294,8 +291,8 @@ def _create_levels(
     )
 
 
-def _open_levels(path: Path, names: list[str]) -> _Arrays:
-    store = LocalStore(path)
+def _open_levels(path: Place, names: list[str]) -> _Arrays:
+    store = zarr_store(path)
     return tuple(zarr.open_array(store, path=name, mode="r+") for name in names)
 
 
@@ -350,7 +347,7 @@ def _their_classes(attributes: Any, least: int) -> tuple[MaskClass, ...]:
     )
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def _attributes(path: Place) -> dict[str, Any]:
     document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     attributes: dict[str, Any] = document.get("attributes", {})
     return attributes

@@ -175,7 +175,9 @@ def _centre_crop(x: Tensor, like: Tensor) -> Tensor:
 
 def _he_initialise(module: nn.Module) -> None:
     # Gaussian with standard deviation sqrt(2 / N), N the incoming nodes of a neuron (section 3).
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    # Of a network without values (its shapes are asked for) there is nothing to draw, and drawing
+    # nothing would load torch's compiler: most of a second.
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -1,0 +1,202 @@
+"""Many images in one run: the same masks as one by one, and none stops the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tilepipe
+from tests.engine.test_resume import digest
+from tests.making import make_image, write_tiff
+from tilepipe.cli import call
+from tilepipe.engine.batch import BatchWatch, Outcome
+from tilepipe.engine.record import Watch
+from tilepipe.errors import InputError, SurroundingsError
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three images of unlike sizes, two of them of several blocks."""
+    folder = tmp_path_factory.mktemp("images")
+    sizes = [(1600, 700), (300, 420), (1100, 1700)]
+    return [
+        write_tiff(folder / f"{name}.tif", make_image(*size, seed=seed))
+        for seed, (name, size) in enumerate(zip(NAMES, sizes, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(
+    images: list[Path], model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The bytes of the masks when each image is run by itself."""
+    folder = tmp_path_factory.mktemp("alone")
+    for image in images:
+        tilepipe.run(image, model=model, outputs=f"{folder}/", window=572, threads=1)
+    return digest(folder)
+
+
+class Diary(BatchWatch):
+    """Who was told what, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def image(self, number: int, image: str) -> Watch:
+        name, lines = Path(image).stem, self.lines
+
+        class OfOne(Watch):
+            def submitted(self) -> None:
+                lines.append(f"{name} begins")
+
+            def block(self, receipt: object) -> None:
+                lines.append(f"{name} block")
+
+        return OfOne()
+
+    def finished(self, outcome: Outcome) -> None:
+        self.lines.append(f"{Path(outcome.image).stem} {outcome.result}")
+
+
+def test_the_masks_are_those_of_single_runs(
+    images: list[Path], model: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    diary = Diary()
+    summary = tilepipe.run_batch(
+        images, model=model, outputs=f"{tmp_path}/", window=572, threads=1, watch=diary
+    )
+    assert [outcome.result for outcome in summary.outcomes] == ["done"] * 3
+    assert summary.exit_code == 0
+    assert digest(tmp_path) == alone
+    # The workers had blocks of the next image before the last one of this one was back.
+    last = max(i for i, line in enumerate(diary.lines) if line == "a block")
+    assert diary.lines.index("b begins") < last
+    again = tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572, threads=1)
+    assert [outcome.result for outcome in again.outcomes] == ["done before"] * 3
+    assert digest(tmp_path) == alone
+
+
+def test_one_bad_image_does_not_stop_the_others(
+    images: list[Path], model: Path, alone: dict[str, str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    bad, gray = tmp_path / "bad.tif", tmp_path / "gray.tif"
+    bad.write_bytes(images[0].read_bytes()[:300])
+    write_tiff(gray, make_image(300, 300, bands=1)[..., 0])
+    masks = tmp_path / "masks"
+    arguments = [
+        "run", str(images[0]), str(bad), str(images[1]), str(gray), str(tmp_path / "missing.tif"),
+        str(images[2]), "-m", str(model), "-o", f"{masks}/", "--window", "572", "--threads", "1",
+    ]  # fmt: skip
+    assert call(arguments) == 3
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    assert "6 images: 3 done, 3 failed" in shown.out
+    assert digest(masks) == alone
+    assert call([*arguments, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    results = [image["result"] for image in document["images"]]
+    assert results == ["done before", "failed", "done before", "failed", "failed", "done before"]
+    assert "takes 3" in document["images"][3]["reason"]
+
+
+def test_an_image_with_damage_is_done_in_part(
+    images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.tif"
+    content = bytearray(images[0].read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(3000)
+    damaged.write_bytes(content)
+    summary = tilepipe.run_batch(
+        [damaged, images[1]], model=model, outputs=f"{tmp_path}/masks/", window=572
+    )
+    assert [outcome.result for outcome in summary.outcomes] == ["in part", "done"]
+    assert summary.outcomes[0].reason
+    assert summary.exit_code == 3
+
+
+BATCH = """
+import os, signal, sys, tilepipe
+from tilepipe.engine.batch import BatchWatch
+from tilepipe.engine.record import Watch
+class Kill(BatchWatch):
+    left = int(sys.argv[1])
+    def image(self, number, image):
+        kill = self
+        class OfOne(Watch):
+            def block(self, receipt):
+                kill.left -= 1
+                if kill.left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return OfOne()
+tilepipe.run_batch(sys.argv[4:], model=sys.argv[2], outputs=sys.argv[3], window=572, threads=1,
+                   watch=Kill())
+"""
+
+
+@pytest.mark.parametrize("blocks", ["1", "3"])
+def test_killed_and_run_again_the_bytes_are_the_same(
+    blocks: str, images: list[Path], model: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    given = [str(model), f"{tmp_path}/", *map(str, images)]
+    killed = subprocess.run([sys.executable, "-c", BATCH, blocks, *given], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    summary = tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572, threads=1)
+    assert summary.exit_code == 0
+    assert digest(tmp_path) == alone
+
+
+def test_what_is_wrong_with_all_is_said_once(
+    images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is one file for 3 images"):
+        tilepipe.run_batch(images, model=model, outputs=tmp_path / "m.ome.tif")
+    with pytest.raises(InputError, match="there is no such file"):
+        tilepipe.run_batch(images, model=tmp_path / "none.safetensors", outputs=f"{tmp_path}/")
+    with pytest.raises(InputError, match="cannot be reached"):
+        tilepipe.run_batch(
+            images, model=model, outputs=f"{tmp_path}/", scheduler="tcp://127.0.0.1:9"
+        )
+    other = tmp_path / "a.png"
+    other.touch()
+    with pytest.raises(InputError, match=r"a\.png: would have the same masks as .*a\.tif"):
+        tilepipe.run_batch([images[0], other], model=model, outputs=f"{tmp_path}/")
+    with pytest.raises(InputError, match="named twice"):
+        tilepipe.run_batch([images[0], images[0]], model=model, outputs=f"{tmp_path}/")
+    assert os.listdir(tmp_path) == ["a.png"]  # noqa: PTH208
+
+
+def test_a_full_disk_stops_the_batch(
+    images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilepipe.engine import job
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "export", full)
+        with pytest.raises(SurroundingsError):
+            tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
+    assert tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
+
+
+def test_images_may_stand_in_the_file_and_masks_have_a_pattern(
+    images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "all.yaml"
+    config.write_text(
+        f"images: {json.dumps([str(p) for p in images[:2]])}\n"
+        f"model: {model}\noutput: '{tmp_path}/{{name}}.tif'\n"
+    )
+    assert call(["run", "--config", str(config), "-q"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.tif")) == ["a.tif", "b.tif"]

@@ -1,0 +1,129 @@
+"""What a person sees of many images: a line for each that ends, a bar, and the table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tilepipe.cli.show import duration, near
+from tilepipe.engine.batch import BatchSummary, BatchWatch, Outcome
+from tilepipe.engine.plan import Plan
+from tilepipe.engine.record import Summary, Watch
+from tilepipe.engine.sizing import Estimate
+
+SHOWN_CLASSES = 3
+"""Of each image, in the table; its run record has all."""
+
+
+class BatchScreen(BatchWatch):
+    """The progress of a batch on standard error."""
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._total, self._ended = total, 0
+        self._open: dict[str, _ImageWatch] = {}
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._images = self._bar.add_task("batch", total=total, unit="images")
+            self._bar.start()
+
+    def image(self, number: int, image: str) -> Watch:
+        """Its blocks get a bar of their own, for as long as they last."""
+        self._open[image] = watch = _ImageWatch(image, self._console, self._bar)
+        return watch
+
+    def finished(self, outcome: Outcome) -> None:
+        """One line, as soon as it is known."""
+        self._ended += 1
+        if outcome.image in self._open:
+            self._open.pop(outcome.image).close()
+        text = f"{self._ended:{len(str(self._total))}} of {self._total}  {outcome.result:11}  "
+        text += near(outcome.image)
+        if outcome.result == "failed":
+            text += f": {outcome.reason}"
+        elif outcome.summary is not None and outcome.result != "done before":
+            text += f"  {duration(outcome.summary.seconds['total'])}"
+        style = {"done": "", "done before": "dim"}.get(outcome.result, "yellow")
+        self._console.print(text, style=style, markup=False)
+        if self._bar is not None:
+            self._bar.advance(self._images)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _ImageWatch(Watch):
+    def __init__(self, image: str, console: Console, bar: Progress | None) -> None:
+        self._image, self._console, self._bar = image, console, bar
+        self._task: Any = None
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        for warning in estimate.warnings:
+            self.trouble(warning)
+        if self._bar is not None:
+            name = near(self._image)
+            self._task = self._bar.add_task(
+                name, total=plan.blocks, completed=done, unit="blocks", visible=False
+            )
+
+    def submitted(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, visible=True)
+
+    def block(self, receipt: Any) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def trouble(self, message: str) -> None:
+        text = f"warning: {near(self._image)}: {message}"
+        self._console.print(text, style="yellow", markup=False)
+
+    def close(self) -> None:
+        """Take the image's bar away."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, visible=False)
+
+
+def show_batch(summary: BatchSummary) -> str:
+    """The table at the end, and how many of each."""
+    rows = [("image", "result", "seconds", "classes")]
+    for outcome in summary.outcomes:
+        found, seconds = "", ""
+        if outcome.summary is not None:
+            found = _shares(outcome.summary)
+            if outcome.result != "done before":
+                seconds = f"{outcome.summary.seconds['total']:.1f}"
+        rows.append((near(outcome.image), outcome.result, seconds, outcome.reason or found))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{image:{widths[0]}}  {result:{widths[1]}}  {seconds:>{widths[2]}}  {text}".rstrip()
+        for image, result, seconds, text in rows
+    ]
+    counts: dict[str, int] = {}
+    for outcome in summary.outcomes:
+        counts[outcome.result] = counts.get(outcome.result, 0) + 1
+    told = ", ".join(f"{number} {result}" for result, number in counts.items())
+    return "\n".join([*lines, "", f"{len(rows) - 1} images: {told}; {duration(summary.seconds)}"])
+
+
+def _shares(summary: Summary) -> str:
+    if summary.plan.mask.kind == "values":
+        return ""
+    background = summary.plan.mask.background
+    found = [c for i, c in enumerate(summary.classes) if i != background]
+    text = ", ".join(f"{c.name} {c.share:.2%}" for c in found[:SHOWN_CLASSES])
+    more = len(found) - SHOWN_CLASSES
+    return text + (f", and {more} more" if more > 0 else "")

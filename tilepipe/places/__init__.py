@@ -1,0 +1,37 @@
+"""Where files lie: on a disk, or on an object store (``s3://BUCKET/KEY``).
+
+A `Place` is a `pathlib.Path`, or an `ObjectPath`, which answers to the same verbs. What the two do
+each in their own way (writing whole, removing, locking, temporary copies) has a function here, so
+that nobody above asks which of them a place is.
+"""
+
+from tilepipe.places.address import is_url, place, redacted
+from tilepipe.places.errors import InputRefused, StoreError, StoreRefusedError
+from tilepipe.places.objects import ObjectPath, Place
+from tilepipe.places.verbs import (
+    made_here,
+    name_from,
+    remove,
+    remove_partials,
+    require_writable,
+    within,
+    write_whole,
+)
+
+__all__ = [
+    "InputRefused",
+    "ObjectPath",
+    "Place",
+    "StoreError",
+    "StoreRefusedError",
+    "is_url",
+    "made_here",
+    "name_from",
+    "place",
+    "redacted",
+    "remove",
+    "remove_partials",
+    "require_writable",
+    "within",
+    "write_whole",
+]

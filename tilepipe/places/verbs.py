@@ -1,0 +1,115 @@
+"""What disks and object stores do each in their own way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilepipe.errors import InputError
+from tilepipe.places.errors import InputRefused
+from tilepipe.places.objects import ObjectPath, Place
+
+
+def write_whole(path: Place, text: str) -> None:
+    """Write a small file so that a reader sees all of it or what was there before."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(text.encode())
+        return
+    partial = path.with_name(path.name + ".part")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def remove(path: Place) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    if isinstance(path, ObjectPath):
+        path.remove_below()
+        path.unlink(missing_ok=True)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Place) -> int:
+    """Remove what killed writers of chunks left half-written; says how many files that was."""
+    if isinstance(folder, ObjectPath):
+        return 0  # an object is written whole or not at all
+    partials = list(folder.rglob("*.partial"))
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    return len(partials)
+
+
+def name_from(path: Place, folder: Place) -> str:
+    """A place as seen from a folder, so that both may move together; else its whole address."""
+    if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):
+        inside = isinstance(path, ObjectPath) and folder == path.parent
+        return path.name if inside else str(path)
+    return os.path.relpath(path, folder)
+
+
+def within(path: Place, folder: Place) -> bool:
+    """Whether a place is a folder, or lies in it."""
+    path, folder = path.resolve(), folder.resolve()
+    return path == folder or folder in path.parents
+
+
+def require_writable(path: Place, *, may_make: bool = False) -> None:
+    """Refuse a place at which nothing can be written.
+
+    Parameters
+    ----------
+    path
+        Of a file or folder to be.
+    may_make
+        Whether its folder may still have to be made, in one that is there.
+
+    Raises
+    ------
+    InputError
+        When its folder or bucket is not there, or not ours to write to. Whether an object store
+        lets us write is seen when the lock is written; here, whether it lets us in.
+    """
+    if isinstance(path, ObjectPath):
+        with InputRefused():
+            path.is_dir()
+        return
+    folder = path.parents[1] if may_make and not path.parent.exists() else path.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: you may not write in {folder}; choose another folder")
+
+
+@contextmanager
+def made_here(path: Place) -> Iterator[Path]:
+    """A path of the same name to write a file or folder at, which then is at ``path``.
+
+    On a disk that is the path itself. For an object store it lies in a temporary folder; what was
+    written is uploaded when all of it is there: the file that gives it its name last, and so, of a
+    folder, the `zarr.json` at its top.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tilepipe-") as temporary:
+        local = Path(temporary) / path.name
+        yield local
+        files = sorted(file for file in Path(temporary).rglob("*") if file.is_file())
+        last = local / "zarr.json" if local.is_dir() else local
+        files.remove(last)
+        target = path.parent
+        (path / "zarr.json" if local.is_dir() else path).unlink(missing_ok=True)
+        path.remove_below()
+        # What a file of this name had beside it is no longer true.
+        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+        for file in (*files, last):
+            (target / file.relative_to(temporary).as_posix()).write_bytes(file)
