@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,22 +50,12 @@ def labels(store: Path) -> NDArray[np.uint8]:
     return mask.read(Window(0, 0, *mask.shape))
 
 
-COMPILED = pytest.param(
-    "compile",
-    marks=[
-        pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here"),
-        pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's own parts
-    ],
-)
-
-
-@pytest.mark.parametrize("name", ["torch", COMPILED, *OTHERS])
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
 def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
     name: str, odd: Path, shallow: Path, tmp_path: Path
 ) -> None:
     masks = []
-    # (Compiled anew for each window, which takes its time.)
-    for i, window in enumerate((300, 300) if name == "compile" else (300, 404, 300)):
+    for i, window in enumerate((300, 404, 300)):
         store = tmp_path / str(i) / "m.ome.zarr"
         store.parent.mkdir()
         summary = tilepipe.run(

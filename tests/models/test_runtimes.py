@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,20 @@ def test_kinds_are_what_the_options_offer() -> None:
     from tilepipe.engine.options import _CHOICES
 
     assert set(_CHOICES["runtime"]) == {"auto", *RUNTIMES}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own parts
+def test_torch_compile_gives_torchs_logits() -> None:
+    net = network(UNetArguments(width=2, depth=1))
+    x = pixels(net.arguments, 32, 48)
+    with torch.inference_mode():
+        runtime = open_runtime("compile", net, CPU, "fp32", 1)
+        found = runtime(x)
+        assert apart(found, net(x)) < 5e-6
+        assert torch.equal(runtime(x), found)
+        x[..., 20, 20] = torch.nan
+        assert runtime(x).isnan().any()
 
 
 def test_torch_compile_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ class Eager:
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = dtype
         if isinstance(network, UNet) and network.arguments.normalisation == "batch":
-            network = fold_batch_normalisation(network)
+            # Folding rounds to float32, which is not for proofs.
+            network = network if dtype == torch.float64 else fold_batch_normalisation(network)
         network = network.to(device=device, dtype=dtype)
         self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
