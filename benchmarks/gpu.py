@@ -22,6 +22,8 @@ from pathlib import Path
 
 from common import WORK, command, fresh, record, sample_slide
 
+from tilepipe.engine.plan import Plan
+
 BARE = """
 import sys, time, torch, tilepipe
 from tilepipe.engine.cuda import settle
@@ -98,11 +100,8 @@ def main() -> None:
             found.append(summary["seconds"]["blocks"])
             if graphs == "1":
                 whole.append(seconds)
-        tiling, blocks = summary["plan"]["tiling"], summary["blocks"]["total"]
-        lost = 2 * tiling["geometry"]["margin"]
-        sides = [str(keep + lost) for keep in tiling["keep"]]
-        tiles = [-(-b // k) for b, k in zip(tiling["block"], tiling["keep"], strict=True)]
-        passes = blocks * tiles[0] * tiles[1]
+        tiling = Plan.from_json(json.dumps(summary["plan"])).tiling
+        sides, passes = [str(side) for side in tiling.input], tiling.forward_passes
         _, printed = run(
             [sys.executable, "-c", BARE, options.model, options.device, options.precision, *sides,
              str(passes)]

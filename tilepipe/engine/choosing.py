@@ -52,6 +52,7 @@ def fastest_runtime(
     tile: Sample,
     window: Callable[[], Sample | None],
     tiling: Tiling,
+    rate: float,
     seconds: float,
     memory: Callable[[str], MemoryModel],
     limit: int,
@@ -67,8 +68,8 @@ def fastest_runtime(
         A small window, on which runtimes must agree.
     window
         Reads a window of the run, on which they are timed; None where it cannot be read.
-    tiling, seconds
-        Of the run, with torch.
+    tiling, rate, seconds
+        Of the run, with torch: how it is cut, input pixels per second of a pass, and in all.
     memory
         What a runtime needs.
     limit
@@ -80,7 +81,7 @@ def fastest_runtime(
     room = limit - memory("torch").total(tiling)
     found = [name for name in found if sum(extra.values()) <= room]
     rows, columns = tiling.input
-    one = seconds * rows * columns / max(1, tiling.work)
+    one = rows * columns / rate
     if not found or (1 + len(found)) * (PASSES * one + OPENING) > SHARE * seconds:
         return Choice("torch")
     sample = window()

@@ -139,7 +139,7 @@ def new_plan(
         choice = fastest_runtime(
             model, site.threads, tile,
             lambda: central_sample(as_read, facts, model.geometry, tiling.keep),
-            tiling, tiling.work / rate / crew.workers, memory_of, limit,
+            tiling, rate, tiling.work / rate / crew.workers, memory_of, limit,
         )  # fmt: skip
         memory = memory_of(choice.runtime) if choice.speeds else memory
         rate = dict(choice.speeds).get(choice.runtime, rate)
