@@ -89,6 +89,10 @@ OPTIONS = [
         "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16", "fp64"]),
         help="Of the network [fp32 on a CPU, fp16 on CUDA].",
     ),
+    click.option(
+        "--runtime", type=click.Choice(["auto", "torch", "compile", "onnxruntime", "openvino"]),
+        help="What computes the passes [torch, or what is installed and measurably faster].",
+    ),
     click.option("--threads", type=int, help="CPU threads of one forward pass."),
     click.option("--workers", type=int, help="Worker processes on this machine [in-process]."),
     click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://HOST:8786."),

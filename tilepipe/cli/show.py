@@ -119,13 +119,21 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("blocks", f"{plan.blocks} of {tiling.block[0]} x {tiling.block[1]}, "
                    f"{plan.coverage.passes} forward passes, {work:.2f} pixels convolved for each"),
         ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
-                   f"{plan.threads} threads"),
+                   f"{plan.threads} threads{_runtime(plan, estimate)}"),
         ("memory", f"at most {gigabytes(estimate.memory)}, allowed are "
                    f"{gigabytes(estimate.memory_limit)}"),
         ("time", f"about {seconds}" if estimate.seconds is not None else seconds),
     ]  # fmt: skip
     lines += [("warning", warning) for warning in estimate.warnings]
     return "\n".join(f"{name:9} {text}" for name, text in lines)
+
+
+def _runtime(plan: Plan, estimate: Estimate) -> str:
+    """The runtime, where it is not torch or others were measured beside it."""
+    speeds = ", ".join(f"{name} {speed / 1e6:.2g}" for name, speed in estimate.speeds)
+    if speeds:
+        return f", {plan.runtime} (measured: {speeds} Mpx/s)"
+    return "" if plan.runtime == "torch" else f", {plan.runtime}"
 
 
 def show_summary(summary: Summary) -> str:

@@ -42,9 +42,9 @@ def check_model(name: str, free: int) -> list[Finding]:
     free
         Bytes free, as far as this process may have them.
     """
-    from tilepipe.engine.device import DTYPES
     from tilepipe.models.file import load_model
     from tilepipe.models.memory import forward_bytes
+    from tilepipe.models.runtimes import DTYPES, RUNTIMES
 
     model = load_model(name)
     geometry = model.geometry
@@ -53,7 +53,7 @@ def check_model(name: str, free: int) -> list[Finding]:
 
     def needs(height: int, width: int) -> int:
         live = forward_bytes(model.network, model.input.bands, height, width, DTYPES[precision])
-        return int(live * MemoryModel.FORWARD_SLACK) + MemoryModel.FORWARD_SCRATCH
+        return int(live * RUNTIMES["torch"].live) + MemoryModel.FORWARD_SCRATCH
 
     smallest = geometry.input_for(512)
     best = geometry.input if model.fixed else geometry.input_for(BEST_KEPT)

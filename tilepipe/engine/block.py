@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tilepipe.documents import understood
 from tilepipe.engine.coverage import Coverage
-from tilepipe.engine.device import Answer, Device, environment, own_device, runtime
+from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
@@ -108,7 +108,8 @@ class Workbench:
         self.mask: ZarrMask = open_zarr_mask(place(store))
         on = device or plan.device
         if not self.state.allows_mixed():
-            check_environment(plan, environment(on, plan.threads) | runtime(model))
+            here = environment(on, plan.threads) | runtime(model, plan.runtime)
+            check_environment(plan, depended_on(here, plan.precision))
         self.device = _devices.take(model, on, plan)
 
     def close(self) -> None:
@@ -126,10 +127,10 @@ class _Devices:
 
     def take(self, model: Model, on: str, plan: Plan) -> Device:
         """The device for a plan, prepared if no other run holds it."""
-        key = (model.fingerprint, on, plan.precision, plan.threads)
+        key = (model.fingerprint, on, plan.precision, plan.threads, plan.runtime)
         device = self._open.get(key)
         if device is None:
-            device = self._open[key] = Device(model, on, plan.precision, plan.threads)
+            device = self._open[key] = Device(model, on, plan.precision, plan.threads, plan.runtime)
         self._users[id(device)] = self._users.get(id(device), 0) + 1
         return device
 
@@ -207,10 +208,8 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     read = time.perf_counter() - begin
 
     waiting = time.perf_counter()
-    with bench.device.turn:
-        begin = time.perf_counter()
-        wait = begin - waiting
-        answer = _answer_block(bench, number, pixels, valid, reach)
+    answer = _answer_block(bench, number, pixels, valid, reach)
+    wait = max(0.0, time.perf_counter() - waiting - answer.seconds)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
@@ -219,7 +218,6 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
             touched &= inside
         _silence(answer, touched)
         lost = int(touched.sum())
-    compute = time.perf_counter() - begin
 
     begin = time.perf_counter()
     # An orphan of a dead client must not write into a later run's mask.
@@ -233,7 +231,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
     counts, answered = _count(answer.mask, bench)
     return Receipt(
-        number, counts, answered, lost, read, compute, write,
+        number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
         seen, begun, wait,
     )  # fmt: skip
@@ -264,16 +262,23 @@ def _answer_block(
     plan, coverage = bench.plan, bench.plan.coverage
     block = plan.tiling.block_window(number)
     whole: Answer | None = None
-    for tile, part in coverage.tiles(number):
-        seen = None if valid is None else valid[part.slices(reach)]
-        if seen is not None and not (_within(coverage, part) & seen).any():
-            continue
-        window = plan.tiling.window(tile).slices(reach)
-        seen = None if valid is None else valid[window]
-        if seen is not None and seen.all():
-            seen = None
-        wants = plan.probabilities is not None
-        answer = bench.device.answer(pixels[window], seen, tile.shape, wants).result()
+    wants, submitted = plan.probabilities is not None, []
+    with bench.device.turn:
+        # All at once: while a GPU computes one, the next is copied to it.
+        for tile, part in coverage.tiles(number):
+            seen = None if valid is None else valid[part.slices(reach)]
+            if seen is not None and not (_within(coverage, part) & seen).any():
+                continue
+            window = plan.tiling.window(tile).slices(reach)
+            seen = None if valid is None else valid[window]
+            if seen is not None and seen.all():
+                seen = None
+            future = bench.device.answer(pixels[window], seen, tile.shape, wants)
+            submitted.append((tile, part, future))
+    seconds = 0.0
+    for tile, part, future in submitted:
+        answer = future.result()
+        seconds += answer.seconds
         kept = part.slices(tile)
         if part == block:
             shares = answer.probabilities
@@ -300,7 +305,7 @@ def _answer_block(
             at = (..., *strip.slices(block))
             shares = None if whole.probabilities is None else whole.probabilities[at]
             _silence(Answer(whole.mask[at], shares), ~inside)
-    return whole
+    return Answer(whole.mask, whole.probabilities, seconds)
 
 
 def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:

@@ -14,7 +14,7 @@ from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
-from tilepipe.engine.device import runtime
+from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
@@ -223,11 +223,12 @@ class Job:
         options, image, model = self.options, self.image, self.model
         plan = retarget(existing, image, model_reference(options.model))
         if not options.allow_mixed:
-            here = {**workforce.site.environment, **runtime(model), "threads": plan.threads}
+            here = workforce.site.environment | runtime(model, plan.runtime)
+            here = depended_on(here, plan.precision) | {"threads": plan.threads}
             check_environment(plan, here)
         memory = MemoryModel(
             as_planned(image, plan.image), plan.image.level, model, workforce.crew, plan.device,
-            plan.precision, plan.probabilities is not None,
+            plan.precision, plan.probabilities is not None, plan.runtime,
         )  # fmt: skip
         scale = choose_scale(image, model, options)
         return plan, Estimate(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Probabilities = Literal["float16", "uint8"]
 
 
@@ -48,6 +49,8 @@ class RunOptions:
     device: Device = "auto"
     precision: Precision = "auto"
     """fp32, bf16 or fp16; fp64 is for proofs. Default: fp32 on a CPU, fp16 on CUDA."""
+    runtime: RuntimeName = "auto"
+    """What computes the passes. Default: torch, or what is installed and measurably faster."""
     threads: int | None = None
     """CPU threads of one forward pass (default: the cores there are for each worker)."""
     workers: int | None = None
@@ -273,6 +276,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16", "fp16", "fp64"),
     "probabilities": ("float16", "uint8"),
+    "runtime": ("auto", "torch", "compile", "onnxruntime", "openvino"),
 }
 
 

@@ -65,7 +65,8 @@ class Plan:
     mask: MaskSpec
     environment: dict[str, Any]
     """Device, instruction set and versions that float results depend on."""
-    batch: int = 1
+    runtime: str = "torch"
+    """What computes the passes (see `tilepipe.models.runtimes`)."""
     model_pixel_size: PixelSize | None = None
     """What the model was made for; None: images without a scale."""
     like_image: MaskSpec | None = None
@@ -107,6 +108,7 @@ class Plan:
             raise ValueError("a plan of another format")
         image = document.pop("image")
         factors = image.pop("factors", None)
+        document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
         region = document.pop("region", None)
         tiling = document.pop("tiling")
@@ -298,6 +300,7 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
+    compare("runtime", plan.runtime, options.runtime)
     if options.probabilities != plan.probabilities:
         found.append(
             f"probabilities was {plan.probabilities or 'none'}, "
@@ -310,7 +313,7 @@ def unlike(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """In what two environments differ, for a person: ``torch 2.13.0 and 2.12.1``."""
     return ", ".join(
         f"{key} {ours.get(key)} and {theirs.get(key)}"
-        for key in ours
+        for key in {**ours, **theirs}
         if ours.get(key) != theirs.get(key)
     )
 

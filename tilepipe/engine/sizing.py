@@ -31,6 +31,7 @@ from tilepipe.images.resampled import ResampledImage
 from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
+    from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
 
@@ -45,6 +46,8 @@ class Estimate:
     seconds: float | None
     """Time of the forward passes, from a measured tile; None where it was not measured."""
     warnings: tuple[str, ...] = ()
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each runtime, where they were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,6 @@ LARGEST_KEEP = 2048
 class MemoryModel:
     """How many bytes a tiling takes, all processes together."""
 
-    FORWARD_SLACK = 1.05
-    """Measured peak over the live tensors of a forward pass (see benchmarks/README.md)."""
     FORWARD_SCRATCH = 60 * 10**6
     """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
     FINISHING = 150 * 10**6
@@ -87,8 +88,10 @@ class MemoryModel:
         device: str,
         precision: str,
         probabilities: bool,
+        runtime: str = "torch",
     ) -> None:
         self._image, self._level, self._model, self._crew = image, level, model, crew
+        self._runtime = runtime
         self._gpu, self._precision = device != "cpu", precision
         self._probabilities = model.arguments.outputs if probabilities else 0
         self._weights = 4 * model.weights
@@ -131,13 +134,17 @@ class MemoryModel:
     def network_bytes(self, window: tuple[int, int]) -> int:
         """Peak of one forward pass, wherever it runs."""
         if window not in self._forward:
-            from tilepipe.engine.device import DTYPES
             from tilepipe.models.memory import forward_bytes
+            from tilepipe.models.onnx_network import OnnxNetwork
+            from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
 
-            live = forward_bytes(
-                self._model.network, self._model.input.bands, *window, DTYPES[self._precision]
-            )
-            self._forward[window] = int(live * self.FORWARD_SLACK) + self.FORWARD_SCRATCH
+            network = self._model.network
+            own = isinstance(network, OnnxNetwork)  # all of it is counted with its graph
+            kind = RUNTIMES["torch" if own else self._runtime]
+            live = forward_bytes(network, self._model.input.bands, *window, DTYPES[self._precision])
+            held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
+            over = kind.live_half if self._precision in ("bf16", "fp16") else kind.live
+            self._forward[window] = int(live * over) + self.FORWARD_SCRATCH + held
         return self._forward[window]
 
     def slot(self, tiling: Tiling) -> int:
@@ -164,10 +171,13 @@ def choose_tiling(
     options: RunOptions,
     crew: Crew,
     region: Region | None = None,
+    *,
+    framed: bool = True,
 ) -> Tiling:
     """The exact window with the least total work that fits the memory, or the one asked for.
 
-    Of a region, the work is that of tiles framed around it, and the window the largest of them.
+    Of a region, the work is that of tiles ``framed`` around it, and the window the largest of them;
+    otherwise that of the tiles that hold some of it.
 
     Raises
     ------
@@ -197,13 +207,13 @@ def choose_tiling(
             )
         return tiling
 
-    if region is not None:
+    if region is not None and framed:
         found = _framing(size, geometry, region, crew.workers, lambda t: memory.fits(t, limit))
         if found is not None:
             return found
     candidates = sorted(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
-        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
+        key=lambda t: (_makespan(t, region, crew.workers), t.input, t.block),
     )
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
@@ -216,10 +226,11 @@ def choose_tiling(
     )
 
 
-def _makespan(tiling: Tiling, workers: int) -> float:
+def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:
     """Work of the busiest worker: with few blocks, some workers would stand idle."""
-    blocks = len(tiling)
-    return tiling.work / blocks * -(-blocks // workers)
+    work: Tiling | Coverage = tiling if region is None else Coverage(tiling, region)
+    blocks = len(work)
+    return work.work / blocks * -(-blocks // workers)
 
 
 def _framing(
@@ -256,26 +267,31 @@ def _framing(
     return chosen
 
 
-def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:
-    """Input pixels per second of a forward pass, from a tile at the image's centre.
+def central_sample(
+    image: Image, facts: ImageFacts, geometry: Geometry, keep: tuple[int, int]
+) -> Sample | None:
+    """The window about the image's centre that keeps so many outputs; None: it is unreadable."""
+    factor = geometry.stride_factor
+    y = max(0, (facts.height - keep[0]) // 2) // factor * factor
+    x = max(0, (facts.width - keep[1]) // 2) // factor * factor
+    window = geometry.window_for(Window(y, x, *keep))
+    try:
+        return *read_with_valid(image, window, facts.level), keep
+    except UnreadableError:
+        return None  # the run will name it; here only a time was wanted
+
+
+def warm_up(device: Device, sample: Sample) -> float:
+    """Input pixels per second of a forward pass.
 
     Raises
     ------
     NonFiniteError
         When the network overflows on it.
     """
-    factor = geometry.stride_factor
-    keep = geometry.step
-    y = max(0, (facts.height - keep) // 2) // factor * factor
-    x = max(0, (facts.width - keep) // 2) // factor * factor
-    window = geometry.window_for(Window(y, x, keep, keep))
-    try:
-        pixels, valid = read_with_valid(image, window, facts.level)
-    except UnreadableError:
-        return None  # the run will name it; here only a time was wanted
     seconds = []
     for _ in range(2):  # the first pass builds kernels
         begin = time.perf_counter()
-        device.answer(pixels, valid, (keep, keep)).result()
+        device.answer(*sample).result()
         seconds.append(time.perf_counter() - begin)
-    return window.area / min(seconds)
+    return float(sample[0].shape[0] * sample[0].shape[1] / min(seconds))

@@ -179,7 +179,10 @@ def verify_plan(
     half = plan.precision in ("bf16", "fp16")
     own = half and not isinstance(model.network, OnnxNetwork)
     exact = replace(model, network=deepcopy(model.network)) if own else model
-    runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads)
+    # fp32 is judged with torch, whatever computed it: what can be proved with another runtime holds
+    # twice. The bound of half precision is that of what computed it.
+    name = plan.runtime if half else "torch"
+    runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads, name)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
         places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
