@@ -31,7 +31,6 @@ from tilepipe.models import (
     save_model,
 )
 from tilepipe.models.describe import describe
-from tilepipe.models.unet import UNetArguments
 
 
 @pytest.fixture
@@ -411,7 +410,7 @@ def test_files_of_others_run_or_are_refused(name: str, data: Path, tmp_path: Pat
 
 
 def test_a_tensor_far_beyond_its_window(tmp_path: Path) -> None:
-    path = write_unet(tmp_path / "m.onnx", network(UNetArguments(width=2, depth=1, outputs=3)))
+    path = write_unet(tmp_path / "m.onnx", network(replace(TINY, width=2, depth=1)))
     proto = onnx.load(path)
     (up,) = (n for n in proto.graph.node if n.op_type == "ConvTranspose")
     up.attribute[0].ints[0] = 2**20

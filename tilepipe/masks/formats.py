@@ -56,6 +56,14 @@ def open_mask(path: str | Place) -> Mask:
         When there is none at ``path``, or none that is understood.
     """
     path = place(path)
+    mask = _opened(path)
+    if not all(height > 0 and width > 0 for height, width in mask.levels):
+        mask.close()
+        raise InputError(f"{path} has a level without pixels; give a mask.")
+    return mask
+
+
+def _opened(path: Place) -> Mask:
     kind = suffix_kind(path)
     if kind == "ome-zarr":
         from tilepipe.masks.store import open_zarr_mask
