@@ -189,11 +189,13 @@ class WindowedImage:
         try:
             return read(span, level)
         except (UndecodableError, OSError) as error:
-            raise UnreadableError(
-                f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
-                f"({span.height} x {span.width} pixels) of level {level}: {error}; "
-                "copy the file again from where it came"
-            ) from error
+            reason = str(error)
+        # Without its cause: not all that libraries raise can travel to another process.
+        raise UnreadableError(
+            f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
+            f"({span.height} x {span.width} pixels) of level {level}: {reason}; "
+            "copy the file again from where it came"
+        )
 
 
 def read_with_valid(
