@@ -258,7 +258,8 @@ def read_around(
     """What can be read of a window: pixels, which are valid, which unreadable, the first reason.
 
     Cuts what fails along the borders of the image's chunks, then in halves, until it is read or no
-    larger than `SMALLEST_PIECE`; pixels that cannot be read are 0 and not valid, so that they enter the network as nodata does.
+    larger than `SMALLEST_PIECE`. Pixels that cannot be read are 0 and not valid, so that they enter
+    the network as nodata does.
     """
     pixels = np.zeros((*window.shape, image.bands), image.dtype)
     valid = np.ones(window.shape, np.bool_)
