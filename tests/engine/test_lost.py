@@ -195,3 +195,21 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
     monkeypatch.setattr(ZarrMask, "settle", settle)
     tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
     assert len(settled) == 4 + 2  # blocks, and levels of one piece each
+
+
+@pytest.mark.parametrize("tile", [0, 8, 13, 35])
+def test_a_tile_that_cannot_be_read_costs_no_pixel_of_another(tmp_path: Path, tile: int) -> None:
+    import numpy as np
+
+    from tilepipe.engine.block import read_around
+    from tilepipe.grid import Window
+
+    path = write_tiff(tmp_path / "image.tif", make_image(700, 720))
+    damage(path, [tile])
+    row, column = (128 * n for n in divmod(tile, 6))
+    bad = np.zeros((700, 720), np.bool_)
+    bad[row : row + 128, column : column + 128] = True
+    with tilepipe.open_image(path) as image:
+        _, _, unreadable, message = read_around(image, Window(-100, -100, 950, 960), 0)
+    assert "image.tif" in message
+    np.testing.assert_array_equal(unreadable, np.pad(bad, ((100, 150), (100, 140)), "reflect"))

@@ -66,7 +66,8 @@ def main() -> int:
             )
         finally:
             zygotes.put(zygote)
-        state = "; ".join(outcome.faults) or "ok"
+        found = [f"{n} pixels {how}" for how in ("wrong", "lost") if (n := getattr(outcome, how))]
+        state = "; ".join([*found, *outcome.faults]) or "ok"
         print(
             f"{time.monotonic() - begin:6.0f} s  {kind} / {case} {number}: {outcome.codes} {state}",
             file=sys.stderr, flush=True,

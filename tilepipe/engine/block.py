@@ -336,8 +336,9 @@ def read_around(
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], str]:
     """What can be read of a window: pixels, which are valid, which unreadable, the first reason.
 
-    Halves what fails until it is read or no larger than `SMALLEST_PIECE`; pixels that cannot be
-    read are 0 and not valid, so that they enter the network as nodata does.
+    Cuts what fails along the borders of the image's chunks, then in halves, until it is read or no
+    larger than `SMALLEST_PIECE`. Pixels that cannot be read are 0 and not valid, so that they enter
+    the network as nodata does.
     """
     pixels = np.zeros((*window.shape, image.bands), image.dtype)
     valid = np.ones(window.shape, np.bool_)
@@ -352,8 +353,8 @@ def read_around(
                 valid[piece.slices(window)] = seen
         except UnreadableError as error:
             message = message or str(error)
-            if max(piece.shape) > SMALLEST_PIECE:
-                pieces += _halves(piece)
+            if parts := _cut(image, piece, level):
+                pieces += parts
             else:
                 unreadable[piece.slices(window)] = True
     return pixels, valid & ~unreadable, unreadable, message
@@ -367,6 +368,29 @@ def hash_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> str:
     if valid is not None and not valid.all():
         digest.update(np.packbits(valid).data)
     return digest.hexdigest()
+
+
+def _cut(image: Image, piece: Window, level: int) -> list[Window]:
+    """A piece in two: along a border of chunks, so that one of them costs no other; else halves."""
+    size, chunk = image.levels[level], image.chunks[level]
+    across = _border(piece.y, piece.stop_y, size.height, chunk[0])
+    if across is not None:
+        above = Window(piece.y, piece.x, across - piece.y, piece.width)
+        return [above, Window(across, piece.x, piece.stop_y - across, piece.width)]
+    down = _border(piece.x, piece.stop_x, size.width, chunk[1])
+    if down is not None:
+        left = Window(piece.y, piece.x, piece.height, down - piece.x)
+        return [left, Window(piece.y, down, piece.height, piece.stop_x - down)]
+    return _halves(piece) if max(piece.shape) > SMALLEST_PIECE else []
+
+
+def _border(start: int, stop: int, size: int, chunk: int) -> int | None:
+    """The border of chunks nearest the middle of a range, mirrored outside the image, or None."""
+    inside = range(chunk, size, chunk)
+    last = 2 * (size - 1)
+    lines = [*inside, *(1 - line for line in inside), *(last + 1 - line for line in inside)]
+    found = [line for line in lines if start < line < stop]
+    return min(found, key=lambda line: abs(2 * line - start - stop), default=None)
 
 
 def _halves(piece: Window) -> list[Window]:
