@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import tilepipe.engine.device  # noqa: F401 - before torch: it makes torch's set
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
-FIGURES = HERE / "figures.csv"
+FIGURES = Path(os.environ.get("TILEPIPE_FIGURES", HERE / "figures.csv"))
+"""Where figures go; set the variable to try something without leaving a trace."""
 COLUMNS = ["date", "benchmark", "case", "figure", "value", "unit", "goal", "commit", "machine"]
 
 
@@ -65,6 +68,18 @@ def sample_slide(side: int) -> Path:
     return path
 
 
+def random_model(name: str, **arguments: Any) -> Path:
+    """A model of random weights, always the same ones, whose answer varies over an image."""
+    path = WORK / f"{name}.safetensors"
+    if not path.exists():
+        sys.path.insert(0, str(HERE.parent))
+        from tests.making import save_tiny
+        from tilepipe.models.unet import UNetArguments
+
+        save_tiny(path, UNetArguments(**arguments))
+    return path
+
+
 def fresh(*paths: Path) -> None:
     """Remove what an earlier run left."""
     import shutil
@@ -74,6 +89,72 @@ def fresh(*paths: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One command, measured from outside."""
+
+    seconds: float
+    """Wall time of the whole process."""
+    peak: int
+    """Bytes: the largest sum, over the process tree, of each one's proportional set size."""
+    output: str
+    """What it printed."""
+
+
+SAMPLE_SECONDS = 0.05
+SAMPLE_SHARE = 0.02
+"""At most this share of the time goes into sampling: walking a page table takes the longer the
+more memory a process has, and keeps it from getting more meanwhile."""
+
+
+def measure(words: list[Any], env: dict[str, str] | None = None) -> Measured:
+    """Run a command; its time and the peak memory of its process tree.
+
+    Ends the benchmark where the command fails, with what it said.
+    """
+    import tempfile
+
+    import psutil
+
+    with tempfile.TemporaryFile("w+") as said:
+        begin, peak = time.perf_counter(), 0
+        with subprocess.Popen(
+            [str(word) for word in words], env=env, stdout=said, stderr=subprocess.STDOUT
+        ) as process:
+            root = psutil.Process(process.pid)
+            while process.poll() is None:
+                sampling = time.perf_counter()
+                peak = max(peak, _memory_of(root))
+                pause = (time.perf_counter() - sampling) / SAMPLE_SHARE
+                try:
+                    process.wait(max(SAMPLE_SECONDS, pause))
+                except subprocess.TimeoutExpired:
+                    continue
+            seconds = time.perf_counter() - begin
+        said.seek(0)
+        output = said.read()
+    if process.returncode:
+        raise SystemExit(f"{output}\n{words} ended with {process.returncode}")
+    return Measured(seconds, peak, output)
+
+
+def _memory_of(root: Any) -> int:
+    """Bytes that a process and its children have now."""
+    import psutil
+
+    total = 0
+    try:
+        family = (root, *root.children(recursive=True))
+    except psutil.Error:
+        return 0
+    for each in family:
+        try:
+            total += each.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
 
 
 def command(*words: Any) -> list[str]:

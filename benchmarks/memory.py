@@ -3,24 +3,18 @@
     python benchmarks/memory.py [--memory 2GB] [--sides 4096 32768]
 
 Measured from outside: the sum over the process tree of each process's proportional set size,
-sampled every 50 ms. The larger slide is synthetic: the tiles of the smaller one, its offsets
-repeated, so that a file of a few megabytes decodes to 3.2 GB. The model has width 2, so that it
-ends.
+sampled every 50 ms (`common.measure`). The larger slide is synthetic: the tiles of the smaller one,
+its offsets repeated, so that a file of a few megabytes decodes to 3.2 GB. The model has width 2, so
+that it ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import tifffile
-from common import WORK, command, fresh, record, sample_slide
-
-SAMPLE_SECONDS = 0.05
+from common import WORK, command, fresh, measure, random_model, record, sample_slide
 
 
 def repeated_slide(side: int) -> Path:
@@ -66,37 +60,6 @@ def repeated_slide(side: int) -> Path:
     return path
 
 
-def narrow_model() -> Path:
-    """A model of width 2 with random weights."""
-    path = WORK / "width2.safetensors"
-    if not path.exists():
-        sys.path.insert(0, str(Path(__file__).parents[1]))
-        from tests.making import save_tiny
-        from tilepipe.models.unet import UNetArguments
-
-        save_tiny(path, UNetArguments(width=2))
-    return path
-
-
-def peak_of(words: list[str]) -> tuple[float, float]:
-    """Peak bytes of a command's process tree, and its seconds."""
-    begin, peak = time.perf_counter(), 0
-    with subprocess.Popen(words) as process:
-        root = psutil.Process(process.pid)
-        while process.poll() is None:
-            total = 0
-            for each in (root, *root.children(recursive=True)):
-                try:
-                    total += each.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            peak = max(peak, total)
-            time.sleep(SAMPLE_SECONDS)
-    if process.returncode:
-        raise SystemExit(f"{words} ended with {process.returncode}")
-    return peak, time.perf_counter() - begin
-
-
 def main() -> None:
     """Measure each side, and how far they are apart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,18 +74,18 @@ def main() -> None:
         output = WORK / f"memory_{side}.ome.zarr"
         fresh(output)
         words = command(
-            "run", repeated_slide(side), "-m", narrow_model(), "-o", output, "-o",
+            "run", repeated_slide(side), "-m", random_model("width2", width=2), "-o", output, "-o",
             output.with_name(f"memory_{side}.ome.tif"), "--memory", options.memory, "--overwrite",
             *more,
         )  # fmt: skip
-        peak, seconds = peak_of(words)
-        peaks.append(peak)
+        measured = measure(words)
+        peaks.append(measured.peak)
         workers = f", {options.workers} worker processes" if options.workers else ""
         record(
             "memory", f"{side} x {side}, width 2, --memory {options.memory}{workers}",
             [
-                ("peak of all processes", peak / 1e9, "GB", f"<= {options.memory}"),
-                ("time of the whole command", seconds, "s", ""),
+                ("peak of all processes", measured.peak / 1e9, "GB", f"<= {options.memory}"),
+                ("time of the whole command", measured.seconds, "s", ""),
             ],
         )  # fmt: skip
     record(

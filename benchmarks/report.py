@@ -1,51 +1,131 @@
-"""Write the table of `benchmarks/README.md` from `figures.csv`: the latest of each figure.
+"""Write the tables of `benchmarks/README.md` from `figures.csv`, and the plots.
 
-python benchmarks/report.py
+    python benchmarks/report.py
+
+The latest of each figure, for each machine: one table of tilepipe and its peers, one of all else.
 """
 
 from __future__ import annotations
 
 import csv
+import re
+import subprocess
+import sys
 
 from common import FIGURES, HERE
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+PICTURES = {
+    "speed": "Speed of the whole command by the side of the image, for each tool",
+    "memory": "Peak memory by the side of the image, for each tool",
+    "constant": "Cost of a pixel, peak memory, and memory of the client: none grows with the image",
+}
+Row = dict[str, str]
 
 
-def table() -> str:
-    """The latest figures, a table for each machine."""
+def latest() -> list[Row]:
+    """The last row of each figure, in the order in which they were first measured."""
     with FIGURES.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    latest = {
-        (row["machine"], row["benchmark"], row["case"], row["figure"], row["unit"]): row
-        for row in rows
-    }
-    parts = []
-    for machine in dict.fromkeys(row["machine"] for row in latest.values()):
-        parts += [
-            f"**{machine}**",
-            "",
-            "| benchmark | case | figure | value | goal | date, commit |",
-        ]
-        parts.append("|---|---|---|---|---|---|")
-        for row in latest.values():
-            if row["machine"] == machine:
-                value = f"{row['value']} {row['unit']}".strip()
-                parts.append(
-                    f"| {row['benchmark']} | {row['case']} | {row['figure']} | {value} | "
-                    f"{row['goal']} | {row['date']}, {row['commit']} |"
-                )
-        parts.append("")
+    return list(
+        {
+            (row["machine"], row["benchmark"], row["case"], row["figure"], row["unit"]): row
+            for row in rows
+        }.values()
+    )
+
+
+def table_of_peers(rows: list[Row]) -> list[str]:
+    """One line a tool, precision and size."""
+    cases: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["benchmark"] == "peers":
+            cases.setdefault(row["case"], {})[row["figure"]] = row
+    if not cases:
+        return []
+    lines = [
+        "| image | precision | network | tool | speed | time | peak memory | tilepipe is faster by "
+        "| goal | labels unlike tilepipe's (away from the edge) | date, commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def order(case: str) -> tuple[int, bool, bool, bool]:
+        side, precision, rest = case.split(", ", 2)
+        network, tool = rest.split(" U-Net: ", 1)
+        return (
+            int(side.split(" ")[0]), precision != "fp32", network != "valid", tool != "tilepipe",
+        )  # fmt: skip
+
+    for case in sorted(cases, key=order):
+        found = cases[case]
+        match = re.match(r"(.+?), (\w+), (\w+) U-Net: (.+)$", case)
+        assert match, case
+
+        def value(name: str, found: dict[str, Row] = found) -> str:
+            row = found.get(name)
+            return f"{row['value']} {row['unit']}".strip() if row else ""
+
+        ratio = found.get("tilepipe's speed over it, median")
+        faster = goal = ""
+        if ratio:
+            least, most = (value(f"tilepipe's speed over it, {word}") for word in ("least", "most"))
+            faster, goal = f"**{ratio['value']}** ({least} to {most})", ratio["goal"]
+        unlike = value("labels unlike tilepipe's")
+        within = value("labels unlike tilepipe's, away from the edge")
+        any_row = next(iter(found.values()))
+        lines.append(
+            f"| {match[1]} | {match[2]} | {match[3]} | {match[4]} "
+            f"| {value('speed of the whole command')} | {value('time of the whole command')} "
+            f"| {value('peak of all processes')} | {faster} | {goal} "
+            f"| {f'{unlike} ({within})' if unlike else ''} "
+            f"| {any_row['date']}, {any_row['commit']} |"
+        )
+    return [*lines, ""]
+
+
+def table_of_others(rows: list[Row]) -> list[str]:
+    """One line a figure."""
+    lines = [
+        "| benchmark | case | figure | value | goal | date, commit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["benchmark"] != "peers":
+            value = f"{row['value']} {row['unit']}".strip()
+            lines.append(
+                f"| {row['benchmark']} | {row['case']} | {row['figure']} | {value} | "
+                f"{row['goal']} | {row['date']}, {row['commit']} |"
+            )
+    return [*lines, ""]
+
+
+def tables() -> str:
+    """All of them, machine by machine."""
+    rows = latest()
+    parts: list[str] = []
+    for machine in dict.fromkeys(row["machine"] for row in rows):
+        here = [row for row in rows if row["machine"] == machine]
+        parts += [f"**{machine}**", "", *table_of_peers(here), *table_of_others(here)]
     return "\n".join(parts)
 
 
+def pictures() -> str:
+    """Those that `plots.py` could draw."""
+    return "".join(
+        f"![{what}](plots/{name}.png)\n\n"
+        for name, what in PICTURES.items()
+        if (HERE / "plots" / f"{name}.png").exists()
+    )
+
+
 def main() -> None:
-    """Replace what stands between the marks."""
+    """Replace what stands between the marks, and draw."""
+    subprocess.run([sys.executable, str(HERE / "plots.py")], check=True)
     readme = HERE / "README.md"
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{table()}\n{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n\n{pictures()}{tables()}\n{END}{after}")
 
 
 if __name__ == "__main__":

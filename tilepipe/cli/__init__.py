@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
     "convert": "Turn an image into a chunked OME-Zarr pyramid.",
+    "doctor": "Say what would make runs fail or be slow here.",
 }
 """Name and short help; each lives in a module of its own, imported when it is called."""
 

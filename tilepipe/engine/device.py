@@ -8,9 +8,11 @@ import functools
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Before torch is loaded, as it reads them once (figures in benchmarks/README.md). Activations on
@@ -24,19 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tilepipe.engine.cuda import Hardware, Lane, Slot, TorchCuda, graphs_allowed, settle
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.models.runtimes import check_runtime, open_runtime, versions
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
-
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp64": torch.float64,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,8 @@ class Answer:
     """uint8 labels (height, width), uint8 planes (C, height, width), or float32 values (C, ...)."""
     probabilities: NDArray[np.float32] | None
     """(C, height, width), NaN where there is no answer; None unless asked for."""
+    seconds: float = 0.0
+    """For which the device was at work on it."""
 
 
 class Device:
@@ -54,23 +53,32 @@ class Device:
 
     The single thread is the lock on the device, keeps one pool of OpenMP threads instead of one a
     caller, and fixes the number of threads a pass takes part with, on which float results depend.
+    On a GPU it only sets windows going, and a second thread waits for what comes of them.
     """
 
-    def __init__(self, model: Model, device: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, model: Model, device: str, precision: str, threads: int, runtime: str = "torch"
+    ) -> None:
         self.model = model
         self.device = torch.device(device)
         self.precision = precision
         self.turn = threading.Lock()
-        """Held over a block's tiles, so that one block ends before the next one begins."""
+        """Held while a block's tiles are submitted, so that they are computed one after another."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-device")
-        # An ONNX network casts by itself, where its file says so.
-        onnx = isinstance(model.network, OnnxNetwork)
-        self._dtype = torch.float32 if onnx else DTYPES[precision]
-        self._thread.submit(self._prepare, threads).result()
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-finish")
+        self._lane: tuple[Any, Lane] | None = None
+        self._finished = 0.0
+        try:
+            self._thread.submit(self._prepare, threads, runtime).result()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End the device's thread and let go of the network."""
+        """End the device's threads and let go of the network."""
         self._thread.shutdown(wait=True)
+        self._finisher.shutdown(wait=True)
+        self._lane = None
 
     def answer(
         self,
@@ -95,7 +103,11 @@ class Device:
         NonFiniteError
             On the future, when the network's logits are not finite.
         """
-        return self._thread.submit(self._answer, pixels, valid, keep, probabilities)
+        if not self._in_lane:
+            return self._thread.submit(self._answer, pixels, valid, keep, probabilities)
+        future: Future[Answer] = Future()
+        self._thread.submit(self._begin, future, pixels, valid, keep, probabilities)
+        return future
 
     def logits(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, keep: tuple[int, int]
@@ -109,55 +121,66 @@ class Device:
 
         return self._thread.submit(work).result()
 
-    def _prepare(self, threads: int) -> None:
+    @property
+    def _in_lane(self) -> bool:
+        # An ONNX network goes through the memory of the machine; nothing of it overlaps.
+        return self.device.type == "cuda" and not isinstance(self.model.network, OnnxNetwork)
+
+    def _prepare(self, threads: int, runtime: str) -> None:
         torch.set_num_threads(threads)
         steady_allocator()
         if self.device.type == "cuda":
-            # fp32 means fp32, and the same algorithm every time.
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.benchmark = False
-            torch.backends.cudnn.deterministic = True
-        # Channels last: twice as fast on a CPU, and what half precision wants on a GPU. It is also
-        # how pixels lie in memory, so nothing is transposed on the way in.
-        network = self.model.network.to(device=self.device, dtype=self._dtype)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            settle(self.device)
+        self._runtime = open_runtime(
+            runtime, self.model.network, self.device, self.precision, threads
+        )
+        self._graphs = runtime == "torch" and graphs_allowed()
         spec = self.model.input
 
         def per_band(values: tuple[float, ...]) -> Tensor:
-            kind = torch.float64 if self._dtype == torch.float64 else torch.float32
+            kind = torch.float64 if self._runtime.dtype == torch.float64 else torch.float32
             return torch.tensor(values, dtype=kind, device=self.device)
 
         self._mean, self._std = per_band(spec.mean), per_band(spec.std)
 
+    def _normalised(self, pixels: Tensor, holes: Tensor | None) -> Tensor:
+        """The network's input, (1, bands, height, width), of pixels (height, width, bands)."""
+        height, width, bands = pixels.shape
+        # By rows of interleaved bands: three times as fast as by bands, and bit for bit the same.
+        x = pixels.to(self._mean.dtype, copy=True).reshape(height, width * bands)
+        x = x.mul_(self.model.input.scale)
+        x = x.sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
+        x = x.reshape(1, height, width, bands).permute(0, 3, 1, 2)
+        if holes is not None:
+            # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
+            x.masked_fill_(holes[None, None], 0.0)
+        return x.to(dtype=self._runtime.dtype, memory_format=torch.channels_last)
+
+    def _logits(self, pixels: Tensor, holes: Tensor | None, keep: tuple[int, int]) -> Tensor:
+        logits = self._runtime(self._normalised(pixels, holes))
+        return logits[(..., *self.model.geometry.crop(keep))]
+
     def _pass(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, keep: tuple[int, int]
     ) -> Tensor:
-        height, width, bands = pixels.shape
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).to(self._mean.dtype)
-        # By rows of interleaved bands: three times as fast as by bands, and bit for bit the same.
-        x = x.reshape(height, width * bands).mul_(self.model.input.scale)
-        x = x.sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
-        x = x.reshape(1, height, width, bands).permute(0, 3, 1, 2)
-        if valid is not None:
-            # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
-            x.masked_fill_(torch.from_numpy(~valid).to(self.device)[None, None], 0.0)
-        x = x.to(dtype=self._dtype, memory_format=torch.channels_last)
-        logits: Tensor = self._network(x)
-        del x
-        logits = logits[(..., *self.model.geometry.crop(keep))]
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        holes = None if valid is None else torch.from_numpy(~valid).to(self.device)
+        logits = self._logits(x, holes, keep)
         # A sum is finite only if all of it is, and costs one number instead of a plane of them;
         # it may overflow by itself, hence the second look.
         if not bool(logits.float().sum().isfinite()) and not bool(logits.isfinite().all()):
-            raise NonFiniteError(
-                f"the network's logits are not finite in {self.precision}"
-                + (
-                    "; half precision overflows here: use --precision bf16 or fp32"
-                    if self.precision == "fp16"
-                    else "; look at the image's values and the model's normalisation"
-                )
-            )
+            raise self._not_finite()
         return logits
+
+    def _not_finite(self) -> NonFiniteError:
+        return NonFiniteError(
+            f"the network's logits are not finite in {self.precision}"
+            + (
+                "; half precision overflows here: use --precision bf16 or fp32"
+                if self.precision == "fp16"
+                else "; look at the image's values and the model's normalisation"
+            )
+        )
 
     def _answer(
         self,
@@ -166,19 +189,93 @@ class Device:
         keep: tuple[int, int],
         probabilities: bool,
     ) -> Answer:
+        begin = time.perf_counter()
         with torch.inference_mode():
             logits = self._pass(pixels, valid, keep)
             mask = labels_of(logits, self.model).cpu().numpy()[0]
             shares = None
             if probabilities:
                 shares = probabilities_of(logits, self.model).cpu().numpy()[0]
+        return self._silenced(mask, shares, valid, keep, time.perf_counter() - begin)
+
+    def _silenced(
+        self,
+        mask: NDArray[Any],
+        shares: NDArray[np.float32] | None,
+        valid: NDArray[np.bool_] | None,
+        keep: tuple[int, int],
+        seconds: float,
+    ) -> Answer:
+        """The answer, with none where there is no data."""
         if valid is not None:
             margin = self.model.geometry.margin
             invalid = ~valid[margin : margin + keep[0], margin : margin + keep[1]]
             mask[..., invalid] = np.nan if mask.dtype.kind == "f" else NO_ANSWER
             if shares is not None:
                 shares[..., invalid] = np.nan
-        return Answer(mask, shares)
+        return Answer(mask, shares, seconds)
+
+    def _begin(
+        self,
+        future: Future[Answer],
+        pixels: NDArray[Any],
+        valid: NDArray[np.bool_] | None,
+        keep: tuple[int, int],
+        probabilities: bool,
+    ) -> None:
+        """Set a window going on the GPU, and leave it to the other thread to wait for it."""
+        try:
+            given = torch.from_numpy(np.ascontiguousarray(pixels))
+            holes = None if valid is None else torch.from_numpy(~valid)
+            with torch.inference_mode():
+                lane = self._lane_for(given, keep, probabilities)
+                slot = lane.begin(given, holes)
+            self._finisher.submit(
+                self._finish, future, lane, slot, valid, keep, time.perf_counter()
+            )
+        except BaseException as error:  # whoever waits is told
+            future.set_exception(error)
+
+    def _finish(
+        self,
+        future: Future[Answer],
+        lane: Lane,
+        slot: Slot,
+        valid: NDArray[np.bool_] | None,
+        keep: tuple[int, int],
+        begun: float,
+    ) -> None:
+        try:
+            with torch.inference_mode():
+                finite, mask, *shares = (tensor.numpy() for tensor in lane.finish(slot))
+            now = time.perf_counter()
+            seconds, self._finished = now - max(begun, self._finished), now
+            if not finite:
+                raise self._not_finite()
+            planes = shares[0][0] if shares else None
+            future.set_result(self._silenced(mask[0], planes, valid, keep, seconds))
+        except BaseException as error:  # whoever waits is told
+            future.set_exception(error)
+
+    def _lane_for(self, pixels: Tensor, keep: tuple[int, int], probabilities: bool) -> Lane:
+        """The lane of windows of this kind; all windows of a run are of one."""
+        key = (tuple(pixels.shape), pixels.dtype, keep, probabilities)
+        if self._lane is None or self._lane[0] != key:
+
+            def work(x: Tensor, holes: Tensor) -> tuple[Tensor, ...]:
+                logits = self._logits(x, holes, keep)
+                made = (logits.isfinite().all(), labels_of(logits, self.model))
+                return (*made, probabilities_of(logits, self.model)) if probabilities else made
+
+            # The windows under way keep the lane that they are in.
+            self._lane = None
+            height, width, bands = pixels.shape
+            lane = Lane(work, (height, width, bands), pixels.dtype, self._hardware(), self._graphs)
+            self._lane = (key, lane)
+        return self._lane[1]
+
+    def _hardware(self) -> Hardware:
+        return TorchCuda(self.device)
 
 
 def labels_of(logits: Tensor, model: Model) -> Tensor:
@@ -254,25 +351,67 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """What float results depend on, besides the plan: device, instruction set, versions."""
+    """What float results depend on, besides the plan: device, instruction set, versions.
+
+    ``half``, what the processor computes half precision with, counts in half precision alone: see
+    `depended_on`.
+    """
+    cuda = device.startswith("cuda")
     return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-        "instruction_set": (
-            "" if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
-        ),
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "instruction_set": "" if cuda else torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "torch": torch.__version__,
         "threads": threads,
+        "half": "" if cuda else half_precision_instructions(),
     }
 
 
-def runtime(model: Model) -> dict[str, str]:
-    """What the float results of a model depend on besides `environment`."""
-    if not isinstance(model.network, OnnxNetwork):
-        return {}
-    import onnxruntime
+def depended_on(found: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Of an environment, what results in a precision depend on."""
+    if precision in ("bf16", "fp16"):
+        return found
+    return {key: value for key, value in found.items() if key != "half"}
 
-    return {"onnxruntime": onnxruntime.__version__}
+
+_HALF = (
+    "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "avx_ne_convert", "bf16", "svebf16",
+    "asimdhp", "sme",
+)  # fmt: skip
+
+
+@functools.cache
+def half_precision_instructions() -> str:
+    """Instructions of this processor that half precision may be computed with, as Linux names them.
+
+    torch's own name of the instruction set (``AVX512``) does not tell them apart.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return " ".join(flag for flag in _HALF if flag in flags.split())
+
+
+def runtime(model: Model, name: str = "torch") -> dict[str, str]:
+    """What the float results of a model depend on besides `environment`."""
+    return versions(name, model.network)
+
+
+def choose_runtime(asked: str, model: Model) -> str | None:
+    """The runtime asked for; None where it is to be measured. ONNX files have one only.
+
+    Raises
+    ------
+    InputError
+        When an ONNX network is asked for another.
+    """
+    if isinstance(model.network, OnnxNetwork):
+        if asked != "auto":
+            check_runtime(asked, model.network, "cpu", "fp32")
+        return "onnxruntime"
+    return None if asked == "auto" else asked
 
 
 def choose_device(asked: str) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
+from tilepipe.engine.choosing import Choice, fastest_runtime
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
     Device,
     choose_device,
     choose_precision,
+    choose_runtime,
+    depended_on,
     environment,
     runtime,
 )
@@ -30,11 +35,20 @@ from tilepipe.engine.plan import (
     unlike,
     warnings_of,
 )
-from tilepipe.engine.scale import choose_scale
-from tilepipe.engine.sizing import Crew, Estimate, MemoryModel, choose_tiling, warm_up
+from tilepipe.engine.region import find_region, region_of
+from tilepipe.engine.scale import base_pixel_size, choose_scale
+from tilepipe.engine.sizing import (
+    Crew,
+    Estimate,
+    MemoryModel,
+    central_sample,
+    choose_tiling,
+    warm_up,
+)
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image, check_bounded, open_image
 from tilepipe.models.file import Model, load_model, shipped_models
+from tilepipe.models.runtimes import check_runtime
 
 DEFAULT_MEMORY_SHARE = 0.5
 """Of the memory that is free when the run is planned."""
@@ -93,20 +107,55 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
-    memory = MemoryModel(
-        as_read, scale.level, model, crew, site.device, precision,
-        options.probabilities is not None,
+    region = find_region(
+        image, as_read, scale.level, options, base_pixel_size(image, options),
+        model.geometry.stride_factor, limit // 4,
     )  # fmt: skip
-    tiling = choose_tiling(model, facts, memory, limit, options, crew)
-    bound = memory.total(tiling)
+    cells = None if region is None else region_of(region, facts.height, facts.width)
 
-    device = Device(model, site.device, precision, site.threads)
+    def memory_of(name: str) -> MemoryModel:
+        return MemoryModel(
+            as_read, scale.level, model, crew, site.device, precision,
+            options.probabilities is not None, name,
+        )  # fmt: skip
+
+    name = choose_runtime(options.runtime, model)
+    check_runtime(name or "torch", model.network, site.device, precision)
+    memory = memory_of(name or "torch")
+    # Tiles framed around a region are of many shapes; a GPU wants one.
+    free = options.window == "auto" and not model.fixed and site.device == "cpu"
+    tiling = choose_tiling(model, facts, memory, limit, options, crew, cells, framed=free)
+    if region is not None and cells is not None:
+        region = replace(region, framed=free and can_be_framed(cells, tiling))
+        name = name or "torch"  # which takes any shape as it comes
+
+    step = model.geometry.step
+    tile = central_sample(as_read, facts, model.geometry, (step, step))
+    rate: float | None = None
+    device = Device(model, site.device, precision, site.threads, name or "torch")
     try:
-        rate = warm_up(device, as_read, facts, model.geometry)
+        if tile is not None:
+            rate = warm_up(device, tile)
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
     finally:
         device.close()
+    choice = Choice(name or "torch")
+    # Where workers are elsewhere, this machine's speed says nothing of theirs.
+    # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
+    measurable = (
+        site.device == "cpu" and precision == "fp32" and crew.local
+        and np.dtype(facts.dtype).kind in "ui"
+    )  # fmt: skip
+    if name is None and measurable and tile is not None and rate:
+        choice = fastest_runtime(
+            model, site.threads, tile,
+            lambda: central_sample(as_read, facts, model.geometry, tiling.keep),
+            tiling, rate, tiling.work / rate / crew.workers, memory_of, limit,
+        )  # fmt: skip
+        memory = memory_of(choice.runtime) if choice.speeds else memory
+        rate = dict(choice.speeds).get(choice.runtime, rate)
+    bound = memory.total(tiling)
     mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
     plan = Plan(
         image=facts,
@@ -118,12 +167,15 @@ def new_plan(
         threads=site.threads,
         probabilities=options.probabilities,
         mask=mask,
-        environment=site.environment | runtime(model),
+        environment=depended_on(site.environment, precision) | runtime(model, choice.runtime),
+        runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
+        region=region,
     )
-    seconds = tiling.work / rate / crew.workers if rate else None
-    return plan, Estimate(bound, limit, seconds, warnings_of(scale.warning, model))
+    seconds = plan.coverage.work / rate / crew.workers if rate else None
+    warnings = (*warnings_of(scale.warning, model), *choice.warnings)
+    return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
 
 
 def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
@@ -142,10 +194,12 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     threads = options.threads or crew.slots
     reports = prepare_workers(client, _survey_worker, options.device, threads)
     first = reports[0]
+    ours = depended_on(first["environment"], options.precision)
     for report in reports[1:]:
-        if report["environment"] != first["environment"] and not options.allow_mixed:
+        theirs = depended_on(report["environment"], options.precision)
+        if theirs != ours and not options.allow_mixed:
             raise InputError(
-                f"the workers differ ({unlike(first['environment'], report['environment'])}), and "
+                f"the workers differ ({unlike(ours, theirs)}), and "
                 "so would their results in the last digits; use workers of one kind, or "
                 "--allow-mixed, which promises equal labels up to ties only"
             )

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
+from tilepipe.engine.coverage import Coverage, can_be_framed
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import ImageFacts, gigabytes
 from tilepipe.errors import InputError, UnreadableError
-from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
+from tilepipe.grid import (
+    CHUNK,
+    LARGEST_BLOCK,
+    Geometry,
+    Tiling,
+    Window,
+    candidate_tilings,
+    paper_tiling,
+    round_up,
+)
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
+from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
+    from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
 
@@ -31,6 +46,8 @@ class Estimate:
     seconds: float | None
     """Time of the forward passes, from a measured tile; None where it was not measured."""
     warnings: tuple[str, ...] = ()
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each runtime, where they were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +65,13 @@ class Crew:
     """Bytes free on the GPU of each worker, where that is known."""
 
 
+LARGEST_KEEP = 2048
+"""Beyond it, at most 9 % of work is left to save, and progress gets coarse."""
+
+
 class MemoryModel:
     """How many bytes a tiling takes, all processes together."""
 
-    FORWARD_SLACK = 1.05
-    """Measured peak over the live tensors of a forward pass (see benchmarks/README.md)."""
     FORWARD_SCRATCH = 60 * 10**6
     """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
     FINISHING = 150 * 10**6
@@ -69,8 +88,10 @@ class MemoryModel:
         device: str,
         precision: str,
         probabilities: bool,
+        runtime: str = "torch",
     ) -> None:
         self._image, self._level, self._model, self._crew = image, level, model, crew
+        self._runtime = runtime
         self._gpu, self._precision = device != "cpu", precision
         self._probabilities = model.arguments.outputs if probabilities else 0
         self._weights = 4 * model.weights
@@ -113,13 +134,17 @@ class MemoryModel:
     def network_bytes(self, window: tuple[int, int]) -> int:
         """Peak of one forward pass, wherever it runs."""
         if window not in self._forward:
-            from tilepipe.engine.device import DTYPES
             from tilepipe.models.memory import forward_bytes
+            from tilepipe.models.onnx_network import OnnxNetwork
+            from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
 
-            live = forward_bytes(
-                self._model.network, self._model.input.bands, *window, DTYPES[self._precision]
-            )
-            self._forward[window] = int(live * self.FORWARD_SLACK) + self.FORWARD_SCRATCH
+            network = self._model.network
+            own = isinstance(network, OnnxNetwork)  # all of it is counted with its graph
+            kind = RUNTIMES["torch" if own else self._runtime]
+            live = forward_bytes(network, self._model.input.bands, *window, DTYPES[self._precision])
+            held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
+            over = kind.live_half if self._precision in ("bf16", "fp16") else kind.live
+            self._forward[window] = int(live * over) + self.FORWARD_SCRATCH + held
         return self._forward[window]
 
     def slot(self, tiling: Tiling) -> int:
@@ -145,8 +170,14 @@ def choose_tiling(
     limit: int,
     options: RunOptions,
     crew: Crew,
+    region: Region | None = None,
+    *,
+    framed: bool = True,
 ) -> Tiling:
     """The exact window with the least total work that fits the memory, or the one asked for.
+
+    Of a region, the work is that of tiles ``framed`` around it, and the window the largest of them;
+    otherwise that of the tiles that hold some of it.
 
     Raises
     ------
@@ -176,10 +207,13 @@ def choose_tiling(
             )
         return tiling
 
-    # Beyond 2048 kept, at most 9 % of work is left to save, and progress gets coarse.
+    if region is not None and framed:
+        found = _framing(size, geometry, region, crew.workers, lambda t: memory.fits(t, limit))
+        if found is not None:
+            return found
     candidates = sorted(
-        candidate_tilings(*size, geometry, 2048),
-        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
+        candidate_tilings(*size, geometry, LARGEST_KEEP),
+        key=lambda t: (_makespan(t, region, crew.workers), t.input, t.block),
     )
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
@@ -192,32 +226,72 @@ def choose_tiling(
     )
 
 
-def _makespan(tiling: Tiling, workers: int) -> float:
+def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:
     """Work of the busiest worker: with few blocks, some workers would stand idle."""
-    blocks = len(tiling)
-    return tiling.work / blocks * -(-blocks // workers)
+    work: Tiling | Coverage = tiling if region is None else Coverage(tiling, region)
+    blocks = len(work)
+    return work.work / blocks * -(-blocks // workers)
 
 
-def warm_up(device: Device, image: Image, facts: ImageFacts, geometry: Geometry) -> float | None:
-    """Input pixels per second of a forward pass, from a tile at the image's centre.
+def _framing(
+    size: tuple[int, int],
+    geometry: Geometry,
+    region: Region,
+    workers: int,
+    fits: Callable[[Tiling], bool],
+) -> Tiling | None:
+    """The blocks and the largest window that do the least on a region; None if nothing fits.
+
+    Tiles are framed around the region within each block, so that the window, which bounds them, may
+    be as large as fits; what is left to choose is the block.
+    """
+    chosen, best = None, math.inf
+    tops = [min(LARGEST_KEEP, round_up(n, region.cell)) for n in size]
+    for side in range(CHUNK, round_up(min(max(size), LARGEST_BLOCK), CHUNK) + 1, CHUNK):
+        block = min(side, round_up(size[0], CHUNK)), min(side, round_up(size[1], CHUNK))
+        most = min(block[0], tops[0]), min(block[1], tops[1])
+        sides = range(region.cell, max(most) + 1, region.cell)
+        tilings = [
+            Tiling(*size, block, (min(keep, most[0]), min(keep, most[1])), geometry)
+            for keep in sides
+        ]
+        tilings = [tiling for tiling in tilings if can_be_framed(region, tiling)]
+        fitting = bisect_left(tilings, True, key=lambda tiling: not fits(tiling))
+        if fitting:
+            coverage = Coverage(tilings[fitting - 1], region, framed=True)
+            span = max(
+                coverage.work / len(coverage) * -(-len(coverage) // workers), coverage.most_work
+            )
+            if span < best:
+                chosen, best = tilings[fitting - 1], span
+    return chosen
+
+
+def central_sample(
+    image: Image, facts: ImageFacts, geometry: Geometry, keep: tuple[int, int]
+) -> Sample | None:
+    """The window about the image's centre that keeps so many outputs; None: it is unreadable."""
+    factor = geometry.stride_factor
+    y = max(0, (facts.height - keep[0]) // 2) // factor * factor
+    x = max(0, (facts.width - keep[1]) // 2) // factor * factor
+    window = geometry.window_for(Window(y, x, *keep))
+    try:
+        return *read_with_valid(image, window, facts.level), keep
+    except UnreadableError:
+        return None  # the run will name it; here only a time was wanted
+
+
+def warm_up(device: Device, sample: Sample) -> float:
+    """Input pixels per second of a forward pass.
 
     Raises
     ------
     NonFiniteError
         When the network overflows on it.
     """
-    factor = geometry.stride_factor
-    keep = geometry.step
-    y = max(0, (facts.height - keep) // 2) // factor * factor
-    x = max(0, (facts.width - keep) // 2) // factor * factor
-    window = geometry.window_for(Window(y, x, keep, keep))
-    try:
-        pixels, valid = read_with_valid(image, window, facts.level)
-    except UnreadableError:
-        return None  # the run will name it; here only a time was wanted
     seconds = []
     for _ in range(2):  # the first pass builds kernels
         begin = time.perf_counter()
-        device.answer(pixels, valid, (keep, keep)).result()
+        device.answer(*sample).result()
         seconds.append(time.perf_counter() - begin)
-    return window.area / min(seconds)
+    return float(sample[0].shape[0] * sample[0].shape[1] / min(seconds))

@@ -137,7 +137,13 @@ class OnnxNetwork(nn.Module):
         return self._memory.peak(height, width)
 
 
-def open_session(content: bytes, source: str, device: torch.device, optimise: bool = True) -> Any:
+def open_session(
+    content: bytes,
+    source: str,
+    device: torch.device,
+    optimise: bool = True,
+    threads: int | None = None,
+) -> Any:
     """A session of ONNX Runtime that gives the same values every time.
 
     Raises
@@ -150,7 +156,7 @@ def open_session(content: bytes, source: str, device: torch.device, optimise: bo
     except ImportError:
         raise missing("onnxruntime") from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     # Threads that wait must not take the cores that readers need.

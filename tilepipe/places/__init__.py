@@ -14,6 +14,7 @@ from tilepipe.places.verbs import (
     remove,
     remove_partials,
     require_writable,
+    size_of,
     within,
     write_whole,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "remove",
     "remove_partials",
     "require_writable",
+    "size_of",
     "within",
     "without_secrets",
     "write_whole",

@@ -1,0 +1,106 @@
+"""A million blocks with a network that costs nothing: what the engine's own loop takes.
+
+    python benchmarks/million.py [--blocks 1000000] [--workers N]
+
+The loop of a run (`run_bounded`, the ledger, the progress) on the Dask cluster that a run starts,
+with tasks that return a receipt at once. Memory is that of the client, which with the worker inside
+this process is all there is; the tasks are those that the scheduler knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from common import WORK, fresh, record
+from nothing import no_work
+
+from tilepipe.engine.cluster import connect, run_bounded
+from tilepipe.engine.ledger import Ledger
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.progress import Progress
+
+LOOK_EVERY = 500
+
+
+@dataclass
+class Loads:
+    """What was seen at a number of blocks."""
+
+    marks: list[int]
+    seconds: dict[int, float] = field(default_factory=dict)
+    memory: dict[int, int] = field(default_factory=dict)
+    tasks: int = 0
+
+    def look(self, done: int, begin: float, scheduler: object) -> None:
+        """Take note."""
+        self.tasks = max(self.tasks, len(scheduler.tasks))  # type: ignore[attr-defined]
+        if done in self.marks:
+            self.seconds[done] = time.perf_counter() - begin
+            self.memory[done] = psutil.Process().memory_info().rss
+
+
+def drive(blocks: int, workers: int | None, path: Path) -> tuple[Loads, int, int]:
+    """Do them all; what was seen, the memory before, and the most tasks that may be in flight."""
+    marks = sorted({n for n in (1000, 10_000, 100_000, 900_000) if n < blocks} | {blocks})
+    loads, progress = Loads(marks), Progress()
+    with connect(RunOptions(image="none.tif", workers=workers)) as (client, crew):
+        in_flight = crew.workers * (crew.slots + 1)
+        scheduler = client.cluster.scheduler
+        before, begin = psutil.Process().memory_info().rss, time.perf_counter()
+        with Ledger(path) as ledger:
+            items = (("store", "run", number) for number in range(blocks))
+            results = run_bounded(client, no_work, items, in_flight, retries=2)
+            for done, (_, receipt) in enumerate(results, 1):
+                ledger.append(receipt.to_record())
+                progress.add(receipt)
+                if done % LOOK_EVERY == 0 or done == blocks:
+                    loads.look(done, begin, scheduler)
+    return loads, before, in_flight
+
+
+def main() -> None:
+    """Drive, and write what was seen; then read the ledger as a resumed run does."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    path = WORK / "million.ledger"
+    fresh(path)
+    loads, before, in_flight = drive(options.blocks, options.workers, path)
+    crew = f"{options.workers} worker processes" if options.workers else "in-process"
+    done = 0
+    for mark in loads.marks:
+        span = loads.seconds[mark] - loads.seconds.get(done, 0.0)
+        record(
+            "million", f"{mark} blocks, {crew}",
+            [
+                ("blocks per second since the row before", (mark - done) / span, "1/s", ""),
+                ("memory of the client", loads.memory[mark] / 1e6, "MB", ""),
+            ],
+        )  # fmt: skip
+        done = mark
+    begin = time.perf_counter()
+    resumed = Progress.from_ledger(path)
+    seconds = time.perf_counter() - begin
+    assert all(resumed.is_done(number) for number in (0, options.blocks - 1))
+    record(
+        "million", f"all of {options.blocks} blocks, {crew}",
+        [
+            ("blocks per second", options.blocks / loads.seconds[options.blocks], "1/s", ""),
+            ("most tasks known to the scheduler", loads.tasks, "", f"<= {in_flight}"),
+            ("memory of the client, more than before the first",
+             (loads.memory[options.blocks] - before) / 1e6, "MB", ""),
+            ("bytes of the ledger a block", path.stat().st_size / options.blocks, "B", ""),
+            ("reading the ledger when resuming", seconds, "s", ""),
+        ],
+    )  # fmt: skip
+    fresh(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Runs by every runtime: exact, alike each time, within the memory foretold, chosen by speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tilepipe
+from tests.making import make_image, make_model, save_tiny, write_tiff
+from tests.models.test_runtimes import OTHERS, has_bf16
+from tilepipe.engine import choosing
+from tilepipe.engine.choosing import Choice, fastest_runtime
+from tilepipe.engine.device import depended_on, environment
+from tilepipe.engine.plan import Plan
+from tilepipe.engine.sizing import MemoryModel
+from tilepipe.engine.state import RunState
+from tilepipe.errors import InputError
+from tilepipe.grid import Window, paper_tiling
+from tilepipe.masks.store import open_zarr_mask
+from tilepipe.models.specs import Model
+from tilepipe.models.unet import UNetArguments
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of odd sides."""
+    return write_tiff(tmp_path_factory.mktemp("odd") / "odd.tif", make_image(613, 741))
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of depth 2, so that windows may be small."""
+    path = tmp_path_factory.mktemp("shallow") / "shallow.safetensors"
+    save_tiny(path, UNetArguments(width=4, depth=2, outputs=3))
+    return path
+
+
+def labels(store: Path) -> NDArray[np.uint8]:
+    mask = open_zarr_mask(store)
+    return mask.read(Window(0, 0, *mask.shape))
+
+
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
+    name: str, odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    masks = []
+    for i, window in enumerate((300, 404, 300)):
+        store = tmp_path / str(i) / "m.ome.zarr"
+        store.parent.mkdir()
+        summary = tilepipe.run(
+            odd, model=shallow, outputs=store, window=window, threads=1, runtime=name, verify=4
+        )
+        assert summary.plan.runtime == name
+        assert summary.verification is not None
+        assert summary.verification.exact, str(summary.verification)
+        assert summary.verification.tie_bound == 1e-5
+        masks.append(labels(store))
+    assert np.array_equal(masks[0], masks[-1]), "the same window, the same bytes"
+    assert (masks[1] != masks[0]).mean() < 1e-3, "ties at most"
+    assert len(np.unique(masks[0])) == 3
+
+
+def test_what_a_runtime_computes_in_half_precision_is_judged_by_its_own_bound(
+    odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="no openvino here")
+    if not has_bf16():
+        pytest.skip("OpenVINO has no bf16 on this processor")
+    summary = tilepipe.run(
+        odd, model=shallow, outputs=tmp_path / "m.ome.zarr", window=404, threads=1,
+        runtime="openvino", precision="bf16", verify=4,
+    )  # fmt: skip
+    assert summary.verification is not None
+    assert summary.verification.exact, str(summary.verification)
+    assert "half" in summary.plan.environment
+
+
+def test_a_run_goes_on_with_the_runtime_it_began_with(
+    odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="no onnxruntime here")
+    store = tmp_path / "m.ome.zarr"
+    asked: dict[str, Any] = {"model": shallow, "outputs": store, "window": 404, "threads": 1}
+    tilepipe.run(odd, runtime="onnxruntime", **asked)
+    assert tilepipe.run(odd, **asked).plan.runtime == "onnxruntime"
+    with pytest.raises(InputError, match="runtime was onnxruntime, now torch"):
+        tilepipe.run(odd, runtime="torch", **asked)
+    # Another version of the runtime rounds in another way.
+    file = RunState(store).plan_file
+    document = json.loads(file.read_text())
+    assert document["environment"]["onnxruntime"]
+    document["environment"]["onnxruntime"] = "0.1"
+    file.write_text(json.dumps(document))
+    ledger = RunState(store).ledger_file
+    ledger.write_text("")
+    (tmp_path / "m.run.json").unlink()
+    with pytest.raises(InputError, match=r"another kind of worker \(onnxruntime 0.1 and"):
+        tilepipe.run(odd, **asked)
+
+
+def test_a_plan_of_before_there_were_runtimes_is_one_of_torch(
+    odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    plan, _ = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
+    document = json.loads(plan.to_json())
+    del document["runtime"]
+    document["batch"] = 1
+    assert Plan.from_json(json.dumps(document)) == plan
+
+
+def test_only_half_precision_depends_on_instructions_for_it() -> None:
+    here = environment("cpu", 1)
+    assert "half" in here
+    assert "half" not in depended_on(here, "fp32")
+    assert "half" not in depended_on(here, "fp64")
+    assert depended_on(here, "bf16") == here
+
+
+class FakeDevice:
+    """Logits and speeds as a test wants them."""
+
+    logits_of: ClassVar[dict[str, float]] = {}
+    seconds_of: ClassVar[dict[str, float]] = {}
+    opened: ClassVar[list[str]] = []
+    now = 0.0
+
+    def __init__(self, model: Any, device: str, precision: str, threads: int, name: str) -> None:
+        self.name = name
+        self.opened.append(name)
+        if self.logits_of.get(name, 0.0) < 0:
+            raise InputError("is broken")
+
+    def logits(self, *_: Any) -> NDArray[np.float64]:
+        return np.array([0.0, 1.0 + self.logits_of.get(self.name, 0.0)])
+
+    def answer(self, *_: Any) -> Any:
+        from concurrent.futures import Future
+
+        type(self).now += self.seconds_of[self.name]
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+class FakeMemory:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def total(self, tiling: Any) -> int:
+        return {"torch": 1000, "onnxruntime": 1300, "openvino": 1200}[self.name]
+
+
+def fastest(
+    monkeypatch: pytest.MonkeyPatch,
+    speeds: dict[str, float],
+    logits: dict[str, float] | None = None,
+    seconds: float = 1e6,
+    limit: int = 10**9,
+    names: tuple[str, ...] = ("onnxruntime", "openvino"),
+) -> Choice:
+    monkeypatch.setattr(FakeDevice, "seconds_of", {k: 1 / v for k, v in speeds.items()})
+    monkeypatch.setattr(FakeDevice, "logits_of", logits or {})
+    monkeypatch.setattr(FakeDevice, "opened", [])
+    monkeypatch.setattr(choosing, "Device", FakeDevice)
+    monkeypatch.setattr(choosing, "installed", lambda name: True)
+    monkeypatch.setattr(choosing.time, "perf_counter", lambda: FakeDevice.now)
+    model = make_model(UNetArguments(width=1, depth=1))
+    tiling = paper_tiling(2000, 2000, model.geometry, 76)
+    sample = (np.zeros((76, 76, 3), np.uint8), None, tiling.keep)
+    return fastest_runtime(
+        model, 1, sample, lambda: sample, tiling, 76 * 76.0, seconds,
+        FakeMemory, limit, names,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_the_fastest_is_taken_if_it_is_clearly_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {"torch": 1.0, "onnxruntime": 1.2, "openvino": 1.5}
+    choice = fastest(monkeypatch, speeds)
+    assert choice.runtime == "openvino"
+    assert [name for name, _ in choice.speeds] == ["torch", "onnxruntime", "openvino"]
+    assert dict(choice.speeds)["openvino"] == pytest.approx(1.5 * 76 * 76)
+    assert choice.warnings == ()
+    close = fastest(monkeypatch, speeds | {"onnxruntime": 0.5, "openvino": 1.04})
+    assert close.runtime == "torch"
+    assert len(close.speeds) == 3
+
+
+@pytest.mark.parametrize("error", [1e-4, 6e-6, float("nan")])
+def test_one_that_does_not_agree_with_torch_is_left_out(
+    error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = {"torch": 1.0, "onnxruntime": 1.2, "openvino": 9.0}
+    choice = fastest(monkeypatch, speeds, {"openvino": error})
+    assert choice.runtime == "onnxruntime"
+    assert "openvino differs from torch by" in choice.warnings[0]
+
+
+def test_one_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {"torch": 1.0, "onnxruntime": 9.0, "openvino": 1.0}
+    choice = fastest(monkeypatch, speeds, {"onnxruntime": -1.0})
+    assert choice.runtime == "torch"
+    assert "onnxruntime does not work here (is broken)" in choice.warnings[0]
+
+
+def test_nothing_is_measured_where_it_would_not_pay_or_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speeds = {"torch": 1.0, "onnxruntime": 1.0, "openvino": 9.0}
+    assert fastest(monkeypatch, speeds, seconds=60).runtime == "torch"
+    assert FakeDevice.opened == []
+    assert fastest(monkeypatch, speeds, limit=1499).runtime == "torch"
+    assert FakeDevice.opened == []
+    assert fastest(monkeypatch, speeds, limit=1500).runtime == "openvino"
+
+
+def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
+    odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(choosing, "_measured", refuse)
+    plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
+    assert plan.runtime == "torch"
+    assert estimate.speeds == ()
+
+
+def test_what_was_measured_is_frozen_and_told(
+    odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="no openvino here")
+    from tilepipe.cli.show import show_plan
+
+    monkeypatch.setattr(choosing, "SHARE", 1e9)
+    monkeypatch.setattr(choosing, "CLEARLY", 0.0)  # whichever is fastest
+    plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
+    assert {name for name, _ in estimate.speeds} >= {"torch", "openvino"}
+    assert plan.runtime == max(estimate.speeds, key=lambda pair: pair[1])[0]
+    assert f", {plan.runtime} (measured: torch " in show_plan(plan, estimate)
+    assert estimate.warnings == ()
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+from tests.engine.test_runtimes import foretold
+from tests.making import make_model
+from tilepipe.engine.device import Device
+from tilepipe.models.unet import UNetArguments
+
+name, width, side = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+model = make_model(UNetArguments(width=width))
+bound = foretold(model, name, side)
+keep = (side - 188, side - 188)
+pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+before = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+device = Device(model, "cpu", "fp32", 1, name)
+for _ in range(3):
+    device.answer(pixels, None, keep).result()
+print((status("VmHWM") - before) / bound)
+"""
+
+
+def foretold(model: Model, name: str, side: int) -> int:
+    """What the plan counts for a pass."""
+    memory = object.__new__(MemoryModel)
+    memory._model, memory._runtime, memory._precision = model, name, "fp32"
+    memory._weights, memory._forward, memory._gpu = 4 * model.weights, {}, False
+    return memory.forward((side, side))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("width", "side"), [(4, 892), (32, 412)])
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_a_pass_keeps_to_the_memory_foretold(name: str, width: int, side: int) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, name, str(width), str(side)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 0.1 < float(result.stdout) < 1

@@ -1,0 +1,190 @@
+"""Every runtime gives torch's logits, and one that cannot is refused in a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.making import randomise_statistics
+from tilepipe.errors import InputError
+from tilepipe.models.geometry import geometry_of
+from tilepipe.models.runtimes import (
+    RUNTIMES,
+    check_runtime,
+    installed,
+    open_runtime,
+    versions,
+    weight_copies,
+)
+from tilepipe.models.unet import UNet, UNetArguments
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "valid": UNetArguments(width=4, depth=3),
+    "padded, batch norm": UNetArguments(width=4, depth=2, padding="same", normalisation="batch"),
+    "interpolated": UNetArguments(width=4, depth=2, upsampling="interpolation", bands=1),
+    "padded, interpolated": UNetArguments(
+        width=3, depth=2, padding="same", upsampling="interpolation", outputs=4
+    ),
+}
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"no {name} here"))
+    for name in ("onnxruntime", "openvino")
+]
+
+
+def network(arguments: UNetArguments) -> UNet:
+    torch.manual_seed(0)
+    net = UNet(arguments)
+    randomise_statistics(net)
+    return net.eval().requires_grad_(False)
+
+
+def pixels(arguments: UNetArguments, rows: int, columns: int) -> torch.Tensor:
+    """What a network takes to keep so many outputs."""
+    height, width = (geometry_of(arguments).input_for(keep) for keep in (rows, columns))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn((1, arguments.bands, height, width), generator=generator)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes bf16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def apart(found: torch.Tensor, truth: torch.Tensor) -> float:
+    assert found.shape == truth.shape
+    return float((found.float() - truth).abs().max() / (truth.max() - truth.min()))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_the_logits_are_torchs(kind: str, name: str) -> None:
+    net = network(NETWORKS[kind])
+    with torch.inference_mode():
+        runtime = open_runtime(name, net, CPU, "fp32", 1)
+        for sides in ((48, 64), (80, 32), (48, 64)):
+            x = pixels(net.arguments, *sides)
+            before = x.clone()
+            truth = net(x)
+            found = runtime(x).clone()
+            assert apart(found, truth) < 5e-6
+            assert torch.equal(runtime(x), found), "the same bits each time"
+            assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_torch_hides_nothing_that_is_not_finite(precision: str) -> None:
+    net = network(NETWORKS["valid"])
+    with torch.inference_mode():
+        runtime = open_runtime("torch", net, CPU, precision, 1)
+        x = pixels(net.arguments, 64, 64).to(runtime.dtype)
+        assert runtime(x).isfinite().all()
+        x[..., 40, 40] = torch.nan
+        assert runtime(x).isnan().any()
+
+
+@pytest.mark.skipif(not installed("openvino"), reason="no openvino here")
+def test_openvino_computes_bf16_where_it_says_so() -> None:
+    net = network(NETWORKS["valid"])
+    x = pixels(net.arguments, 64, 64)
+    with torch.inference_mode():
+        if not has_bf16():
+            with pytest.raises(InputError, match="this processor has no bf16"):
+                open_runtime("openvino", net, CPU, "bf16", 1)(x)
+            return
+        found = open_runtime("openvino", net, CPU, "bf16", 1)(x)
+        assert 1e-4 < apart(found, net(x)) < 5e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "precision", "said"),
+    [
+        ("openvino", "cuda:0", "fp32", "computes on CPUs only here"),
+        ("onnxruntime", "cpu", "bf16", "computes in fp32, not bf16; use --runtime torch"),
+        ("compile", "cpu", "fp64", "computes in fp32 or bf16 or fp16, not fp64"),
+    ],
+)
+def test_what_a_runtime_cannot_do_is_said(
+    name: str, device: str, precision: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        check_runtime(name, network(NETWORKS["valid"]), device, precision)
+
+
+def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def find_spec(name: str, *rest: Any) -> Any:
+        return None if name == "openvino" else found(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert not installed("openvino")
+    assert installed("torch")
+    with pytest.raises(InputError, match=r'needs openvino.*pip install "tilepipe\[openvino\]"'):
+        check_runtime("openvino", network(NETWORKS["valid"]), "cpu", "fp32")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_version_of_a_runtime_is_told(name: str) -> None:
+    plain, normalised = network(NETWORKS["valid"]), network(NETWORKS["padded, batch norm"])
+    assert set(versions(name, plain)) == {name}
+    assert versions(name, plain)[name][0].isdigit()
+    assert versions("torch", plain) == {}
+    assert versions("torch", normalised) == {"normalisation": "folded"}
+    assert weight_copies("torch", plain) == 0
+    assert weight_copies("torch", normalised) == 1
+
+
+def test_kinds_are_what_the_options_offer() -> None:
+    from tilepipe.engine.options import _CHOICES
+
+    assert set(_CHOICES["runtime"]) == {"auto", *RUNTIMES}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own parts
+def test_torch_compile_gives_torchs_logits() -> None:
+    net = network(UNetArguments(width=2, depth=1))
+    x = pixels(net.arguments, 32, 48)
+    with torch.inference_mode():
+        runtime = open_runtime("compile", net, CPU, "fp32", 1)
+        found = runtime(x)
+        assert apart(found, net(x)) < 5e-6
+        assert torch.equal(runtime(x), found)
+        x[..., 20, 20] = torch.nan
+        assert runtime(x).isnan().any()
+
+
+def test_torch_compile_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(NETWORKS["valid"])
+
+    def compile_nothing(*_: Any, **__: Any) -> Any:
+        def refuse(x: Any) -> Any:
+            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
+
+        return refuse
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    runtime = open_runtime("compile", net, CPU, "fp32", 1)
+    with pytest.raises(InputError, match=r"cannot compile here \(no C\+\+ compiler\)"):
+        runtime(pixels(net.arguments, 64, 64))
+
+
+def test_graph_weights_are_those_of_the_network() -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    from tilepipe.models.runtimes.graph import as_onnx
+
+    net = network(NETWORKS["valid"])
+    model = onnx.load_from_string(as_onnx(net))
+    onnx.checker.check_model(model)
+    first = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    np.testing.assert_array_equal(first, next(net.parameters()).numpy())

@@ -1,0 +1,129 @@
+"""Which runtime computes the passes, where the user does not say: the fastest, as measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.engine.device import Device
+from tilepipe.engine.verify import TIE_FP32
+from tilepipe.errors import InputError
+from tilepipe.grid import Tiling
+from tilepipe.models.runtimes import MEASURED, installed
+
+if TYPE_CHECKING:
+    from tilepipe.engine.sizing import MemoryModel
+    from tilepipe.models.specs import Model
+
+CLEARLY = 1.05
+"""How much faster than torch another runtime must be."""
+SHARE = 0.05
+"""Of a run's time, what measuring may take."""
+OPENING = 3.0
+"""Seconds to load a runtime and build the network in it, about."""
+PASSES = 3
+"""Of each runtime; the first one builds kernels, the fastest counts."""
+AGREES = TIE_FP32 / 2
+"""Logits may differ from torch's by that much of their range: both logits of a tie by as much, so
+that `verify`, which computes with torch, finds no more than ties."""
+
+Sample = tuple[NDArray[Any], NDArray[np.bool_] | None, tuple[int, int]]
+"""A window of the image: pixels, where there is data, outputs kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A runtime, and why."""
+
+    runtime: str
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each runtime measured; empty where none was."""
+    warnings: tuple[str, ...] = ()
+
+
+def fastest_runtime(
+    model: Model,
+    threads: int,
+    tile: Sample,
+    window: Callable[[], Sample | None],
+    tiling: Tiling,
+    rate: float,
+    seconds: float,
+    memory: Callable[[str], MemoryModel],
+    limit: int,
+    names: tuple[str, ...] = MEASURED,
+) -> Choice:
+    """Torch, or what is installed, fits the memory, agrees with torch and is clearly faster.
+
+    In fp32 on a CPU. Nothing is measured where that would take more than `SHARE` of the run.
+
+    Parameters
+    ----------
+    tile
+        A small window, on which runtimes must agree.
+    window
+        Reads a window of the run, on which they are timed; None where it cannot be read.
+    tiling, rate, seconds
+        Of the run, with torch: how it is cut, input pixels per second of a pass, and in all.
+    memory
+        What a runtime needs.
+    limit
+        Bytes.
+    """
+    found = [name for name in names if installed(name)]
+    # What each has loaded stays loaded.
+    extra = {name: memory(name).total(tiling) - memory("torch").total(tiling) for name in found}
+    room = limit - memory("torch").total(tiling)
+    found = [name for name in found if sum(extra.values()) <= room]
+    rows, columns = tiling.input
+    one = rows * columns / rate
+    if not found or (1 + len(found)) * (PASSES * one + OPENING) > SHARE * seconds:
+        return Choice("torch")
+    sample = window()
+    if sample is None:
+        return Choice("torch")
+
+    warnings = []
+    truth, best = _measured(model, threads, "torch", tile, sample)
+    speeds = {"torch": best}
+    span = float(np.ptp(truth)) or 1.0
+    for name in found:
+        try:
+            logits, speed = _measured(model, threads, name, tile, sample)
+        except (InputError, RuntimeError) as error:
+            warnings.append(f"runtime {name} does not work here ({error}) and is left out")
+            continue
+        apart = float(np.abs(logits - truth).max()) / span
+        if not apart <= AGREES:  # NaN does not either
+            warnings.append(
+                f"runtime {name} differs from torch by {apart:.1e} of the logits' range on this "
+                f"image, more than {AGREES:.0e}, and is left out"
+            )
+            continue
+        speeds[name] = speed
+    fastest = max(speeds, key=lambda name: speeds[name])
+    chosen = fastest if speeds[fastest] > CLEARLY * best else "torch"
+    return Choice(chosen, tuple(speeds.items()), tuple(warnings))
+
+
+def _measured(
+    model: Model, threads: int, name: str, tile: Sample, sample: Sample
+) -> tuple[NDArray[np.float64], float]:
+    """The logits of the tile, and the input pixels per second of the window."""
+    device = Device(model, "cpu", "fp32", threads, name)
+    try:
+        logits = device.logits(*tile)
+        area = sample[0].shape[0] * sample[0].shape[1]
+        speed = 0.0
+        for _ in range(PASSES):
+            begin = time.perf_counter()
+            device.answer(*sample).result()
+            speed = max(speed, area / (time.perf_counter() - begin))
+        return logits, speed
+    finally:
+        device.close()

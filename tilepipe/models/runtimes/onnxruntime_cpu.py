@@ -1,0 +1,27 @@
+"""Our U-Nets in ONNX Runtime, on CPUs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tilepipe.models.onnx_network import open_session
+from tilepipe.models.runtimes.graph import as_onnx
+from tilepipe.models.unet import UNet
+
+
+class OnnxRuntime:
+    """A session without an arena, so that its memory is that of the tensors that are alive."""
+
+    dtype = torch.float32
+
+    def __init__(self, network: UNet, precision: str, threads: int) -> None:
+        assert precision == "fp32", "checked before"
+        self._session = open_session(
+            as_onnx(network), "runtime onnxruntime", torch.device("cpu"), threads=threads
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of pixels."""
+        (logits,) = self._session.run(None, {"x": x.contiguous().numpy()})
+        return torch.from_numpy(logits)

@@ -1,0 +1,56 @@
+"""Our U-Nets in OpenVINO, on CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tilepipe.errors import InputError
+from tilepipe.models.runtimes.graph import as_onnx
+from tilepipe.models.unet import UNet
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVino:
+    """A network compiled for one shape of window at a time, its memory laid out beforehand."""
+
+    dtype = torch.float32
+
+    def __init__(self, network: UNet, precision: str, threads: int) -> None:
+        import openvino
+
+        self._core = openvino.Core()
+        # read_model, not convert_model: no tracing of modules, and no telemetry.
+        self._model = self._core.read_model(as_onnx(network))
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],  # it would take bf16 by itself
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Bound to cores, its threads would fight with those of other processes.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._shape: tuple[int, ...] = ()
+        self._request: Any = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of pixels."""
+        if tuple(x.shape) != self._shape:
+            self._compile(tuple(x.shape))
+        result = self._request.infer({0: x.contiguous().numpy()}, share_inputs=True)
+        return torch.from_numpy(result[0])
+
+    def _compile(self, shape: tuple[int, ...]) -> None:
+        self._request, self._shape = None, ()  # the memory of the last shape, before the next
+        self._model.reshape(list(shape))
+        compiled = self._core.compile_model(self._model, "CPU", self._settings)
+        wanted = self._settings["INFERENCE_PRECISION_HINT"]
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if hint != wanted:
+            raise InputError(
+                f"runtime openvino: this processor has no {wanted}, OpenVINO would take "
+                f"{hint}; use --precision fp32"
+            )
+        self._request, self._shape = compiled.create_infer_request(), shape
