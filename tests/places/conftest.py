@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.conftest import image, model  # noqa: F401 (fixtures)
 from tests.places.server import BUCKET, KEY_ID, REGION, SECRET
 
 SERVER = Path(__file__).with_name("server.py")

@@ -180,6 +180,21 @@ def test_what_is_not_there_or_no_image_is_said_in_one_sentence(folder: str) -> N
         tilepipe.open_image(f"{folder}/cut.tif")
 
 
+@pytest.mark.parametrize(
+    ("name", "relative"), [("/etc/hosts", 0), ("../x.tif", 1), ("/vsicurl/http://127.0.0.1/x", 0)]
+)
+def test_a_mosaic_opens_nothing_but_what_lies_beside_it(
+    name: str, relative: int, folder: str, tmp_path: Path
+) -> None:
+    text = mosaic(tmp_path).read_text()
+    source = '<SourceFilename relativeToVRT="1">deflate.tif<'
+    assert source in text
+    changed = text.replace(source, f'<SourceFilename relativeToVRT="{relative}">{name}<')
+    (at(folder) / "mosaic.vrt").write_bytes(changed.encode())
+    with pytest.raises(InputError, match="vrt refers to"):
+        tilepipe.open_image(f"{folder}/mosaic.vrt")
+
+
 def test_a_file_cut_off_is_unreadable_where_it_ends(folder: str, tmp_path: Path) -> None:
     path = tiled(tmp_path)
     (at(folder) / "cut.tif").write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])

@@ -76,7 +76,16 @@ def test_addresses_with_secrets_are_refused_and_not_repeated(address: str, shown
     assert "pa55word" not in str(refused.value)
     assert str(refused.value).startswith(f"{shown}: ")
     assert redacted(address) == shown
+    assert "pa55word" not in without_secrets(f"{Path(address)} does not exist")
     assert "pa55word" not in without_secrets(f"no model at {address}, nor at {address}")
+
+
+def test_sentences_keep_what_is_no_secret() -> None:
+    for sentence in (
+        "scheduler tcp://head:8786: cannot be reached (timed out); check the address",
+        "s3://bucket/a.tif: there is no such bucket; /data/a.tif, C:/x and a:b are paths",
+    ):
+        assert without_secrets(sentence) == sentence
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://bucket", "s3:///a", "s3://b/../a", "ftp://a/b"])

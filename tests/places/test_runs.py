@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import tilepipe
-from tests.engine.conftest import image, model  # noqa: F401
 from tests.making import make_image, write_tiff
 from tests.places.conftest import Service
 from tests.places.server import BUCKET, KEY_ID, SECRET
@@ -51,8 +50,8 @@ def named(folder: object, names: Sequence[str] = OUTPUTS) -> list[str]:
 
 @pytest.fixture(scope="module")
 def expected(
-    image: Path,  # noqa: F811
-    model: Path,  # noqa: F811
+    image: Path,
+    model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, bytes]:
     """What a run writes on a disk."""
@@ -62,7 +61,7 @@ def expected(
 
 
 @pytest.fixture
-def remote(s3: Service, image: Path) -> str:  # noqa: F811
+def remote(s3: Service, image: Path) -> str:
     """The address of the image."""
     address = f"s3://{BUCKET}/images/image.tif"
     if not at(address).exists():
@@ -75,7 +74,7 @@ def test_what_is_written_is_what_a_disk_gets(
     s3: Service,
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     expected: dict[str, bytes],
 ) -> None:
     summary = tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1)
@@ -135,7 +134,7 @@ def test_a_store_that_goes_away_stops_the_run_which_can_be_resumed(
     s3: Service,
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     expected: dict[str, bytes],
 ) -> None:
     outputs = named(folder)
@@ -152,7 +151,7 @@ def test_an_image_that_goes_away_is_not_taken_for_damaged(
     s3: Service,
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     expected: dict[str, bytes],
 ) -> None:
     outputs = named(folder)
@@ -177,7 +176,7 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_objects(
     s3: Service,
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     expected: dict[str, bytes],
 ) -> None:
     more = [word for path in named(folder) for word in ("-o", path)]
@@ -214,7 +213,7 @@ class Started(Watch):
 def test_two_runs_cannot_write_one_output(
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holding, "RENEW_SECONDS", 0.1)
@@ -228,7 +227,7 @@ def test_two_runs_cannot_write_one_output(
 def test_processes_are_given_the_address_and_take_credentials_from_their_own_environment(
     remote: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     expected: dict[str, bytes],
 ) -> None:
     tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1, workers=2)
@@ -238,7 +237,7 @@ def test_processes_are_given_the_address_and_take_credentials_from_their_own_env
 def test_overwrite_removes_masks_and_nothing_else(
     small: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
 ) -> None:
     options = {"model": model, "outputs": named(folder, OUTPUTS[:2]), "threads": 1}
     stranger = at(folder) / "m.ome.zarr" / "notes.txt"
@@ -263,7 +262,7 @@ def test_overwrite_removes_masks_and_nothing_else(
 def test_masks_brought_back_to_the_image_are_what_a_disk_gets(
     small: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     tmp_path: Path,
 ) -> None:
     options = {"model": model, "window": 572, "threads": 1, "like_image": True, "pixel_size": 0.5}
@@ -277,7 +276,7 @@ def test_no_secret_is_ever_told(
     s3: Service,
     small: str,
     folder: str,
-    model: Path,  # noqa: F811
+    model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -326,7 +325,7 @@ def _without_secrets(content: bytes) -> None:
         assert secret.encode() not in content
 
 
-def test_labels_are_read_in_place(small: str, folder: str, model: Path) -> None:  # noqa: F811
+def test_labels_are_read_in_place(small: str, folder: str, model: Path) -> None:
     outputs = [f"{folder}/m.ome.zarr"]
     tilepipe.run(small, model=model, outputs=outputs, probabilities="uint8")
     labels = np.asarray(tilepipe.open_mask(outputs[0]).as_dask())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
+from tilepipe.places import local
 
 SUFFIXES = (".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Of label maps in a folder. Of files with one stem the first counts: a run's mask is a
@@ -44,12 +45,12 @@ def find_pairs(mask: str | Path, truth: str | Path | None = None) -> list[Pair]:
     InputError
         Something is missing, or has no partner.
     """
-    mask = Path(mask)
+    mask = local(mask)
     if truth is None:
         if mask.suffix.lower() != ".csv":
             raise InputError(f"{mask} is compared with which truth? Give its path after the mask's")
         return _from_csv(mask)
-    truth = Path(truth)
+    truth = local(truth)
     for path in (mask, truth):
         if not path.exists():
             raise InputError(f"{path} does not exist; check the path")

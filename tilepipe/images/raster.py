@@ -8,6 +8,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,10 @@ from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.levels import pyramid
-from tilepipe.images.references import check_references, is_local
+from tilepipe.images.references import check_references
 from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
-from tilepipe.places import is_url
+from tilepipe.places import ObjectPath, is_url
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises; some of GDAL's own errors pass through it unwrapped."""
@@ -308,11 +310,21 @@ class _Segments:
         self._file.close()
 
 
+@lru_cache(maxsize=64)
+def _check_once(name: str) -> None:
+    """As `check_references`, of an object: each look is a request."""
+    where = place_of(name)
+    if isinstance(where, ObjectPath):
+        check_references(where)
+
+
 def _open(
     path: str, driver: str | None, options: dict[str, int], *, streaming: bool = False
 ) -> Any:
-    if is_local(path):
-        check_references(path)
+    if path.startswith("/vsi") or is_url(path):
+        _check_once(gdal_path(path))
+    else:
+        check_references(Path(path))
     settings: dict[str, Any] = {
         # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
         "GDAL_ENABLE_TIFF_SPLIT": streaming,

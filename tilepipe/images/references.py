@@ -1,4 +1,4 @@
-"""What a local file may make GDAL open: other local files, and neither the network nor code.
+"""What a file may make GDAL open: other files beside it, and neither the network nor code.
 
 A VRT names other files, and GDAL takes as such whatever it can open: addresses of the web and of
 object stores, descriptions of web services, functions in Python. A file from elsewhere must not
@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
+from tilepipe.places import ObjectPath, Place
 
 SERVICES = re.compile(
     rb"<(GDAL_WMS|GDAL_WMTS|WMS_|WMT_MS|TileMap|Services|Capabilities|WCS_GDAL|CoverageDesc"
@@ -33,26 +34,20 @@ _ELSEWHERE = re.compile(
 )
 
 
-def is_local(path: str) -> bool:
-    """Whether a path is of this machine's files, and not the address that a user gave."""
-    return "://" not in path and not path.startswith("/vsi")
-
-
-def check_references(path: str | Path, depth: int = 0) -> None:
+def check_references(path: Place, depth: int = 0) -> None:
     """Refuse a VRT that refers to the network or holds code, itself or in a part of it.
+
+    One on an object store may refer to what lies beside it or below, and to no file on a disk.
 
     Raises
     ------
     InputError
         Naming what it refers to.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            if file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"<", b"{"):
-                return
-            file.seek(0)
-            text = file.read(LARGEST_DOCUMENT + 1)
+        if _beginning(path, 512).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"<", b"{"):
+            return
+        text = _beginning(path, LARGEST_DOCUMENT + 1)
     except OSError:
         return  # GDAL says what is wrong
     if b"<VRTDataset" not in text:
@@ -83,7 +78,14 @@ def check_references(path: str | Path, depth: int = 0) -> None:
             _check_source(path, part, depth)
 
 
-def _check_source(vrt: Path, part: ElementTree.Element, depth: int) -> None:
+def _beginning(path: Place, count: int) -> bytes:
+    if isinstance(path, ObjectPath):
+        return path.read_ranges([(0, count)])[0]
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def _check_source(vrt: Place, part: ElementTree.Element, depth: int) -> None:
     name = (part.text or "").strip()
     if _ELSEWHERE.search(name):
         raise InputError(
@@ -91,6 +93,14 @@ def _check_source(vrt: Path, part: ElementTree.Element, depth: int) -> None:
             "fetch it, and write the mosaic again"
         )
     relative = (part.get("relativeToVRT") or part.get("relativetoVRT") or "0").strip() != "0"
+    if isinstance(vrt, ObjectPath):
+        if not relative or name.startswith("/") or ".." in name.split("/"):
+            raise InputError(
+                f"{vrt} refers to {name[:80]}, and only objects beside it are opened on its "
+                "behalf; write the mosaic again, with the names of such"
+            )
+        check_references(vrt.parent / name, depth + 1)
+        return
     source = vrt.parent / name if relative else Path(name)
     if source.is_file():
         check_references(source, depth + 1)

@@ -5,7 +5,7 @@ each in their own way (writing whole, removing, locking, temporary copies) has a
 that nobody above asks which of them a place is.
 """
 
-from tilepipe.places.address import is_url, place, redacted, without_secrets
+from tilepipe.places.address import is_url, local, place, redacted, without_secrets
 from tilepipe.places.errors import InputRefused, StoreError, StoreRefusedError
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
@@ -26,6 +26,7 @@ __all__ = [
     "StoreError",
     "StoreRefusedError",
     "is_url",
+    "local",
     "made_here",
     "name_from",
     "place",

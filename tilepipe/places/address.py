@@ -27,14 +27,32 @@ def redacted(text: str) -> str:
     if ":" in authority and "@" in rest:
         # Secrets have slashes in them, as often as not.
         return f"{match[1]}://{rest.rpartition('@')[2]}"
-    if ":" in authority:
+    port = re.search(r":\d+$", authority) is not None and match[1].lower() not in CREDENTIALS
+    if ":" in authority and not port:
         return f"{match[1]}://"
     return f"{match[1]}://{authority.rpartition('@')[2]}{slash}{key}"
 
 
 def without_secrets(text: str) -> str:
-    """A sentence with each address in it `redacted`."""
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", lambda found: redacted(found[0]), text)
+    """A sentence with each address in it `redacted`, also one that a `Path` has made of it."""
+    return re.sub(
+        r"([A-Za-z][A-Za-z0-9+.-]*):(//?)([^\s/]\S*?)(?=[:;,.)'\"]*(?:\s|$))",
+        lambda found: redacted(f"{found[1]}://{found[3]}").replace("://", f":{found[2]}", 1),
+        text,
+    )
+
+
+def local(path: str | Path) -> Path:
+    """The path of a file that is read from a disk only.
+
+    Raises
+    ------
+    InputError
+        For an address.
+    """
+    if is_url(path):
+        raise InputError(f"{redacted(str(path))}: is read from a disk only; copy it to one first")
+    return Path(path)
 
 
 def place(text: str | Place) -> Place:

@@ -115,6 +115,11 @@ def in_our_words(address: str, error: Exception) -> Exception:
             f"{address}: the object store refuses access{answer}; give credentials that may, in "
             f"the environment ({credentials})"
         )
+    if status == "501" or "NotImplemented" in type(error).__name__:
+        return StoreRefusedError(
+            f"{address}: the object store cannot do what tilepipe needs{answer}: writing on the "
+            "condition that an object is new, or still the same; use another store"
+        )
     if status is not None and status < "500":
         return StoreRefusedError(
             f"{address}: the object store refuses what it was asked{answer}; check "

@@ -12,6 +12,7 @@ import numpy as np
 from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
 from tilepipe.evaluation.pairs import read_table
+from tilepipe.places import local
 
 MASK_FOLDERS = ("masks", "labels")
 SPLITS = {
@@ -54,7 +55,7 @@ def find_pairs(data: Sequence[str], masks: Sequence[str] = ()) -> list[Pair]:
         ]
     found: list[Pair] = []
     for number, entry in enumerate(data):
-        path = Path(entry)
+        path = local(entry)
         if path.suffix.lower() == ".csv":
             new = _from_csv(path)
         elif path.is_dir():
