@@ -1,15 +1,17 @@
 # make run               set up, make a sample slide, segment it
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make test              all tests
+# make fuzz              thousands of damaged files of each kind (more options in ARGS="...")
 # make lint              ruff and mypy
 # make bench             all benchmarks (hours); ARGS="--quick" to see that they work
+# make faults            kill, starve and damage runs, a hundred times and more (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint format bench clean install
+.PHONY: run test lint faults fuzz format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -26,10 +28,16 @@ endif
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --count 3000 --keep out/fuzz $(ARGS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.suite --json out/faults.json $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

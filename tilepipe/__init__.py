@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilepipe.api import plan, run, run_batch, train
+    from tilepipe.diagnosis import doctor
     from tilepipe.engine.verify import verify
     from tilepipe.evaluation.evaluate import evaluate
     from tilepipe.images import open_image
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "convert",
+    "doctor",
     "evaluate",
     "load_model",
     "open_image",
@@ -46,6 +48,7 @@ _HOME = {
     "evaluate": "tilepipe.evaluation.evaluate",
     "open_image": "tilepipe.images",
     "convert": "tilepipe.images.convert",
+    "doctor": "tilepipe.diagnosis",
     "open_mask": "tilepipe.masks.formats",
     "load_model": "tilepipe.models.file",
     "save_model": "tilepipe.models.file",

@@ -147,7 +147,8 @@ def _options(image: str | Path, options: dict[str, Any]) -> RunOptions:
         outputs = options["outputs"]
         several = [outputs] if isinstance(outputs, str | Path) else outputs
         options = {**options, "outputs": [fspath(path) for path in several]}
-    if isinstance(options.get("model"), Path):
-        options = {**options, "model": fspath(options["model"])}
+    for name in ("model", "tissue"):
+        if isinstance(options.get(name), Path):
+            options = {**options, name: fspath(options[name])}
     given = {name: value for name, value in options.items() if value is not None}
     return RunOptions(fspath(image), **options_from_mapping(given, "run"))

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST = 1000
+"""Characters of an error; of a longer one, beginning and end are told."""
+
 
 class TilepipeError(Exception):
     """Base of all errors that tilepipe raises on purpose: one sentence, what, where, what to do."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        # Parts of it may come from a file: they must not reach a terminal as control characters.
+        text = "".join(c if c.isprintable() else " " for c in super().__str__()).strip()
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 class InputError(TilepipeError):

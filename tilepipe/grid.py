@@ -264,6 +264,24 @@ class Tiling:
         columns = self._starts(block.width, axis=1)
         return tuple(Window(block.y + y, block.x + x, *self.keep) for y in rows for x in columns)
 
+    def parts_of(self, number: int) -> tuple[Window, ...]:
+        """The part of a block that each of its `tiles` is for: each pixel is in one of them.
+
+        Where tiles overlap, the pixels are the first one's, so that which tile a pixel comes from
+        does not depend on what else is computed.
+        """
+        block, (rows, columns) = self.block_window(number), self.keep
+        return tuple(
+            Window(y, x, min(rows, block.stop_y - y), min(columns, block.stop_x - x))
+            for y in range(block.y, block.stop_y, rows)
+            for x in range(block.x, block.stop_x, columns)
+        )
+
+    @property
+    def block_tiles(self) -> tuple[int, int]:
+        """Number of tiles of a whole block, (rows, columns)."""
+        return -(-self.block[0] // self.keep[0]), -(-self.block[1] // self.keep[1])
+
     def _starts(self, length: int, axis: int) -> list[int]:
         keep, factor = self.keep[axis], self.geometry.stride_factor
         starts = list(range(0, length, keep))

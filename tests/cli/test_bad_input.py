@@ -299,6 +299,9 @@ def test_an_option_that_is_none(refused: Refused, image: Path) -> None:
         ("memory: [2]", "memory"),
         ("- image", "must hold options"),
         ("a: b: c", "is no YAML"),
+        ("window: 2024-13-45", "is no YAML"),
+        (f"window: {'9' * 5000}", "is no YAML"),
+        (f"window: {'[' * 5000}", "is no YAML"),
     ],
 )
 def test_a_configuration_names_the_key_at_fault(

@@ -45,3 +45,15 @@ def test_an_altered_record_is_dropped_and_the_others_stay(tmp_path: Path) -> Non
     write(path)
     path.write_bytes(path.read_bytes().replace(b'"number":2', b'"number":7'))
     assert [r["number"] for r in read_ledger(path)] == [0, 1, 3, 4]
+
+
+def test_sound_records_of_another_form_are_done_again(tmp_path: Path) -> None:
+    from tilepipe.engine.progress import Progress
+
+    path = tmp_path / "ledger"
+    with Ledger(path) as ledger:
+        for record in ({"kind": "block"}, {"kind": "level", "level": [1]}, {"level": 1}, {}):
+            ledger.append(record)
+        ledger.append({"kind": "export", "name": "mask.tif"})
+    progress = Progress.from_ledger(path)
+    assert (progress.receipts, progress.exports) == ({}, {"mask.tif"})

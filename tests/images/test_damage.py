@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -159,6 +160,39 @@ def test_the_strips_of_an_ndpi(data: Path, tmp_path: Path) -> None:
     image.read(Window(2300, 0, 8, 8))
 
 
+@pytest.mark.parametrize("geo", [False, True])
+def test_a_tile_that_the_disk_cannot_read_is_the_images_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geo: bool
+) -> None:
+    path = tmp_path / "image.tif"
+    if geo:
+        write_scene(path, "DEFLATE")
+    else:
+        tifffile.imwrite(path, chart(256, 256, bands=3), tile=(64, 64), compression="zlib")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with open_image(path) as image:
+        monkeypatch.setattr("tilepipe.images.files.FileBytes.read", fail)
+        with pytest.raises(UnreadableError, match=r"image\.tif.*cannot be read from disk"):
+            image.read(INSIDE)
+
+
+def test_a_file_that_cannot_be_fingerprinted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilepipe.images.fingerprints import fingerprint_files
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.tif").touch()
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(InputError, match=r"a\.tif cannot be read \(Input/output error\)"):
+        fingerprint_files([tmp_path / "a.tif"])
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("keep", [0.5, 0.9])
 def test_cut_off_pictures(tmp_path: Path, suffix: str, keep: float) -> None:
@@ -283,3 +317,34 @@ def test_a_missing_codec_is_named_with_what_installs_it(
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", NoCodecs())
     with pytest.raises(InputError, match=r"ZSTD.*pip install imagecodecs"):
         open_image(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_directories_that_go_round_in_a_circle(tmp_path: Path, big: bool) -> None:
+    path = tmp_path / "circle.tif"
+    with tifffile.TiffWriter(path, bigtiff=big) as writer:
+        for _ in range(2):
+            writer.write(chart(32, 32)[..., 0], metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, second = file.pages[0].offset, file.pages[1].offset
+        entries = len(file.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    place = second + (8 + 20 * entries if big else 2 + 12 * entries)
+    content[place : place + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="go round in a circle"):
+        open_image(path)
+
+
+def test_what_cannot_be_read_can_travel_to_another_process(tmp_path: Path) -> None:
+    import pickle
+
+    from tblib import pickling_support
+
+    pickling_support.install()  # as Dask does: causes travel along
+    path = tmp_path / "scene.tif"
+    write_scene(path, "LZW")
+    damage(path, break_header)
+    with pytest.raises(UnreadableError) as caught:
+        open_image(path).read(INSIDE)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

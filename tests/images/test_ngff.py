@@ -131,3 +131,25 @@ def test_a_broken_chunk_is_named(tmp_path: Path, version: str, content: bytes) -
     with pytest.raises(UnreadableError, match=r"image\.zarr.*row 70.*s0 is broken"):
         image.read(Window(70, 70, 5, 5))
     image.read(Window(0, 0, 60, 60))
+
+
+@pytest.mark.parametrize("change", [[5, 32, 32], [0, 32, 32], [32, 32]])
+def test_a_level_that_does_not_fit_its_pyramid(tmp_path: Path, change: list[int]) -> None:
+    import json
+
+    path = tmp_path / "image.ome.zarr"
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    for level in (0, 1):
+        side = 64 >> level
+        root.create_array(str(level), shape=(3, side, side), chunks=(3, 32, 32), dtype=np.uint8)
+    axes = [{"name": name} for name in "cyx"]
+    steps = [[{"type": "scale", "scale": [1, 2**level, 2**level]}] for level in (0, 1)]
+    datasets = [{"path": str(i), "coordinateTransformations": steps[i]} for i in (0, 1)]
+    root.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    assert open_image(path).shape == (64, 64, 3)
+    file = path / "1" / "zarr.json"
+    document = json.loads(file.read_text())
+    grid = {"name": "regular", "configuration": {"chunk_shape": [3, 32, 32][-len(change) :]}}
+    file.write_text(json.dumps({**document, "shape": change, "chunk_grid": grid}))
+    with pytest.raises(InputError, match=r"image\.ome\.zarr"):
+        open_image(path)

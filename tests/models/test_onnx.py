@@ -31,6 +31,7 @@ from tilepipe.models import (
     save_model,
 )
 from tilepipe.models.describe import describe
+from tilepipe.models.unet import UNetArguments
 
 
 @pytest.fixture
@@ -407,3 +408,13 @@ def test_files_of_others_run_or_are_refused(name: str, data: Path, tmp_path: Pat
     answer = device.answer(pixels(512), None, (keep, keep), activation != "linear").result()
     device.close()
     assert answer.mask.shape[-2:] == (keep, keep)
+
+
+def test_a_tensor_far_beyond_its_window(tmp_path: Path) -> None:
+    path = write_unet(tmp_path / "m.onnx", network(UNetArguments(width=2, depth=1, outputs=3)))
+    proto = onnx.load(path)
+    (up,) = (n for n in proto.graph.node if n.op_type == "ConvTranspose")
+    up.attribute[0].ints[0] = 2**20
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(InputError, match="no network for images"):
+        import_onnx(path, input_spec(), output_spec())

@@ -21,6 +21,7 @@ from tilepipe.places import (
     redacted,
     remove,
     within,
+    without_secrets,
 )
 from tilepipe.places import holding as leases
 from tilepipe.places.holding import HeldError, holding
@@ -75,6 +76,7 @@ def test_addresses_with_secrets_are_refused_and_not_repeated(address: str, shown
     assert "pa55word" not in str(refused.value)
     assert str(refused.value).startswith(f"{shown}: ")
     assert redacted(address) == shown
+    assert "pa55word" not in without_secrets(f"no model at {address}, nor at {address}")
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://bucket", "s3:///a", "s3://b/../a", "ftp://a/b"])

@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
     "convert": "Turn an image into a chunked OME-Zarr pyramid.",
+    "doctor": "Say what would make runs fail or be slow here.",
 }
 """Name and short help; each lives in a module of its own, imported when it is called."""
 
@@ -104,7 +105,9 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    from tilepipe.places.address import without_secrets
+
+    click.echo(without_secrets(line), err=True)
 
 
 def _terminated(number: int, frame: Any) -> None:

@@ -14,6 +14,7 @@ from tilepipe.engine.options import (
     options_from_mapping,
     parse_bytes,
     parse_length,
+    parse_region,
 )
 from tilepipe.errors import InputError
 
@@ -26,6 +27,13 @@ def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | 
 def as_length(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A pixel size, such as ``0.25`` or ``10m``, as micrometres."""
     return None if value is None else parse_length(value)
+
+
+def as_region(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[int, int, int, int] | None:
+    """``Y,X,HEIGHT,WIDTH`` as numbers."""
+    return None if value is None else parse_region(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -60,6 +68,15 @@ OPTIONS = [
         help="Bring the masks back to the image's own grid, by nearest neighbour.",
     ),
     click.option(
+        "--tissue", metavar="auto|none|PATH",
+        help="Compute tissue only: found on an RGB slide (auto), or what is inside a mask image or "
+        "GeoJSON polygons (PATH) [none: all of the image].",
+    ),
+    click.option(
+        "--region", metavar="Y,X,HEIGHT,WIDTH", callback=as_region,
+        help="Compute this rectangle only, in pixels of level 0.",
+    ),
+    click.option(
         "--window", metavar="PIXELS", callback=as_window,
         help="Side of the window through the network: auto, or pixels (572: the paper's tile).",
     ),
@@ -82,6 +99,10 @@ OPTIONS = [
     click.option(
         "--probabilities", type=click.Choice(["float16", "uint8"]),
         help="Write the class probabilities too.",
+    ),
+    click.option(
+        "--timeout", type=float, metavar="MINUTES",
+        help="Stop when no block was finished for so long [never; from 15 minutes on it is said].",
     ),
     click.option("--retries", type=int, help="How often a failed block is tried again [2]."),
     click.option(
@@ -149,7 +170,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError,
+            RecursionError) as error:  # fmt: skip
+        # What is no YAML, and what is but says nothing: a thirteenth month, a key that is a list.
         line = " ".join(str(error).split())
         raise InputError(f"{path}: is no YAML: {line}") from error
     if not isinstance(document, dict):

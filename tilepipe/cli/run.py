@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import INTERRUPTED
 from tilepipe.cli.options import collect_several, run_options
 from tilepipe.engine.options import RunOptions
 from tilepipe.errors import SurroundingsError
@@ -20,6 +21,9 @@ from tilepipe.errors import SurroundingsError
 @run_options
 @click.option("--overwrite", is_flag=True, default=None, help="Start anew where output exists.")
 @click.option("--verify", type=int, metavar="N", help="Verify N windows when the mask is written.")
+@click.option(
+    "--profile", is_flag=True, default=None, help="Keep the times of every block: CSV and a plot."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
 def command(
@@ -32,14 +36,7 @@ def command(
     """
     many = collect_several(config, images, given)
     work = _run_one if len(many) == 1 else _run_several
-    try:
-        return work(many, quiet, as_json)
-    except KeyboardInterrupt:
-        _say_how_to_resume("interrupted")
-        return 130
-    except SurroundingsError as error:
-        _say_how_to_resume(str(error))
-        return error.exit_code
+    return work(many, quiet, as_json)
 
 
 def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
@@ -47,9 +44,12 @@ def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     from tilepipe.engine.record import Watch
     from tilepipe.engine.run import run
 
+    (options,) = many
     watch: Watch = Watch() if quiet or as_json else Screen()
     try:
-        summary = run(many[0], watch)
+        summary = run(options, watch)
+    except (KeyboardInterrupt, SurroundingsError) as error:
+        return _stopped(error, options, begun=watch.begun)
     finally:
         if isinstance(watch, Screen):
             watch.close()
@@ -69,6 +69,9 @@ def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     watch = BatchWatch() if quiet or as_json else BatchScreen(len(many))
     try:
         summary = run_batch(many, watch)
+    except (KeyboardInterrupt, SurroundingsError) as error:
+        # Masks that were to be overwritten, and were not reached, are there still: not begun.
+        return _stopped(error, many[0], begun=False)
     finally:
         if isinstance(watch, BatchScreen):
             watch.close()
@@ -82,7 +85,19 @@ def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     return summary.exit_code
 
 
-def _say_how_to_resume(reason: str) -> None:
-    arguments = [a for a in sys.argv[1:] if a != "--overwrite"]
+def _stopped(error: BaseException, options: RunOptions, *, begun: bool) -> int:
+    """Say why, and how to go on; returns the exit code."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    _say_how_to_resume("interrupted" if interrupted else str(error), options, begun=begun)
+    return error.exit_code if isinstance(error, SurroundingsError) else INTERRUPTED
+
+
+def _say_how_to_resume(reason: str, options: RunOptions, *, begun: bool) -> None:
+    arguments = sys.argv[1:]
+    if begun and options.overwrite:
+        # The older mask is gone by now; before, the command without it would give that one back.
+        arguments = [a for a in arguments if a != "--overwrite"]
     click.echo(f"\ntilepipe: {reason}", err=True)
+    if begun and options.overwrite and "--overwrite" not in sys.argv:
+        click.echo("take `overwrite` out of the configuration, so as not to start anew", err=True)
     click.echo(f"to go on where it stopped: tilepipe {shlex.join(arguments)}", err=True)

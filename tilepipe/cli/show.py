@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tilepipe.engine.plan import Plan, gigabytes, show_scale
+from tilepipe.engine.plan import Plan, gigabytes, show_region, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.base import Image, show_pixel_size
@@ -104,18 +104,20 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
     image, tiling = plan.image, plan.tiling
     height, width = tiling.input
     keep = tiling.keep
-    work = tiling.work / (image.height * image.width)
+    work = plan.coverage.work / plan.coverage.pixels
+    framed = "at most " if plan.coverage.framed else ""
     seconds = "not measured" if estimate.seconds is None else duration(estimate.seconds)
     lines = [
         ("image", f"{image.path}"),
         ("", f"{image.kind}, level {image.level}: {image.height} x {image.width} x {image.bands} "
              f"{image.dtype}, {show_pixel_size(image.pixel_size)}"),
         ("scale", show_scale(plan)),
+        *([("region", show_region(plan))] if plan.region is not None else []),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
-        ("window", f"{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
+        ("window", f"{framed}{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
                    f"{tiling.geometry.margin}, on a grid of {tiling.geometry.stride_factor}"),
         ("blocks", f"{plan.blocks} of {tiling.block[0]} x {tiling.block[1]}, "
-                   f"{tiling.forward_passes} forward passes, {work:.2f} pixels convolved for each"),
+                   f"{plan.coverage.passes} forward passes, {work:.2f} pixels convolved for each"),
         ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
                    f"{plan.threads} threads{_runtime(plan, estimate)}"),
         ("memory", f"at most {gigabytes(estimate.memory)}, allowed are "
@@ -145,11 +147,13 @@ def show_summary(summary: Summary) -> str:
             continue
         area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
         lines.append(f"{c.name:24} {c.share:8.2%}{area}")
-    if summary.no_answer:
-        total = summary.answered + summary.no_answer
-        lines.append(f"{'(no answer)':24} {summary.no_answer / total:8.2%}")
-    image = summary.plan.image
-    speed = image.height * image.width / 1e6 / max(seconds.get("blocks", 0), 1e-9)
+    total = summary.answered + summary.no_answer
+    outside = total - summary.plan.coverage.pixels
+    if outside:
+        lines.append(f"{'(outside the region)':24} {outside / total:8.2%}")
+    if summary.no_answer > outside:
+        lines.append(f"{'(no answer)':24} {(summary.no_answer - outside) / total:8.2%}")
+    speed = summary.plan.coverage.pixels / 1e6 / max(seconds.get("blocks", 0), 1e-9)
     fresh = summary.blocks - summary.resumed
     lines += [
         "",
@@ -159,7 +163,7 @@ def show_summary(summary: Summary) -> str:
         "seconds   "
         + ", ".join(
             f"{name} {seconds[name]:.1f}"
-            for name in ("read", "compute", "write")
+            for name in ("read", "wait", "compute", "write")
             if name in seconds
         )
         + " in the blocks; "
@@ -168,6 +172,7 @@ def show_summary(summary: Summary) -> str:
             for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
             if name in seconds
         ),
+        *([f"bottleneck {summary.bottleneck}"] if summary.bottleneck else []),
         f"memory    {gigabytes(summary.peak_memory)} at most",
     ]
     if summary.verification is not None:
@@ -183,6 +188,7 @@ def show_summary(summary: Summary) -> str:
     lines.append("")
     lines += [f"{'mask' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.outputs)]
     lines.append(f"{'record':9} {near(summary.record)}")
+    lines += [f"{'profile' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.profile)]
     return "\n".join(lines)
 
 

@@ -158,7 +158,7 @@ class _Batch:
             first = next(prepared, None)
             if first is not None:
                 every = chain([first], prepared)
-                for job in compute(connection.workforce(), every, self.many[0].retries):
+                for job in compute(connection.workforce(), every, self.many[0]):
                     self.finishing.add(finisher.submit(self._finish, job))
             self._wait_for_finishing(0)
         return tuple(self.outcomes[number] for number in range(len(self.many)))

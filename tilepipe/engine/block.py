@@ -6,21 +6,25 @@ A task carries coordinates only. Image, model and mask are opened once per proce
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import understood
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, TilepipeError, UnreadableError
-from tilepipe.grid import Window
+from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
+from tilepipe.grid import CHUNK, Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
@@ -32,7 +36,7 @@ SMALLEST_PIECE = 64
 """Where a window cannot be read, it is halved down to pieces of this many pixels a side."""
 
 
-class SupersededError(TilepipeError):
+class SupersededError(SurroundingsError):
     """A newer run of the same output has begun; this task belongs to a dead one."""
 
 
@@ -57,14 +61,23 @@ class Receipt:
     """Bytes of memory that the worker's process had taken at most."""
     message: str = ""
     """What could not be read, where something could not."""
+    stored: int | None = None
+    """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
+    seen: str = ""
+    """A hash of the pixels that were read, by which a repaired image is compared."""
+    begin: float = 0.0
+    """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
+    wait: float = 0.0
+    """Seconds for which the block, read, waited for its turn on the device."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
         return {"kind": "block", **asdict(self)}
 
     @classmethod
+    @understood
     def from_record(cls, record: dict[str, Any]) -> Receipt:
-        """The receipt that a ledger record holds."""
+        """The receipt that a ledger record holds; ValueError for one of another form."""
         fields = {k: v for k, v in record.items() if k != "kind"}
         return cls(**{**fields, "counts": tuple(fields["counts"])})
 
@@ -180,10 +193,10 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         When the network's logits are not finite.
     """
     bench = workbench(store, run_id)
-    tiling, level = bench.plan.tiling, bench.plan.image.level
-    block, reach = tiling.block_window(number), tiling.reach(number)
+    tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
+    block, reach = tiling.block_window(number), coverage.reach(number)
 
-    begin = time.perf_counter()
+    begun, begin = time.time(), time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
     valid: NDArray[np.bool_] | None
     message = ""
@@ -191,15 +204,19 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         pixels, valid, unreadable, message = read_around(bench.image, reach, level)
     else:
         pixels, valid = read_with_valid(bench.image, reach, level)
+    seen = hash_pixels(pixels, valid)
     read = time.perf_counter() - begin
 
+    waiting = time.perf_counter()
     answer = _answer_block(bench, number, pixels, valid, reach)
+    wait = max(0.0, time.perf_counter() - waiting - answer.seconds)
     lost = 0
     if unreadable is not None:
         touched = _touched(unreadable, reach, block, bench)
-        answer.mask[..., touched] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
-        if answer.probabilities is not None:
-            answer.probabilities[..., touched] = np.nan
+        inside = coverage.inside(block)
+        if inside is not None:
+            touched &= inside
+        _silence(answer, touched)
         lost = int(touched.sum())
 
     begin = time.perf_counter()
@@ -209,12 +226,14 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     bench.mask.write(block, answer.mask)
     if answer.probabilities is not None:
         bench.mask.write_probabilities(block, answer.probabilities)
+    bench.mask.settle(block)  # before the ledger says that it is done
     write = time.perf_counter() - begin
 
     counts, answered = _count(answer.mask, bench)
     return Receipt(
         number, counts, answered, lost, read, answer.seconds, write,
-        str(_identity(_this_worker())[0]), peak_memory(), message,
+        str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
+        seen, begun, wait,
     )  # fmt: skip
 
 
@@ -224,6 +243,7 @@ def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -
     if bench.state.current_run() != run_id:
         raise SupersededError(f"{store}: a newer run has taken over")
     downsample_block(bench.mask, level, window)
+    bench.mask.settle(window, level)
     return level
 
 
@@ -234,42 +254,81 @@ def _answer_block(
     valid: NDArray[np.bool_] | None,
     reach: Window,
 ) -> Answer:
-    """The answers of a block's tiles put together, clipped to the block."""
-    tiling, wants = bench.plan.tiling, bench.plan.probabilities is not None
-    block = tiling.block_window(number)
+    """The answers of a block's tiles put together, clipped to the block.
+
+    Tiles that nobody asks anything of are not computed: nothing of their part of the block is both
+    inside the region and ``valid`` (of the shape of ``reach``; None: all is).
+    """
+    plan, coverage = bench.plan, bench.plan.coverage
+    block = plan.tiling.block_window(number)
     whole: Answer | None = None
-    tiles, submitted = list(tiling.tiles(number)), []
+    wants, submitted = plan.probabilities is not None, []
     with bench.device.turn:
         # All at once: while a GPU computes one, the next is copied to it.
-        for tile in tiles:
-            inside = tiling.window(tile).slices(reach)
-            seen = None if valid is None else valid[inside]
+        for tile, part in coverage.tiles(number):
+            seen = None if valid is None else valid[part.slices(reach)]
+            if seen is not None and not (_within(coverage, part) & seen).any():
+                continue
+            window = plan.tiling.window(tile).slices(reach)
+            seen = None if valid is None else valid[window]
             if seen is not None and seen.all():
                 seen = None
-            submitted.append(bench.device.answer(pixels[inside], seen, tile.shape, wants))
+            future = bench.device.answer(pixels[window], seen, tile.shape, wants)
+            submitted.append((tile, part, future))
     seconds = 0.0
-    for tile, future in zip(tiles, submitted, strict=True):
+    for tile, part, future in submitted:
         answer = future.result()
         seconds += answer.seconds
-        kept = tile.intersect(block)
-        assert kept is not None, "a tile lies in its block"
-        parts = [answer.mask, answer.probabilities]
-        clipped = [None if p is None else p[(..., *kept.slices(tile))] for p in parts]
-        if kept == block:
-            assert clipped[0] is not None
-            return Answer(np.ascontiguousarray(clipped[0]), clipped[1], seconds)
+        kept = part.slices(tile)
+        if part == block:
+            shares = answer.probabilities
+            whole = Answer(
+                np.ascontiguousarray(answer.mask[(..., *kept)]),
+                None if shares is None else shares[(..., *kept)],
+            )
+            break
         if whole is None:
-            empty = [
-                None if c is None else np.empty((*c.shape[:-2], *block.shape), c.dtype)
-                for c in clipped
-            ]
-            assert empty[0] is not None
-            whole = Answer(empty[0], empty[1])
-        for target, part in zip((whole.mask, whole.probabilities), clipped, strict=True):
-            if target is not None and part is not None:
-                target[(..., *kept.slices(block))] = part
-    assert whole is not None, "a block has a tile"
+            whole = _no_answer(plan, block)
+        for target, own in (
+            (whole.mask, answer.mask), (whole.probabilities, answer.probabilities),
+        ):  # fmt: skip
+            if target is not None and own is not None:
+                target[(..., *part.slices(block))] = own[(..., *kept)]
+    if whole is None:
+        return _no_answer(plan, block)
+    # Outside there is no answer, also where a tile reached further. Strip by strip, as memory is
+    # planned for a block without this.
+    for y in range(block.y, block.stop_y, CHUNK):
+        strip = Window(y, block.x, min(CHUNK, block.stop_y - y), block.width)
+        inside = coverage.inside(strip)
+        if inside is not None:
+            at = (..., *strip.slices(block))
+            shares = None if whole.probabilities is None else whole.probabilities[at]
+            _silence(Answer(whole.mask[at], shares), ~inside)
     return Answer(whole.mask, whole.probabilities, seconds)
+
+
+def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
+    """Which pixels of a window are inside the region."""
+    inside = coverage.inside(window)
+    return np.True_ if inside is None else inside
+
+
+def _no_answer(plan: Plan, block: Window) -> Answer:
+    """A block of which nothing is known."""
+    spec = plan.mask
+    planes = () if spec.kind == "labels" else (spec.planes,)
+    shares = None
+    if plan.probabilities is not None:
+        shares = np.full((len(spec.classes), *block.shape), np.nan, np.float32)
+    return Answer(np.full((*planes, *block.shape), spec.fill, spec.dtype), shares)
+
+
+def _silence(answer: Answer, where: NDArray[np.bool_]) -> None:
+    """Take the answer of some pixels of a block away."""
+    answer.mask[..., where] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
+    if answer.probabilities is not None:
+        answer.probabilities[..., where] = np.nan
 
 
 def read_around(
@@ -300,6 +359,16 @@ def read_around(
     return pixels, valid & ~unreadable, unreadable, message
 
 
+def hash_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> str:
+    """A hash of what was read of a window, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(
+        np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data, digest_size=8
+    )
+    if valid is not None and not valid.all():
+        digest.update(np.packbits(valid).data)
+    return digest.hexdigest()
+
+
 def _halves(piece: Window) -> list[Window]:
     if piece.height >= piece.width:
         half = piece.height // 2
@@ -324,7 +393,12 @@ def _touched(
     grown = unreadable
     for axis in (0, 1):
         grown = _dilate(grown, spread, axis)
-    return np.ascontiguousarray(grown[block.slices(reach)])
+    # What is read may not hold all of the block, where the region does not.
+    touched = np.zeros(block.shape, np.bool_)
+    common = block.intersect(reach)
+    if common is not None:
+        touched[common.slices(block)] = grown[common.slices(reach)]
+    return touched
 
 
 def _dilate(mask: NDArray[np.bool_], distance: int, axis: int) -> NDArray[np.bool_]:
@@ -358,6 +432,12 @@ def _count(mask: NDArray[Any], bench: Workbench) -> tuple[tuple[int, ...], int]:
 
 def peak_memory() -> int:
     """Bytes of memory that this process has taken at most."""
+    try:
+        # What getrusage tells begins with the peak of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,14 @@ from typing import Any
 
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.sizing import Crew
+from tilepipe.engine.watchdog import Late, Watchdog
 from tilepipe.errors import InputError, NonFiniteError, SurroundingsError, UnreadableError
 
 SLOTS = 3
 """Blocks a worker of ours has in hand: one read, one computed, one written."""
 CONNECT_SECONDS = 10
+POLL_SECONDS = 0.01
+"""Between two looks at what has come back; Dask itself looks as often."""
 
 
 def cores() -> int:
@@ -146,18 +150,21 @@ def run_bounded(
     items: Iterable[tuple[Any, ...]],
     in_flight: int,
     retries: int,
+    timeout: float | None = None,
+    late: Late | None = None,
 ) -> Iterator[tuple[tuple[Any, ...], Any | Failure]]:
     """Call ``function(*item)`` on the workers for every item; yield each with its result.
 
     At most ``in_flight`` tasks are known to the scheduler at a time, whatever the number of items.
     A task that raised is tried again ``retries`` times, after those that wait; then its item is
-    yielded with a `Failure`.
+    yielded with a `Failure`. ``late`` is told of items that do not come back (see `Watchdog`).
 
     Raises
     ------
     SurroundingsError
-        When the scheduler or all workers are lost, or a disk is full: nothing of that is the
-        item's fault, and going on would give up every item.
+        When nothing came back for ``timeout`` seconds, when the scheduler or all workers are lost,
+        or a disk is full: nothing of that is the item's fault, and going on would give up every
+        item.
     InputError
         As a task raised it, when no retry can help (the image or the model are not there).
     """
@@ -170,6 +177,7 @@ def run_bounded(
     again: deque[tuple[tuple[Any, ...], int]] = deque()
     tried: dict[str, tuple[tuple[Any, ...], int]] = {}
     results = as_completed(with_results=False, loop=client.loop)
+    watchdog = Watchdog(timeout)
 
     def submit_next() -> bool:
         following = next(waiting, None) or (again.popleft() if again else None)
@@ -177,6 +185,7 @@ def run_bounded(
             return False
         future = client.submit(function, *following[0], pure=False)
         tried[future.key] = following
+        watchdog.submitted(future.key, following[0], time.monotonic())
         results.add(future)
         return True
 
@@ -185,7 +194,14 @@ def run_bounded(
             if not submit_next():
                 break
         while tried:
+            while not results.has_ready():
+                time.sleep(POLL_SECONDS)
+                for key, item, seconds in watchdog.late(time.monotonic()):
+                    worker = _start_anew(client, key)
+                    if late is not None:
+                        late(item, seconds, worker)
             future = next(results)
+            watchdog.finished(future.key, time.monotonic())
             item, attempt = tried.pop(future.key)
             if future.status == "cancelled" or client.status not in ("running",):
                 raise SurroundingsError("the scheduler was lost")
@@ -212,6 +228,17 @@ def run_bounded(
             future.release()
 
 
+def _start_anew(client: Any, key: str) -> str:
+    """Start the worker anew that has a task, if it is a process of ours; returns its address."""
+    holders = [address for address, keys in client.processing().items() if key in keys]
+    if not holders:
+        return ""
+    ours = client.cluster is not None and not holders[0].startswith("inproc://")
+    if ours:
+        client.restart_workers(holders, raise_for_error=False)
+    return str(holders[0])
+
+
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give permission"),
@@ -222,6 +249,13 @@ REMEDIES = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
 }
 """What to do about an error of the system while writing, by its number."""
+
+
+MORE_MEMORY = (
+    "free some, or use fewer workers, and give the same command again; or begin anew with "
+    "--overwrite and a lower --memory, which a run that has begun cannot change"
+)
+"""The window is frozen with the plan, and with it what a worker takes."""
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -242,7 +276,7 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
     if type(error).__name__ == "KilledWorker":
         return SurroundingsError(
             "one block ended several workers, one after the other, most likely for want of memory; "
-            "use a lower --memory or fewer workers, and look at the workers' logs"
+            f"{MORE_MEMORY}; and look at the workers' logs"
         )
     if isinstance(error, OSError) and error.errno in REMEDIES:
         where = f" {error.filename}" if error.filename else ""
@@ -250,7 +284,7 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
             f"the mask cannot be written{where}: {error.strerror}; {REMEDIES[error.errno]}"
         )
     if out_of_memory(error):
-        return SurroundingsError("out of memory; use a lower --memory, or fewer workers")
+        return SurroundingsError(f"out of memory; {MORE_MEMORY}")
     return None
 
 

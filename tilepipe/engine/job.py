@@ -12,8 +12,10 @@ from typing import Any, Self
 
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
+from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
 from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
 from tilepipe.engine.device import depended_on, runtime
+from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -41,6 +43,7 @@ from tilepipe.engine.planning import (
     new_plan,
     survey,
 )
+from tilepipe.engine.profile import write_profile
 from tilepipe.engine.progress import Progress
 from tilepipe.engine.record import (
     Summary,
@@ -50,9 +53,11 @@ from tilepipe.engine.record import (
     nothing_left,
     summarise,
 )
+from tilepipe.engine.repaired import adopt_repaired
 from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
+from tilepipe.engine.watchdog import duration
 from tilepipe.errors import (
     InputError,
     NonFiniteError,
@@ -66,7 +71,7 @@ from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
-from tilepipe.places import Place, remove
+from tilepipe.places import Place, remove, size_of
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -138,6 +143,7 @@ class Job:
         self.seconds: dict[str, float] = {}
         self._begin = self._begin_blocks = time.perf_counter()
         self._stack = ExitStack()
+        self._timings = Timings()
         self._out = 0  # blocks that are on their way
         self._all_out = False
 
@@ -156,6 +162,8 @@ class Job:
         check_fits(image, model)
         self.outputs = outputs = choose_outputs(options, image, model)
         existing = None if options.overwrite else outputs.state.read_plan()
+        if existing is not None:
+            existing = adopt_repaired(existing, outputs.state, options, image, model, self.watch)
         if existing is not None and (changed := differences(existing, options, image, model)):
             raise InputError(
                 f"{outputs.store}: was begun with other settings: {'; '.join(changed)}; use the "
@@ -180,10 +188,11 @@ class Job:
         self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
         self._stack.callback(outputs.state.end)
         self._stack.callback(work.close_workbench, self.run_id)
-        self.progress = Progress.from_ledger(outputs.state.ledger_file)
+        self.progress = Progress.as_found(outputs.state.ledger_file, self.mask, plan.tiling)
         refuse_strange_exports(outputs, self.progress.ours)
-        self.resumed = sum(self.progress.is_done(number) for number in plan.tiling)
+        self.resumed = sum(self.progress.is_done(number) for number in plan.coverage)
         self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
+        self.watch.begun = True
         self.watch.planned(plan, estimate, self.resumed)
         prepare_workers(workforce.client, work.prepare, str(outputs.store), self.run_id)
         self.seconds["start"] = time.perf_counter() - self._begin
@@ -231,7 +240,7 @@ class Job:
         """The blocks that are not done, one after the other, until the image is given up."""
         self._begin_blocks = time.perf_counter()
         self.watch.submitted()
-        for number in self.plan.tiling:
+        for number in self.plan.coverage:
             if self.error is not None:
                 break
             if not self.progress.is_done(number):
@@ -254,6 +263,7 @@ class Job:
         if isinstance(outcome, Receipt):
             self.ledger.append(outcome.to_record())
             self.progress.add(outcome)
+            self._timings.add(outcome)
             self.watch.block(outcome)
             return None
         error = outcome.error
@@ -267,6 +277,14 @@ class Job:
         if isinstance(error, TilepipeError):
             raise error
         raise TilepipeError(f"block {number}: {type(error).__name__}: {error}") from error
+
+    def late(self, item: Item, seconds: float, worker: str) -> None:
+        """Say that a block does not come back."""
+        where = f" on worker {worker}" if worker else ""
+        self.watch.trouble(
+            f"block {item[2]} has been out for {duration(seconds)}{where}: a read of the image or "
+            "a write of the mask may hang; look whether their disks answer"
+        )
 
     @property
     def is_computed(self) -> bool:
@@ -303,13 +321,25 @@ class Job:
                     unreadable=[number for number, _ in progress.incomplete],
                     on_image=plan.like_image is not None,
                 )  # fmt: skip
-        for name in ("read", "compute", "write"):
+        for name in ("read", "wait", "compute", "write"):
             self.seconds[name] = getattr(progress.totals, name)
         self.seconds["total"] = time.perf_counter() - self._begin
+        crew = self.connection.workforce().crew
         summary = summarise(
             plan, outputs, progress, options, self.resumed, self.seconds, self.estimate.warnings,
-            verification, workers_elsewhere=not self.connection.workforce().crew.in_process,
+            verification, workers_elsewhere=not crew.in_process,
         )  # fmt: skip
+        setting = Setting(
+            max(crew.workers, len(self._timings.workers)), crew.slots, crew.in_process, crew.local,
+            plan.device == "cuda", plan.precision, bf16_in_hardware() if crew.local else None,
+        )  # fmt: skip
+        summary.bottleneck = find_bottleneck(self.seconds, self._timings, setting)
+        if options.profile:
+            self.ledger.flush()
+            summary.profile = write_profile(
+                outputs.state.ledger_file, self.ledger.since, plan, outputs.record,
+                summary.bottleneck,
+            )  # fmt: skip
         summary.write()
         self.close()
         if not outputs.keep_store and not progress.incomplete:
@@ -336,11 +366,12 @@ class Job:
             items = ((str(self.outputs.store), self.run_id, level, window) for window in windows)
             for _, outcome in run_bounded(
                 workforce.client, work.compute_pyramid_block, items, workforce.in_flight,
-                self.options.retries,
+                self.options.retries, _seconds(self.options.timeout),
             ):  # fmt: skip
                 if isinstance(outcome, Failure):
                     raise outcome.error
-            self.ledger.append({"kind": "level", "level": level})
+            size = self.mask.stored_bytes(level=level)
+            self.ledger.append({"kind": "level", "level": level, "bytes": size})
             self.progress.levels.add(level)
 
     def _exports(self) -> ZarrMask:
@@ -358,12 +389,12 @@ class Job:
 
     def _make(self, path: Place, write: Callable[[], object]) -> None:
         name = self.outputs.name_of(path)
-        if name in self.progress.exports and path.exists():
+        if self.progress.is_made(name, path):
             return
         self.ledger.append({"kind": "exporting", "name": name})
         self.watch.stage(f"writing {path.name}")
         write()
-        self.ledger.append({"kind": "export", "name": name})
+        self.ledger.append({"kind": "export", "name": name, "bytes": size_of(path)})
         self.progress.exports.add(name)
 
     def _refuse_empty(self) -> None:
@@ -373,8 +404,10 @@ class Job:
         if self.progress.incomplete:
             raise InputError(f"no pixel got an answer: {self.progress.incomplete[0][1]}")
         nodata = "" if self.image.nodata is None else f" ({self.image.nodata:g})"
+        where = "" if self.plan.region is None else " of the region"
         raise InputError(
-            f"{self.plan.image.path}: every pixel is nodata{nodata}, so there is nothing to segment"
+            f"{self.plan.image.path}: every pixel{where} is nodata{nodata}, so there is nothing to "
+            "segment"
         )
 
     @contextmanager
@@ -384,7 +417,7 @@ class Job:
         self.seconds[name] = time.perf_counter() - begin
 
 
-def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator[Job]:
+def compute(workforce: Workforce, jobs: Iterable[Job], options: RunOptions) -> Iterator[Job]:
     """Compute the blocks of prepared jobs as one stream; yields each job when its last is done.
 
     The blocks of the next job begin while the last ones of the one before are computed. A job is
@@ -412,11 +445,15 @@ def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator
                     yield again.popleft()
             settle(job)
 
+    def late(item: Item, seconds: float, worker: str) -> None:
+        begun[item[1]].late(item, seconds, worker)
+
     stream = items()
     while True:
         for item, outcome in run_bounded(
-            workforce.client, work.compute_block, stream, workforce.in_flight, retries
-        ):
+            workforce.client, work.compute_block, stream, workforce.in_flight, options.retries,
+            _seconds(options.timeout), late,
+        ):  # fmt: skip
             job = begun[item[1]]
             try:
                 instead = job.receive(item, outcome)
@@ -434,6 +471,10 @@ def compute(workforce: Workforce, jobs: Iterable[Job], retries: int) -> Iterator
         if not again:
             return
         stream = iter([again.popleft() for _ in range(len(again))])
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes
 
 
 def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:

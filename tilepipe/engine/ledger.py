@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tilepipe.documents import load_json
 from tilepipe.errors import SurroundingsError
 from tilepipe.places import ObjectPath, Place
 from tilepipe.places.objects import ConditionError
@@ -33,6 +34,8 @@ class Ledger:
     def __init__(self, path: Place) -> None:
         self.path = path
         self._sink = _Batches(path) if isinstance(path, ObjectPath) else _File(path)
+        self.since = self._sink.since
+        """Where it began when it was opened: what is before are the records of earlier runs."""
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it survives the death of this process once this returns.
@@ -41,6 +44,10 @@ class Ledger:
         `BATCH_RECORDS` of them have come together; all others at once.
         """
         self._sink.append(_encode(record), later=record.get("kind") == "block")
+
+    def flush(self) -> None:
+        """Make all records readable for others."""
+        self._sink.flush()
 
     def close(self) -> None:
         """Flush to the disk, or send what is left, and close."""
@@ -64,6 +71,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         torn = path.exists() and not _ends_whole(path)
+        self.since = path.stat().st_size if path.exists() else 0  # bytes
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if torn:
             # Close the torn line, so that the next record begins on a line of its own.
@@ -73,6 +81,9 @@ class _File:
         written = os.write(self._file, line)
         if written != len(line):
             raise OSError(28, "no space left for the ledger", str(self.path))
+
+    def flush(self) -> None:
+        pass  # each record is written by itself
 
     def close(self) -> None:
         if self._file >= 0:
@@ -88,6 +99,7 @@ class _Batches:
         self.path = path
         names = [batch.name for batch in path.objects()]
         self._next = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+        self.since = self._next  # batches
         self._run = self._current_run()
         self._lines: list[bytes] = []
         self._since = time.monotonic()
@@ -97,6 +109,9 @@ class _Batches:
         waited = time.monotonic() - self._since
         if not later or len(self._lines) >= BATCH_RECORDS or waited >= BATCH_SECONDS:
             self._send()
+
+    def flush(self) -> None:
+        self._send()
 
     def close(self) -> None:
         self._send()
@@ -127,10 +142,16 @@ class _Batches:
             return None
 
 
-def read_ledger(path: Place) -> Iterator[dict[str, Any]]:
-    """The sound records of a ledger, oldest first; none where there is none."""
+def read_ledger(path: Place, begin: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
+    """The sound records of a ledger, oldest first; none where there is none.
+
+    ``begin`` and ``end`` are places such as `Ledger.since`: the records from there on, or before.
+    """
     if isinstance(path, ObjectPath):
         for batch in path.objects():
+            number = int(batch.name) if batch.name.isdecimal() else 0
+            if number < begin or (end is not None and number >= end):
+                continue
             for line in batch.read_bytes().splitlines(keepends=True):
                 record = _decode(line)
                 if record is not None:
@@ -139,7 +160,11 @@ def read_ledger(path: Place) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open("rb") as file:
+        at = file.seek(begin)
         for line in file:
+            if end is not None and at >= end:
+                return
+            at += len(line)
             record = _decode(line)
             if record is not None:
                 yield record
@@ -157,7 +182,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     try:
         if int(line[:8], 16) != zlib.crc32(body):
             return None
-        record = json.loads(body)
+        record = load_json(body)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

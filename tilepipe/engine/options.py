@@ -36,6 +36,11 @@ class RunOptions:
     """Pixel size of the image's level 0 in micrometres, where the file does not say or is wrong."""
     like_image: bool = False
     """Bring the masks back to the grid of the image's level 0, by nearest neighbour."""
+    tissue: str = "none"
+    """``auto`` finds the tissue of a slide; or a mask image or GeoJSON polygons: what is outside is
+    not computed."""
+    region: tuple[int, int, int, int] | None = None
+    """Rows and columns of level 0 (y, x, height, width): what is outside is not computed."""
     window: int | Literal["auto"] = "auto"
     """Side of the window that goes through the network."""
     memory: int | None = None
@@ -60,8 +65,12 @@ class RunOptions:
     """Windows to verify when the mask is written."""
     retries: int = 2
     """How often a block that failed is tried again."""
+    timeout: float | None = None
+    """Minutes without any block finished after which the run stops (default: never)."""
     allow_mixed: bool = False
     """Let workers of different devices or versions take part; labels may differ at ties."""
+    profile: bool = False
+    """Keep the times of every block beside the mask, as a table and a plot."""
 
     def __post_init__(self) -> None:
         for name, least in (("verify", 0), ("retries", 0), ("level", 0), ("threads", 1)):
@@ -74,8 +83,12 @@ class RunOptions:
             raise InputError(
                 "workers and scheduler exclude each other: a running scheduler has its own workers"
             )
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout must be above 0 minutes, not {self.timeout}")
         if self.pixel_size is not None and not 0 < self.pixel_size < float("inf"):
             raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
+        if self.region is not None:
+            parse_region(self.region)
 
 
 def of_each(images: Sequence[str], options: RunOptions) -> list[RunOptions]:
@@ -134,6 +147,31 @@ def parse_length(text: str | float) -> float:
         raise InputError(
             f"{text!r} is no pixel size; say for example 0.25, which is in micrometres, or 10m"
         ) from None
+
+
+def parse_region(text: str | Sequence[int]) -> tuple[int, int, int, int]:
+    """A rectangle from ``0,0,1000,2000`` or four numbers: y, x, height, width.
+
+    Raises
+    ------
+    InputError
+        For anything else, and for one without pixels.
+    """
+    parts = text.split(",") if isinstance(text, str) else text
+    try:
+        if any(isinstance(part, bool | float) for part in parts):
+            raise ValueError
+        y, x, height, width = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"region {text}: is no rectangle; say Y,X,HEIGHT,WIDTH in pixels of level 0, for "
+            "example 0,0,1000,2000"
+        ) from None
+    if min(y, x) < 0 or min(height, width) < 1:
+        raise InputError(
+            f"region {y},{x},{height},{width}: must begin within the image and have pixels"
+        )
+    return y, x, height, width
 
 
 _LENGTHS_UM = {
@@ -222,6 +260,10 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         return parse_bytes(value)
     if name == "pixel_size" and isinstance(value, str):
         return parse_length(value)
+    if name == "region":
+        if not isinstance(value, str | list | tuple):
+            raise InputError(f"{where}: must be four numbers, y, x, height, width, not {value!r}")
+        return parse_region(value)
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
         raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")

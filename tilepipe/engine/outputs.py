@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilepipe.documents import load_json
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
@@ -125,8 +126,24 @@ def is_folder(output: str) -> bool:
 
 
 def record_path(output: Place) -> Place:
-    """The run record that lies beside an output: ``slide_mask.run.json`` for its every format."""
-    return output.with_name(image_stem(str(output)) + ".run.json")
+    """The run record that lies beside an output: ``slide_mask.run.json`` for its every format.
+
+    Where another run, of an output that differs by its suffix alone, has that one:
+    ``slide_mask.tif.run.json``.
+    """
+    record = output.with_name(image_stem(str(output)) + ".run.json")
+    try:
+        names = [Path(path).name for path in json.loads(record.read_text())["outputs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return record
+    others = output.name not in names and any(output.with_name(n).exists() for n in names)
+    return output.with_name(output.name + ".run.json") if others else record
+
+
+def profile_paths(record: Place) -> tuple[Place, Place]:
+    """Table and plot of `--profile`, beside the run record ``NAME.run.json``."""
+    stem = record.name.removesuffix(".run.json")
+    return record.with_name(f"{stem}.profile.csv"), record.with_name(f"{stem}.profile.png")
 
 
 def refuse_strangers(outputs: Outputs) -> None:
@@ -154,7 +171,7 @@ def remove_previous(outputs: Outputs) -> None:
     InputError
         Where a folder of that name is no zarr store, and so nothing tilepipe may remove.
     """
-    for path in (*outputs.exports, outputs.record):
+    for path in (*outputs.exports, outputs.record, *profile_paths(outputs.record)):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
@@ -174,7 +191,7 @@ def remove_previous(outputs: Outputs) -> None:
                     remove(entry)
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
-    for path in (*outputs.exports, outputs.record):
+    for path in (*outputs.exports, outputs.record, *profile_paths(outputs.record)):
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
 
@@ -184,7 +201,7 @@ def _is_mask(store: Place) -> bool:
     if (store / FOLDER).is_dir():
         return True
     try:
-        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        attributes = load_json((store / "zarr.json").read_text())["attributes"]
         return "kind" in attributes["tilepipe"]  # as create_mask writes it
     except (OSError, ValueError, KeyError, TypeError):
         return False

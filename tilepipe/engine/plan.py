@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilepipe.documents import understood
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.options import Probabilities, RunOptions
+from tilepipe.engine.region import RegionFacts, coverage_of, region_differences
 from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
@@ -68,26 +71,36 @@ class Plan:
     """What the model was made for; None: images without a scale."""
     like_image: MaskSpec | None = None
     """The masks as they are written, where they are brought back to the image's own grid."""
+    region: RegionFacts | None = None
+    """Where the run computes; None: everywhere."""
+
+    @property
+    def coverage(self) -> Coverage:
+        """The blocks and tiles that are computed."""
+        return coverage_of(self.tiling, self.region)
 
     @property
     def blocks(self) -> int:
         """Number of blocks."""
-        return len(self.tiling)
+        return len(self.coverage)
 
     def to_json(self) -> str:
         """The plan as a JSON document, the same for equal plans."""
         document = asdict(self)
         document["mask"] = self.mask.to_json()
         document["like_image"] = self.like_image and self.like_image.to_json()
+        if self.region is None:  # as before there were regions
+            del document["region"]
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
+    @understood
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote.
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError
             For text that is no plan of this format.
         """
         document = json.loads(text)
@@ -97,8 +110,9 @@ class Plan:
         factors = image.pop("factors", None)
         document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
+        region = document.pop("region", None)
         tiling = document.pop("tiling")
-        return cls(
+        plan = cls(
             image=ImageFacts(
                 **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
                 factors=(float(factors[0]), float(factors[1])) if factors else None,
@@ -113,8 +127,11 @@ class Plan:
             mask=MaskSpec.from_json(document.pop("mask")),
             model_pixel_size=_pixel_size(document.pop("model_pixel_size", None)),
             like_image=MaskSpec.from_json(like_image) if like_image else None,
+            region=_region(region),
             **document,
         )
+        _ = plan.coverage  # which also says whether the region is sound
+        return plan
 
 
 def check_fits(image: Image, model: Model) -> None:
@@ -210,6 +227,14 @@ def show_scale(plan: Plan) -> str:
     return f"level {image.level} as it is, as asked for; not {made}"
 
 
+def show_region(plan: Plan) -> str:
+    """What part of the image is computed, for a person."""
+    region = plan.region
+    if region is None:
+        return "all of the image"
+    return f"{region.share:.1%} of the image in cells of {region.cell}: {region.how}"
+
+
 def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
     """A mask on the image's own grid: that of its level 0."""
     return replace(
@@ -268,6 +293,7 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         if plan.tiling.input != asked:
             planned = " x ".join(map(str, plan.tiling.input))
             found.append(f"window was {planned}, now {options.window}")
+    found += region_differences(plan.region, options)
     if options.like_image != (plan.like_image is not None):
         was, now = ("off", "on") if options.like_image else ("on", "off")
         found.append(f"like_image was {was}, now {now}")
@@ -320,6 +346,13 @@ def retarget(plan: Plan, image: Image, model: str) -> Plan:
 
 def _pixel_size(document: dict[str, Any] | None) -> PixelSize | None:
     return PixelSize(**document) if document else None
+
+
+def _region(document: dict[str, Any] | None) -> RegionFacts | None:
+    if document is None:
+        return None
+    rectangle = document.pop("rectangle")
+    return RegionFacts(rectangle=tuple(rectangle) if rectangle else None, **document)
 
 
 def _resampled(facts: ImageFacts) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from tilepipe.engine.choosing import Choice, fastest_runtime
 from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
     Device,
     choose_device,
@@ -34,7 +35,8 @@ from tilepipe.engine.plan import (
     unlike,
     warnings_of,
 )
-from tilepipe.engine.scale import choose_scale
+from tilepipe.engine.region import find_region, region_of
+from tilepipe.engine.scale import base_pixel_size, choose_scale
 from tilepipe.engine.sizing import (
     Crew,
     Estimate,
@@ -105,6 +107,11 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
+    region = find_region(
+        image, as_read, scale.level, options, base_pixel_size(image, options),
+        model.geometry.stride_factor, limit // 4,
+    )  # fmt: skip
+    cells = None if region is None else region_of(region, facts.height, facts.width)
 
     def memory_of(name: str) -> MemoryModel:
         return MemoryModel(
@@ -115,7 +122,12 @@ def new_plan(
     name = choose_runtime(options.runtime, model)
     check_runtime(name or "torch", model.network, site.device, precision)
     memory = memory_of(name or "torch")
-    tiling = choose_tiling(model, facts, memory, limit, options, crew)
+    # Tiles framed around a region are of many shapes; a GPU wants one.
+    free = options.window == "auto" and not model.fixed and site.device == "cpu"
+    tiling = choose_tiling(model, facts, memory, limit, options, crew, cells, framed=free)
+    if region is not None and cells is not None:
+        region = replace(region, framed=free and can_be_framed(cells, tiling))
+        name = name or "torch"  # which takes any shape as it comes
 
     step = model.geometry.step
     tile = central_sample(as_read, facts, model.geometry, (step, step))
@@ -159,8 +171,9 @@ def new_plan(
         runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
+        region=region,
     )
-    seconds = tiling.work / rate / crew.workers if rate else None
+    seconds = plan.coverage.work / rate / crew.workers if rate else None
     warnings = (*warnings_of(scale.warning, model), *choice.warnings)
     return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
 

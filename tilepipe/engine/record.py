@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from tilepipe.documents import load_json
 from tilepipe.engine.block import Receipt, peak_memory
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, differences
@@ -16,9 +17,11 @@ from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import write_whole
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
-from tilepipe.places import Place
+from tilepipe.masks.store import open_zarr_mask
+from tilepipe.places import Place, size_of
 
 if TYPE_CHECKING:
+    from tilepipe.engine.bottleneck import Bottleneck
     from tilepipe.engine.outputs import Outputs
     from tilepipe.engine.sizing import Estimate
     from tilepipe.engine.verify import Verification
@@ -26,12 +29,15 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
-    "imagecodecs", "rasterio", "safetensors",
+    "imagecodecs", "rasterio", "safetensors", "obstore",
 )  # fmt: skip
 
 
 class Watch:
     """What a run tells while it goes on; the base class says nothing."""
+
+    begun = False
+    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
 
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
         """The plan stands; ``done`` blocks were done by an earlier run."""
@@ -75,7 +81,7 @@ class Summary:
     answered: int
     """Pixels with an answer."""
     no_answer: int
-    """Pixels without one: no data, or unreadable."""
+    """Pixels without one: no data, outside the region, or unreadable."""
     unreadable: int
     """Pixels without one because they, or what they depend on, could not be read."""
     incomplete: tuple[tuple[int, str], ...]
@@ -84,13 +90,17 @@ class Summary:
     resumed: int
     """Blocks that earlier runs had done."""
     seconds: dict[str, float]
-    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, compute
-    and write."""
+    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, wait,
+    compute and write."""
     peak_memory: int
     """Bytes, all processes together: the sum of each one's own peak."""
     warnings: tuple[str, ...] = ()
     verification: Verification | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    bottleneck: Bottleneck | None = None
+    """What kept this run from being faster; None where it computed no block."""
+    profile: tuple[Place, ...] = ()
+    """Table and plot of the blocks' times, where they were asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -105,6 +115,7 @@ class Summary:
             "tilepipe": "run record",
             "complete": not self.incomplete,
             "outputs": [str(path) for path in self.outputs],
+            "sizes": [size_of(path) for path in self.outputs],
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
             "classes": [
@@ -129,6 +140,8 @@ class Summary:
                 ],
             },
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
+            "profile": [str(path) for path in self.profile],
             "peak_memory_bytes": self.peak_memory,
             "warnings": list(self.warnings),
             "verification": self.verification.to_dict() if self.verification else None,
@@ -177,9 +190,11 @@ def summarise(
     """The summary of a run, from what its blocks reported."""
     totals = progress.totals
     shares, unit = class_shares(plan, totals.counts, totals.answered)
-    unreadable = totals.unreadable + sum(
-        plan.tiling.block_window(number).area for number in progress.failed
-    )
+    unreadable = totals.unreadable
+    for number in progress.failed:
+        block = plan.tiling.block_window(number)
+        inside = plan.coverage.inside(block)
+        unreadable += block.area if inside is None else int(inside.sum())
     return Summary(
         plan=plan,
         outputs=outputs.shown,
@@ -205,7 +220,7 @@ def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
     from tilepipe.engine.verify import Verification
 
     try:
-        record = json.loads(outputs.record.read_text())
+        record = load_json(outputs.record.read_text())
         if record["plan"] != json.loads(plan.to_json()):
             return None
         found = record["verification"]
@@ -227,10 +242,12 @@ def finished_before(
     if outputs.keep_store or not all(path.exists() for path in outputs.made):
         return None
     try:
-        record = json.loads(outputs.record.read_text())
+        record = load_json(outputs.record.read_text())
         plan = Plan.from_json(json.dumps(record["plan"]))
         if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
             return None
+        if record["sizes"] != [size_of(path) for path in outputs.shown]:
+            return None  # cut off since
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
         shares, unit = class_shares(plan, counts, pixels["answered"])
         summary = Summary(
@@ -263,13 +280,13 @@ def finished_before(
 
 def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
     """The summary of a run whose mask and exports are all there; None where something is not."""
-    progress = Progress.from_ledger(outputs.state.ledger_file)
+    mask = open_zarr_mask(outputs.store)
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
     levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
     complete = (
         len(progress.levels) == levels
-        and all(outputs.name_of(path) in progress.exports for path in outputs.made)
-        and all(path.exists() for path in outputs.made)
-        and all(progress.is_done(number) for number in plan.tiling)
+        and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
+        and all(progress.is_done(number) for number in plan.coverage)
     )
     if not complete:
         return None

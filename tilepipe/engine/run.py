@@ -29,7 +29,7 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
         done = job.prepare()
         if done is not None:
             return done
-        for _ in compute(connection.workforce(), [job], options.retries):
+        for _ in compute(connection.workforce(), [job], options):
             pass
         return job.finish()
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
+from tilepipe.engine.coverage import Coverage, can_be_framed
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import ImageFacts, gigabytes
 from tilepipe.errors import InputError, UnreadableError
-from tilepipe.grid import Geometry, Tiling, Window, candidate_tilings, paper_tiling
+from tilepipe.grid import (
+    CHUNK,
+    LARGEST_BLOCK,
+    Geometry,
+    Tiling,
+    Window,
+    candidate_tilings,
+    paper_tiling,
+    round_up,
+)
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
+from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
     from tilepipe.engine.choosing import Sample
@@ -49,6 +63,10 @@ class Crew:
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
     """Bytes free on the GPU of each worker, where that is known."""
+
+
+LARGEST_KEEP = 2048
+"""Beyond it, at most 9 % of work is left to save, and progress gets coarse."""
 
 
 class MemoryModel:
@@ -152,8 +170,14 @@ def choose_tiling(
     limit: int,
     options: RunOptions,
     crew: Crew,
+    region: Region | None = None,
+    *,
+    framed: bool = True,
 ) -> Tiling:
     """The exact window with the least total work that fits the memory, or the one asked for.
+
+    Of a region, the work is that of tiles ``framed`` around it, and the window the largest of them;
+    otherwise that of the tiles that hold some of it.
 
     Raises
     ------
@@ -183,10 +207,13 @@ def choose_tiling(
             )
         return tiling
 
-    # Beyond 2048 kept, at most 9 % of work is left to save, and progress gets coarse.
+    if region is not None and framed:
+        found = _framing(size, geometry, region, crew.workers, lambda t: memory.fits(t, limit))
+        if found is not None:
+            return found
     candidates = sorted(
-        candidate_tilings(*size, geometry, 2048),
-        key=lambda t: (_makespan(t, crew.workers), t.input, t.block),
+        candidate_tilings(*size, geometry, LARGEST_KEEP),
+        key=lambda t: (_makespan(t, region, crew.workers), t.input, t.block),
     )
     smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
@@ -199,10 +226,45 @@ def choose_tiling(
     )
 
 
-def _makespan(tiling: Tiling, workers: int) -> float:
+def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:
     """Work of the busiest worker: with few blocks, some workers would stand idle."""
-    blocks = len(tiling)
-    return tiling.work / blocks * -(-blocks // workers)
+    work: Tiling | Coverage = tiling if region is None else Coverage(tiling, region)
+    blocks = len(work)
+    return work.work / blocks * -(-blocks // workers)
+
+
+def _framing(
+    size: tuple[int, int],
+    geometry: Geometry,
+    region: Region,
+    workers: int,
+    fits: Callable[[Tiling], bool],
+) -> Tiling | None:
+    """The blocks and the largest window that do the least on a region; None if nothing fits.
+
+    Tiles are framed around the region within each block, so that the window, which bounds them, may
+    be as large as fits; what is left to choose is the block.
+    """
+    chosen, best = None, math.inf
+    tops = [min(LARGEST_KEEP, round_up(n, region.cell)) for n in size]
+    for side in range(CHUNK, round_up(min(max(size), LARGEST_BLOCK), CHUNK) + 1, CHUNK):
+        block = min(side, round_up(size[0], CHUNK)), min(side, round_up(size[1], CHUNK))
+        most = min(block[0], tops[0]), min(block[1], tops[1])
+        sides = range(region.cell, max(most) + 1, region.cell)
+        tilings = [
+            Tiling(*size, block, (min(keep, most[0]), min(keep, most[1])), geometry)
+            for keep in sides
+        ]
+        tilings = [tiling for tiling in tilings if can_be_framed(region, tiling)]
+        fitting = bisect_left(tilings, True, key=lambda tiling: not fits(tiling))
+        if fitting:
+            coverage = Coverage(tilings[fitting - 1], region, framed=True)
+            span = max(
+                coverage.work / len(coverage) * -(-len(coverage) // workers), coverage.most_work
+            )
+            if span < best:
+                chosen, best = tilings[fitting - 1], span
+    return chosen
 
 
 def central_sample(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tilepipe.documents import load_json
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
 from tilepipe.places import Place, remove, write_whole
@@ -57,12 +58,12 @@ class RunState:
             Where it cannot be understood.
         """
         try:
-            text = self.plan_file.read_text()
+            text = self.plan_file.read_bytes().decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             return Plan.from_json(text)
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise InputError(
                 f"{self.plan_file}: is no plan of this version of tilepipe ({error}); "
                 "use --overwrite to start anew"
@@ -103,15 +104,15 @@ class RunState:
     def current_run(self) -> str | None:
         """The id of the run that may write, or None when there is none."""
         try:
-            return str(json.loads(self.run_file.read_text())["id"])
-        except (OSError, ValueError, KeyError):
+            return str(load_json(self.run_file.read_text())["id"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def allows_mixed(self) -> bool:
         """Whether the current run lets workers of other kinds take part."""
         try:
-            return bool(json.loads(self.run_file.read_text())["allow_mixed"])
-        except (OSError, ValueError, KeyError):
+            return bool(load_json(self.run_file.read_text())["allow_mixed"])
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     @contextmanager
@@ -129,9 +130,9 @@ class RunState:
                 yield
         except HeldError:
             try:
-                owner = json.loads(self.run_file.read_text())
+                owner = load_json(self.run_file.read_text())
                 who = f" (process {owner['pid']} on {owner['host']})"
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 who = ""
             raise InputError(
                 f"{self.store}: another run is writing it{who}; wait for it, or choose another -o"

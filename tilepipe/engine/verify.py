@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import load_json
+from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device, choose_device, own_device
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan, as_planned, nearest_of
@@ -20,7 +22,7 @@ from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
-from tilepipe.images import Image, open_image, read_with_valid
+from tilepipe.images import Image, Level, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask
 from tilepipe.masks.like_image import Nearest
@@ -28,10 +30,13 @@ from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.places import InputRefused, Place, place
+from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
 TIE_FP64 = 1e-12
+CLEAR = 32
+"""Pixels by which windows of a region hold the place that they are chosen for: they are moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Verification:
     skipped: int
     """Windows that touch what cannot be read."""
     pixels: int
+    """Pixels of which an answer was compared; where there is to be none, and is none, none is."""
     differing: int
     """Labels that differ and are no tie."""
     ties: int
@@ -179,45 +185,84 @@ def verify_plan(
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads, name)
     stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
-        places = list(seam_windows(plan.tiling, geometry.stride_factor, windows, seed))
+        places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
         # Of a model that is not exact, that would take its inexactness for rounding.
         if half and not model.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
-        for kept in places:
-            window = geometry.window_for(kept)
-            try:
-                pixels, valid = read_with_valid(image, window, plan.image.level)
-            except UnreadableError:
-                tally.skipped += 1
-                continue
-            logits = runner.logits(pixels, valid, kept.shape)
-            tally.compare(kept, logits, valid, mask, stored)
+
+        def compare(places: list[Window]) -> None:
+            for kept in places:
+                window = geometry.window_for(kept)
+                try:
+                    pixels, valid = read_with_valid(image, window, plan.image.level)
+                except UnreadableError:
+                    tally.skipped += 1
+                    continue
+                logits = runner.logits(pixels, valid, kept.shape)
+                tally.compare(kept, logits, valid, mask, stored)
+
+        compare(places)
+        answered = None if tally.pixels or tally.skipped else _answered(plan, mask)
+        if answered is not None:  # an island in nodata that all windows missed
+            compare(seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered))
     finally:
         runner.close()
     return tally.result()
 
 
-def seam_windows(tiling: Tiling, factor: int, count: int, seed: int) -> list[Window]:
+def _answered(plan: Plan, mask: Mask) -> Coverage | None:
+    """Where a mask has answers, as its smallest level tells; None where it has none."""
+    labels = mask.read(Window(0, 0, *mask.levels[-1]), len(mask.levels) - 1)
+    plane = labels if labels.ndim == 2 else labels[0]
+    known = ~np.isnan(plane) if plane.dtype.kind == "f" else plane != NO_ANSWER
+    height, width = plan.image.height, plan.image.width
+    size = plane.shape[0], plane.shape[1]
+    grid = CellGrid.of(Level(height, width, 1.0, 1.0), plan.tiling.geometry.stride_factor)
+    place = Placement(step=(height / size[0], width / size[1]))
+    cells = touched_cells(lambda top, bottom: known[top:bottom], size, place, grid)
+    if not cells.any():
+        return None
+    return Coverage(plan.tiling, Region(height, width, grid.cell, cells))
+
+
+def seam_windows(
+    tiling: Tiling, factor: int, count: int, seed: int, coverage: Coverage | None = None
+) -> list[Window]:
     """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
 
     Each is moved by whole stride factors, so that none is a window of the run: where an image has
-    no seams, at least the windows are cut elsewhere.
+    no seams, at least the windows are cut elsewhere. Of a region, each holds some.
     """
     choose = random.Random(seed)
     seams = _seams(tiling, 0), _seams(tiling, 1)
     rows = _in_turn(seams[0], tiling.height, choose)
     columns = _in_turn(seams[1], tiling.width, choose)
     height, width = (max(factor, round_down(keep, factor)) for keep in tiling.keep)
+    region = None if coverage is None else coverage.region
+    inside = None if region is None else np.argwhere(region.cells)
     windows = []
     for i in range(count):
         # In turn: a corner, a horizontal seam, a vertical one.
-        centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
-        centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
+        own: set[tuple[int, int]] | None = None
+        if coverage is None or region is None or inside is None:
+            centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
+            centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
+        else:
+            row, column = inside[choose.randrange(len(inside))] * region.cell
+            part, own = _part_of(coverage, int(row), int(column))
+            middle = region.cell // 2
+            edges = [part.y, part.stop_y] if i % 3 != 2 else []
+            centre_y = _near(edges, int(row) + middle, height)
+            edges = [part.x, part.stop_x] if i % 3 != 1 else []
+            centre_x = _near(edges, int(column) + middle, width)
         y = _start(centre_y, height, tiling.height, factor)
         x = _start(centre_x, width, tiling.width, factor)
-        if y in (0, *seams[0]) and x in (0, *seams[1]):
+        is_own = (y, x) in own if own is not None else y in (0, *seams[0]) and x in (0, *seams[1])
+        if is_own:
             # Cut elsewhere, but not off an image that is smaller than the stride factor.
             moves = [m for m in (-factor, factor) if y + m + height > 0 and y + m < tiling.height]
+            if region is not None:  # nor off the region
+                moves = [m for m in moves if _holds(region, Window(y + m, x, height, width))]
             y += choose.choice(moves or [0])
         windows.append(Window(y, x, height, width))
     return windows
@@ -227,6 +272,26 @@ def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int
     """The seams in random order, each once before any comes again; without any, anywhere."""
     while True:
         yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
+
+
+def _part_of(coverage: Coverage, row: int, column: int) -> tuple[Window, set[tuple[int, int]]]:
+    """What the tile that a pixel comes from is for, and where the tiles of its block begin."""
+    block, across = coverage.tiling.block, coverage.tiling.shape[1]
+    tiles = coverage.tiles(row // block[0] * across + column // block[1])
+    pixel = Window(row, column, 1, 1)
+    part = next(part for _, part in tiles if part.contains(pixel))
+    return part, {(tile.y, tile.x) for tile, _ in tiles}
+
+
+def _near(seams: list[int], place: int, keep: int) -> int:
+    """The seam nearest to a place, if a window centred on it holds that place; or the place."""
+    seam = min(seams, key=lambda seam: abs(seam - place), default=place)
+    return seam if abs(seam - place) < keep // 2 - CLEAR else place
+
+
+def _holds(region: Region, window: Window) -> bool:
+    common = window.intersect(Window(0, 0, region.height, region.width))
+    return common is not None and bool(region.inside(common).any())
 
 
 def _start(centre: int, keep: int, size: int, factor: int) -> int:
@@ -284,6 +349,9 @@ class _Tally:
             answered = kept_valid[inside.slices(kept)]
         # In blocks where something could not be read, silence is no contradiction.
         excused = self._excused(inside)
+        asked = self.plan.coverage.inside(inside)
+        if asked is not None:
+            answered = answered & asked
         span = float(np.ptp(logits)) or 1.0
         if self.nearest is not None:
             place = self.nearest.under(inside)
@@ -311,7 +379,7 @@ class _Tally:
         wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
         wrong = np.where(no_answer & excused, 0, wrong)
         differ = wrong > 0
-        self.pixels += inside.area
+        self.pixels += int((answered & ~no_answer[0]).sum())
         self.ties += int((differ & (wrong <= self.tie_bound)).sum())
         self.differing += int((wrong > self.tie_bound).sum())
         gapped = wrong[differ & np.isfinite(wrong)]
@@ -357,7 +425,9 @@ class _Tally:
         missing = np.isnan(written).any(0) & answered & ~excused
         self.differing += int(missing.sum())
         ours = _probabilities(logits, self.model)
-        both = ~np.isnan(written) & answered
+        given = ~np.isnan(written)
+        self.differing += int((given.any(0) & ~answered).sum())
+        both = given & answered
         difference = np.abs(ours - written)[both].max(initial=0.0)
         self.largest_difference = max(self.largest_difference or 0.0, float(difference))
         # Rounding of the stored form, and what the logits may differ by (a softmax has slope <= 1/4
@@ -435,7 +505,7 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
     plan = state.read_plan() if mask.is_dir() else None
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
-        missing = [n for n in plan.tiling if not progress.is_written(n)]
+        missing = [n for n in plan.coverage if not progress.is_written(n)]
         if missing:
             raise InputError(
                 f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "
@@ -443,7 +513,7 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
             )
     record = record_path(mask)
     try:
-        document = json.loads(record.read_text())
+        document = load_json(record.read_text())
         incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))

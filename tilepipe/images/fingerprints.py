@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import closing
 
+from tilepipe.errors import InputError
 from tilepipe.images.files import open_bytes
 from tilepipe.places import Place
 
@@ -49,6 +50,10 @@ def _add_file(digest: hashlib._Hash, path: Place, samples: int) -> None:
     except FileNotFoundError:
         digest.update(b"missing ")
         return
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); look whether its disk is there and sound"
+        ) from error
     digest.update(b"file %d " % size)
     for part in parts:
         digest.update(part)

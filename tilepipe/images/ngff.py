@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
+from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
-from tilepipe.images.windowed import Description, Transform, UndecodableError
+from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
 from tilepipe.places import Place, place
 from tilepipe.places.zarr_store import zarr_store
 
@@ -48,6 +49,9 @@ BROKEN_CHUNK = (
 DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 """Metadata of zarr 3 and 2."""
 
+LARGEST_EXTRA = 64 * 2**20
+"""Bytes that a chunk may hold beyond the pixels of its rows and columns."""
+
 CHUNK_SAMPLES = 4
 """Places looked at in each chunk file, for the fingerprint."""
 
@@ -73,7 +77,7 @@ def open_ngff(path: str) -> NgffSource:
         )
     try:
         return NgffSource(path, folder, multiscales[0], attributes)
-    except (*BROKEN_CHUNK, AttributeError, IndexError) as error:
+    except (*BROKEN_CHUNK, ArithmeticError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is a broken OME-Zarr image ({error!r}); copy it again from where it came"
         ) from error
@@ -134,6 +138,7 @@ class NgffSource:
         band = self._axes.band
         bands = 1 if band is None else self._arrays[0].shape[band]
         _check(path, self._arrays, dtype)
+        _check_sides(path, self._arrays, self._axes)
         pixel_size, doubt = self._pixel_size(multiscale, scales[0], own)
         nodata = own.get("nodata")
         self.description = Description(
@@ -211,7 +216,9 @@ def _multiscales(folder: Place) -> tuple[list[dict[str, Any]] | None, dict[str, 
     try:
         attributes = dict(zarr.open_group(zarr_store(folder, read_only=True), mode="r").attrs)
     except (
+        AttributeError,
         OSError,
+        RecursionError,
         ValueError,
         KeyError,
         TypeError,
@@ -225,7 +232,7 @@ def _multiscales(folder: Place) -> tuple[list[dict[str, Any]] | None, dict[str, 
 
 
 def _array(folder: Place) -> zarr.Array[Any]:
-    return zarr.open_array(zarr_store(folder, read_only=True), mode="r")
+    return GuardedStore.open_array(zarr_store(folder, read_only=True))
 
 
 def _axes(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> _Axes:
@@ -252,6 +259,36 @@ def _check(path: str, arrays: list[zarr.Array[Any]], dtype: np.dtype[Any]) -> No
         )
     if any(array.dtype != arrays[0].dtype for array in arrays):
         raise InputError(f"{path} has levels of different types; write its pyramid again")
+    if any(array.ndim != arrays[0].ndim for array in arrays):
+        raise InputError(f"{path} has levels of different axes; write its pyramid again")
+
+
+def _check_sides(path: str, arrays: list[zarr.Array[Any]], axes: _Axes) -> None:
+    """Refuse levels of no pixels or other bands, and chunks that hold more than pixels."""
+    for array in arrays:
+        if not all(0 < side <= LARGEST_SIDE for side in (*array.shape, *_stored(array))):
+            raise InputError(
+                f"{path} is a broken OME-Zarr image: a level of {array.shape} in chunks of "
+                f"{_stored(array)}; copy it again from where it came"
+            )
+        if axes.band is not None and array.shape[axes.band] != arrays[0].shape[axes.band]:
+            raise InputError(f"{path} has levels of different bands; write its pyramid again")
+        rows, columns = axes.size(array.chunks)
+        bands = 1 if axes.band is None else array.shape[axes.band]
+        # What is said of a level's chunks is their rows and columns: the rest must be small.
+        decoded = math.prod(array.chunks)
+        index = 2 * math.prod(_stored(array)) // decoded
+        for what, values in (("chunks", decoded), ("index of a shard", index)):
+            if values * 8 > LARGEST_EXTRA and values > rows * columns * bands:
+                raise InputError(
+                    f"{path} cannot be read in pieces: its {what} would hold {values:,} values "
+                    f"where the image has {bands} bands; write it again in smaller chunks"
+                )
+
+
+def _stored(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Sides of what is one file: a chunk, or a shard."""
+    return array.shards or array.chunks
 
 
 def _scale(multiscale: dict[str, Any], level: int) -> list[float]:
@@ -275,12 +312,21 @@ def _transform(values: list[float] | None) -> Transform | None:
 
 def _sampled_chunks(array: zarr.Array[Any]) -> Iterator[str]:
     """File names of evenly spaced chunks, or of shards where chunks lie in them."""
-    stored = array.shards or array.chunks
+    stored = _stored(array)
     grid = [-(-size // chunk) for size, chunk in zip(array.shape, stored, strict=True)]
     total = math.prod(grid)
     if total <= SAMPLES:
         places = list(product(*(range(count) for count in grid)))
     else:
         numbers = [total * i // SAMPLES for i in range(SAMPLES)]
-        places = [tuple(int(i) for i in np.unravel_index(n, grid)) for n in numbers]
+        places = [_place(n, grid) for n in numbers]
     return (array.metadata.encode_chunk_key(place) for place in places)
+
+
+def _place(number: int, grid: list[int]) -> tuple[int, ...]:
+    """Indices of a chunk by its number; numpy has this for numbers of up to 64 bits."""
+    place = []
+    for count in reversed(grid):
+        number, index = divmod(number, count)
+        place.append(index)
+    return tuple(reversed(place))

@@ -25,6 +25,7 @@ from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.levels import pyramid
+from tilepipe.images.references import check_references, is_local
 from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
@@ -57,6 +58,13 @@ ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 if "GDAL_CACHEMAX" not in os.environ:
     # Not in an Env: on leaving one, rasterio gives the cache its old size back.
     set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
+
+if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
+    # What GDAL complains of is raised, and told in one line; it need not print it besides.
+    set_gdal_config("CPL_LOG", os.devnull)
+
+# Also where the environment says otherwise: an image is no program.
+set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
 
 # Warnings are silenced for the whole process, so one thread at a time may do it.
 _OPENING = threading.Lock()
@@ -272,7 +280,15 @@ class _Segments:
         wanted = [found for found in ranges.values() if found]
         reader = self._file.ahead(wanted)
         for (row, column, _), found in ranges.items():
-            if found and (reason := fault(reader.read(*found), self._compression)):
+            if not found:
+                continue
+            try:
+                data = reader.read(*found)
+            except OSError as error:
+                raise UndecodableError(
+                    f"the tile of row {row}, column {column} cannot be read from disk ({error})"
+                ) from error
+            if reason := fault(data, self._compression):
                 raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
         for row, column in unseen:
             seen[row, column] = True
@@ -295,6 +311,8 @@ class _Segments:
 def _open(
     path: str, driver: str | None, options: dict[str, int], *, streaming: bool = False
 ) -> Any:
+    if is_local(path):
+        check_references(path)
     settings: dict[str, Any] = {
         # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
         "GDAL_ENABLE_TIFF_SPLIT": streaming,

@@ -23,10 +23,12 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import pixel_sizes
 from tilepipe.images.base import PixelSize
+from tilepipe.images.bombs import image_size
+from tilepipe.images.directories import check_directories
 from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, for_library, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
-from tilepipe.images.segments import fault
+from tilepipe.images.segments import JPEG, fault
 from tilepipe.images.windowed import Description, UndecodableError
 from tilepipe.places import is_url, place
 
@@ -37,6 +39,7 @@ BROKEN_STRUCTURE = (
     EOFError,
     LookupError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
     struct.error,
@@ -62,6 +65,11 @@ RAW_BYTES = 2**18
 """About how much of an uncompressed strip is read at a time, however large the strip is."""
 
 _Reader = FileBytes | Ahead
+IMAGES = JPEG | {33003, 33004, 33005, 34712, 34933, 50001}
+"""TIFF compressions whose segments have sizes of their own: JPEG, JPEG 2000, PNG and WebP."""
+
+BOMB_PIXELS = 2**16
+"""Pixels beyond which a segment's own size matters."""
 
 PALETTE = 3
 """Value of PhotometricInterpretation."""
@@ -76,6 +84,7 @@ def open_tiff(path: str) -> TiffSource:
         It is broken, holds something other than one plane, or needs a codec that is missing.
     """
     try:
+        check_directories(path)
         with tifffile.TiffFile(for_library(path)) as file:
             if not file.series:
                 raise InputError(
@@ -92,6 +101,7 @@ def open_tiff(path: str) -> TiffSource:
 def is_plain(path: str) -> bool:
     """Whether a TIFF file is of no kind that its own maker defined, so that GDAL may know more."""
     try:
+        check_directories(path)
         with tifffile.TiffFile(for_library(path)) as file:
             return bool(file.series) and _kind(file) == "TIFF"
     except BROKEN_STRUCTURE:
@@ -220,6 +230,8 @@ class TiffSource:
         levels = pyramid([_size(level) for level in series.levels])
         self._planes = tuple(self._plane(series.levels[number]) for number in levels)
         samples = len(self._planes[0].pages) * self._planes[0].samples
+        if samples < 1:
+            raise ValueError("it has no samples")
         self._palette = _palette(keyframe)
         self._alpha = samples - 1 if _has_alpha(keyframe) and samples > 1 else None
         self._compression = int(keyframe.compression)
@@ -368,6 +380,14 @@ class TiffSource:
             return np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
         if reason := fault(data, self._compression, restarts=self._ndpi):
             raise UndecodableError(f"tile {stored}: {reason}")
+        size = image_size(data) if self._compression in IMAGES else None
+        rows, columns = plane.chunk
+        # Tiles of NDPI, and of writers that pad, are somewhat larger than they need to be.
+        if size and size[0] * size[1] > 4 * rows * columns + BOMB_PIXELS:
+            raise UndecodableError(
+                f"tile {stored} says that it has {size[0]} x {size[1]} pixels, where there is "
+                f"room for {rows} x {columns}"
+            )
         return self._decompress(plane.pages[index], data, stored)
 
     def _decompress(self, page: Any, data: bytes, number: int) -> NDArray[Any]:

@@ -18,6 +18,12 @@ from tilepipe.images.base import Image, Level, PixelSize
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
 
+LARGEST_SIDE = 2**31 - 1
+"""Rows or columns; more are an error in the file."""
+
+MOST_BANDS = 2**16 - 1
+"""As many as a TIFF can have."""
+
 Transform = tuple[float, float, float, float, float, float]
 
 
@@ -85,6 +91,7 @@ class WindowedImage:
 
     def __init__(self, source: Source) -> None:
         described = source.description
+        _check_sizes(described)
         self.path = described.path
         self.kind = described.kind
         self.levels = described.levels
@@ -188,12 +195,30 @@ class WindowedImage:
     def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
         try:
             return read(span, level)
-        except UndecodableError as error:
-            raise UnreadableError(
-                f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
-                f"({span.height} x {span.width} pixels) of level {level}: {error}; "
-                "copy the file again from where it came"
-            ) from error
+        except (UndecodableError, OSError) as error:
+            reason = str(error)
+        # Not from within: errors of GDAL and of codecs, which would go along, cannot travel to
+        # another process, nor to another thread of Dask.
+        raise UnreadableError(
+            f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
+            f"({span.height} x {span.width} pixels) of level {level}: {reason}; "
+            "copy the file again from where it came"
+        )
+
+
+def _check_sizes(described: Description) -> None:
+    """Refuse numbers that only a broken file has, before anything is computed from them."""
+    for level in described.levels:
+        if not (0 < level.height <= LARGEST_SIDE and 0 < level.width <= LARGEST_SIDE):
+            raise InputError(
+                f"{described.path} is broken: it says that it has {level.height} x {level.width} "
+                "pixels; copy it again from where it came"
+            )
+    if not 0 < described.bands <= MOST_BANDS:
+        raise InputError(
+            f"{described.path} is broken: it says that it has {described.bands} bands; copy it "
+            "again from where it came"
+        )
 
 
 def read_with_valid(

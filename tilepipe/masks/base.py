@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.documents import understood
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.places import Place
@@ -116,6 +117,7 @@ class MaskSpec:
         return document
 
     @classmethod
+    @understood
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
         """Read what `to_json` wrote.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.store import ZarrMask
+from tilepipe.places.settling import settle_folder
 
 CHUNKS_A_READ = 8
 """Chunks that lie beside each other are read together, so that they are decoded together."""
@@ -33,6 +34,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         with part.open("r+b") as written:
             os.fsync(written.fileno())
         part.replace(path)
+        settle_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

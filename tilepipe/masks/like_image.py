@@ -14,6 +14,7 @@ from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.places import Place, made_here, remove
+from tilepipe.places.settling import settle_folder
 
 Indices = NDArray[np.intp]
 
@@ -87,6 +88,7 @@ def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nea
         _fill(create_mask(partial, spec, mask.probabilities), mask, nearest)
         remove(local)
         partial.rename(local)
+        settle_folder(local.parent)
     return open_zarr_mask(target)
 
 
@@ -104,6 +106,8 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
             stored: NDArray[Any] = mask.read_stored_probabilities(source)
             result.write_stored_probabilities(window, stored[:, down, across])
     build_pyramid(result)
+    for level in range(len(result.levels)):
+        result.settle(level=level)  # before it takes its name
 
 
 def _chunks(spec: MaskSpec) -> Iterator[Window]:

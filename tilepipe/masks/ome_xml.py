@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
+from tilepipe.documents import load_json
 from tilepipe.images.base import PixelSize
 from tilepipe.masks.base import NO_ANSWER, MaskSpec, xml_text
 
@@ -56,7 +57,7 @@ def read_spec(xml: str) -> MaskSpec | None:
         if annotation.get("Namespace") == _SPEC:
             value = annotation.find(f".//{{{_SCHEMA}}}M")
             if value is not None and value.text:
-                return MaskSpec.from_json(json.loads(value.text))
+                return MaskSpec.from_json(load_json(value.text))
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from tilepipe.documents import load_json
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
@@ -105,14 +105,14 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            datasets.append(rasterio.open(path))
+            datasets.append(rasterio.open(path, driver="GTiff"))
             _kind(datasets[0])
             datasets.extend(
-                rasterio.open(path, overview_level=level)
+                rasterio.open(path, driver="GTiff", overview_level=level)
                 for level in range(len(datasets[0].overviews(1)))
             )
         tag = datasets[0].tags().get(SPEC_TAG)
-        spec = None if tag is None else MaskSpec.from_json(json.loads(tag))
+        spec = None if tag is None else MaskSpec.from_json(load_json(tag))
         return GeoTiffMask(path, datasets, spec)
     except (RasterioError, ValueError, TypeError, AttributeError) as error:
         for dataset in datasets:

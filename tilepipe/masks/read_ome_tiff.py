@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.directories import check_directories
+from tilepipe.images.tiff import BROKEN_STRUCTURE
 from tilepipe.masks.base import (
     NO_ANSWER,
     Kind,
@@ -25,6 +27,9 @@ from tilepipe.masks.base import (
 )
 from tilepipe.masks.ome_xml import read_pixel_size, read_spec
 from tilepipe.places import Place
+
+LARGEST_SEGMENT = 2**28
+"""Bytes of a tile or strip, decoded."""
 
 
 class OmeTiffMask:
@@ -48,6 +53,8 @@ class OmeTiffMask:
         self.transform: Transform | None = None if spec is None else spec.transform
         # Listed once: a series looks its pages up in the file, which threads must not do at once.
         self._pages = [list(level.pages) for level in series.levels]
+        for page in (level[0] for level in self._pages):
+            _check_segments(page.keyframe)
         self._file = file
         self._file.filehandle.set_lock(True)
 
@@ -94,14 +101,16 @@ class OmeTiffMask:
         return pixels
 
     def _read_segment(self, page: Any, index: int) -> NDArray[Any] | None:
-        offset, size = page.dataoffsets[index], page.databytecounts[index]
-        if size == 0:
-            return None
         handle = self._file.filehandle
-        with handle.lock:
-            handle.seek(offset)
-            data = handle.read(size)
         try:
+            offset, size = page.dataoffsets[index], page.databytecounts[index]
+            if size == 0:
+                return None
+            if offset + size > handle.size:
+                raise ValueError(f"tile {index} lies beyond the end of the file")
+            with handle.lock:
+                handle.seek(offset)
+                data = handle.read(size)
             segment = page.keyframe.decode(data, index)[0]
         except Exception as error:
             # The codecs raise each their own kind of error.
@@ -122,8 +131,9 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
     if not path.exists():
         raise InputError(f"{path} does not exist; give the path of a mask.")
     try:
+        check_directories(path)
         file = tifffile.TiffFile(path)
-    except (OSError, tifffile.TiffFileError, ValueError) as error:
+    except BROKEN_STRUCTURE as error:
         raise InputError(
             f"{path} is no TIFF that can be opened ({one_line(error)}); give a mask."
         ) from error
@@ -131,12 +141,21 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
         _kind(file.series[0])
         spec = read_spec(file.ome_metadata) if file.ome_metadata else None
         return OmeTiffMask(path, file, spec)
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+    except BROKEN_STRUCTURE as error:
         file.close()
         raise InputError(
             f"{path} is no mask that is understood ({one_line(error)});"
             " give one of labels, (Y, X) of uint8."
         ) from error
+
+
+def _check_segments(key: Any) -> None:
+    """Refuse tiles of no size, or of more than is decoded at once."""
+    height = key.tilelength if key.is_tiled else key.rowsperstrip
+    width = key.tilewidth if key.is_tiled else key.imagewidth
+    decoded = min(height, max(key.imagelength, CHUNK)) * width * key.dtype.itemsize
+    if not 0 < decoded <= LARGEST_SEGMENT:
+        raise ValueError(f"its tiles have {height} x {width} pixels")
 
 
 def _kind(series: Any) -> Kind:

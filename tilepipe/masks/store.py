@@ -7,14 +7,17 @@ need no lock, in one process or in many.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
 
+from tilepipe.documents import load_json
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
@@ -30,6 +33,7 @@ from tilepipe.masks.base import (
     require_inside,
 )
 from tilepipe.places import Place, remove_partials
+from tilepipe.places.settling import settle
 from tilepipe.places.zarr_store import zarr_store
 
 Precision = Literal["float16", "uint8"]
@@ -143,6 +147,15 @@ class ZarrMask:
         """Write whole chunks of what `read_stored_probabilities` gives."""
         self._write(self._require_probabilities(), window, stored, level)
 
+    def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
+        """Bytes of the chunks of a window (or a level) as they lie there, probabilities too."""
+        return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
+
+    def settle(self, window: Window | None = None, level: int = 0) -> None:
+        """Return when the chunks of a window (or a level) are on the disk, probabilities too."""
+        if isinstance(self.path, Path):  # an object is kept for good when its writing returns
+            settle(self._files(window, level), self.path)
+
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
         return lazy(self, level, CHUNK)
@@ -162,6 +175,13 @@ class ZarrMask:
         if not self._probability_arrays:
             raise ValueError(f"{self.path} was made without probabilities")
         return self._probability_arrays
+
+    def _files(self, window: Window | None, level: int) -> Iterator[Path]:
+        """The chunk files of a window, or a level, there or not."""
+        window = window or Window(0, 0, *self.levels[level])
+        for arrays in (self._arrays, self._probability_arrays):
+            if arrays:
+                yield from _chunk_files(arrays[level], window)
 
     def _read(self, arrays: _Arrays, window: Window, level: int) -> NDArray[Any]:
         require_inside(window, self.levels[level])
@@ -232,6 +252,8 @@ def create_mask(path: Place, spec: MaskSpec, probabilities: Precision | None = N
         group.update_attributes({"ome": ome, "tilepipe": {"probability": scaling}})
         attributes["tilepipe"]["probabilities"] = probabilities
     root.update_attributes(attributes)
+    if isinstance(path, Path):
+        settle(path.rglob("zarr.json"), path)
     return ZarrMask(path, spec, arrays, probability_arrays)
 
 
@@ -256,7 +278,9 @@ def open_zarr_mask(path: Place) -> ZarrMask:
         probability_arrays: _Arrays = ()
         if ours and document.get("probabilities"):
             probability_arrays = _open_levels(path / "probabilities", names)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (
+        ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path} is no mask that can be opened ({one_line(error)});"
             " give an OME-Zarr image of labels."
@@ -281,7 +305,8 @@ def _create_levels(
             chunks=(*(1 for _ in planes), CHUNK, CHUNK),
             dtype=dtype,
             fill_value=fill,
-            compressors=[ZstdCodec(level=3)],
+            # With a checksum, so that a damaged chunk is an error and never other labels.
+            compressors=[ZstdCodec(level=3, checksum=True)],
             dimension_names=names,
             zarr_format=3,
             overwrite=True,
@@ -348,9 +373,21 @@ def _their_classes(attributes: Any, least: int) -> tuple[MaskClass, ...]:
 
 
 def _attributes(path: Place) -> dict[str, Any]:
-    document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    document = load_json((path / "zarr.json").read_text(encoding="utf-8"))
     attributes: dict[str, Any] = document.get("attributes", {})
     return attributes
+
+
+def _chunk_files(array: zarr.Array[Any], window: Window) -> Iterator[Path]:
+    """The files of the chunks that a window touches, there or not."""
+    if not isinstance(array.store, LocalStore):
+        return
+    folder = array.store.root / array.path
+    planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
+    for plane in planes:
+        for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
+            for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
+                yield folder / f"c/{plane}{row}/{column}"
 
 
 def _selection(array: zarr.Array[Any], window: Window) -> tuple[slice, ...]:

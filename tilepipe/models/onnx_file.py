@@ -16,6 +16,7 @@ from tilepipe.grid import Geometry
 from tilepipe.models.document import Document, checked, parse_document
 from tilepipe.models.onnx_graph import Graph, read_graph
 from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.models.onnx_sizes import check_sizes
 from tilepipe.models.probe import probe_geometry
 from tilepipe.models.specs import Gives, InputSpec, Layout, Model, OnnxArguments, OutputSpec
 
@@ -103,6 +104,8 @@ def import_onnx(
     graph = read_graph(path)
     arguments = OnnxArguments(input.bands, _outputs(output, graph, layout), layout, gives)
     _check_channels(graph, arguments)
+    likely = (graph.fixed_sides(arguments.spatial_axes) or (tile or 256,))[0]
+    check_sizes(graph, arguments.shape(likely, likely), likely * likely)
     graph, ran = _opened(graph, arguments, output)
     fixed = graph.fixed_sides(arguments.spatial_axes)
     side = tile or (fixed or ran or (None,))[0]
@@ -196,6 +199,8 @@ def _assemble(name: str, document: Document, graph: Graph, path: str | None) -> 
     arguments, geometry = document.arguments, document.geometry
     assert isinstance(arguments, OnnxArguments)
     _check_channels(graph, arguments)
+    side = (graph.fixed_sides(arguments.spatial_axes) or (geometry.smallest_input,))[0]
+    check_sizes(graph, arguments.shape(side, side), side * side)
     content = document.canonical().encode() + b"\n" + graph.content(METADATA_KEY)
     fingerprint = hashlib.sha256(content).hexdigest()
     network = _networks.get(fingerprint)

@@ -146,7 +146,8 @@ class UNet(nn.Module):
             DoubleConvolution(2 * width, width, a) for width in reversed(widths[:-1])
         )
         self.head = nn.Conv2d(a.width, a.outputs, 1)
-        self.apply(_he_initialise)
+        if not self.head.weight.is_meta:  # torch loads much to fill what holds nothing
+            self.apply(_he_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (N, outputs, h, w) for pixels of shape (N, bands, H, W)."""

@@ -5,7 +5,7 @@ each in their own way (writing whole, removing, locking, temporary copies) has a
 that nobody above asks which of them a place is.
 """
 
-from tilepipe.places.address import is_url, place, redacted
+from tilepipe.places.address import is_url, place, redacted, without_secrets
 from tilepipe.places.errors import InputRefused, StoreError, StoreRefusedError
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
@@ -14,6 +14,7 @@ from tilepipe.places.verbs import (
     remove,
     remove_partials,
     require_writable,
+    size_of,
     within,
     write_whole,
 )
@@ -32,6 +33,8 @@ __all__ = [
     "remove",
     "remove_partials",
     "require_writable",
+    "size_of",
     "within",
+    "without_secrets",
     "write_whole",
 ]

@@ -32,6 +32,11 @@ def redacted(text: str) -> str:
     return f"{match[1]}://{authority.rpartition('@')[2]}{slash}{key}"
 
 
+def without_secrets(text: str) -> str:
+    """A sentence with each address in it `redacted`."""
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", lambda found: redacted(found[0]), text)
+
+
 def place(text: str | Place) -> Place:
     """The place that a path or an address names.
 

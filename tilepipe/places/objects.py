@@ -25,6 +25,11 @@ RETRIES = 10
 COALESCE = 128 * 1024
 """Bytes between two ranges below which they are fetched together."""
 
+PART_BYTES = 5 * 2**20
+MOST_PARTS = 9000
+PARTS_AT_ONCE = 4
+"""How large files are uploaded; S3 allows 10,000 parts of at least 5 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectPath:
@@ -166,9 +171,11 @@ class ObjectPath:
         """
         import obstore
 
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
         try:
             result = ask(
-                str(self), obstore.put, self._connection(), self.key, content, mode=mode
+                str(self), obstore.put, self._connection(), self.key, content, mode=mode,
+                chunk_size=max(PART_BYTES, -(-size // MOST_PARTS)), max_concurrency=PARTS_AT_ONCE,
             )  # fmt: skip
         except _conditions():
             failed = ConditionError(str(self))

@@ -12,6 +12,7 @@ from pathlib import Path
 from tilepipe.errors import InputError
 from tilepipe.places.errors import InputRefused
 from tilepipe.places.objects import ObjectPath, Place
+from tilepipe.places.settling import settle_folder
 
 
 def write_whole(path: Place, text: str) -> None:
@@ -25,6 +26,7 @@ def write_whole(path: Place, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    settle_folder(path.parent)
 
 
 def remove(path: Place) -> None:
@@ -54,6 +56,11 @@ def name_from(path: Place, folder: Place) -> str:
         inside = isinstance(path, ObjectPath) and folder == path.parent
         return path.name if inside else str(path)
     return os.path.relpath(path, folder)
+
+
+def size_of(path: Place) -> int | None:
+    """Bytes of a file on a disk; None for what is none, or an object, which is there whole."""
+    return path.stat().st_size if isinstance(path, Path) and path.is_file() else None
 
 
 def within(path: Place, folder: Place) -> bool:

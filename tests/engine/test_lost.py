@@ -1,0 +1,197 @@
+"""What is lost, cut off or repaired between two runs is noticed, and only that is done again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+
+import tilepipe
+from tests.engine.test_resume import OUTPUTS, digest
+from tests.making import make_image, write_tiff
+from tilepipe.engine.outputs import record_path
+from tilepipe.engine.state import FOLDER
+from tilepipe.errors import InputError
+from tilepipe.places.settling import settle, settle_folder
+
+
+@pytest.fixture(scope="module")
+def once(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    tilepipe.run(image, **options_in(folder, model))
+    return folder
+
+
+def options_in(folder: Path, model: Path, window: int = 572) -> dict[str, Any]:
+    return {"model": model, "outputs": [folder / n for n in OUTPUTS], "window": window}
+
+
+@pytest.fixture
+def finished(once: Path, model: Path, tmp_path: Path) -> dict[str, Any]:
+    """A copy of the finished run, its options, and its bytes."""
+    folder = tmp_path / "masks"
+    shutil.copytree(once, folder)
+    return {"options": options_in(folder, model), "folder": folder, "bytes": digest(folder)}
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("m.ome.zarr/0/c/0/0", 1), ("m.ome.zarr/1/c/1/1", 0), ("m.ome.tif", 0), ("m.tif", 0)],
+)
+@pytest.mark.parametrize("how", ["gone", "cut off"])
+def test_a_file_that_is_gone_or_cut_off_is_made_again(
+    image: Path, finished: dict[str, Any], name: str, blocks: int, how: str
+) -> None:
+    file = finished["folder"] / name
+    if how == "gone":
+        file.unlink()
+    else:
+        os.truncate(file, file.stat().st_size // 2)
+    summary = tilepipe.run(image, **finished["options"])
+    assert summary.blocks - summary.resumed == blocks
+    assert digest(finished["folder"]) == finished["bytes"]
+
+
+def test_an_export_without_its_store_that_is_cut_off_is_not_taken_for_done(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.ome.tif"
+    tilepipe.run(image, model=model, outputs=output)
+    whole = output.read_bytes()
+    os.truncate(output, len(whole) // 2)
+    with pytest.raises(InputError, match="exists already"):
+        tilepipe.run(image, model=model, outputs=output)
+    tilepipe.run(image, model=model, outputs=output, overwrite=True)
+    assert output.read_bytes() == whole
+
+
+def test_an_altered_chunk_is_an_error_and_never_other_labels(
+    image: Path, finished: dict[str, Any]
+) -> None:
+    store = finished["folder"] / "m.ome.zarr"
+    chunk = store / "0/c/1/1"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 16
+    chunk.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        tilepipe.open_mask(store).as_dask().compute(scheduler="synchronous")
+
+
+def damage(path: Path, numbers: list[int]) -> None:
+    """Zero tiles of an image."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        places = [(page.dataoffsets[n], page.databytecounts[n]) for n in numbers]
+    content = bytearray(path.read_bytes())
+    for offset, count in places:
+        content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["damaged", "cut off"])
+def test_a_repaired_image_is_gone_on_with_though_its_fingerprint_is_another(
+    image: Path, model: Path, finished: dict[str, Any], tmp_path: Path, how: str
+) -> None:
+    copy, folder = tmp_path / "copy.tif", tmp_path / "again"
+    shutil.copy(image, copy)
+    folder.mkdir()
+    options = options_in(folder, model)
+    if how == "damaged":
+        damage(copy, list(range(10)))  # the first rows of the first block, and its neighbour
+    else:
+        os.truncate(copy, copy.stat().st_size - 100_000)
+    assert tilepipe.open_image(copy).fingerprint() != tilepipe.open_image(image).fingerprint()
+    first = tilepipe.run(copy, **options)
+    assert first.exit_code == 3
+    shutil.copy(image, copy)
+    second = tilepipe.run(copy, **options)
+    assert second.exit_code == 0
+    assert second.resumed == first.blocks - len(first.incomplete)
+    assert digest(folder) == finished["bytes"]
+
+
+def test_another_image_does_not_pass_for_a_repaired_one(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.tif"
+    shutil.copy(image, copy)
+    damage(copy, [0])
+    options = {"model": model, "outputs": tmp_path / "m.ome.zarr", "window": 572}
+    tilepipe.run(copy, **options)  # type: ignore[arg-type]
+    ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+    before = ledger.read_bytes()
+    write_tiff(copy, make_image(1600, 1700, seed=7))
+    with pytest.raises(InputError, match="the image was"):
+        tilepipe.run(copy, **options)  # type: ignore[arg-type]
+    assert ledger.read_bytes() == before
+
+
+def test_what_a_repair_changed_beyond_the_unreadable_is_computed_again(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    """Damage that could be decoded is found too, as the pixels are compared."""
+    copy, folder, whole = tmp_path / "copy.tif", tmp_path / "again", tmp_path / "whole"
+    folder.mkdir()
+    whole.mkdir()
+    tilepipe.run(image, **options_in(whole, model, window=700))  # 16 blocks of 512
+    pixels = tifffile.imread(image)
+    pixels[1500:, 1632:] ^= 255  # seen by the last column's last block and the one above it
+    write_tiff(copy, pixels)
+    damage(copy, [0])
+    first = tilepipe.run(copy, **options_in(folder, model, window=700))
+    assert first.incomplete[0][0] == 0
+    shutil.copy(image, copy)
+    summary = tilepipe.run(copy, **options_in(folder, model, window=700))
+    assert summary.blocks - summary.resumed == len(first.incomplete) + 2
+    assert digest(folder) == digest(whole)
+
+
+def test_outputs_that_differ_by_their_suffix_alone_have_records_of_their_own(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    for name in ("a.ome.tif", "a.tif"):
+        tilepipe.run(image, model=model, outputs=tmp_path / name)
+    for name in ("a.ome.tif", "a.tif"):
+        again = tilepipe.run(image, model=model, outputs=tmp_path / name)
+        assert again.resumed == again.blocks
+    assert record_path(tmp_path / "a.ome.tif").name == "a.run.json"
+    assert record_path(tmp_path / "a.tif").name == "a.tif.run.json"
+
+
+def test_settling_takes_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "c/0").mkdir(parents=True)
+    (tmp_path / "c/0/1").write_bytes(b"x")
+    settle([tmp_path / "c/0/1", tmp_path / "c/0/2", tmp_path / "c/9/9"], tmp_path)
+    settle_folder(tmp_path / "nowhere")
+
+
+def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
+    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilepipe.engine.ledger import Ledger
+    from tilepipe.masks.store import ZarrMask
+
+    settled: list[tuple[Any, int]] = []
+    plan, _ = tilepipe.plan(image, model=model, window=572)
+    append = Ledger.append
+
+    def watched(ledger: Ledger, record: dict[str, Any]) -> None:
+        windows = {window for window, level in settled if level == record.get("level", 0)}
+        if record["kind"] == "block":
+            assert plan.tiling.block_window(record["number"]) in windows
+        elif record["kind"] == "level":
+            assert windows
+        append(ledger, record)
+
+    def settle(self: ZarrMask, window: Any = None, level: int = 0) -> None:
+        settled.append((window, level))
+
+    monkeypatch.setattr(Ledger, "append", watched)
+    monkeypatch.setattr(ZarrMask, "settle", settle)
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
+    assert len(settled) == 4 + 2  # blocks, and levels of one piece each

@@ -1,0 +1,89 @@
+"""Blocks that do not come back are said to be late; the clock is the test's."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tilepipe.engine.watchdog import PATIENCE, TIMES_USUAL, Watchdog, duration
+from tilepipe.errors import SurroundingsError
+
+
+def items(late: list[tuple[str, Any, float]]) -> list[Any]:
+    return [item for _, item, _ in late]
+
+
+def test_a_block_is_late_after_a_quarter_of_an_hour_and_each_time_that_doubles() -> None:
+    dog = Watchdog()
+    dog.submitted("a", 1, 0)
+    dog.submitted("b", 2, 600)
+    assert items(dog.late(PATIENCE - 1)) == []
+    assert items(dog.late(PATIENCE)) == [1]
+    assert items(dog.late(PATIENCE + 1)) == []
+    assert items(dog.late(2 * PATIENCE - 1)) == [2]
+    assert items(dog.late(2 * PATIENCE)) == [1]
+
+
+def test_a_block_that_came_back_is_not_late() -> None:
+    dog = Watchdog()
+    dog.submitted("a", 1, 0)
+    dog.finished("a", 1)
+    dog.finished("never sent", 2)
+    assert dog.late(1e9) == []
+
+
+def test_slow_blocks_have_more_time() -> None:
+    dog = Watchdog()
+    for number in range(9):
+        dog.submitted(str(number), number, 0)
+        dog.finished(str(number), 100)
+    dog.submitted("x", "x", 100)
+    assert dog.late(100 + TIMES_USUAL * 100 - 1) == []
+    assert items(dog.late(100 + TIMES_USUAL * 100)) == ["x"]
+
+
+def test_with_a_timeout_it_is_said_at_half_of_it_and_ends_at_all_of_it() -> None:
+    dog = Watchdog(timeout=60)
+    assert dog.late(1e6) == []  # nothing is out
+    dog.submitted("a", 1, 1e6)
+    assert items(dog.late(1e6 + 30)) == [1]
+    dog.submitted("b", 2, 1e6 + 50)
+    dog.finished("b", 1e6 + 55)
+    assert dog.late(1e6 + 114) == [("a", 1, 114.0)]
+    with pytest.raises(SurroundingsError, match="no block was finished for 60 s"):
+        dog.late(1e6 + 115)
+
+
+def test_durations_are_for_people() -> None:
+    assert [duration(s) for s in (5.4, 119, 900)] == ["5 s", "119 s", "15 min"]
+
+
+def _returns_late(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for() -> None:
+    from distributed import Client, LocalCluster
+
+    from tilepipe.engine.cluster import run_bounded
+
+    told: list[Any] = []
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, protocol="inproc://",
+            dashboard_address="127.0.0.1:0",
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):  # fmt: skip
+        outcomes = run_bounded(
+            client, _returns_late, [(0.0,), (3.0,)], 2, 0, timeout=1.0,
+            late=lambda item, seconds, worker: told.append((item, worker)),
+        )  # fmt: skip
+        assert next(outcomes) == ((0.0,), 0.0)
+        with pytest.raises(SurroundingsError, match="no block was finished"):
+            next(outcomes)
+    assert [item for item, _ in told] == [(3.0,)]
+    assert told[0][1].startswith("inproc://")

@@ -1,0 +1,79 @@
+"""Faults from inside a process: what no outside hand can do at will.
+
+Read from the variable ``TILEPIPE_FAULT``, a JSON document; installed in the client by the zygote,
+and in workers by ``site/sitecustomize.py``.
+
+- ``kill_in_write: N``: this process ends by SIGKILL in its Nth write of a chunk, in the middle.
+- ``slow_write: S``: each chunk takes S seconds to write, so that a chosen moment is met.
+- ``slow_read: S``: each read of the image takes so much longer.
+- ``read_error: [[START, STOP], ...]``: reads of the image that touch these bytes fail with EIO.
+- ``hang: [[START, STOP], ...]``: reads of the image that touch these bytes do not return.
+
+The last two hold while the file ``while`` exists.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "TILEPIPE_FAULT"
+
+
+def install() -> None:
+    """Put in place what the variable asks for."""
+    fault = json.loads(os.environ.get(VARIABLE, "{}"))
+    if fault.keys() & {"kill_in_write", "slow_write"}:
+        _writes(fault)
+    if fault.keys() & {"read_error", "hang", "slow_read"}:
+        _reads(fault)
+
+
+def _writes(fault: dict[str, Any]) -> None:
+    from zarr.storage import _local
+
+    whole, writes = _local._put, 0
+
+    def put(path: Path, value: Any, exclusive: bool = False) -> int:
+        nonlocal writes
+        if not path.name.isdigit():  # metadata
+            return whole(path, value, exclusive)
+        writes += 1
+        if writes == fault.get("kill_in_write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half = bytes(value.as_buffer_like())
+            path.with_suffix(".0.partial").write_bytes(half[: len(half) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(fault.get("slow_write", 0))
+        return whole(path, value, exclusive)
+
+    _local._put = put
+
+
+def _reads(fault: dict[str, Any]) -> None:
+    from tilepipe.images.files import FileBytes
+
+    whole = FileBytes.read
+
+    def read(self: FileBytes, offset: int, count: int) -> bytes:
+        time.sleep(fault.get("slow_read", 0))
+        while _on(fault) and _touches(fault.get("hang", ()), offset, count):
+            time.sleep(0.1)
+        if _on(fault) and _touches(fault.get("read_error", ()), offset, count):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
+        return whole(self, offset, count)
+
+    FileBytes.read = read  # type: ignore[method-assign]
+
+
+def _on(fault: dict[str, Any]) -> bool:
+    return "while" not in fault or Path(fault["while"]).exists()
+
+
+def _touches(ranges: Any, offset: int, count: int) -> bool:
+    return any(start < offset + count and offset < stop for start, stop in ranges)

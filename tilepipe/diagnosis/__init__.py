@@ -1,0 +1,6 @@
+"""What of this machine, its disks and its workers would make runs fail, or be slow."""
+
+from tilepipe.diagnosis.examine import doctor
+from tilepipe.diagnosis.findings import Diagnosis, Finding
+
+__all__ = ["Diagnosis", "Finding", "doctor"]

@@ -1,0 +1,211 @@
+"""The model and the image of a run to come: whether it would start, and what would hold it up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from tilepipe.diagnosis.disks import NETWORK, file_system
+from tilepipe.diagnosis.findings import Finding
+from tilepipe.engine.cluster import SLOTS
+from tilepipe.engine.device import choose_device, choose_precision
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan import Plan, absolute, as_planned, gigabytes
+from tilepipe.engine.planning import make_plan
+from tilepipe.engine.sizing import Estimate, MemoryModel
+from tilepipe.errors import UnreadableError
+from tilepipe.grid import Window
+from tilepipe.images import Image, open_image, read_with_valid
+
+BEST_KEPT = 2048
+"""Outputs a side that the automatic window keeps at most."""
+READING_SECONDS = 1.5
+LARGE_PIECE = 4 << 20
+"""Pixels that are decoded together, from which most of what is decoded for a window is thrown
+away."""
+PIECE = 1024
+"""Side of what each thread reads at a time."""
+
+
+def check_model(name: str, free: int) -> list[Finding]:
+    """Whether a model loads, and the memory for its smallest and its best window.
+
+    Parameters
+    ----------
+    name
+        As `run` takes it.
+    free
+        Bytes free, as far as this process may have them.
+    """
+    from tilepipe.models.file import load_model
+    from tilepipe.models.memory import forward_bytes
+    from tilepipe.models.runtimes import DTYPES, RUNTIMES
+
+    model = load_model(name)
+    geometry = model.geometry
+    device = choose_device("auto")
+    precision = choose_precision("auto", device, model)
+
+    def needs(height: int, width: int) -> int:
+        live = forward_bytes(model.network, model.input.bands, height, width, DTYPES[precision])
+        return int(live * RUNTIMES["torch"].live) + MemoryModel.FORWARD_SCRATCH
+
+    smallest = geometry.input_for(512)
+    best = geometry.input if model.fixed else geometry.input_for(BEST_KEPT)
+    least, most = needs(smallest, smallest), needs(best, best)
+    if device == "cuda":
+        import torch
+
+        free = torch.cuda.mem_get_info(0)[0]
+        base, share, where = 4 * model.weights, 0.9, "of the GPU's memory"
+    else:
+        base = int(psutil.Process().memory_info().rss) + MemoryModel.FINISHING
+        share, where = 0.5, "in all"
+    what = (
+        f"{model.name}: about {gigabytes(base + least)} {where} for the smallest window, "
+        f"{gigabytes(base + most)} for the one of least work"
+    )
+    room = f"; {gigabytes(free)} are free"
+    if base + least > free:
+        return [Finding("model", "fails", what + room, _make_room(device))]
+    if base + least > share * free and device == "cpu":
+        return [Finding("model", "fails", f"{what}{room}, of which a run allows itself half",
+                        f"--memory {int(0.8 * free / 1e6)}MB")]  # fmt: skip
+    if base + most > share * free:
+        return [Finding("model", "slow", f"{what}{room}, so that windows are smaller, and more is "
+                        "computed twice", _more_memory(device, free, base + most))]  # fmt: skip
+    return [Finding("model", "ok", what)]
+
+
+def _make_room(device: str) -> str:
+    return "end what takes the GPU's memory, or --device cpu" if device == "cuda" else (
+        "end what takes the memory, or use a machine with more"
+    )  # fmt: skip
+
+
+def _more_memory(device: str, free: int, wanted: int) -> str:
+    if device == "cpu" and wanted < 0.8 * free:
+        return f"--memory {int(0.8 * free / 1e6)}MB, if nothing else needs it"
+    return _make_room(device)
+
+
+def check_image(path: str, model: str, folder: Path) -> list[Finding]:
+    """Whether a run on an image would start, and whether reading keeps up with computing.
+
+    Raises
+    ------
+    InputError
+        For what a run would refuse.
+    """
+    from tilepipe.diagnosis.disks import check_room
+
+    options = RunOptions(path, model=model, outputs=(str(folder / "tilepipe-doctor.ome.zarr"),))
+    plan, estimate = make_plan(options)
+    facts = plan.image
+    area = facts.height * facts.width
+    findings = [
+        Finding("image", "slow", warning, "see docs/running.md, Scale")
+        for warning in estimate.warnings
+    ]
+    height, width = plan.tiling.input
+    what = f"{facts.kind}, {facts.height} x {facts.width}, {plan.blocks} blocks, windows of "
+    what += f"{height} x {width}, at most {gigabytes(estimate.memory)} of memory"
+    findings.append(Finding("image", "ok", what))
+    findings += check_room(folder, int(area * 4 / 3))
+    kind = file_system(Path(absolute(path)))
+    if kind in NETWORK:
+        findings.append(
+            Finding("image", "slow", f"it lies on a network file system ({kind}): reading may be "
+                    "slow, and stop when the network does", "copy it to a local disk, if it is "
+                    "read too slowly")
+        )  # fmt: skip
+    image = open_image(path)
+    try:
+        findings += _check_reading(image, plan, estimate)
+    finally:
+        image.close()
+    return findings
+
+
+def _check_reading(image: Image, plan: Plan, estimate: Estimate) -> list[Finding]:
+    rows, columns = image.chunks[plan.image.level]
+    pieces = f"decoded in pieces of {rows} x {columns}"
+    advice = "`tilepipe convert` it to OME-Zarr once, and run on that"
+    try:
+        speed = reading_speed(image, plan)
+    except UnreadableError as error:
+        return [
+            Finding("reading", "slow", f"{error}; a run reads around it, and names what has no "
+                    "answer (exit code 3)", "copy the image again from where it came")
+        ]  # fmt: skip
+    what = f"{speed / 1e6:,.1f} Mpx/s with {SLOTS} threads, {pieces}"
+    tiling = plan.tiling
+    to_read = sum(tiling.reach(n).area for n in (0,)) * plan.blocks  # edge blocks are smaller
+    reading = to_read / speed
+    if estimate.seconds is None:
+        return [Finding("reading", "ok", what)]
+    computing = plan.image.height * plan.image.width / estimate.seconds
+    what += f"; {plan.model} computes {computing / 1e6:,.2f} Mpx/s here"
+    if reading > 0.8 * estimate.seconds:
+        return [Finding("reading", "slow", f"{what}: reading takes about {reading:,.0f} s and "
+                        f"computing {estimate.seconds:,.0f} s", advice)]  # fmt: skip
+    if rows * columns > LARGE_PIECE:
+        return [Finding("reading", "slow", f"{what}: large pieces are decoded again and again, by "
+                        "each block that needs some of them", advice)]  # fmt: skip
+    return [Finding("reading", "ok", what)]
+
+
+def reading_speed(image: Image, plan: Plan, seconds: float = READING_SECONDS) -> float:
+    """Pixels a second with as many threads as a worker has, from the disk where that can be had.
+
+    Raises
+    ------
+    UnreadableError
+        For a window that cannot be decoded.
+    """
+    _forget(Path(absolute(image.path)))
+    shown, level = as_planned(image, plan.image), plan.image.level
+    tiling, count = plan.tiling, plan.blocks
+    end = time.perf_counter() + seconds
+    counted, troubles = [0] * SLOTS, []
+
+    def read(thread: int) -> None:
+        n = thread
+        while n < 64 * SLOTS and (n == thread or time.perf_counter() < end):
+            # All over the image, so that no piece is decoded for its neighbour's sake.
+            reach = tiling.reach(n * 7919 % count)
+            window = Window(reach.y, reach.x, min(PIECE, reach.height), min(PIECE, reach.width))
+            try:
+                read_with_valid(shown, window, level)
+            except Exception as error:  # told by the thread that asked
+                troubles.append(error)
+                return
+            counted[thread] += window.area
+            n += SLOTS
+
+    begin = time.perf_counter()
+    threads = [threading.Thread(target=read, args=(i,), daemon=True) for i in range(SLOTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if troubles:
+        raise troubles[0]
+    return sum(counted) / (time.perf_counter() - begin)
+
+
+def _forget(path: Path) -> None:
+    """Drop a file from the system's memory, as a first run would find it."""
+    if not hasattr(os, "posix_fadvise") or not path.is_file():
+        return
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)

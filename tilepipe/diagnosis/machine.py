@@ -1,0 +1,202 @@
+"""Processor, memory, limits and GPU of this machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+from tilepipe.diagnosis.findings import Finding
+from tilepipe.engine.hardware import Grant, bf16_in_hardware, granted
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+ENOUGH_FILES = 1024
+BUSY = 0.5
+"""Share of the cores taken by others from which their work shows in ours."""
+
+
+def check_torch() -> list[Finding]:
+    """The build of torch, and what its processor kernels can use."""
+    import torch
+
+    findings = []
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    capability = torch.backends.cpu.get_cpu_capability()
+    bf16 = {True: "bf16 in hardware", False: "no bf16 in hardware", None: ""}[bf16_in_hardware()]
+    what = ", ".join(filter(None, [f"{torch.__version__}, {build}", capability, bf16]))
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        findings.append(
+            Finding("torch", "slow", f"{what}; without oneDNN, so that convolutions are slow",
+                    "install torch as its own instructions say")
+        )  # fmt: skip
+    elif capability in ("DEFAULT", "NO AVX"):
+        findings.append(
+            Finding("torch", "slow", f"{what}: it uses no vector instructions of this processor",
+                    "unset ATEN_CPU_CAPABILITY, or use a processor with AVX2")
+        )  # fmt: skip
+    else:
+        findings.append(Finding("torch", "ok", what))
+    return findings
+
+
+def check_cores() -> list[Finding]:
+    """Cores of this process, and what keeps passes from using them."""
+    from tilepipe.engine.cluster import cores
+
+    usable, there = cores(), os.cpu_count() or 1
+    what = f"{usable} cores" if usable == there else f"{usable} of {there} cores"
+    findings = []
+    grant = granted()
+    if grant.cpus is not None and grant.cpus < usable - 0.5:
+        threads = max(1, round(grant.cpus))
+        findings.append(
+            Finding("cores", "slow", f"{what}, of which the control group grants the time of "
+                    f"{grant.cpus:.3g}: more threads than that hold each other up",
+                    f"--threads {threads}")
+        )  # fmt: skip
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    if limit.isdigit() and int(limit) < usable:
+        findings.append(
+            Finding("cores", "slow", f"OMP_THREAD_LIMIT={limit} keeps a pass from using {usable} "
+                    "cores", "unset OMP_THREAD_LIMIT")
+        )  # fmt: skip
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
+        findings.append(
+            Finding("cores", "slow", "OMP_WAIT_POLICY=ACTIVE: threads that wait spin, and take the "
+                    "cores that reading needs", "unset OMP_WAIT_POLICY")
+        )  # fmt: skip
+    if os.environ.get("OMP_PROC_BIND", "").lower() not in ("", "false"):
+        findings.append(
+            Finding("cores", "slow", f"OMP_PROC_BIND={os.environ['OMP_PROC_BIND']} binds the "
+                    "threads of all workers to the same cores", "unset OMP_PROC_BIND")
+        )  # fmt: skip
+    load = os.getloadavg()[0]
+    if load > BUSY * usable + 1:
+        findings.append(
+            Finding("cores", "slow", f"{what}, busy with other work: a load of {load:.1f} over the "
+                    "last minute", "wait for it, or end it")
+        )  # fmt: skip
+    if not findings:
+        told = os.environ.get("OMP_NUM_THREADS")
+        note = f"; OMP_NUM_THREADS={told} does not count, a pass uses --threads" if told else ""
+        findings.append(Finding("cores", "ok", f"{what}, load {load:.1f}{note}"))
+    return findings
+
+
+def check_memory(grant: Grant | None = None) -> list[Finding]:
+    """Memory that is free, as far as this process may have it, and swap."""
+    import psutil
+
+    from tilepipe.engine.plan import gigabytes
+    from tilepipe.engine.planning import DEFAULT_MEMORY_SHARE
+
+    grant = granted() if grant is None else grant
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    what = f"{gigabytes(memory.available)} free of {gigabytes(memory.total)}"
+    findings = []
+    usual = int(memory.available * DEFAULT_MEMORY_SHARE)
+    left = free_memory(grant)
+    if left < memory.available and grant.memory is not None:
+        what += f", and {gigabytes(left)} of the {gigabytes(grant.memory)} that the control group"
+        what += " grants"
+        if usual > left:
+            findings.append(
+                Finding("memory", "fails", f"{what}: by default a run allows itself "
+                        f"{gigabytes(usual)}, and would be killed on the way",
+                        f"--memory {max(1, int(left * 0.8 / 1e6))}MB")
+            )  # fmt: skip
+    if swap.total and swap.used > max(1e9, 0.5 * swap.total):
+        findings.append(
+            Finding("memory", "slow", f"{gigabytes(swap.used)} are swapped out: memory is short",
+                    "end what takes it")
+        )  # fmt: skip
+    return findings or [Finding("memory", "ok", what)]
+
+
+def free_memory(grant: Grant | None = None) -> int:
+    """Bytes free, as far as this process may have them."""
+    import psutil
+
+    grant = granted() if grant is None else grant
+    free = int(psutil.virtual_memory().available)
+    return free if grant.memory is None else max(0, min(free, grant.memory - grant.memory_used))
+
+
+def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
+    """Open files, and huge pages."""
+    findings = []
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= files < ENOUGH_FILES:
+        findings.append(
+            Finding("limits", "slow", f"{files} open files at most: too few for many workers",
+                    f"ulimit -n {4 * ENOUGH_FILES}")
+        )  # fmt: skip
+    try:
+        setting = huge_pages.read_text()
+    except OSError:
+        setting = ""
+    off = os.environ.get("THP_MEM_ALLOC_ENABLE", "1") == "0"
+    if "[never]" in setting:
+        findings.append(
+            Finding("limits", "slow", "huge pages are switched off: passes on the CPU wait for "
+                    "fresh memory", f"as root: echo madvise > {huge_pages}")
+        )  # fmt: skip
+    elif off and setting:
+        findings.append(
+            Finding("limits", "slow", "THP_MEM_ALLOC_ENABLE=0 keeps torch from huge pages: passes "
+                    "on the CPU wait for fresh memory", "unset THP_MEM_ALLOC_ENABLE")
+        )  # fmt: skip
+    if not findings:
+        pages = f"; huge pages: {setting[setting.find('[') + 1 : setting.find(']')]}"
+        what = f"{files} open files" + (pages if "[" in setting else "")
+        findings.append(Finding("limits", "ok", what))
+    return findings
+
+
+def check_gpu() -> list[Finding]:
+    """GPUs, and whether torch and the driver know of each other."""
+    import torch
+
+    from tilepipe.engine.plan import gigabytes
+
+    seen = _nvidia_smi()
+    if torch.cuda.is_available():
+        names = []
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            names.append(f"{torch.cuda.get_device_name(i)}, {gigabytes(free)} free of "
+                         f"{gigabytes(total)}")  # fmt: skip
+        return [Finding("GPU", "ok", "; ".join(names))]
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") and seen:
+        return [Finding("GPU", "slow", f"{seen[0]} is hidden by CUDA_VISIBLE_DEVICES",
+                        "unset CUDA_VISIBLE_DEVICES")]  # fmt: skip
+    if seen and torch.version.cuda is None:
+        return [Finding("GPU", "slow", f"{seen[0]} is there, and torch is a CPU build",
+                        "install a CUDA build of torch, as its own instructions say")]  # fmt: skip
+    if seen:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            reason = "torch sees no device"
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+        return [Finding("GPU", "slow", f"{seen[0]} is there, and torch, built for CUDA "
+                        f"{torch.version.cuda}, cannot use it ({reason})",
+                        "update the driver, or install the torch for it")]  # fmt: skip
+    if torch.version.cuda is not None and Path("/dev/nvidiactl").exists():
+        return [Finding("GPU", "slow", "a GPU is there, and its driver does not answer",
+                        "see nvidia-smi")]  # fmt: skip
+    return [Finding("GPU", "ok", "none; passes run on the CPU")]
+
+
+def _nvidia_smi() -> list[str]:
+    """Name and driver of each GPU that the driver's own tool sees."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(words, capture_output=True, text=True, timeout=3, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.replace(", ", " (driver ") + ")" for line in result.stdout.splitlines() if line]

@@ -1,0 +1,182 @@
+"""Tissue on a slide: Otsu's threshold on saturation, at low resolution, cleaned up.
+
+In brightfield, glass is grey, however bright the lamp, and tissue is stained. The threshold is kept
+between bounds: what is lost here is not computed, so that pale tissue counts for more than a little
+glass, and an image that is all tissue must not be cut in two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError
+from tilepipe.grid import Window, round_up
+from tilepipe.images import Image, check_bounded, read_with_valid
+from tilepipe.regions.cells import Bools, Placement
+
+PIXEL_UM = 8.0
+"""Pixel size at which tissue is looked for, where the image says its own."""
+
+LEAST_SIDE, MOST_PIXELS = 256, 1 << 22
+"""Of the small picture, whatever the pixel size."""
+
+LEAST_SATURATION, MOST_SATURATION = 0.04, 0.12
+"""The threshold's bounds: glass and its noise below, the palest stains above."""
+
+DARK = 0.1
+"""Of white: what is darker has no colour to speak of, such as what was not scanned."""
+
+SPECK, HOLE, RIM = 150, 400, 3
+"""Pixels of the small picture: parts no larger are dust, holes no larger are filled; and by how
+much tissue is grown, so that its edge is not lost (about 0.01 mm2, 0.025 mm2 and 24 um)."""
+
+PIECE = 2048
+"""About the side of what is read at a time."""
+
+WAY_OUT = "give polygons or a mask image with --tissue PATH, or compute all of it (--tissue none)"
+
+
+def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools, Placement, str]:
+    """Where there is tissue: a small mask, its place on level 0, and how it was found.
+
+    Reads the coarsest level of the pyramid that is fine enough, once, in pieces. (Without a pyramid
+    that is level 0: each pixel of the image is decoded once more than the run itself needs.)
+
+    Parameters
+    ----------
+    pixel_um
+        Of level 0, in micrometres; None where it is not known.
+    limit
+        Bytes that a piece of the file may take when it is decoded.
+
+    Raises
+    ------
+    InputError
+        For images that are no slides in colour, and where no tissue is found.
+    """
+    if image.bands != 3 or image.dtype.kind != "u":
+        bands = "1 band" if image.bands == 1 else f"{image.bands} bands"
+        raise InputError(
+            f"{image.path}: has {bands} of {image.dtype.name}, and tissue is found by the colour "
+            f"of RGB slides; {WAY_OUT}"
+        )
+    level, times = _resolution(image, pixel_um)
+    check_bounded(image, level, limit)
+    small, valid = shrunk(image, level, times)
+    size = image.levels[level]
+    place = Placement(step=(size.scale_y * times, size.scale_x * times))
+    saturation, dark = _saturation(small, np.iinfo(image.dtype).max)
+    if dark[valid].mean() > 0.5:
+        raise InputError(
+            f"{image.path}: is mostly dark, as fluorescence is, and tissue is found by its colour "
+            f"on a bright ground; {WAY_OUT}"
+        )
+    threshold = float(np.clip(otsu(saturation[valid]), LEAST_SATURATION, MOST_SATURATION))
+    tissue = _cleaned((saturation > threshold) & valid)
+    if not tissue.any():
+        raise InputError(
+            f"{image.path}: no tissue was found, nothing on it is coloured (saturation above "
+            f"{threshold:.2f}); {WAY_OUT}"
+        )
+    how = f"saturation above {threshold:.2f} at level {level}"
+    return tissue, place, how + (f", {times} x {times} pixels together" if times > 1 else "")
+
+
+def otsu(values: NDArray[Any]) -> float:
+    """The threshold that parts values of 0 .. 1 into the two classes furthest apart (Otsu 1979)."""
+    counts, edges = np.histogram(values, 256, (0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    sums = (counts * centres).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1:][np.nan_to_num(between).argmax()])
+
+
+def shrunk(image: Image, level: int, times: int) -> tuple[NDArray[np.float32], Bools]:
+    """A level with ``times`` x ``times`` pixels averaged to one, and which of these hold data.
+
+    Read in pieces of bounded size; most tiles of the file are decoded once.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns, bands)
+    ndarray of bool, shape (rows, columns)
+    """
+    size = image.levels[level]
+    small = np.zeros((-(-size.height // times), -(-size.width // times), image.bands), np.float32)
+    valid = np.ones(small.shape[:2], np.bool_)
+    for piece in _pieces(image, level, times):
+        pixels, known = read_with_valid(image, piece, level)
+        y, x = piece.y // times, piece.x // times
+        weight = np.ones(piece.shape, np.float32) if known is None else known.astype(np.float32)
+        total = _summed(pixels if known is None else pixels * known[..., None], times)
+        count = _summed(weight[..., None], times)
+        to = slice(y, y + total.shape[0]), slice(x, x + total.shape[1])
+        small[to] = total / np.maximum(count, 1)
+        valid[to] = count[..., 0] > 0
+    return small, valid
+
+
+def _resolution(image: Image, pixel_um: float | None) -> tuple[int, int]:
+    """The level that is read, and how many of its pixels, along an axis, become one."""
+    height, width, _ = image.shape
+    wanted = PIXEL_UM / pixel_um if pixel_um else max(height, width) / 1024
+    wanted = min(wanted, max(height, width) / LEAST_SIDE)
+    wanted = max(wanted, math.sqrt(height * width / MOST_PIXELS), 1.0)
+    scales = [max(level.scale_y, level.scale_x) for level in image.levels]
+    level = max((i for i, scale in enumerate(scales) if scale <= 1.05 * wanted), default=0)
+    return level, max(1, round(wanted / scales[level]))
+
+
+def _pieces(image: Image, level: int, times: int) -> Iterator[Window]:
+    size, (rows, columns) = image.levels[level], image.chunks[level]
+    # Several tiles of the file, so that few are cut and decoded twice; of strips, which are as wide
+    # as the image, whole ones.
+    width = size.width if columns > 2 * PIECE else round_up(max(PIECE, 4 * columns), times)
+    width = min(width, size.width)
+    height = round_up(max(PIECE * PIECE // max(width, PIECE), rows), times)
+    for y in range(0, size.height, height):
+        for x in range(0, size.width, width):
+            yield Window(y, x, min(height, size.height - y), min(width, size.width - x))
+
+
+def _summed(pixels: NDArray[Any], times: int) -> NDArray[np.float32]:
+    rows, columns = (np.arange(0, n, times) for n in pixels.shape[:2])
+    down = np.add.reduceat(pixels, rows, axis=0, dtype=np.float32)
+    return np.asarray(np.add.reduceat(down, columns, axis=1))
+
+
+def _saturation(small: NDArray[np.float32], white: float) -> tuple[NDArray[np.float32], Bools]:
+    """(max - min) / max of the bands, 0 where it is dark; and where that is."""
+    high, low = small.max(2), small.min(2)
+    if white > 255:
+        white = max(1.0, float(np.percentile(high, 99.9)))  # 10 or 12 bits in 16
+    dark = high < DARK * white
+    return np.where(dark, np.float32(0), (high - low) / np.maximum(high, 1)), dark
+
+
+def _cleaned(tissue: Bools) -> Bools:
+    """Without specks, without small holes, and a little larger."""
+    from scipy import ndimage
+
+    tissue = _without_small(tissue, SPECK)
+    tissue = ~_without_small(~tissue, HOLE)
+    reach = np.hypot(*np.mgrid[-RIM : RIM + 1, -RIM : RIM + 1]) <= RIM
+    return np.asarray(ndimage.binary_dilation(tissue, reach))
+
+
+def _without_small(mask: Bools, pixels: int) -> Bools:
+    """Without the connected parts of up to so many pixels."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(mask)
+    large = np.bincount(parts.ravel()) > pixels
+    large[0] = False
+    return np.asarray(large[parts])
