@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from tilepipe.models.memory import _LiveBytes, forward_bytes
+from tilepipe.models.geometry import geometry_of
+from tilepipe.models.memory import ForwardMemory, _LiveBytes, forward_bytes
 from tilepipe.models.unet import UNet, UNetArguments
 
 MEASURE = """
@@ -57,6 +58,31 @@ def test_it_is_what_real_tensors_take(padding: str, upsampling: str) -> None:
     side = 108 if padding == "valid" else 128
     foretold = forward_bytes(network, 3, side, side)
     assert foretold == pytest.approx(_reckoned_on_tensors(network, 3, side), rel=0.02)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("upsampling", ["transposed", "interpolation"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_small_passes_tell_of_large_ones(padding: str, upsampling: str, dtype: torch.dtype) -> None:
+    network = UNet(
+        UNetArguments(width=4, depth=3, padding=padding, upsampling=upsampling)  # type: ignore[arg-type]
+    ).eval()
+    geometry = geometry_of(network.arguments)
+    memory = ForwardMemory(network, 3, geometry.smallest_input, geometry.stride_factor, dtype)
+    for keep in (8, 512, 2048):
+        height, width = geometry.input_for(keep), geometry.input_for(1024)
+        assert memory.peak(height, width) == forward_bytes(network, 3, height, width, dtype)
+
+
+def test_starting_does_not_load_the_compiler() -> None:
+    code = (
+        "import sys, tilepipe.engine.device; from tilepipe.models import ForwardMemory, load_model;"
+        "import torch; m = load_model('nuclei-he'); g = m.geometry;"
+        "f = ForwardMemory(m.network, 3, g.smallest_input, g.stride_factor, torch.float32);"
+        "f.peak(700, 700);"
+        "assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_it_is_what_the_profiler_sees() -> None:

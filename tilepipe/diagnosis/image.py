@@ -43,7 +43,7 @@ def check_model(name: str, free: int) -> list[Finding]:
         Bytes free, as far as this process may have them.
     """
     from tilepipe.models.file import load_model
-    from tilepipe.models.memory import forward_bytes
+    from tilepipe.models.memory import ForwardMemory
     from tilepipe.models.runtimes import DTYPES, RUNTIMES
 
     model = load_model(name)
@@ -51,8 +51,13 @@ def check_model(name: str, free: int) -> list[Finding]:
     device = choose_device("auto")
     precision = choose_precision("auto", device, model)
 
+    memory = ForwardMemory(
+        model.network, model.input.bands, geometry.smallest_input, geometry.stride_factor,
+        DTYPES[precision],
+    )  # fmt: skip
+
     def needs(height: int, width: int) -> int:
-        live = forward_bytes(model.network, model.input.bands, height, width, DTYPES[precision])
+        live = memory.peak(height, width)
         return int(live * RUNTIMES["torch"].live) + MemoryModel.FORWARD_SCRATCH
 
     smallest = geometry.input_for(512)

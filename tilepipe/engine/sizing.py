@@ -31,6 +31,8 @@ from tilepipe.images.resampled import ResampledImage
 from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
+    import torch
+
     from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
@@ -96,6 +98,7 @@ class MemoryModel:
         self._probabilities = model.arguments.outputs if probabilities else 0
         self._weights = 4 * model.weights
         self._forward: dict[tuple[int, int], int] = {}
+        self._peak: Callable[[int, int], int] | None = None
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
@@ -134,18 +137,34 @@ class MemoryModel:
     def network_bytes(self, window: tuple[int, int]) -> int:
         """Peak of one forward pass, wherever it runs."""
         if window not in self._forward:
-            from tilepipe.models.memory import forward_bytes
             from tilepipe.models.onnx_network import OnnxNetwork
             from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
 
             network = self._model.network
             own = isinstance(network, OnnxNetwork)  # all of it is counted with its graph
             kind = RUNTIMES["torch" if own else self._runtime]
-            live = forward_bytes(network, self._model.input.bands, *window, DTYPES[self._precision])
+            live = self._live(DTYPES[self._precision])(*window)
             held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
             over = kind.live_half if self._precision in ("bf16", "fp16") else kind.live
             self._forward[window] = int(live * over) + self.FORWARD_SCRATCH + held
         return self._forward[window]
+
+    def _live(self, dtype: torch.dtype) -> Callable[[int, int], int]:
+        """Bytes of tensors that a pass of a window holds at its peak."""
+        from tilepipe.models.memory import ForwardMemory
+        from tilepipe.models.onnx_network import OnnxNetwork
+
+        if self._peak is None:
+            network, geometry = self._model.network, self._model.geometry
+            self._peak = (
+                network.live_bytes
+                if isinstance(network, OnnxNetwork)
+                else ForwardMemory(
+                    network, self._model.input.bands, geometry.smallest_input,
+                    geometry.stride_factor, dtype,
+                ).peak
+            )  # fmt: skip
+        return self._peak
 
     def slot(self, tiling: Tiling) -> int:
         """One block in hand: pixels read (twice while they are put together), labels, planes."""

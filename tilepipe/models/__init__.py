@@ -23,6 +23,7 @@ _HOME = {
     "preset": "unet",
     "geometry_of": "geometry",
     "probe_geometry": "probe",
+    "ForwardMemory": "memory",
     "forward_bytes": "memory",
 }
 

@@ -1,4 +1,4 @@
-"""How much memory a forward pass needs, found without computing it."""
+"""How much memory a forward pass of a large window needs, found without computing one."""
 
 from __future__ import annotations
 
@@ -50,6 +50,66 @@ def forward_bytes(
     return int(live.peak)
 
 
+class ForwardMemory:
+    """Peak of the bytes that tensors hold during a forward pass, of windows of any size.
+
+    As `forward_bytes`, from passes of four small windows: sides of tensors grow linearly with those
+    of the window, so that what is alive at a moment of the pass is bilinear in them, and four
+    windows say how. Shapes alone would do, but following them loads torch's compiler, which takes
+    most of a second of every start.
+
+    Parameters
+    ----------
+    network
+        Takes (N, bands, H, W).
+    bands
+        Input channels.
+    smallest, step
+        Sides of windows that the network takes: ``smallest``, and every ``step`` more.
+    dtype
+        In which passes run.
+    """
+
+    def __init__(
+        self, network: nn.Module, bands: int, smallest: int, step: int, dtype: torch.dtype
+    ) -> None:
+        self._network, self._bands, self._dtype = network, bands, dtype
+        self._smallest, self._step = smallest, step
+        sides = (smallest, smallest + step)
+        (a, b), (c, d) = [[self._trace(height, width) for width in sides] for height in sides]
+        self._fit = (
+            list(zip(a, b, c, d, strict=True)) if len({*map(len, (a, b, c, d))}) == 1 else []
+        )
+
+    def peak(self, height: int, width: int) -> int:
+        """Bytes of one pass of a window."""
+        if not self._fit:  # other moments in other windows
+            return forward_bytes(self._network, self._bands, height, width, self._dtype)
+        down, across = ((side - self._smallest) / self._step for side in (height, width))
+        return int(
+            max(
+                a + (b - a) * across + (c - a) * down + (a - b - c + d) * down * across
+                for a, b, c, d in self._fit
+            )
+        )
+
+    def _trace(self, height: int, width: int) -> list[int]:
+        """Bytes alive after each moment at which some were taken."""
+        # Of half precision, the one that every processor computes; both are as large.
+        dtype = torch.bfloat16 if self._dtype == torch.float16 else self._dtype
+        state = {
+            name: tensor.detach().to("cpu", dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in (
+                *self._network.named_parameters(), *self._network.named_buffers(),
+            )
+        }  # fmt: skip
+        with torch.inference_mode(), _LiveBytes() as live:
+            x = torch.zeros((1, self._bands, height, width), dtype=dtype)
+            x = x.contiguous(memory_format=torch.channels_last)
+            functional_call(self._network, state, (x,))
+        return list(live.moments)
+
+
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are alive, each counted once however many tensors view it."""
 
@@ -57,7 +117,12 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
+        self.moments: list[int] = []
         self._seen: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and asking for it to be skipped loads the compiler
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {
@@ -79,6 +144,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
+        self.moments.append(self.now)
         weakref.finalize(storage, self._release, key, size)
 
     def _release(self, key: int, size: int) -> None:
