@@ -12,6 +12,7 @@ from tilepipe.engine.options import (
     RunOptions,
     options_from_mapping,
     parse_bytes,
+    parse_duration,
     parse_length,
 )
 from tilepipe.errors import InputError
@@ -25,6 +26,11 @@ def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | 
 def as_length(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A pixel size, such as ``0.25`` or ``10m``, as micrometres."""
     return None if value is None else parse_length(value)
+
+
+def as_duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A time, such as ``10min``, as seconds."""
+    return None if value is None else parse_duration(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -75,6 +81,14 @@ OPTIONS = [
     click.option("--threads", type=int, help="CPU threads of one forward pass."),
     click.option("--workers", type=int, help="Worker processes on this machine [in-process]."),
     click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://HOST:8786."),
+    click.option(
+        "--cluster", metavar="FILE",
+        help="YAML file of a Dask cluster to start: SLURM, PBS, SSH, Kubernetes ...",
+    ),
+    click.option(
+        "--wait", metavar="TIME", callback=as_duration,
+        help="How long to wait for workers, the first one and where all are lost: 10min, 2h.",
+    ),
     click.option(
         "--probabilities", type=click.Choice(["float16", "uint8"]),
         help="Write the class probabilities too.",

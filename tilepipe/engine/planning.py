@@ -20,6 +20,7 @@ from tilepipe.engine.device import (
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
+    ImageFacts,
     Plan,
     absolute,
     as_planned,
@@ -49,6 +50,8 @@ class Site:
     environment: dict[str, Any]
     memory: int
     """Bytes free: on this machine, or for the worker that has least."""
+    client: Any | None = None
+    """The Dask client of workers elsewhere, which may have what this machine lacks (a GPU)."""
 
 
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
@@ -65,12 +68,12 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         model = load_model(options.model)
         check_fits(image, model)
         outputs = choose_outputs(options, image, model)
-        if options.scheduler is not None:
-            client, crew = stack.enter_context(connect(options))
+        if options.elsewhere:
+            client, crew = stack.enter_context(connect(options, to_plan=True))
         else:
             workers = options.workers or max(1, gpus(options))
             in_process = options.workers is None and workers == 1
-            memory = gpu_memory(gpus(options))
+            memory = gpu_memory(gpus(options), workers)
             client, crew = None, Crew(workers, in_process, SLOTS, gpu_memory=memory)
         return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
 
@@ -100,13 +103,16 @@ def new_plan(
     tiling = choose_tiling(model, facts, memory, limit, options, crew)
     bound = memory.total(tiling)
 
-    device = Device(model, site.device, precision, site.threads)
     try:
-        rate = warm_up(device, as_read, facts, model.geometry)
+        if site.client is None:
+            rate = _rate(as_read, model, facts, site.device, precision, site.threads)
+        else:
+            rate = site.client.submit(
+                _rate_there, model_reference(options.model), facts, site.device, precision,
+                site.threads, pure=False,
+            ).result()  # fmt: skip
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
-    finally:
-        device.close()
     mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
     plan = Plan(
         image=facts,
@@ -126,6 +132,38 @@ def new_plan(
     return plan, Estimate(bound, limit, seconds, warnings_of(scale.warning, model))
 
 
+def _rate(
+    image: Image, model: Model, facts: ImageFacts, device: str, precision: str, threads: int
+) -> float | None:
+    """Input pixels per second of a forward pass; None where the tile cannot be read."""
+    there = Device(model, device, precision, threads)
+    try:
+        return warm_up(there, image, facts, model.geometry)
+    finally:
+        there.close()
+
+
+def _rate_there(
+    model: str, facts: ImageFacts, device: str, precision: str, threads: int
+) -> float | None:
+    """`_rate` on a worker, which opens image and model as it sees them.
+
+    None also where it cannot: what is at fault is said when all workers are prepared.
+    """
+    try:
+        image = open_image(facts.path)
+    except InputError:
+        return None
+    try:
+        return _rate(as_planned(image, facts), load_model(model), facts, device, precision, threads)
+    except NonFiniteError:
+        raise
+    except InputError:
+        return None
+    finally:
+        image.close()
+
+
 def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     """The device and the threads of a pass, as the workers have them.
 
@@ -139,7 +177,7 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
         threads = options.threads or max(1, cores() // crew.workers)
         free = psutil.virtual_memory().available
         return Site(device, threads, environment(device, threads), free)
-    threads = options.threads or crew.slots
+    threads = options.threads or crew.threads or crew.slots
     reports = prepare_workers(client, _survey_worker, options.device, threads)
     first = reports[0]
     for report in reports[1:]:
@@ -150,7 +188,7 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
                 "--allow-mixed, which promises equal labels up to ties only"
             )
     free = min(report["memory"] for report in reports)
-    return Site(first["device"], threads, first["environment"], free)
+    return Site(first["device"], threads, first["environment"], free, client.client)
 
 
 def _survey_worker(device: str, threads: int, dask_worker: Any) -> dict[str, Any]:
@@ -179,6 +217,6 @@ def model_reference(name: str) -> str:
 
 def gpus(options: RunOptions) -> int:
     """GPUs of this machine that the run may use."""
-    if options.device == "cpu" or options.scheduler is not None or not torch.cuda.is_available():
+    if options.device == "cpu" or options.elsewhere or not torch.cuda.is_available():
         return 0
     return int(torch.cuda.device_count())

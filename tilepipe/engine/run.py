@@ -12,7 +12,14 @@ from typing import Any
 
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
-from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
+from tilepipe.engine.cluster import (
+    Failure,
+    connect,
+    prepare_workers,
+    release_workers,
+    run_bounded,
+    surroundings,
+)
 from tilepipe.engine.device import runtime
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
@@ -105,7 +112,7 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
                 return done
             refuse_strangers(outputs)
 
-        client, crew = stack.enter_context(connect(options, gpus(options)))
+        client, crew = stack.enter_context(connect(options, gpus(options), watch))
         site = survey(options, client, crew)
         if existing is None:
             plan, estimate = new_plan(options, image, model, outputs, crew, site)
@@ -130,8 +137,9 @@ def _run(options: RunOptions, watch: Watch) -> Summary:
         with outputs.state.locked(), ExitStack() as current:
             mask = _open_or_create(outputs, plan, existing)
             run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
+            # Workers let go last: a task that begins now finds that its run has ended.
+            current.callback(release_workers, client, work.close_workbench, run_id)
             current.callback(outputs.state.end)
-            current.callback(work.close_workbench, run_id)
             progress = Progress.from_ledger(outputs.state.ledger_file)
             refuse_strange_exports(outputs, progress.ours)
             resumed = sum(progress.is_done(number) for number in plan.tiling)
@@ -189,8 +197,7 @@ class _Task:
         self.client, self.retries, self.outputs = client, options.retries, outputs
         self.store, self.run_id = str(outputs.store), run_id
         self.ledger, self.progress, self.watch = ledger, progress, watch
-        # One more than a worker can have in hand, so that none waits for the client.
-        self.in_flight = crew.workers * (crew.slots + 1)
+        self.in_flight = client.in_flight
 
     def blocks(self, plan: Plan) -> None:
         """Compute what is not done; then, piece by piece, what could not be read whole."""
