@@ -334,7 +334,13 @@ def run_bounded(
                 raise SurroundingsError("the scheduler was lost")
             error = future.exception() if future.status == "error" else None
             if error is None:
-                outcome = future.result()
+                try:
+                    outcome = future.result(timeout=TICK_SECONDS)
+                except TimeoutError:
+                    # Its worker was lost, or cut off, before it handed the result over.
+                    tried[future.key] = task
+                    future.add_done_callback(done.put)
+                    continue
                 future.release()
                 yield task.item, outcome
                 continue

@@ -294,6 +294,8 @@ def _scale(cluster: Any, workers: int) -> None:
 
 def what_went_wrong(error: BaseException) -> str:
     """One line for what a cluster class raised: of a command that failed, what it said."""
+    while error.__cause__ is not None:  # "Nanny failed to start" says nothing, its cause does
+        error = error.__cause__
     text = str(error)
     if "stderr:" in text:
         said = [line.strip() for line in text.partition("stderr:")[2].splitlines() if line.strip()]

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import torch
 
-from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.device import (
     Device,
     choose_device,
@@ -39,6 +40,8 @@ from tilepipe.models.file import Model, load_model, shipped_models
 
 DEFAULT_MEMORY_SHARE = 0.5
 """Of the memory that is free when the run is planned."""
+RATE_SECONDS = 120
+"""How long a worker elsewhere may take to time one tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,9 @@ def new_plan(
             rate = site.client.submit(
                 _rate_there, model_reference(options.model), facts, site.device, precision,
                 site.threads, pure=False,
-            ).result()  # fmt: skip
+            ).result(timeout=RATE_SECONDS)  # fmt: skip
+    except TimeoutError:
+        rate = None  # the run will say what is the matter with its workers
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
     mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
