@@ -1,7 +1,7 @@
 """A scheduler and workers on hosts of their own; hosts, processes and links that fail mid-run.
 
 Each test does something to a run and compares every byte of the mask with that of an undisturbed
-run. `TILEPIPE_LONG=1` adds a run through a long sequence of failures.
+run. `TILEPIPE_LONG=N` adds more of them, and N runs through a long sequence of failures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tests.engine.test_resume import digest
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.models.unet import UNetArguments
 
-BLOCKS = 32
+BLOCKS = 24
+LONG = pytest.mark.skipif("TILEPIPE_LONG" not in os.environ, reason="set TILEPIPE_LONG=1 to run it")
 DASK = {
     # A host that does not answer is given up after 12 seconds instead of 30 (11 is the least).
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
@@ -121,7 +122,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 def inputs(folder: Path) -> tuple[Path, Path]:
     model = folder / "tiny.safetensors"
     save_tiny(model, UNetArguments(width=2))
-    return write_tiff(folder / "image.tif", make_image(400, BLOCKS * 1536 - 40)), model
+    return write_tiff(folder / "image.tif", make_image(128, BLOCKS * 1536 - 40)), model
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,7 @@ def case(inputs: tuple[Path, Path], tmp_path: Path) -> Case:
     return Case(*inputs, folder)
 
 
+@LONG
 def test_a_link_that_flickers_is_not_noticed(
     cluster: Cluster, case: Case, undisturbed: dict[str, str]
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_worker_that_is_killed_and_one_that_joins(
     assert digest(case.folder) == undisturbed
 
 
+@LONG
 def test_all_workers_killed_is_said_and_survived(
     cluster: Cluster, case: Case, undisturbed: dict[str, str]
 ) -> None:
@@ -234,7 +237,7 @@ def test_a_killed_client_leaves_workers_that_another_one_can_use(
     assert digest(case.folder) == undisturbed
 
 
-@pytest.mark.skipif("TILEPIPE_LONG" not in os.environ, reason="set TILEPIPE_LONG=1 to run it")
+@LONG
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(int(os.environ.get("TILEPIPE_LONG") or 1)))
 def test_one_failure_after_the_other(

@@ -41,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("inputs")
     model = folder / "tiny.safetensors"
     save_tiny(model, UNetArguments(width=2))
-    return write_tiff(folder / "image.tif", make_image(400, BLOCKS * 1536 - 40)), model
+    return write_tiff(folder / "image.tif", make_image(128, BLOCKS * 1536 - 40)), model
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ def test_a_run_on_jobs_that_are_cancelled_and_requeued(
     wait_for(lambda: not jobs(queue), "its jobs end with the run")
 
 
+@LONG
 def test_all_jobs_lost_are_said_and_replaced(
     case: Case, queue: dict[str, str], undisturbed: dict[str, str]
 ) -> None:

@@ -13,7 +13,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tilepipe.engine.cluster_file import SLOTS, read_cluster_file, renew, start_cluster
+from tilepipe.engine.cluster_file import (
+    SLOTS,
+    close_cluster,
+    read_cluster_file,
+    renew,
+    start_cluster,
+)
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.sizing import Crew
 from tilepipe.engine.workers import Workers, first_line, show_duration
@@ -134,7 +140,8 @@ def _own_cluster(
     stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": "2 minutes"}))
     if watch is not None:
         watch.stage(f"starting {file.kind.path}; waiting for its first worker")
-    cluster = stack.enter_context(start_cluster(file, 1 if to_plan else None))
+    cluster = start_cluster(file, 1 if to_plan else None)
+    stack.callback(_close, cluster, file.path, watch)
     client = stack.enter_context(Client(cluster, set_as_default=False))
     if not _first_worker(client, wait, None):
         raise SurroundingsError(
@@ -152,6 +159,12 @@ def _own_cluster(
     )
     crew = Crew(file.most, in_process=False, slots=slots, local=False, threads=file.threads)
     return stack.enter_context(workers.watching()), crew
+
+
+def _close(cluster: Any, path: str, watch: Watch | None) -> None:
+    trouble = close_cluster(cluster)
+    if trouble and watch is not None:
+        watch.trouble(f"{path}: could not be closed, look whether workers are left: {trouble}")
 
 
 def _first_worker(client: Any, wait: float, watch: Watch | None) -> bool:

@@ -27,6 +27,7 @@ from tilepipe.errors import InputError
 SLOTS = 3
 """Blocks a worker has in hand: one read, one computed, one written."""
 WAIT_SECONDS = 600.0
+CLOSE_SECONDS = 60.0
 
 KEYS = ("cluster", "workers", "adapt", "arguments", "environment", "prologue", "wait")
 ADAPT_KEYS = ("minimum", "maximum", "interval", "wait_count", "target_duration")
@@ -262,9 +263,20 @@ def start_cluster(file: ClusterFile, workers: int | None = None) -> Any:
             # One stays: a run plans with it, and must not lose it before its first block.
             cluster.adapt(**{**file.adapt, "minimum": max(1, file.adapt.get("minimum", 1))})
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        cluster.close()
+        close_cluster(cluster)
         raise InputError(f"{file.path}: {file.kind.path}: {what_went_wrong(error)}") from error
     return cluster
+
+
+def close_cluster(cluster: Any) -> str:
+    """Close a cluster and its workers; returns what went wrong, in one line, or an empty text."""
+    try:
+        cluster.close(timeout=CLOSE_SECONDS)
+    except AssertionError:
+        return ""  # Dask's last look: a worker that never started is not closed either
+    except Exception as error:
+        return what_went_wrong(error)
+    return ""
 
 
 def renew(cluster: Any) -> str:
