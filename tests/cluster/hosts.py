@@ -66,14 +66,18 @@ class Host:
         """Bring it back."""
         self.network.on_switch("link", "set", self._link + "b", "up")
 
-    def start(self, *words: str, log: Path, **variables: str) -> subprocess.Popen[bytes]:
-        """Start a Python program of this environment on it."""
+    def start(self, *words: str, log: Path, blind: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a Python program of this environment on it; ``blind``: without that folder."""
+        command = [sys.executable, *words]
+        if blind is not None:
+            hide = f'mount -t tmpfs none "{blind}" && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", hide, "sh", *command]
         with log.open("ab") as file:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, sys.executable, *words],
+                ["ip", "netns", "exec", self.namespace, *command],
                 stdout=file,
                 stderr=file,
-                env=os.environ | self.network.variables | variables,
+                env=os.environ | self.network.variables,
                 start_new_session=True,
             )
         self.processes.append(process)

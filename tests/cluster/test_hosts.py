@@ -53,7 +53,7 @@ class Cluster:
             self.ensure_worker(host)
         self.wait_for_workers(len(self.hosts))
 
-    def ensure_worker(self, host: Host) -> None:
+    def ensure_worker(self, host: Host, blind: Path | None = None) -> None:
         """What a supervisor (systemd, a batch system) does on a node."""
         running = self.workers.get(host.name)
         if running is not None and running.poll() is None:
@@ -62,6 +62,7 @@ class Cluster:
             "-m", "dask", "worker", self.address, "--host", host.address, "--nthreads", "2",
             "--no-dashboard", "--memory-limit", "0", "--preload", "tests.cluster.slow",
             "--local-directory", str(self.folder / host.name), log=self.log(host.name),
+            blind=blind,
         )  # fmt: skip
 
     def wait_for_workers(self, number: int) -> None:
@@ -175,7 +176,7 @@ def test_a_host_that_is_cut_off_and_comes_back(
     cluster.ensure()
 
 
-def test_a_worker_that_is_killed_and_one_that_joins(
+def test_a_worker_that_is_killed_one_that_cannot_take_part_and_one_that_can(
     cluster: Cluster, case: Case, undisturbed: dict[str, str]
 ) -> None:
     cluster.ensure()
@@ -183,8 +184,11 @@ def test_a_worker_that_is_killed_and_one_that_joins(
     case.wait_for(3, run)
     one, two = cluster.hosts
     one.kill(cluster.workers[one.name])
+    cluster.ensure_worker(one, blind=case.folder)
+    wait_for(lambda: "left out" in case.said() or run.poll() is not None, "it is named")
+    assert case.said().count("does not see the output") == 1
+    one.kill(cluster.workers[one.name])
     cluster.ensure_worker(one)
-    case.wait_for(BLOCKS // 2, run)
     two.kill(cluster.workers[two.name])
     assert run.wait() == 0, case.said()
     assert digest(case.folder) == undisturbed
