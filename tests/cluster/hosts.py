@@ -7,13 +7,14 @@ down reaches nobody, and nobody reaches it. Needs root and iproute2.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -100,7 +101,7 @@ class Network:
     """A bridge, and the hosts on it; their traffic is seen by nobody else."""
 
     def __init__(self, **variables: str) -> None:
-        self.prefix = f"tp{os.getpid() % 100000}"
+        self.prefix = f"tp{os.getpid()}"
         self.switch = f"{self.prefix}-switch"
         self.variables = variables
         self.hosts: list[Host] = []
@@ -120,6 +121,7 @@ class Network:
 @contextmanager
 def network(**variables: str) -> Iterator[Network]:
     """A network that is gone afterwards, whatever happens."""
+    _remove_stale()
     made = Network(**variables)
     _ip("netns", "add", made.switch)
     try:
@@ -132,19 +134,35 @@ def network(**variables: str) -> Iterator[Network]:
         _ip("netns", "del", made.switch, check=False)
 
 
+def _remove_stale() -> None:
+    """Remove what tests left that were killed before they could clean up."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
+    for line in listed.stdout.splitlines():
+        found = re.match(r"tp(\d+)-\w+", line)
+        if found is None or psutil.pid_exists(int(found[1])):
+            continue
+        inside = subprocess.run(
+            ["ip", "netns", "pids", found[0]], capture_output=True, text=True, check=False
+        )
+        for pid in inside.stdout.split():
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(int(pid)).kill()
+        _ip("netns", "del", found[0], check=False)
+
+
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """`kill -9` of a process and its children."""
-    try:
-        family = [*psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = []
-    process.kill()
-    for child in family:
-        try:
-            child.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
+    signal_tree(process, signal.SIGKILL)
     process.wait()
+
+
+def signal_tree(process: subprocess.Popen[bytes], number: int) -> None:
+    """A signal to a process and its children."""
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        for one in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
 
 def wait_for(reached: object, what: str, seconds: float = 120) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from pathlib import Path
 import pytest
 
 import tilepipe
-from tests.cluster.hosts import PORT, Host, kill_tree, network, require_namespaces, wait_for
+from tests.cluster.hosts import (
+    PORT,
+    Host,
+    kill_tree,
+    network,
+    require_namespaces,
+    signal_tree,
+    wait_for,
+)
 from tests.engine.test_resume import digest
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.models.unet import UNetArguments
@@ -184,8 +193,11 @@ def test_a_worker_that_is_killed_one_that_cannot_take_part_and_one_that_can(
     case.wait_for(3, run)
     one, two = cluster.hosts
     one.kill(cluster.workers[one.name])
+    # The other one freezes, so that the run lasts until the third is there.
+    signal_tree(cluster.workers[two.name], signal.SIGSTOP)
     cluster.ensure_worker(one, blind=case.folder)
-    wait_for(lambda: "left out" in case.said() or run.poll() is not None, "it is named")
+    wait_for(lambda: "left out" in case.said() or run.poll() is not None, "it is named", 240)
+    signal_tree(cluster.workers[two.name], signal.SIGCONT)
     assert case.said().count("does not see the output") == 1
     one.kill(cluster.workers[one.name])
     cluster.ensure_worker(one)

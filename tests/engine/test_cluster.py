@@ -118,7 +118,7 @@ def _run(workers: Workers, items: Iterator[Any], function: Any = _who) -> dict[i
 
 
 def _until(reached: Callable[[], bool]) -> None:
-    for _ in range(2000):
+    for _ in range(12000):  # a bound against hanging; nothing is timed
         if reached():
             return
         time.sleep(0.005)
@@ -176,8 +176,12 @@ def test_all_workers_lost_is_said_and_the_run_goes_on_with_others(crew: Crew) ->
 
         def exchange() -> None:
             crew.leave("first")
-            later = threading.Timer(0.3, crew.join, ["second"])
-            later.start()
+
+            def later() -> None:
+                _until(lambda: bool(watch.heard))
+                crew.join("second")
+
+            threading.Thread(target=later).start()
 
         found = _run(workers, _numbers(crew, 20, exchange))
     assert sorted(found) == list(range(60))

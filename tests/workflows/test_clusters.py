@@ -37,6 +37,10 @@ def test_a_file_is_sound_and_its_arguments_are_known(name: str) -> None:
 
         for other in (LocalCluster, Nanny, Worker):
             known |= set(inspect.signature(other).parameters)
+    if name == "ssh":  # a function that does so
+        from distributed import SpecCluster
+
+        known |= set(inspect.signature(SpecCluster).parameters)
     if name in ("slurm", "pbs"):
         for cls in (*factory.__mro__, *factory.job_cls.__mro__):
             known |= set(inspect.signature(cls).parameters)

@@ -108,6 +108,7 @@ class ClusterFile:
             if environment:
                 given.setdefault("env", environment)
         elif style == "ssh":
+            given.setdefault("silence_logs", logging.CRITICAL)
             given["worker_options"] = {"nthreads": SLOTS, **given.get("worker_options", {})}
             given["scheduler_options"] = {
                 "port": 0, "dashboard_address": ":0", **given.get("scheduler_options", {})
@@ -129,7 +130,8 @@ class ClusterFile:
             }  # fmt: skip
             given.setdefault("silence_logs", logging.CRITICAL)
         elif style == "kubernetes":
-            given.setdefault("n_workers", self._at_first)
+            if "custom_cluster_spec" not in given:  # which replaces all that stands beside it
+                given.setdefault("n_workers", self._at_first)
             if environment:
                 given.setdefault("env", environment)
         return given
