@@ -35,6 +35,17 @@ class NonFiniteError(InputError):
     """The network gave logits that are not finite, so there is no label to give."""
 
 
+class UnfitWorkerError(InputError):
+    """A worker cannot take part in a run; others may."""
+
+    def __init__(self, reason: str, worker: str = "") -> None:
+        super().__init__(reason, worker)
+        self.reason, self.worker = reason, worker
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class SurroundingsError(TilepipeError):
     """The machine stopped the run (disk full, scheduler lost); the same command resumes it."""
 

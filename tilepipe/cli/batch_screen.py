@@ -42,6 +42,10 @@ class BatchScreen(BatchWatch):
         self._open[image] = watch = _ImageWatch(image, self._console, self._bar)
         return watch
 
+    def workers(self) -> Watch:
+        """Lines of their own."""
+        return _WorkersWatch(self._console)
+
     def finished(self, outcome: Outcome) -> None:
         """One line, as soon as it is known."""
         self._ended += 1
@@ -95,6 +99,17 @@ class _ImageWatch(Watch):
         """Take the image's bar away."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, visible=False)
+
+
+class _WorkersWatch(Watch):
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def trouble(self, message: str) -> None:
+        self._console.print(f"warning: {message}", style="yellow", markup=False)
+
+    def stage(self, name: str) -> None:
+        self._console.print(name, style="dim", markup=False)
 
 
 def show_batch(summary: BatchSummary) -> str:

@@ -13,6 +13,7 @@ from tilepipe.engine.options import (
     of_each,
     options_from_mapping,
     parse_bytes,
+    parse_duration,
     parse_length,
     parse_region,
 )
@@ -34,6 +35,11 @@ def as_region(
 ) -> tuple[int, int, int, int] | None:
     """``Y,X,HEIGHT,WIDTH`` as numbers."""
     return None if value is None else parse_region(value)
+
+
+def as_duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A time, such as ``10min``, as seconds."""
+    return None if value is None else parse_duration(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -96,6 +102,14 @@ OPTIONS = [
     click.option("--threads", type=int, help="CPU threads of one forward pass."),
     click.option("--workers", type=int, help="Worker processes on this machine [in-process]."),
     click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://HOST:8786."),
+    click.option(
+        "--cluster", metavar="FILE",
+        help="YAML file of a Dask cluster to start: SLURM, PBS, SSH, Kubernetes ...",
+    ),
+    click.option(
+        "--wait", metavar="TIME", callback=as_duration,
+        help="How long to wait for workers, the first one and where all are lost: 10min, 2h.",
+    ),
     click.option(
         "--probabilities", type=click.Choice(["float16", "uint8"]),
         help="Write the class probabilities too.",

@@ -12,7 +12,7 @@ import psutil
 
 from tilepipe.diagnosis.disks import NETWORK, file_system
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.cluster import SLOTS
+from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.device import choose_device, choose_precision
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, absolute, as_planned, gigabytes

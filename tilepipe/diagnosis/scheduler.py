@@ -12,7 +12,7 @@ from typing import Any
 
 from tilepipe.diagnosis.disks import Scratch
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.cluster import SLOTS
+from tilepipe.engine.cluster_file import SLOTS
 
 CONNECT_SECONDS = 3
 WORKERS_SECONDS = 20

@@ -76,6 +76,10 @@ class BatchWatch:
         """An image begins, the ``number``-th from 0 on; returns who is told of its blocks."""
         return Watch()
 
+    def workers(self) -> Watch:
+        """Who is told of workers that are waited for, lost or left out."""
+        return Watch()
+
     def finished(self, outcome: Outcome) -> None:
         """An image ended, one way or another."""
 
@@ -151,7 +155,7 @@ class _Batch:
             jobs = stack.enter_context(ExitStack())
             planner = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-plan"))
             finisher = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-finish"))
-            connection = stack.enter_context(Connection(self.many[0]))
+            connection = stack.enter_context(Connection(self.many[0], self.watch.workers()))
             stack.callback(planner.shutdown, wait=False, cancel_futures=True)
             stack.callback(finisher.shutdown, wait=False, cancel_futures=True)
             prepared = self._prepared(planner, connection, jobs)

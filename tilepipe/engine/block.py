@@ -11,6 +11,8 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,13 @@ from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, SurroundingsError, TilepipeError, UnreadableError
+from tilepipe.errors import (
+    InputError,
+    SurroundingsError,
+    TilepipeError,
+    UnfitWorkerError,
+    UnreadableError,
+)
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images import Image, open_image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
@@ -111,6 +119,10 @@ class Workbench:
             here = environment(on, plan.threads) | runtime(model, plan.runtime)
             check_environment(plan, depended_on(here, plan.precision))
         self.device = _devices.take(model, on, plan)
+        self.users = 0
+        """Tasks that work at it."""
+        self.left = False
+        """Whether the run has ended, so that the last task closes it."""
 
     def close(self) -> None:
         """Release the device and the files."""
@@ -156,21 +168,48 @@ def workbench(store: str, run_id: str, worker: Any = None) -> Workbench:
             # Benches of runs that ended go; another run of these workers keeps its own.
             for old, other in list(_benches.items()):
                 if other.state.current_run() != old:
-                    _benches.pop(old).close()
-            plan = RunState(place(store)).read_plan()
+                    _leave(_benches.pop(old))
+            state = RunState(place(store))
+            plan = state.read_plan()
+            if plan is not None and state.current_run() != run_id:
+                raise SupersededError(f"{store}: that run has ended, or a newer one has begun")
             name, bound = _identity(worker or _this_worker())
             device = own_device(plan.device, name, bound=bound) if plan else None
-            bench = Workbench(store, device)
+            try:
+                bench = Workbench(store, device)
+            except InputError as error:
+                address = "" if (here := worker or _this_worker()) is None else here.address
+                raise UnfitWorkerError(str(error), address) from error
             _benches[run_id] = bench
         return bench
 
 
 def close_workbench(run_id: str) -> None:
-    """Let go of what this process opened for a run, if it did."""
+    """Let go of what this process opened for a run; the last task does, where some run."""
     with _opening:
-        bench = _benches.pop(run_id, None)
-        if bench is not None:
-            bench.close()
+        if run_id in _benches:
+            _leave(_benches.pop(run_id))
+
+
+def _leave(bench: Workbench) -> None:
+    bench.left = True
+    if bench.users == 0:
+        bench.close()
+
+
+@contextmanager
+def _at_work(store: str, run_id: str) -> Iterator[Workbench]:
+    """The workbench, not closed as long as the task lasts."""
+    bench = workbench(store, run_id)
+    with _opening:
+        bench.users += 1
+    try:
+        yield bench
+    finally:
+        with _opening:
+            bench.users -= 1
+            if bench.left and bench.users == 0:
+                bench.close()
 
 
 def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
@@ -192,7 +231,11 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     NonFiniteError
         When the network's logits are not finite.
     """
-    bench = workbench(store, run_id)
+    with _at_work(store, run_id) as bench:
+        return _compute(bench, run_id, number, salvage)
+
+
+def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Receipt:
     tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
     block, reach = tiling.block_window(number), coverage.reach(number)
 
@@ -222,7 +265,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
     begin = time.perf_counter()
     # An orphan of a dead client must not write into a later run's mask.
     if bench.state.current_run() != run_id:
-        raise SupersededError(f"{store}: a newer run has taken over")
+        raise SupersededError(f"{bench.state.store}: a newer run has taken over")
     bench.mask.write(block, answer.mask)
     if answer.probabilities is not None:
         bench.mask.write_probabilities(block, answer.probabilities)

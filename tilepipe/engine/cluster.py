@@ -5,23 +5,42 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tilepipe.engine.cluster_file import (
+    SLOTS,
+    close_cluster,
+    read_cluster_file,
+    renew,
+    start_cluster,
+)
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.sizing import Crew
 from tilepipe.engine.watchdog import Late, Watchdog
-from tilepipe.errors import InputError, NonFiniteError, SurroundingsError, UnreadableError
+from tilepipe.engine.workers import Workers, first_line, show_duration
+from tilepipe.errors import (
+    InputError,
+    NonFiniteError,
+    SurroundingsError,
+    UnfitWorkerError,
+)
 
-SLOTS = 3
-"""Blocks a worker of ours has in hand: one read, one computed, one written."""
+if TYPE_CHECKING:
+    from tilepipe.engine.record import Watch
+
 CONNECT_SECONDS = 10
-POLL_SECONDS = 0.01
-"""Between two looks at what has come back; Dask itself looks as often."""
+WAIT_SECONDS = 600.0
+"""How long a run waits for workers of a scheduler elsewhere when it has lost all."""
+WAIT_LOCAL_SECONDS = 60.0
+"""The same for processes of this machine, which are started again at once where they can."""
+TICK_SECONDS = 1.0
+"""Between two looks at the workers' state while nothing comes back."""
 
 
 def cores() -> int:
@@ -30,23 +49,26 @@ def cores() -> int:
 
 
 @contextmanager
-def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
-    """A Dask client and what the plan must know of its workers.
+def connect(
+    options: RunOptions, gpus: int = 0, watch: Watch | None = None, *, to_plan: bool = False
+) -> Iterator[tuple[Workers, Crew]]:
+    """The workers, and what the plan must know of them.
 
     One worker inside this process; or processes of this machine (``workers``, or one a GPU where
-    there are several); or the workers of a running scheduler.
+    there are several); or the workers of a running scheduler; or a cluster that is started for the
+    run, and closed after it. ``to_plan`` starts no more of it than one worker.
 
     Raises
     ------
     InputError
-        When the scheduler cannot be reached, or has no workers.
+        When the scheduler cannot be reached, or has no workers; when a cluster cannot be started.
     SurroundingsError
-        When it is lost while connected.
+        When it is lost while connected, or no worker comes.
     """
     import dask
     from distributed import Client, LocalCluster
 
-    workers = options.workers or (gpus if gpus > 1 and options.scheduler is None else None)
+    workers = options.workers or (gpus if gpus > 1 and not options.elsewhere else None)
     settings = {
         # A block that kills its worker is tried elsewhere, and given up after `retries` deaths.
         "distributed.scheduler.allowed-failures": options.retries,
@@ -67,16 +89,20 @@ def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
                 )
             except (OSError, ValueError, TimeoutError) as error:
                 raise InputError(
-                    f"scheduler {options.scheduler}: cannot be reached ({_line(error)}); "
+                    f"scheduler {options.scheduler}: cannot be reached ({first_line(error)}); "
                     "check the address, and that `dask scheduler` runs there"
                 ) from error
-            facts = client.scheduler_info(n_workers=-1)["workers"].values()
-            if not facts:
+            if not _first_worker(client, options.wait or 0, watch):
                 raise InputError(
                     f"scheduler {options.scheduler}: has no workers; start some with `dask worker`"
                 )
-            slots = max(int(worker["nthreads"]) for worker in facts)
-            yield client, Crew(len(facts), in_process=False, slots=slots, local=False)
+            wait = WAIT_SECONDS if options.wait is None else options.wait
+            threads = client.nthreads()
+            crew = Crew(len(threads), in_process=False, slots=max(threads.values()), local=False)
+            yield stack.enter_context(Workers(client, wait=wait, watch=watch).watching()), crew
+            return
+        if options.cluster is not None:
+            yield _own_cluster(options, watch, stack, to_plan=to_plan)
             return
         cluster = _cuda_cluster(workers) if gpus > 1 and options.workers is None else None
         if cluster is None:
@@ -93,16 +119,78 @@ def connect(options: RunOptions, gpus: int = 0) -> Iterator[tuple[Any, Crew]]:
             )
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        yield client, Crew(workers or 1, workers is None, SLOTS, gpu_memory=gpu_memory(gpus))
+        local = Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch)
+        if workers is not None:
+            stack.enter_context(local.watching())
+        memory = gpu_memory(gpus, workers or 1)
+        yield local, Crew(workers or 1, workers is None, SLOTS, gpu_memory=memory)
 
 
-def gpu_memory(gpus: int) -> int | None:
-    """Bytes that a pass may take on each GPU: most of what is free on the fullest one."""
+def _own_cluster(
+    options: RunOptions, watch: Watch | None, stack: ExitStack, *, to_plan: bool
+) -> tuple[Workers, Crew]:
+    """Start the cluster of a cluster file, and wait for the first of its workers."""
+    import dask
+    from distributed import Client
+
+    assert options.cluster is not None, "asked only where there is one"
+    file = read_cluster_file(options.cluster)
+    wait = file.wait if options.wait is None else options.wait
+    # A worker whose host is gone is given up in minutes, also where its connection hangs.
+    stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": "2 minutes"}))
+    if watch is not None:
+        watch.stage(f"starting {file.kind.path}; waiting for its first worker")
+    cluster = start_cluster(file, 1 if to_plan else None)
+    stack.callback(_close, cluster, file.path, watch)
+    client = stack.enter_context(Client(cluster, set_as_default=False))
+    if not _first_worker(client, wait, None):
+        raise SurroundingsError(
+            f"{file.path}: no worker has come within {show_duration(wait)}; look at the jobs and "
+            "their logs, or wait longer (`wait:` in the file, or --wait)"
+        )
+    slots = max(client.nthreads().values())
+    workers = Workers(
+        client,
+        wait=wait,
+        watch=watch,
+        at_most=file.most * (slots + 1) if file.adapt is not None else 0,
+        renew=lambda: renew(cluster),
+        wanted=1 if file.workers is None else file.workers,
+    )
+    crew = Crew(file.most, in_process=False, slots=slots, local=False, threads=file.threads)
+    return stack.enter_context(workers.watching()), crew
+
+
+def _close(cluster: Any, path: str, watch: Watch | None) -> None:
+    trouble = close_cluster(cluster)
+    if trouble and watch is not None:
+        watch.trouble(f"{path}: could not be closed, look whether workers are left: {trouble}")
+
+
+def _first_worker(client: Any, wait: float, watch: Watch | None) -> bool:
+    """Whether there is a worker, or one comes within so many seconds."""
+    deadline = time.monotonic() + wait
+    while not client.nthreads():
+        if time.monotonic() >= deadline:
+            return False
+        if watch is not None:
+            watch.stage(f"waiting {show_duration(wait)} for a first worker")
+            watch = None
+        time.sleep(0.2)
+    return True
+
+
+def gpu_memory(gpus: int, workers: int = 1) -> int | None:
+    """Bytes that a pass may take on a GPU: most of what is free on the fullest one.
+
+    Where there are more workers than GPUs, several share one, and its memory.
+    """
     if gpus == 0:
         return None
     import torch
 
-    return int(0.9 * min(torch.cuda.mem_get_info(i)[0] for i in range(gpus)))
+    free = min(torch.cuda.mem_get_info(i)[0] for i in range(gpus))
+    return int(0.9 * free / -(-workers // gpus))
 
 
 def _cuda_cluster(workers: int | None) -> Any | None:
@@ -116,24 +204,20 @@ def _cuda_cluster(workers: int | None) -> Any | None:
     )
 
 
-def prepare_workers(client: Any, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Run ``function`` once on every worker and return what each reports.
+def prepare_workers(workers: Workers, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Run ``function`` once on every worker and return what each reports; see `Workers.ask`.
 
     Raises
     ------
     InputError
         When a worker cannot run it at all (tilepipe is missing there, or of another version).
     """
-    reports = client.run(function, *arguments, on_error="return")
-    for address, report in reports.items():
-        if isinstance(report, Exception):
-            raise InputError(
-                f"worker {address}: cannot run this version of tilepipe ({_line(report)}); install "
-                "the same environment on client and workers"
-            ) from report
-        if isinstance(report, dict) and "error" in report:
-            raise InputError(f"worker {address}: {report['error']}")
-    return list(reports.values())
+    return workers.ask(function, *arguments)
+
+
+def release_workers(workers: Workers, function: Callable[..., Any], *arguments: Any) -> None:
+    """Run ``function`` on every worker at the end of a run; see `Workers.release`."""
+    workers.release(function, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +228,25 @@ class Failure:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A task that the scheduler knows of."""
+
+    item: tuple[Any, ...]
+    attempt: int
+    """How often it failed before."""
+    future: Any
+    places: frozenset[str] | None
+    """Workers it must keep to."""
+    changes: int
+    """Of the workers, when it was submitted."""
+
+
 def run_bounded(
     client: Any,
     function: Callable[..., Any],
     items: Iterable[tuple[Any, ...]],
-    in_flight: int,
+    in_flight: int | Callable[[], int],
     retries: int,
     timeout: float | None = None,
     late: Late | None = None,
@@ -157,7 +255,21 @@ def run_bounded(
 
     At most ``in_flight`` tasks are known to the scheduler at a time, whatever the number of items.
     A task that raised is tried again ``retries`` times, after those that wait; then its item is
-    yielded with a `Failure`. ``late`` is told of items that do not come back (see `Watchdog`).
+    yielded with a `Failure`. Workers that come get their share; where workers are lost, or cannot
+    take part, what they had goes to others, and counts as no failure.
+
+    Parameters
+    ----------
+    client
+        `Workers`, or a plain Dask client, whose workers are taken as they are.
+    items
+        Drawn one at a time, when there is a place for it.
+    in_flight
+        A number, or a function that gives it, such as `Workers.in_flight`.
+    timeout
+        Seconds without anything coming back after which to end; None: never.
+    late
+        Is told of items that do not come back (see `Watchdog`).
 
     Raises
     ------
@@ -165,67 +277,125 @@ def run_bounded(
         When nothing came back for ``timeout`` seconds, when the scheduler or all workers are lost,
         or a disk is full: nothing of that is the item's fault, and going on would give up every
         item.
-    InputError
-        As a task raised it, when no retry can help (the image or the model are not there).
     """
     from concurrent.futures import CancelledError
 
-    from distributed import as_completed
     from distributed.comm import CommClosedError
 
+    crew = client if isinstance(client, Workers) else None
+    if crew is not None:
+        client = crew.client
+        crew.begin()
+    limit = in_flight if callable(in_flight) else lambda: in_flight
     waiting = ((item, 0) for item in items)
     again: deque[tuple[tuple[Any, ...], int]] = deque()
-    tried: dict[str, tuple[tuple[Any, ...], int]] = {}
-    results = as_completed(with_results=False, loop=client.loop)
+    moved: deque[tuple[tuple[Any, ...], int]] = deque()
+    tried: dict[str, _Task] = {}
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    seen = 0 if crew is None else crew.changes
+    drawn = False  # all items
     watchdog = Watchdog(timeout)
 
-    def submit_next() -> bool:
-        following = next(waiting, None) or (again.popleft() if again else None)
-        if following is None:
-            return False
-        future = client.submit(function, *following[0], pure=False)
-        tried[future.key] = following
-        watchdog.submitted(future.key, following[0], time.monotonic())
-        results.add(future)
-        return True
+    def following() -> tuple[tuple[Any, ...], int] | None:
+        nonlocal drawn
+        if moved:
+            return moved.popleft()
+        if not drawn and (new := next(waiting, None)) is not None:
+            return new
+        drawn = True
+        return again.popleft() if again else None
+
+    def submit_what_fits() -> None:
+        while len(tried) < limit() and (next_one := following()) is not None:
+            places = None if crew is None else crew.places()
+            if places == []:  # all workers were lost meanwhile
+                moved.append(next_one)
+                return
+            future = client.submit(function, *next_one[0], pure=False, workers=places)
+            tried[future.key] = _Task(
+                *next_one,
+                future,
+                None if places is None else frozenset(places),
+                0 if crew is None else crew.changes,
+            )
+            watchdog.submitted(future.key, next_one[0], time.monotonic())
+            future.add_done_callback(done.put)
+
+    def move_tasks_of_the_lost() -> None:
+        """Take back tasks that were to keep to workers of which none is left."""
+        assert crew is not None, "without one no task is bound to a place"
+        fit = crew.fit
+        for key, task in list(tried.items()):
+            if task.places is not None and fit.isdisjoint(task.places):
+                del tried[key]
+                watchdog.finished(key, time.monotonic())
+                task.future.cancel()
+                moved.append((task.item, task.attempt))
 
     try:
-        for _ in range(in_flight):
-            if not submit_next():
-                break
-        while tried:
-            while not results.has_ready():
-                time.sleep(POLL_SECONDS)
+        while True:
+            submit_what_fits()
+            if drawn and not (tried or moved or again):
+                return
+            if crew is not None:
+                crew.check()
+                if crew.changes != seen:
+                    seen = crew.changes
+                    move_tasks_of_the_lost()
+            try:
+                future = done.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                if client.status != "running":
+                    raise SurroundingsError("the scheduler was lost") from None
                 for key, item, seconds in watchdog.late(time.monotonic()):
                     worker = _start_anew(client, key)
                     if late is not None:
                         late(item, seconds, worker)
-            future = next(results)
+                continue
             watchdog.finished(future.key, time.monotonic())
-            item, attempt = tried.pop(future.key)
-            if future.status == "cancelled" or client.status not in ("running",):
+            task = tried.pop(future.key, None)
+            if task is None:  # taken back
+                continue
+            if future.status == "cancelled" or client.status != "running":
                 raise SurroundingsError("the scheduler was lost")
             error = future.exception() if future.status == "error" else None
             if error is None:
-                outcome = future.result()
+                try:
+                    outcome = future.result(timeout=TICK_SECONDS)
+                except TimeoutError:
+                    # Its worker was lost, or cut off, before it handed the result over.
+                    tried[future.key] = task
+                    future.add_done_callback(done.put)
+                    continue
                 future.release()
-                yield item, outcome
-            elif attempt < retries and _may_pass(error):
-                again.append((item, attempt + 1))
+                yield task.item, outcome
+                continue
+            if crew is not None and _is_the_workers(error, crew, task):
+                moved.append((task.item, task.attempt))
+            elif task.attempt < retries and _may_pass(error):
+                again.append((task.item, task.attempt + 1))
             elif (cause := surroundings(error)) is not None:
                 raise cause
-            elif isinstance(error, InputError) and not isinstance(
-                error, UnreadableError | NonFiniteError
-            ):
-                raise error
             else:
-                yield item, Failure(item, error)
-            submit_next()
+                yield task.item, Failure(task.item, error)
     except (CommClosedError, CancelledError, TimeoutError) as error:
-        raise SurroundingsError(f"the scheduler was lost ({_line(error)})") from error
+        raise SurroundingsError(f"the scheduler was lost ({first_line(error)})") from error
     finally:
-        for future in list(results.futures):
-            future.release()
+        for task in tried.values():
+            task.future.release()
+
+
+def _is_the_workers(error: BaseException, crew: Workers, task: _Task) -> bool:
+    """Whether a worker that cannot take part is to blame for an error; it is left out."""
+    if isinstance(error, UnfitWorkerError) and error.worker:
+        crew.leave_out(error.worker, error.reason)
+        return True
+    if isinstance(error, ImportError | AttributeError) or "deserializ" in str(error):
+        # As of a worker without this tilepipe. If it joined only now, nobody has asked it yet.
+        with suppress(OSError, TimeoutError):
+            crew.look()
+        return crew.places() is not None and crew.changes != task.changes
+    return False
 
 
 def _start_anew(client: Any, key: str) -> str:
@@ -272,7 +442,7 @@ def surroundings(error: BaseException) -> SurroundingsError | None:
     if isinstance(error, SurroundingsError):
         return error
     if type(error).__name__ == "CommClosedError":
-        return SurroundingsError(f"the scheduler was lost ({_line(error)})")
+        return SurroundingsError(f"the scheduler was lost ({first_line(error)})")
     if type(error).__name__ == "KilledWorker":
         return SurroundingsError(
             "one block ended several workers, one after the other, most likely for want of memory; "
@@ -296,8 +466,3 @@ def out_of_memory(error: BaseException) -> bool:
         or "allocate memory" in str(error).lower()
         or "out of memory" in str(error).lower()
     )
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

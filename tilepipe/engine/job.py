@@ -13,7 +13,14 @@ from typing import Any, Self
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
-from tilepipe.engine.cluster import Failure, connect, prepare_workers, run_bounded, surroundings
+from tilepipe.engine.cluster import (
+    Failure,
+    connect,
+    prepare_workers,
+    release_workers,
+    run_bounded,
+    surroundings,
+)
 from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.ledger import Ledger
@@ -58,6 +65,7 @@ from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
 from tilepipe.engine.watchdog import duration
+from tilepipe.engine.workers import Workers
 from tilepipe.errors import (
     InputError,
     NonFiniteError,
@@ -81,21 +89,23 @@ Item = tuple[Any, ...]
 class Workforce:
     """Who computes, and what is known of the place where they do."""
 
-    client: Any
+    client: Workers
     crew: Crew
     site: Site
 
-    @property
     def in_flight(self) -> int:
         """One block more than each worker can have in hand, so that none waits for the client."""
-        return self.crew.workers * (self.crew.slots + 1)
+        return self.client.in_flight()
 
 
 class Connection:
-    """The workers, connected to when they are first needed, and then shared by all images."""
+    """The workers, connected to when they are first needed, and then shared by all images.
 
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
+    ``watch`` is told of those that are lost or left out.
+    """
+
+    def __init__(self, options: RunOptions, watch: Watch) -> None:
+        self._options, self._watch = options, watch
         self._stack = ExitStack()
         self._workforce: Workforce | None = None
         self.error: Exception | None = None
@@ -111,7 +121,7 @@ class Connection:
         """
         if self._workforce is None:
             try:
-                connected = connect(self._options, gpus(self._options))
+                connected = connect(self._options, gpus(self._options), self._watch)
                 client, crew = self._stack.enter_context(connected)
                 self._workforce = Workforce(client, crew, survey(self._options, client, crew))
             except Exception as error:
@@ -186,8 +196,10 @@ class Job:
         self.plan, self.estimate = plan, estimate
         self.mask = _open_or_create(outputs, plan, existing)
         self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
+        # Workers let go last: a task that begins now finds that its run has ended.
+        release = (workforce.client, work.close_workbench, self.run_id)
+        self._stack.callback(release_workers, *release)
         self._stack.callback(outputs.state.end)
-        self._stack.callback(work.close_workbench, self.run_id)
         self.progress = Progress.as_found(outputs.state.ledger_file, self.mask, plan.tiling)
         refuse_strange_exports(outputs, self.progress.ours)
         self.resumed = sum(self.progress.is_done(number) for number in plan.coverage)

@@ -57,6 +57,11 @@ class RunOptions:
     """Worker processes on this machine (default: one worker inside this process)."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, such as ``tcp://host:8786``."""
+    cluster: str | None = None
+    """A YAML file that says which Dask cluster to start (see `tilepipe.engine.cluster_file`)."""
+    wait: float | None = None
+    """Seconds to wait for a worker: for the first one, and where all are lost (default: as the
+    cluster file says; with a `scheduler`, 0 for the first one, 10 minutes where all are lost)."""
     probabilities: Probabilities | None = None
     """Also write the class probabilities."""
     overwrite: bool = False
@@ -73,7 +78,13 @@ class RunOptions:
     """Keep the times of every block beside the mask, as a table and a plot."""
 
     def __post_init__(self) -> None:
-        for name, least in (("verify", 0), ("retries", 0), ("level", 0), ("threads", 1)):
+        for name, least in (
+            ("verify", 0),
+            ("retries", 0),
+            ("wait", 0),
+            ("level", 0),
+            ("threads", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
@@ -85,10 +96,20 @@ class RunOptions:
             )
         if self.timeout is not None and not self.timeout > 0:
             raise InputError(f"timeout must be above 0 minutes, not {self.timeout}")
+        if self.cluster is not None and (self.workers, self.scheduler) != (None, None):
+            other = "workers" if self.scheduler is None else "scheduler"
+            raise InputError(
+                f"cluster and {other} exclude each other: the cluster file says what is started"
+            )
         if self.pixel_size is not None and not 0 < self.pixel_size < float("inf"):
             raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
         if self.region is not None:
             parse_region(self.region)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers are not of this program's own making on this machine."""
+        return self.scheduler is not None or self.cluster is not None
 
 
 def of_each(images: Sequence[str], options: RunOptions) -> list[RunOptions]:
@@ -172,6 +193,31 @@ def parse_region(text: str | Sequence[int]) -> tuple[int, int, int, int]:
             f"region {y},{x},{height},{width}: must begin within the image and have pixels"
         )
     return y, x, height, width
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds from ``90``, ``90s``, ``10 min``, ``2h`` or ``1 day``.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    try:
+        if match is None or isinstance(text, bool):
+            raise ValueError
+        return float(match[1]) * _DURATIONS_S[match[2].lower()]
+    except (ValueError, KeyError):
+        raise InputError(f"{text!r} is no time; say for example 90s, 10min or 2h") from None
+
+
+_DURATIONS_S = {
+    **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
 
 
 _LENGTHS_UM = {
@@ -264,6 +310,8 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         if not isinstance(value, str | list | tuple):
             raise InputError(f"{where}: must be four numbers, y, x, height, width, not {value!r}")
         return parse_region(value)
+    if name == "wait":
+        return parse_duration(value)
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
         raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")

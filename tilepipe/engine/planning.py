@@ -10,8 +10,9 @@ import numpy as np
 import psutil
 import torch
 
-from tilepipe.engine.choosing import Choice, fastest_runtime
-from tilepipe.engine.cluster import SLOTS, connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.choosing import Choice, Sample, fastest_runtime
+from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
     Device,
@@ -25,6 +26,7 @@ from tilepipe.engine.device import (
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
+    ImageFacts,
     Plan,
     absolute,
     as_planned,
@@ -52,6 +54,8 @@ from tilepipe.models.runtimes import check_runtime
 
 DEFAULT_MEMORY_SHARE = 0.5
 """Of the memory that is free when the run is planned."""
+RATE_SECONDS = 120
+"""How long a worker elsewhere may take to time one tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Site:
     environment: dict[str, Any]
     memory: int
     """Bytes free: on this machine, or for the worker that has least."""
+    client: Any | None = None
+    """The Dask client of workers elsewhere, which may have what this machine lacks (a GPU)."""
 
 
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
@@ -79,12 +85,12 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         model = load_model(options.model)
         check_fits(image, model)
         outputs = choose_outputs(options, image, model)
-        if options.scheduler is not None:
-            client, crew = stack.enter_context(connect(options))
+        if options.elsewhere:
+            client, crew = stack.enter_context(connect(options, to_plan=True))
         else:
             workers = options.workers or max(1, gpus(options))
             in_process = options.workers is None and workers == 1
-            memory = gpu_memory(gpus(options))
+            memory = gpu_memory(gpus(options), workers)
             client, crew = None, Crew(workers, in_process, SLOTS, gpu_memory=memory)
         return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
 
@@ -129,17 +135,21 @@ def new_plan(
         region = replace(region, framed=free and can_be_framed(cells, tiling))
         name = name or "torch"  # which takes any shape as it comes
 
-    step = model.geometry.step
-    tile = central_sample(as_read, facts, model.geometry, (step, step))
+    tile: Sample | None = None
     rate: float | None = None
-    device = Device(model, site.device, precision, site.threads, name or "torch")
+    passes = (site.device, precision, site.threads, name or "torch")
     try:
-        if tile is not None:
-            rate = warm_up(device, tile)
+        if site.client is None:
+            tile = _tile(as_read, model, facts)
+            rate = _rate(model, tile, *passes)
+        else:
+            reference = model_reference(options.model)
+            asked = site.client.submit(_rate_there, reference, facts, *passes, pure=False)
+            rate = asked.result(timeout=RATE_SECONDS)
+    except TimeoutError:
+        rate = None  # the run will say what is the matter with its workers
     except NonFiniteError as error:
         raise NonFiniteError(f"{image.path}: {error}") from error
-    finally:
-        device.close()
     choice = Choice(name or "torch")
     # Where workers are elsewhere, this machine's speed says nothing of theirs.
     # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
@@ -178,6 +188,48 @@ def new_plan(
     return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
 
 
+def _tile(image: Image, model: Model, facts: ImageFacts) -> Sample | None:
+    """One tile of the model's, at the image's centre; None where it cannot be read."""
+    step = model.geometry.step
+    return central_sample(image, facts, model.geometry, (step, step))
+
+
+def _rate(
+    model: Model, tile: Sample | None, device: str, precision: str, threads: int, runtime: str
+) -> float | None:
+    """Input pixels per second of a forward pass; None without a tile."""
+    if tile is None:
+        return None
+    there = Device(model, device, precision, threads, runtime)
+    try:
+        return warm_up(there, tile)
+    finally:
+        there.close()
+
+
+def _rate_there(
+    model: str, facts: ImageFacts, device: str, precision: str, threads: int, runtime: str
+) -> float | None:
+    """`_rate` on a worker, which opens image and model as it sees them.
+
+    None also where it cannot: what is at fault is said when all workers are prepared.
+    """
+    try:
+        image = open_image(facts.path)
+    except InputError:
+        return None
+    try:
+        loaded = load_model(model)
+        tile = _tile(as_planned(image, facts), loaded, facts)
+        return _rate(loaded, tile, device, precision, threads, runtime)
+    except NonFiniteError:
+        raise
+    except InputError:
+        return None
+    finally:
+        image.close()
+
+
 def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     """The device and the threads of a pass, as the workers have them.
 
@@ -191,7 +243,7 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
         threads = options.threads or max(1, cores() // crew.workers)
         free = psutil.virtual_memory().available
         return Site(device, threads, environment(device, threads), free)
-    threads = options.threads or crew.slots
+    threads = options.threads or crew.threads or crew.slots
     reports = prepare_workers(client, _survey_worker, options.device, threads)
     first = reports[0]
     ours = depended_on(first["environment"], options.precision)
@@ -204,7 +256,7 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
                 "--allow-mixed, which promises equal labels up to ties only"
             )
     free = min(report["memory"] for report in reports)
-    return Site(first["device"], threads, first["environment"], free)
+    return Site(first["device"], threads, first["environment"], free, client.client)
 
 
 def _survey_worker(device: str, threads: int, dask_worker: Any) -> dict[str, Any]:
@@ -233,6 +285,6 @@ def model_reference(name: str) -> str:
 
 def gpus(options: RunOptions) -> int:
     """GPUs of this machine that the run may use."""
-    if options.device == "cpu" or options.scheduler is not None or not torch.cuda.is_available():
+    if options.device == "cpu" or options.elsewhere or not torch.cuda.is_available():
         return 0
     return int(torch.cuda.device_count())

@@ -21,10 +21,11 @@ def run(options: RunOptions, watch: Watch | None = None) -> Summary:
     SurroundingsError
         When the machine stopped the run (disk full, scheduler lost); it can be resumed.
     """
+    watch = watch or Watch()
     with (
         told_apart(),
-        Connection(options) as connection,
-        Job(options, connection, watch or Watch()) as job,
+        Connection(options, watch) as connection,
+        Job(options, connection, watch) as job,
     ):
         done = job.prepare()
         if done is not None:

@@ -65,6 +65,8 @@ class Crew:
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
     """Bytes free on the GPU of each worker, where that is known."""
+    threads: int | None = None
+    """CPU threads for one pass, where who started the workers knows it."""
 
 
 LARGEST_KEEP = 2048

@@ -1,0 +1,402 @@
+"""Workers that come, go and differ; what a cluster file says; what a slow disk does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tilepipe
+from tests.engine.test_resume import digest
+from tilepipe.engine import block as work
+from tilepipe.engine.cluster import gpu_memory, run_bounded
+from tilepipe.engine.cluster_file import KINDS, read_cluster_file, what_went_wrong
+from tilepipe.engine.options import RunOptions, parse_duration
+from tilepipe.engine.record import Watch
+from tilepipe.engine.state import RunState
+from tilepipe.engine.workers import Workers
+from tilepipe.errors import InputError, SurroundingsError, UnfitWorkerError
+
+
+class Troubles(Watch):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def trouble(self, message: str) -> None:
+        self.heard.append(message)
+
+
+class Crew:
+    """A cluster of threads of this process, whose workers come and go by name."""
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+
+    def join(self, *names: str) -> None:
+        from distributed import Worker
+
+        for name in names:
+            options = {"nthreads": 2, "dashboard_address": None}
+            self.cluster.worker_spec[name] = {"cls": Worker, "options": options}
+        self.cluster.sync(self.cluster._correct_state)
+
+    def leave(self, *names: str) -> None:
+        for name in names:
+            del self.cluster.worker_spec[name]
+        self.cluster.sync(self.cluster._correct_state)
+
+
+@pytest.fixture
+def crew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
+    from distributed import Scheduler, SpecCluster
+
+    monkeypatch.setattr("tilepipe.engine.workers.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("tilepipe.engine.cluster.TICK_SECONDS", 0.05)
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"protocol": "inproc://", "dashboard_address": "127.0.0.1:0"},
+    }
+    with SpecCluster(scheduler=scheduler, workers={}, silence_logs=50) as cluster:
+        yield Crew(cluster)
+
+
+@contextmanager
+def watched(crew: Crew, **settings: Any) -> Iterator[Workers]:
+    from distributed import Client
+
+    with Client(crew.cluster, set_as_default=False) as client:
+        workers = Workers(client, **{"wait": 60, **settings})
+        workers.ask(_fit_unless_odd)
+        with workers.watching():
+            yield workers
+
+
+def _fit_unless_odd(dask_worker: Any) -> dict[str, str]:
+    odd = str(dask_worker.name).startswith("odd")
+    return {"error": "sees another image"} if odd else {}
+
+
+def _who(number: int) -> str:
+    from distributed import get_worker
+
+    time.sleep(0.01)
+    return str(get_worker().name)
+
+
+def _unless_odd(number: int) -> str:
+    from distributed import get_worker
+
+    here = get_worker()
+    if str(here.name).startswith("odd"):
+        raise UnfitWorkerError("sees another image", here.address)
+    time.sleep(0.01)
+    return str(here.name)
+
+
+def _numbers(crew: Crew, at: int, change: Callable[[], None], until: int = 60) -> Iterator[Any]:
+    """Items, with something that happens when so many are drawn."""
+    for number in range(until):
+        if number == at:
+            change()
+        yield (number,)
+
+
+def _run(workers: Workers, items: Iterator[Any], function: Any = _who) -> dict[int, str]:
+    found = {}
+    for item, outcome in run_bounded(workers, function, items, workers.in_flight, retries=0):
+        assert isinstance(outcome, str), outcome
+        assert item[0] not in found, "an item is yielded once"
+        found[item[0]] = outcome
+    return found
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    for _ in range(12000):  # a bound against hanging; nothing is timed
+        if reached():
+            return
+        time.sleep(0.005)
+    raise AssertionError("this never came to be")
+
+
+def test_workers_that_join_get_their_share_and_more_tasks_are_in_flight(crew: Crew) -> None:
+    crew.join("first")
+    with watched(crew) as workers:
+        assert workers.in_flight() == 3
+
+        def join() -> None:
+            crew.join("second")
+            _until(lambda: workers.in_flight() == 6)
+
+        found = _run(workers, _numbers(crew, 5, join))
+    assert sorted(found) == list(range(60))
+    assert set(found.values()) == {"first", "second"}
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_an_odd_worker_that_joins_late_is_named_once_and_gets_no_block(
+    crew: Crew, asked_first: bool
+) -> None:
+    watch = Troubles()
+    crew.join("first")
+    with watched(crew, watch=watch) as workers:
+
+        def join() -> None:
+            crew.join("odd 1", "odd 2")
+            if asked_first:
+                _until(lambda: workers.places() is not None)
+
+        # Its first task may be quicker than the question; then the task finds out.
+        found = _run(workers, _numbers(crew, 5, join), _unless_odd)
+        _until(lambda: workers.places() is not None)
+        crew.leave("odd 1", "odd 2")
+        _until(lambda: workers.places() is None)
+    assert sorted(found) == list(range(60))
+    assert set(found.values()) == {"first"}
+    assert len(watch.heard) == 1
+    assert "left out: sees another image" in watch.heard[0]
+
+
+def test_an_odd_worker_at_the_start_is_refused(crew: Crew) -> None:
+    crew.join("first", "odd")
+    with pytest.raises(InputError, match="sees another image"), watched(crew):
+        pass
+
+
+def test_all_workers_lost_is_said_and_the_run_goes_on_with_others(crew: Crew) -> None:
+    watch = Troubles()
+    crew.join("first")
+    with watched(crew, watch=watch) as workers:
+
+        def exchange() -> None:
+            crew.leave("first")
+
+            def later() -> None:
+                _until(lambda: bool(watch.heard))
+                crew.join("second")
+
+            threading.Thread(target=later).start()
+
+        found = _run(workers, _numbers(crew, 20, exchange))
+    assert sorted(found) == list(range(60))
+    assert set(found.values()) == {"first", "second"}
+    assert watch.heard == ["no workers are left; waiting 1 min for others to join"]
+
+
+def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> None:
+    watch = Troubles()
+    crew.join("first")
+    with watched(crew, watch=watch) as workers:
+
+        def exchange() -> None:
+            crew.join("odd")
+            _until(lambda: workers.places() is not None)
+
+            def after_a_while() -> None:
+                crew.leave("first")
+                crew.join("second")
+
+            threading.Timer(0.1, after_a_while).start()
+
+        found = _run(workers, _numbers(crew, 5, exchange), _unless_odd)
+    assert sorted(found) == list(range(60))
+    assert set(found.values()) == {"first", "second"}
+
+
+def test_no_worker_for_too_long_ends_the_run_resumably(crew: Crew) -> None:
+    crew.join("first")
+    with (
+        watched(crew, wait=0.2) as workers,
+        pytest.raises(SurroundingsError, match=r"no workers are left for 0\.2 s") as caught,
+    ):
+        _run(workers, _numbers(crew, 10, lambda: crew.leave("first")))
+    assert caught.value.exit_code == 4
+
+
+def test_an_adaptive_cluster_sees_enough_tasks_to_grow_for(crew: Crew) -> None:
+    crew.join("first")
+    with watched(crew, at_most=40) as workers:
+        assert workers.in_flight() == 40
+
+
+def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=model, outputs=output, window=572)
+    assert not work._benches
+    with pytest.raises(SurroundingsError, match="has ended"):
+        work.compute_block(str(output), "a dead run", 0)
+    assert not work._benches
+    run_id = RunState(output).begin()
+    work.workbench(str(output), run_id)
+    with work._at_work(str(output), run_id) as bench:
+        work.close_workbench(run_id)
+        bench.device.turn.acquire()  # still usable: a task is at it
+        assert bench.device._thread.submit(int).result() == 0
+    with pytest.raises(RuntimeError, match="shutdown"):
+        bench.device._thread.submit(int)
+
+
+def test_workers_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (10 * 10**9, 16 * 10**9))
+    assert gpu_memory(0) is None
+    assert gpu_memory(2) == gpu_memory(2, 2) == 9 * 10**9
+    assert gpu_memory(2, 3) == gpu_memory(2, 4) == 4.5 * 10**9
+    assert gpu_memory(1, 4) == 2.25 * 10**9
+
+
+class InHand:
+    """Counts the blocks that were read and are not written yet, with a slow end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+        read, write = work.read_with_valid, work.ZarrMask.write
+
+        def slow_read(*arguments: Any) -> Any:
+            with self._lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.15 if slow == "reader" else 0)
+            return read(*arguments)
+
+        def slow_write(*arguments: Any, **more: Any) -> None:
+            time.sleep(0.15 if slow == "writer" else 0)
+            write(*arguments, **more)
+            with self._lock:
+                self.now -= 1
+
+        monkeypatch.setattr(work, "read_with_valid", slow_read)
+        monkeypatch.setattr(work.ZarrMask, "write", slow_write)
+
+
+@pytest.mark.parametrize("slow", ["reader", "writer"])
+def test_a_slow_end_makes_the_run_slower_and_not_larger(
+    slow: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.making import make_image, write_tiff
+    from tilepipe.engine.cluster_file import SLOTS
+
+    image = write_tiff(tmp_path / "wide.tif", make_image(128, 7600))
+    in_hand = InHand(monkeypatch, slow)
+    summary = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
+    assert summary.blocks == 5
+    # What a worker has in hand is all that the plan's memory counts; the rest is not yet read.
+    assert in_hand.most == SLOTS
+
+
+# Cluster files.
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "cluster.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_local_cluster_of_a_file_gives_the_same_bytes(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"model": model, "window": 572, "threads": 1}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    tilepipe.run(image, outputs=tmp_path / "a" / "m.ome.zarr", **settings)
+    file = written(tmp_path, "cluster: local\nworkers: 2\nenvironment:\n  OMP_NUM_THREADS: 1\n")
+    tilepipe.run(image, outputs=tmp_path / "b" / "m.ome.zarr", cluster=file, **settings)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a list", "must hold"),
+        ("cluster: [", "is no YAML"),
+        ("workers: 2", "cluster: must be one of"),
+        ("cluster: slurmy", "cluster: slurmy is not known"),
+        ("cluster: local\nworker: 2", "worker: no such key"),
+        ("cluster: local\nworkers: two", "workers: must be a number"),
+        ("cluster: local\nworkers: 0", "workers: must be a number"),
+        ("cluster: local\nworkers: 1\nadapt: {maximum: 2}", "exclude each other"),
+        ("cluster: local\nadapt: {minimum: 2}", "adapt: maximum"),
+        ("cluster: local\nadapt: {most: 2}", "adapt: most: no such key"),
+        ("cluster: local\nadapt: {maximum: many}", "adapt: maximum: must be a number"),
+        ("cluster: local\narguments: [1]", "arguments: must be"),
+        ("cluster: local\narguments: {n_workers: 2}", "say `workers:` instead"),
+        ("cluster: local\nprologue: module load x", "prologue: local runs no script"),
+        ("cluster: slurm\nprologue: 3", "prologue: must be"),
+        ("cluster: ssh\nenvironment: {A: 1}", "environment: ssh has no way"),
+        ("cluster: ssh\nworkers: 2", "workers: the hosts say"),
+        ("cluster: ssh\narguments: {hosts: [one]}", "hosts: must be a list of at least two"),
+        ("cluster: local\nwait: soon", "wait: 'soon' is no time"),
+    ],
+)
+def test_what_is_wrong_in_a_cluster_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_cluster_file(written(tmp_path, text))
+    assert said in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("os.path.join", "is no Dask cluster"),
+        ("no_such_package.Cluster", "cannot be imported"),
+        ("distributed.NoSuchCluster", "there is no NoSuchCluster"),
+    ],
+)
+def test_only_dask_clusters_are_started(
+    name: str, said: str, image: Path, model: Path, tmp_path: Path
+) -> None:
+    file = written(tmp_path, f"cluster: {name}\n")
+    with pytest.raises(InputError, match=said):
+        tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", cluster=file)
+
+
+def test_arguments_that_a_cluster_does_not_take_are_one_sentence(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    file = written(tmp_path, "cluster: local\narguments: {wokers: 2}\n")
+    with pytest.raises(InputError, match="wokers"):
+        tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", cluster=file)
+
+
+def test_cores_of_a_job_are_for_its_passes() -> None:
+    from tilepipe.engine.cluster_file import ClusterFile
+
+    arguments = {"cores": 16, "processes": 2, "memory": "32GB", "worker_extra_args": ["--lifetime", "1h"]}  # fmt: skip  # noqa: E501
+    environment = {"A": "b c"}
+    file = ClusterFile("f", KINDS["slurm"], 4, None, arguments, environment, ("module load x",))
+    assert file.threads == 8
+    full = file.full_arguments()
+    assert full["worker_extra_args"] == ["--lifetime", "1h", "--nthreads", "3"]
+    assert full["job_script_prologue"] == ["export A='b c'", "module load x"]
+
+
+def test_what_a_queue_says_of_a_job_is_one_line() -> None:
+    error = RuntimeError(
+        "Command exited with non-zero exit code.\nExit code: 1\nCommand:\nsbatch /tmp/x.sh\n"
+        "stdout:\n\nstderr:\nsbatch: error: invalid partition specified: gpu\n"
+    )
+    assert what_went_wrong(error) == "sbatch: error: invalid partition specified: gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10 min", 600), ("2h", 7200), (30, 30)]
+)
+def test_times(text: str | float, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_cluster_excludes_workers_and_scheduler() -> None:
+    with pytest.raises(InputError, match="cluster and workers exclude"):
+        RunOptions("i.tif", cluster="c.yaml", workers=2)
+    with pytest.raises(InputError, match="cluster and scheduler exclude"):
+        RunOptions("i.tif", cluster="c.yaml", scheduler="tcp://head:8786")
