@@ -343,7 +343,7 @@ def run_bounded(
                     seen = crew.changes
                     move_tasks_of_the_lost()
             try:
-                future = done.get(timeout=TICK_SECONDS)
+                future = done.get(timeout=min(TICK_SECONDS, watchdog.patience / 2))
             except queue.Empty:
                 if client.status != "running":
                     raise SurroundingsError("the scheduler was lost") from None
