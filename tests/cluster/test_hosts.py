@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,8 +59,6 @@ class Cluster:
                 "-m", "dask", "scheduler", "--host", self.head.address, "--port", str(PORT),
                 "--no-dashboard", log=self.log("scheduler"),
             )  # fmt: skip
-        for host in self.hosts:
-            self.ensure_worker(host)
         self.wait_for_workers(len(self.hosts))
 
     def ensure_worker(self, host: Host, blind: Path | None = None) -> None:
@@ -75,14 +74,20 @@ class Cluster:
         )  # fmt: skip
 
     def wait_for_workers(self, number: int) -> None:
-        asked = subprocess.run(
+        asked = subprocess.Popen(
             ["ip", "netns", "exec", self.head.namespace, sys.executable, "-c",
              "import sys; from distributed import Client\n"
              f"c = Client({self.address!r}, timeout=60); c.wait_for_workers({number}, 120)\n"
              f"assert len(c.nthreads()) == {number}, c.nthreads()"],
-            capture_output=True, check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert asked.returncode == 0, asked.stderr.decode()
+        while asked.poll() is None:
+            # Again and again: one of a dead scheduler may take a while to find out, and end.
+            for host in self.hosts:
+                self.ensure_worker(host)
+            time.sleep(0.2)
+        said = asked.communicate()[1]
+        assert asked.returncode == 0, said.decode()
 
     def run(self, case: Case, *more: str) -> subprocess.Popen[bytes]:
         """The command, on the head."""

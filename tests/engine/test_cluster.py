@@ -333,6 +333,10 @@ def test_a_local_cluster_of_a_file_gives_the_same_bytes(
         ("cluster: slurm\nprologue: 3", "prologue: must be"),
         ("cluster: ssh\nenvironment: {A: 1}", "environment: ssh has no way"),
         ("cluster: ssh\nworkers: 2", "workers: the hosts say"),
+        (
+            "cluster: kubernetes\nenvironment: {A: 1}\narguments: {custom_cluster_spec: {}}",
+            "environment: custom_cluster_spec replaces it",
+        ),
         ("cluster: ssh\narguments: {hosts: [one]}", "hosts: must be a list of at least two"),
         ("cluster: local\nwait: soon", "wait: 'soon' is no time"),
     ],

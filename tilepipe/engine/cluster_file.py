@@ -206,6 +206,8 @@ def read_cluster_file(path: str) -> ClusterFile:
         raise InputError(
             f"{path}: environment: {name} has no way to set variables; set them on the hosts"
         )
+    if environment and "custom_cluster_spec" in arguments:
+        raise InputError(f"{path}: environment: custom_cluster_spec replaces it; say `env` there")
     if prologue and kind.style != "queue":
         raise InputError(f"{path}: prologue: {name} runs no script; only batch systems do")
     workers, adapt = document.get("workers"), _adapt(document, path)
