@@ -226,6 +226,7 @@ def test_all_workers_killed_is_said_and_survived(
     assert digest(case.folder) == undisturbed
 
 
+@LONG
 def test_a_killed_scheduler_ends_the_run_and_another_one_resumes_it(
     cluster: Cluster, case: Case, undisturbed: dict[str, str]
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_killed_scheduler_ends_the_run_and_another_one_resumes_it(
     assert digest(case.folder) == undisturbed
 
 
+@LONG
 def test_a_killed_client_leaves_workers_that_another_one_can_use(
     cluster: Cluster, case: Case, undisturbed: dict[str, str]
 ) -> None:

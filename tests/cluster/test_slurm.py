@@ -142,6 +142,7 @@ def test_all_jobs_lost_are_said_and_replaced(
     assert digest(case.folder) == undisturbed
 
 
+@LONG
 def test_an_adaptive_crew_grows(
     case: Case, queue: dict[str, str], undisturbed: dict[str, str]
 ) -> None:
@@ -152,6 +153,7 @@ def test_an_adaptive_crew_grows(
     assert digest(case.folder) == undisturbed
 
 
+@LONG
 def test_a_job_that_the_queue_refuses_is_one_line(case: Case) -> None:
     assert case.start(workers=1, arguments={"queue": "nowhere"}).wait() == 2
     lines = case.log.read_text().strip().splitlines()

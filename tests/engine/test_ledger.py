@@ -56,4 +56,4 @@ def test_sound_records_of_another_form_are_done_again(tmp_path: Path) -> None:
             ledger.append(record)
         ledger.append({"kind": "export", "name": "mask.tif"})
     progress = Progress.from_ledger(path)
-    assert (progress.receipts, progress.exports) == ({}, {"mask.tif"})
+    assert (progress.answered, progress.partial, progress.exports) == (0, {}, {"mask.tif"})

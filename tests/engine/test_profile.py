@@ -18,6 +18,7 @@ from tilepipe.engine import block, profile
 from tilepipe.engine.ledger import Ledger, read_ledger
 from tilepipe.engine.plan import Plan
 from tilepipe.engine.profile import write_profile
+from tilepipe.engine.record import Watch
 from tilepipe.engine.state import RunState
 from tilepipe.grid import Tiling
 
@@ -58,7 +59,7 @@ def test_the_plot_is_a_picture(profiled: Path) -> None:
 def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
-    class Stop(tilepipe.engine.record.Watch):
+    class Stop(Watch):
         def block(self, receipt: object) -> None:
             raise KeyboardInterrupt
 

@@ -287,6 +287,7 @@ def foretold(model: Model, name: str, side: int) -> int:
     memory = object.__new__(MemoryModel)
     memory._model, memory._runtime, memory._precision = model, name, "fp32"
     memory._weights, memory._forward, memory._gpu = 4 * model.weights, {}, False
+    memory._peak = None
     return memory.forward((side, side))
 
 

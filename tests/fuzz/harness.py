@@ -89,6 +89,8 @@ def _outcomes(targets: Sequence[Callable[[], str]], seconds: float) -> list[Outc
         reports, hung = _hear(given, child, seconds)
         _, status, usage = os.wait4(child, 0)
         outcomes = [Outcome(*json.loads(report)) for report in reports]
+        # On a quiet machine the limit of CPU time ends it before that of wall time does.
+        hung = hung or os.waitstatus_to_exitcode(status) == -signal.SIGXCPU
         spent = usage.ru_utime + usage.ru_stime - sum(outcome.seconds for outcome in outcomes)
         if hung:
             outcomes.append(Outcome("failed", f"hang: no end after {seconds:g} s", spent, 0))

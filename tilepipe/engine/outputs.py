@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,7 +132,7 @@ def record_path(output: Place) -> Place:
     """
     record = output.with_name(image_stem(str(output)) + ".run.json")
     try:
-        names = [Path(path).name for path in json.loads(record.read_text())["outputs"]]
+        names = [Path(path).name for path in load_json(record.read_text())["outputs"]]
     except (OSError, ValueError, KeyError, TypeError):
         return record
     others = output.name not in names and any(output.with_name(n).exists() for n in names)

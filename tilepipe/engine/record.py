@@ -291,7 +291,7 @@ def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary |
     if not complete:
         return None
     try:
-        record = json.loads(outputs.record.read_text())
+        record = load_json(outputs.record.read_text())
         if record["plan"] != json.loads(plan.to_json()):
             return None
         seconds, peak = dict(record["seconds"]), int(record["peak_memory_bytes"])
@@ -303,6 +303,10 @@ def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary |
         earlier_verification(outputs, plan), workers_elsewhere=False,
     )  # fmt: skip
     summary.peak_memory = peak
+    if options.profile:
+        from tilepipe.engine.outputs import profile_paths
+
+        summary.profile = tuple(p for p in profile_paths(outputs.record) if p.exists())
     return summary
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tilepipe.documents import load_json
 from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.regions.cells import Bools, CellGrid
@@ -100,7 +100,7 @@ def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
 def _read(path: str) -> tuple[list[Polygon], str | None]:
     """All polygons of a file, and the CRS that it names."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        document = load_json(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
