@@ -43,6 +43,7 @@ model = build_model(
 memory = object.__new__(MemoryModel)
 memory._model, memory._runtime, memory._precision, memory._gpu = model, name, precision, False
 memory._weights, memory._forward = 4 * model.weights, {}
+memory._peak = None
 bound = memory.forward((side, side))
 
 pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)

@@ -54,7 +54,7 @@ RUNTIMES: dict[str, Kind] = {
     "torch": Kind((), ("fp32", "bf16", "fp16", "fp64"), ("cpu", "cuda")),
     "compile": Kind((), ("fp32", "bf16", "fp16"), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": Kind(
-        ("onnx", "onnxruntime"), ("fp32",), live=1.1, weights=5, constant=100 * 10**6
+        ("onnx", "onnxruntime"), ("fp32",), live=1.3, weights=5, constant=100 * 10**6
     ),
     "openvino": Kind(
         ("onnx", "openvino"),
