@@ -158,11 +158,8 @@ def new_plan(
         and np.dtype(facts.dtype).kind in "ui"
     )  # fmt: skip
     if name is None and measurable and tile is not None and rate:
-        choice = fastest_runtime(
-            model, site.threads, tile,
-            lambda: central_sample(as_read, facts, model.geometry, tiling.keep),
-            tiling, rate, tiling.work / rate / crew.workers, memory_of, limit,
-        )  # fmt: skip
+        seconds = tiling.work / rate / crew.workers
+        choice = fastest_runtime(model, site.threads, tile, tiling, rate, seconds, memory_of, limit)
         memory = memory_of(choice.runtime) if choice.speeds else memory
         rate = dict(choice.speeds).get(choice.runtime, rate)
     bound = memory.total(tiling)
@@ -183,9 +180,9 @@ def new_plan(
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
         region=region,
     )
-    seconds = plan.coverage.work / rate / crew.workers if rate else None
+    needed = plan.coverage.work / rate / crew.workers if rate else None
     warnings = (*warnings_of(scale.warning, model), *choice.warnings)
-    return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
+    return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 
 
 def _tile(image: Image, model: Model, facts: ImageFacts) -> Sample | None:

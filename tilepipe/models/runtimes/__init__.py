@@ -66,8 +66,9 @@ RUNTIMES: dict[str, Kind] = {
     ),
 }
 
-MEASURED = ("onnxruntime", "openvino")
-"""Those that `auto` measures beside torch. Not torch.compile: it needs a C++ compiler, and half a
+MEASURED = ("openvino", "onnxruntime")
+"""Those of which `auto` measures the first that is installed beside torch: wherever both were
+measured, OpenVINO was the faster one. Not torch.compile: it needs a C++ compiler, and half a
 minute for each shape of window in each process, which no short run earns back."""
 
 
