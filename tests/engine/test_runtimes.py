@@ -182,7 +182,7 @@ def fastest(
     tiling = paper_tiling(2000, 2000, model.geometry, 76)
     sample = (np.zeros((76, 76, 3), np.uint8), None, tiling.keep)
     return fastest_runtime(
-        model, 1, sample, tiling, 76 * 76.0, seconds,
+        model, "fp32", 1, sample, tiling, 76 * 76.0, seconds,
         FakeMemory, limit, names,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 
 CLEARLY = 1.05
 """How much faster than torch another runtime must be."""
-SHARE = 0.06
+SHARE = 0.1
 """Of a run's time, what measuring may take."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
 PASSES = 3
 """Of each runtime; the first one builds kernels, the fastest counts."""
-AGREES = TIE_FP32 / 2
-"""Logits may differ from torch's by that much of their range: both logits of a tie by as much, so
-that `verify`, which computes with torch, finds no more than ties."""
+AGREES = {"fp32": TIE_FP32 / 2, "bf16": 0.02}
+"""Logits may differ from torch's by that much of their range. In fp32 both logits of a tie by as
+much, so that `verify`, which computes with torch, finds no more than ties; in bf16, which `verify`
+judges by what the run's own runtime is found to differ, by about what rounding comes to."""
 
 Sample = tuple[NDArray[Any], NDArray[np.bool_] | None, tuple[int, int]]
 """A window of the image: pixels, where there is data, outputs kept."""
@@ -48,6 +50,7 @@ class Choice:
 
 def fastest_runtime(
     model: Model,
+    precision: str,
     threads: int,
     tile: Sample,
     tiling: Tiling,
@@ -59,7 +62,7 @@ def fastest_runtime(
 ) -> Choice:
     """Torch, or what is installed, fits the memory, agrees with torch and is clearly faster.
 
-    In fp32 on a CPU. Nothing is measured where that would take more than `SHARE` of the run.
+    On a CPU. Nothing is measured where that would take more than `SHARE` of the run.
 
     Parameters
     ----------
@@ -84,20 +87,20 @@ def fastest_runtime(
         return Choice("torch")
 
     warnings = []
-    truth, best = _measured(model, threads, "torch", tile)
+    truth, best = _measured(model, precision, threads, "torch", tile)
     speeds = {"torch": best}
     span = float(np.ptp(truth)) or 1.0
     for name in found:
         try:
-            logits, speed = _measured(model, threads, name, tile)
+            logits, speed = _measured(model, precision, threads, name, tile)
         except (InputError, RuntimeError) as error:
             warnings.append(f"runtime {name} does not work here ({error}) and is left out")
             continue
         apart = float(np.abs(logits - truth).max()) / span
-        if not apart <= AGREES:  # NaN does not either
+        if not apart <= AGREES[precision]:  # NaN does not either
             warnings.append(
                 f"runtime {name} differs from torch by {apart:.1e} of the logits' range on this "
-                f"image, more than {AGREES:.0e}, and is left out"
+                f"image, more than {AGREES[precision]:.0e}, and is left out"
             )
             continue
         speeds[name] = speed
@@ -107,10 +110,12 @@ def fastest_runtime(
 
 
 def _measured(
-    model: Model, threads: int, name: str, tile: Sample
+    model: Model, precision: str, threads: int, name: str, tile: Sample
 ) -> tuple[NDArray[np.float64], float]:
     """The logits of a tile, and the input pixels per second of its passes."""
-    device = Device(model, "cpu", "fp32", threads, name)
+    # A copy: in half precision torch turns the weights it is given into its own.
+    own = model if precision == "fp32" else replace(model, network=deepcopy(model.network))
+    device = Device(own, "cpu", precision, threads, name)
     try:
         logits = device.logits(*tile)
         area = tile[0].shape[0] * tile[0].shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import psutil
 import torch
 
-from tilepipe.engine.choosing import Choice, Sample, fastest_runtime
+from tilepipe.engine.choosing import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
 from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.coverage import can_be_framed
@@ -50,6 +51,7 @@ from tilepipe.engine.sizing import (
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image, check_bounded, open_image
 from tilepipe.models.file import Model, load_model, shipped_models
+from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime
 
 DEFAULT_MEMORY_SHARE = 0.5
@@ -154,12 +156,14 @@ def new_plan(
     # Where workers are elsewhere, this machine's speed says nothing of theirs.
     # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
     measurable = (
-        site.device == "cpu" and precision == "fp32" and crew.local
+        site.device == "cpu" and precision in AGREES and crew.local
         and np.dtype(facts.dtype).kind in "ui"
     )  # fmt: skip
     if name is None and measurable and tile is not None and rate:
         seconds = tiling.work / rate / crew.workers
-        choice = fastest_runtime(model, site.threads, tile, tiling, rate, seconds, memory_of, limit)
+        choice = fastest_runtime(
+            model, precision, site.threads, tile, tiling, rate, seconds, memory_of, limit
+        )
         memory = memory_of(choice.runtime) if choice.speeds else memory
         rate = dict(choice.speeds).get(choice.runtime, rate)
     bound = memory.total(tiling)
@@ -197,7 +201,10 @@ def _rate(
     """Input pixels per second of a forward pass; None without a tile."""
     if tile is None:
         return None
-    there = Device(model, device, precision, threads, runtime)
+    # A copy: in half precision torch turns the weights it is given into its own.
+    own = precision == "fp32" or isinstance(model.network, OnnxNetwork)
+    taken = model if own else replace(model, network=deepcopy(model.network))
+    there = Device(taken, device, precision, threads, runtime)
     try:
         return warm_up(there, tile)
     finally:
