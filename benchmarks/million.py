@@ -49,7 +49,7 @@ def drive(blocks: int, workers: int | None, path: Path) -> tuple[Loads, int, int
     loads, progress = Loads(marks), Progress()
     with connect(RunOptions(image="none.tif", workers=workers)) as (client, crew):
         in_flight = crew.workers * (crew.slots + 1)
-        scheduler = client.cluster.scheduler
+        scheduler = client.client.cluster.scheduler
         before, begin = psutil.Process().memory_info().rss, time.perf_counter()
         with Ledger(path) as ledger:
             items = (("store", "run", number) for number in range(blocks))

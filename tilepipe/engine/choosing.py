@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 CLEARLY = 1.05
 """How much faster than torch another runtime must be."""
-SHARE = 0.1
+SHARE = 0.25
 """Of a run's time, what measuring may take."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
-PASSES = 3
-"""Of each runtime; the first one builds kernels, the fastest counts."""
+PASSES = 2
+"""Of each runtime; the first one builds kernels, the faster counts."""
 AGREES = {"fp32": TIE_FP32 / 2, "bf16": 0.02}
 """Logits may differ from torch's by that much of their range. In fp32 both logits of a tie by as
 much, so that `verify`, which computes with torch, finds no more than ties; in bf16, which `verify`
