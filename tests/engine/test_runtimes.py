@@ -220,7 +220,7 @@ def test_nothing_is_measured_where_it_would_not_pay_or_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     speeds = {"torch": 1.0, "onnxruntime": 1.0, "openvino": 9.0}
-    assert fastest(monkeypatch, speeds, seconds=60).runtime == "torch"
+    assert fastest(monkeypatch, speeds, seconds=25).runtime == "torch"
     assert FakeDevice.opened == []
     assert fastest(monkeypatch, speeds, limit=1499).runtime == "torch"
     assert FakeDevice.opened == []
