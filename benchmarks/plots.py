@@ -117,6 +117,9 @@ def lines_of_tools(found: Latest, figure: str, ylabel: str, title: str, path: Pa
         for column, network in enumerate(networks):
             axes, tools = grid[row, column], panels.get((precision, network), {})
             sides = sorted({side for values in tools.values() for side in values})
+            if not sides:
+                axes.set_axis_off()
+                continue
             ends = []
             for tool in (name for name in COLOURS if name in tools):
                 x = sorted(tools[tool])
