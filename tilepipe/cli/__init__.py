@@ -82,7 +82,11 @@ def main() -> None:
     for library in ("tifffile", "rasterio"):
         # What they find wrong with a file is said by us, once, and with what to do.
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    sys.exit(call(None))
+    code = call(None)
+    # What is done is done: a signal that comes now must not make it look interrupted.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def call(arguments: list[str] | None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from tilepipe.errors import InputError
-from tilepipe.images.files import open_bytes
+from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.places import Place
 
 SAMPLES = 64
@@ -46,7 +46,7 @@ def _add_file(digest: hashlib._Hash, path: Place, samples: int) -> None:
     try:
         with closing(open_bytes(path)) as file:
             size = file.size
-            parts = file.read_many(_places(size, samples)) if size else []
+            parts = _looks(file, _places(size, samples)) if size else []
     except FileNotFoundError:
         digest.update(b"missing ")
         return
@@ -57,6 +57,23 @@ def _add_file(digest: hashlib._Hash, path: Place, samples: int) -> None:
     digest.update(b"file %d " % size)
     for part in parts:
         digest.update(part)
+
+
+def _looks(file: FileBytes | ObjectBytes, places: list[tuple[int, int]]) -> list[bytes]:
+    """What lies at each place; where a disk fails, a word for that.
+
+    What cannot be read of an image is for the run to find out, and to say.
+    """
+    try:
+        return list(file.read_many(places))
+    except OSError:
+        parts = []
+        for place in places:
+            try:
+                parts += file.read_many([place])
+            except OSError:
+                parts.append(b"unreadable ")
+        return parts
 
 
 def _places(size: int, samples: int) -> list[tuple[int, int]]:
