@@ -348,3 +348,25 @@ def test_what_cannot_be_read_can_travel_to_another_process(tmp_path: Path) -> No
     with pytest.raises(UnreadableError) as caught:
         open_image(path).read(INSIDE)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_noise_that_inflates_is_told_by_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "scene.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 256, 256), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=256, width=256, count=1, dtype="uint8", crs="EPSG:32632",
+        transform=rasterio.Affine(10, 0, 0, 0, -10, 0), compress="DEFLATE", tiled=True,
+        blockxsize=128, blockysize=128,
+    ) as file:  # fmt: skip
+        file.write(pixels)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        end = page.dataoffsets[3] + page.databytecounts[3]
+    content = bytearray(path.read_bytes())
+    content[end - 1] ^= 1  # of the checksum: the pixels would be what they were
+    path.write_bytes(content)
+    image = open_image(path)
+    assert np.array_equal(image.read(Window(0, 0, 128, 128))[..., 0], pixels[0, :128, :128])
+    with pytest.raises(UnreadableError, match="row 1, column 1: its deflate data is broken"):
+        image.read(Window(0, 0, 256, 256))
+    image.close()

@@ -28,7 +28,7 @@ from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.levels import pyramid
 from tilepipe.images.references import check_references
-from tilepipe.images.segments import JPEG, TAIL_BYTES, fault
+from tilepipe.images.segments import DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import ObjectPath, is_url
 
@@ -290,7 +290,10 @@ class _Segments:
                 raise UndecodableError(
                     f"the tile of row {row}, column {column} cannot be read from disk ({error})"
                 ) from error
-            if reason := fault(data, self._compression):
+            reason = fault(data, self._compression)
+            if reason is None and self._compression in DEFLATE:
+                reason = deflate_fault(data)
+            if reason:
                 raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
         for row, column in unseen:
             seen[row, column] = True
@@ -303,7 +306,7 @@ class _Segments:
         )
         if not offset or not size:
             return None  # left out by its writer: GDAL gives nodata
-        seen = size if self._compression in JPEG else min(size, TAIL_BYTES)
+        seen = size if self._compression in JPEG | DEFLATE else min(size, TAIL_BYTES)
         return offset + size - seen, seen
 
     def close(self) -> None:

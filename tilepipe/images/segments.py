@@ -4,15 +4,19 @@ libjpeg decodes a JPEG that ends early, or that is broken in the middle, into gr
 blocks and only counts a warning, which neither imagecodecs nor GDAL raises. JPEG 2000 decoders,
 and GDAL's of deflate, do the like when the end of a tile was never written and reads as zeros.
 Noise that leaves the structure intact cannot be told where a format has no checksum: in JPEG,
-JPEG 2000, WebP and uncompressed data.
+JPEG 2000, WebP, LZW and uncompressed data.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 
 JPEG = frozenset({6, 7, 33007, 34892})
 """TIFF compressions that are JPEG (ITU-T T.81)."""
+
+DEFLATE = frozenset({8, 32946})
+"""TIFF compressions that are deflate (zlib), whose data ends in a checksum."""
 
 ENDS_IN_MARKS = frozenset({8, 32946, 33003, 33004, 33005, 34712})
 """TIFF compressions whose sound data ends in something: deflate's checksum, JPEG 2000's marker."""
@@ -22,6 +26,9 @@ ZERO_TAIL = 16
 
 TAIL_BYTES = 512
 """What `fault` wants to see of the end of a segment that is not read whole."""
+
+PIECE = 2**20
+"""Bytes inflated at a time."""
 
 _START_OF_SCAN = b"\xff\xda"
 _END_OF_IMAGE = b"\xff\xd9"
@@ -46,6 +53,23 @@ def fault(segment: bytes, compression: int, *, restarts: bool = False) -> str | 
         return _jpeg_fault(segment, restarts)
     if compression in ENDS_IN_MARKS and not any(segment[-ZERO_TAIL:]):
         return "its compressed data ends in zeros, as if it had not been written to the end"
+    return None
+
+
+def deflate_fault(segment: bytes) -> str | None:
+    """What is wrong with the whole of a deflated strip or tile, or None.
+
+    Its checksum tells noise that can be decoded. GDAL stops where the tile is full, before that.
+    """
+    decoder, rest = zlib.decompressobj(), segment
+    try:
+        while not decoder.eof:
+            made = decoder.decompress(rest, PIECE)
+            rest = decoder.unconsumed_tail
+            if not made and not rest and not decoder.eof:
+                return "its deflate data ends early"
+    except zlib.error as error:
+        return f"its deflate data is broken ({error})"
     return None
 
 
