@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 
 import tilepipe
-from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.record import Watch
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
@@ -216,12 +215,13 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
     image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+    # With the plan frozen and all blocks ahead, so that a slow test does not come too late.
+    plan = tmp_path / "m.ome.zarr" / FOLDER / "plan.json"
     with subprocess.Popen(
         command(image, model, tmp_path), stderr=subprocess.PIPE, text=True
     ) as process:
-        while process.poll() is None and not list(read_ledger(ledger)):
-            time.sleep(0.01)
+        while process.poll() is None and not plan.exists():
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
