@@ -282,11 +282,11 @@ def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Recei
 
 def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -> int:
     """Write one window of a pyramid level from the level above; returns the level."""
-    bench = workbench(store, run_id)
-    if bench.state.current_run() != run_id:
-        raise SupersededError(f"{store}: a newer run has taken over")
-    downsample_block(bench.mask, level, window)
-    bench.mask.settle(window, level)
+    with _at_work(store, run_id) as bench:
+        if bench.state.current_run() != run_id:
+            raise SupersededError(f"{store}: a newer run has taken over")
+        downsample_block(bench.mask, level, window)
+        bench.mask.settle(window, level)
     return level
 
 
