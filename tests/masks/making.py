@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.reading import Reading
 from tilepipe.masks.base import NO_ANSWER, Kind, MaskClass, MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
 from tilepipe.masks.store import Precision, ZarrMask, create_mask
@@ -94,6 +95,8 @@ class MemoryImage:
     nodata: float | None = None
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
+    notes: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tilepipe.cli.show import duration, near
+from tilepipe.cli.show import QuietScreen, duration, near
 from tilepipe.engine.batch import BatchSummary, BatchWatch, Outcome
 from tilepipe.engine.plan import Plan
 from tilepipe.engine.record import Summary, Watch
@@ -15,6 +15,14 @@ from tilepipe.engine.sizing import Estimate
 
 SHOWN_CLASSES = 3
 """Of each image, in the table; its run record has all."""
+
+
+class QuietBatchScreen(BatchWatch):
+    """Of each image of a batch, its warnings alone."""
+
+    def image(self, number: int, image: str) -> Watch:
+        """Whose warnings name the image."""
+        return QuietScreen(near(image))
 
 
 class BatchScreen(BatchWatch):

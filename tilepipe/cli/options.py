@@ -12,10 +12,14 @@ from tilepipe.engine.options import (
     RunOptions,
     of_each,
     options_from_mapping,
+    parse_bands,
     parse_bytes,
     parse_duration,
     parse_length,
+    parse_nodata,
     parse_region,
+    parse_rescale,
+    parse_series,
 )
 from tilepipe.errors import InputError
 
@@ -40,6 +44,26 @@ def as_region(
 def as_duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A time, such as ``10min``, as seconds."""
     return None if value is None else parse_duration(value)
+
+
+def as_bands(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """``3,2,1`` or ``red,nir`` as numbers and names."""
+    return None if value is None else parse_bands(value)
+
+
+def as_rescale(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """``LOW,HIGH`` as numbers."""
+    return None if value is None else parse_rescale(value)
+
+
+def as_nodata(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """A number, or ``none``."""
+    return None if value is None else parse_nodata(value)
+
+
+def as_series(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """A number, or a name."""
+    return None if value is None else parse_series(value)
 
 
 def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -68,6 +92,28 @@ OPTIONS = [
     click.option(
         "--pixel-size", metavar="UM", callback=as_length,
         help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
+    ),
+    click.option(
+        "--series", metavar="N|NAME", callback=as_series,
+        help="Image to take from a file that holds several; tilepipe info lists them [the main "
+        "one].",
+    ),
+    click.option(
+        "--bands", metavar="LIST", callback=as_bands,
+        help="Bands of the image that the model gets, in this order, by number from 1 or by name: "
+        "3,2,1 or red,nir [all; matched by name where both name theirs].",
+    ),
+    click.option(
+        "--nodata", metavar="VALUE|none", callback=as_nodata,
+        help="Value that means no data, or none [what the image says].",
+    ),
+    click.option(
+        "--unscale", is_flag=True, default=None,
+        help="Apply the scale and offset that the image declares.",
+    ),
+    click.option(
+        "--rescale", metavar="LOW,HIGH", callback=as_rescale,
+        help="Map these values of the image linearly onto the range of the model's type.",
     ),
     click.option(
         "--like-image", is_flag=True, default=None,

@@ -24,7 +24,7 @@ from tilepipe.errors import SurroundingsError
 @click.option(
     "--profile", is_flag=True, default=None, help="Keep the times of every block: CSV and a plot."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
 def command(
     config: Path | None, images: tuple[str, ...], quiet: bool, as_json: bool, **given: Any
@@ -40,12 +40,12 @@ def command(
 
 
 def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
-    from tilepipe.cli.show import Screen, show_summary
+    from tilepipe.cli.show import QuietScreen, Screen, show_summary
     from tilepipe.engine.record import Watch
     from tilepipe.engine.run import run
 
     (options,) = many
-    watch: Watch = Watch() if quiet or as_json else Screen()
+    watch: Watch = QuietScreen() if quiet or as_json else Screen()
     try:
         summary = run(options, watch)
     except (KeyboardInterrupt, SurroundingsError) as error:
@@ -63,10 +63,10 @@ def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
 
 
 def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
-    from tilepipe.cli.batch_screen import BatchScreen, show_batch
-    from tilepipe.engine.batch import BatchWatch, run_batch
+    from tilepipe.cli.batch_screen import BatchScreen, QuietBatchScreen, show_batch
+    from tilepipe.engine.batch import run_batch
 
-    watch = BatchWatch() if quiet or as_json else BatchScreen(len(many))
+    watch = QuietBatchScreen() if quiet or as_json else BatchScreen(len(many))
     try:
         summary = run_batch(many, watch)
     except (KeyboardInterrupt, SurroundingsError) as error:

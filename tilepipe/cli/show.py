@@ -94,6 +94,18 @@ class Screen(Watch):
             self._bar = None
 
 
+class QuietScreen(Watch):
+    """Of a run, its warnings alone: what may make a mask wrong is never kept from the user."""
+
+    def __init__(self, image: str = "") -> None:
+        self._prefix = f"{image}: " if image else ""
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        """Print the plan's warnings."""
+        for warning in estimate.warnings:
+            click.echo(f"tilepipe: warning: {self._prefix}{warning}", err=True)
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.fields['mpx']:.1f} Mpx/s")

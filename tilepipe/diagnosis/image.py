@@ -14,13 +14,14 @@ from tilepipe.diagnosis.disks import NETWORK, file_system
 from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.device import choose_device, choose_precision
+from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, absolute, as_planned, gigabytes
 from tilepipe.engine.planning import make_plan
 from tilepipe.engine.sizing import Estimate, MemoryModel
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images import Image, open_image, read_with_valid
+from tilepipe.images import Image, read_with_valid
 
 BEST_KEPT = 2048
 """Outputs a side that the automatic window keeps at most."""
@@ -129,7 +130,7 @@ def check_image(path: str, model: str, folder: Path) -> list[Finding]:
                     "slow, and stop when the network does", "copy it to a local disk, if it is "
                     "read too slowly")
         )  # fmt: skip
-    image = open_image(path)
+    image = open_planned(plan.image)
     try:
         findings += _check_reading(image, plan, estimate)
     finally:

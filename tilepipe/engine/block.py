@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tilepipe.documents import understood
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
+from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan import Plan, as_planned, check_environment
 from tilepipe.engine.state import RunState
 from tilepipe.errors import (
@@ -33,7 +34,7 @@ from tilepipe.errors import (
     UnreadableError,
 )
 from tilepipe.grid import CHUNK, Window
-from tilepipe.images import Image, open_image, read_with_valid
+from tilepipe.images import Image, read_with_valid
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
 from tilepipe.masks.store import ZarrMask, open_zarr_mask
@@ -102,7 +103,7 @@ class Workbench:
                 "client and all workers share, under the same path"
             )
         self.plan: Plan = plan
-        self.image: Image = as_planned(open_image(plan.image.path), plan.image)
+        self.image: Image = as_planned(open_planned(plan.image), plan.image)
         if self.image.fingerprint() != plan.image.fingerprint:
             raise InputError(
                 f"{plan.image.path}: is not the image that the run began with, as this worker "

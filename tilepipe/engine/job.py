@@ -23,6 +23,7 @@ from tilepipe.engine.cluster import (
 )
 from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
+from tilepipe.engine.inputs import open_input
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -36,7 +37,6 @@ from tilepipe.engine.plan import (
     Plan,
     as_planned,
     check_environment,
-    check_fits,
     differences,
     nearest_of,
     retarget,
@@ -73,7 +73,6 @@ from tilepipe.errors import (
     TilepipeError,
     UnreadableError,
 )
-from tilepipe.images import open_image
 from tilepipe.masks.formats import export
 from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
@@ -166,10 +165,9 @@ class Job:
             When image, model, options or an existing output are at fault.
         """
         options = self.options
-        self.image = image = open_image(options.image)
-        self._stack.callback(image.close)
         self.model = model = load_model(options.model)
-        check_fits(image, model)
+        self.image = image = open_input(options, model)
+        self._stack.callback(image.close)
         self.outputs = outputs = choose_outputs(options, image, model)
         existing = None if options.overwrite else outputs.state.read_plan()
         if existing is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilepipe.errors import InputError
+from tilepipe.images.reading import NodataChoice, Reading
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -34,6 +36,20 @@ class RunOptions:
     resampled to it)."""
     pixel_size: float | None = None
     """Pixel size of the image's level 0 in micrometres, where the file does not say or is wrong."""
+    series: int | str | None = None
+    """Number or name of the image to take from a file that holds several (default: the main one;
+    `tilepipe info` lists them)."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands of the image that the model gets, in this order: numbers from 1, or names (default:
+    all of them, matched by name where image and model name theirs)."""
+    nodata: NodataChoice | None = None
+    """The value that means "no data", or ``none`` where no value does (default: as the image
+    says)."""
+    unscale: bool = False
+    """Apply the scale and offset that the image declares for its values."""
+    rescale: tuple[float, float] | None = None
+    """Values of the image (low, high) that are mapped linearly onto the range of the model's type,
+    such as 16 bits to 8; values outside are clipped."""
     like_image: bool = False
     """Bring the masks back to the grid of the image's level 0, by nearest neighbour."""
     tissue: str = "none"
@@ -105,6 +121,17 @@ class RunOptions:
             raise InputError(f"pixel_size must be above 0 micrometres, not {self.pixel_size}")
         if self.region is not None:
             parse_region(self.region)
+        if self.bands is not None:
+            parse_bands(self.bands)
+        if self.rescale is not None:
+            parse_rescale(self.rescale)
+        if self.nodata is not None:
+            parse_nodata(self.nodata)
+
+    @property
+    def reading(self) -> Reading:
+        """What of the image is read, and how, as far as the options say."""
+        return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
 
     @property
     def elsewhere(self) -> bool:
@@ -193,6 +220,78 @@ def parse_region(text: str | Sequence[int]) -> tuple[int, int, int, int]:
             f"region {y},{x},{height},{width}: must begin within the image and have pixels"
         )
     return y, x, height, width
+
+
+def parse_series(text: str | int) -> int | str:
+    """A number (from 0) or the name of an image in its file."""
+    return int(text) if isinstance(text, str) and re.fullmatch(r"[0-9]+", text) else text
+
+
+def parse_bands(text: str | Sequence[int | str]) -> tuple[int | str, ...]:
+    """Bands from ``3,2,1`` or ``red,nir`` or a list: numbers from 1, or names.
+
+    Raises
+    ------
+    InputError
+        For none, for one below 1, and for what is neither a number nor a name.
+    """
+    parts = text.split(",") if isinstance(text, str) else text
+    bands: list[int | str] = []
+    for part in parts:
+        band = part.strip() if isinstance(part, str) else part
+        if isinstance(band, str) and re.fullmatch(r"[+-]?[0-9]+", band):
+            band = int(band)
+        if isinstance(band, bool) or not isinstance(band, int | str) or band == "" or (
+            isinstance(band, int) and band < 1
+        ):  # fmt: skip
+            raise InputError(
+                f"bands {text}: name each band by its number, counted from 1, or by its name, for "
+                "example 3,2,1 or red,green,blue"
+            )
+        bands.append(band)
+    if not bands:
+        raise InputError("bands: name at least one band, for example 3,2,1")
+    return tuple(bands)
+
+
+def parse_rescale(text: str | Sequence[float]) -> tuple[float, float]:
+    """Two values from ``0,4000`` or a list: what becomes the lowest and the highest of a type.
+
+    Raises
+    ------
+    InputError
+        For anything but two finite numbers, the first below the second.
+    """
+    parts = text.split(",") if isinstance(text, str) else text
+    try:
+        if any(isinstance(part, bool) for part in parts):
+            raise ValueError
+        low, high = (float(part) for part in parts)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError(
+            f"rescale {text}: give LOW,HIGH, two numbers with LOW below HIGH, for example 0,4000"
+        ) from None
+    return low, high
+
+
+def parse_nodata(text: str | float) -> NodataChoice:
+    """A value from ``0`` or ``-9999`` or ``nan``, or the word ``none``.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    try:
+        if isinstance(text, bool):
+            raise ValueError
+        return "none" if text == "none" else float(text)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"nodata {text}: give the value that means no data, for example 0, or the word none"
+        ) from None
 
 
 def parse_duration(text: str | float) -> float:
@@ -312,12 +411,23 @@ def _typed(name: str, value: Any, kind: str, where: str) -> Any:
         return parse_region(value)
     if name == "wait":
         return parse_duration(value)
+    if name == "series" and isinstance(value, str | int) and not isinstance(value, bool):
+        return parse_series(value)
+    if name in _LISTS:
+        if not isinstance(value, str | list | tuple | int | float) or isinstance(value, bool):
+            raise InputError(f"{where}: cannot be {value!r}")
+        return _LISTS[name](value if isinstance(value, str | list | tuple) else [value])
+    if name == "nodata":
+        return parse_nodata(value)
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
         raise InputError(f"{where}: must be one of {', '.join(choices)}, not {value!r}")
     if name == "window" and value == "auto":
         return value
     return plain_value(value, kind, where)
+
+
+_LISTS: dict[str, Callable[[Any], Any]] = {"bands": parse_bands, "rescale": parse_rescale}
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

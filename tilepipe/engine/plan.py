@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
 from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
+from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
 from tilepipe.masks.base import Kind, MaskClass, MaskSpec
 from tilepipe.masks.like_image import Nearest
@@ -45,6 +46,8 @@ class ImageFacts:
     """Of what is read: of that level, or the model's where it is resampled."""
     factors: Factors | None = None
     """Rows and columns of that level for each of what is read; None: it is not resampled."""
+    reading: Reading = field(default_factory=Reading)
+    """What of the file is read, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,9 @@ class Plan:
         document["like_image"] = self.like_image and self.like_image.to_json()
         if self.region is None:  # as before there were regions
             del document["region"]
+        document["image"]["reading"] = self.image.reading.to_json()
+        if self.image.reading.is_plain:  # as before there was a choice
+            del document["image"]["reading"]
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
@@ -108,6 +114,7 @@ class Plan:
             raise ValueError("a plan of another format")
         image = document.pop("image")
         factors = image.pop("factors", None)
+        reading = Reading.from_json(image.pop("reading", None))
         document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
         region = document.pop("region", None)
@@ -116,6 +123,7 @@ class Plan:
             image=ImageFacts(
                 **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
                 factors=(float(factors[0]), float(factors[1])) if factors else None,
+                reading=reading,
             ),
             tiling=Tiling(
                 tiling["height"],
@@ -132,20 +140,6 @@ class Plan:
         )
         _ = plan.coverage  # which also says whether the region is sound
         return plan
-
-
-def check_fits(image: Image, model: Model) -> None:
-    """Refuse an image of other bands or dtype than the model's."""
-    if image.bands != model.input.bands:
-        raise InputError(
-            f"{image.path}: has {_count(image.bands, 'band')}, and model {model.name} takes "
-            f"{model.input.bands}; choose a model made for such images"
-        )
-    if np.dtype(image.dtype) != np.dtype(model.input.dtype):
-        raise InputError(
-            f"{image.path}: its pixels are {np.dtype(image.dtype).name}, and model {model.name} "
-            f"takes {model.input.dtype}; convert the image, or choose a model made for it"
-        )
 
 
 def image_facts(image: Image, scale: Scale) -> ImageFacts:
@@ -165,6 +159,7 @@ def image_facts(image: Image, scale: Scale) -> ImageFacts:
         dtype=np.dtype(image.dtype).name,
         pixel_size=scale.pixel_size,
         factors=scale.factors,
+        reading=image.reading,
     )
 
 
@@ -278,6 +273,7 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         found.append(f"the image was {plan.image.path} (fingerprint {plan.image.fingerprint})")
     if model.fingerprint != plan.model_fingerprint:
         found.append(f"the model was {plan.model} (fingerprint {plan.model_fingerprint[:16]})")
+    found += _other_reading(plan.image.reading, image.reading)
     if not found:
         facts = image_facts(image, choose_scale(image, model, options))
         compare("level", plan.image.level, facts.level)
@@ -307,6 +303,25 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
             f"now {options.probabilities or 'none'}"
         )
     return found
+
+
+def _other_reading(planned: Reading, asked: Reading) -> list[str]:
+    """In what two readings of an image differ."""
+    found = []
+    for each in fields(Reading):
+        was, now = getattr(planned, each.name), getattr(asked, each.name)
+        if was != now and not (was != was and now != now):  # NaN is not equal to itself
+            found.append(f"{each.name} was {_shown(was)}, now {_shown(now)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A choice of a reading, for a person."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "as the file says" if value is None else str(value)
 
 
 def unlike(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
@@ -360,10 +375,6 @@ def _resampled(facts: ImageFacts) -> str:
         return "taken as it is"
     y, x = facts.factors
     return f"resampled by {y:.5g}" + ("" if y == x else f" x {x:.5g}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def gigabytes(number: float) -> str:

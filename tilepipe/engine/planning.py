@@ -24,6 +24,7 @@ from tilepipe.engine.device import (
     environment,
     runtime,
 )
+from tilepipe.engine.inputs import open_input, open_planned
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
@@ -31,7 +32,6 @@ from tilepipe.engine.plan import (
     Plan,
     absolute,
     as_planned,
-    check_fits,
     image_facts,
     like_image_spec,
     mask_spec,
@@ -49,7 +49,7 @@ from tilepipe.engine.sizing import (
     warm_up,
 )
 from tilepipe.errors import InputError, NonFiniteError
-from tilepipe.images import Image, check_bounded, open_image
+from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime
@@ -82,10 +82,9 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         For everything about image, model or options that a run would refuse.
     """
     with ExitStack() as stack:
-        image = open_image(options.image)
-        stack.callback(image.close)
         model = load_model(options.model)
-        check_fits(image, model)
+        image = open_input(options, model)
+        stack.callback(image.close)
         outputs = choose_outputs(options, image, model)
         if options.elsewhere:
             client, crew = stack.enter_context(connect(options, to_plan=True))
@@ -219,7 +218,7 @@ def _rate_there(
     None also where it cannot: what is at fault is said when all workers are prepared.
     """
     try:
-        image = open_image(facts.path)
+        image = open_planned(facts)
     except InputError:
         return None
     try:

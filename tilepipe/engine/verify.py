@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from tilepipe.documents import load_json
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device, choose_device, own_device
+from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan, as_planned, nearest_of
 from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
-from tilepipe.images import Image, Level, open_image, read_with_valid
+from tilepipe.images import Image, Level, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask
 from tilepipe.masks.like_image import Nearest
@@ -126,7 +127,7 @@ def verify(
             raise InputError(f"{path}: there is no such mask")
     plan, unreadable = _plan_of(path)
     with ExitStack() as stack:
-        opened_image = open_image(image or plan.image.path)
+        opened_image = open_planned(plan.image, image)
         stack.callback(opened_image.close)
         opened_mask = open_mask(path)
         stack.callback(opened_mask.close)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
+from tilepipe.images.reading import Reading
 
 UNITS_IN_METRES: dict[str, float] = {
     "nanometer": 1e-9,
@@ -103,6 +104,10 @@ class Image(Protocol):
     """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
     chunks: tuple[tuple[int, int], ...]
     """For each level, the (rows, columns) that are decoded together: a tile, a strip."""
+    notes: tuple[str, ...]
+    """What the file says that is not applied to the pixels, each with the option that would."""
+    reading: Reading
+    """What of the file is read, and how."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from contextlib import closing
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.images.files import open_bytes
+from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source, WindowedImage
 from tilepipe.places import InputRefused, Place, place
 
@@ -17,7 +18,9 @@ PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 """PNG and JPEG."""
 
 
-def open_image(path: str | Place, *, streaming: bool = False) -> Image:
+def open_image(
+    path: str | Place, reading: Reading | None = None, *, streaming: bool = False
+) -> Image:
     """Open a large image for reading windows of it.
 
     Parameters
@@ -25,6 +28,8 @@ def open_image(path: str | Place, *, streaming: bool = False) -> Image:
     path
         A file (TIFF, OME-TIFF, SVS, NDPI, GeoTIFF, PNG, JPEG, JPEG 2000, whatever GDAL reads) or
         an OME-Zarr folder, 0.4 or 0.5; on a disk, or on an object store (``s3://BUCKET/NAME``).
+    reading
+        What of it is read, and how, where that is not as the file says.
     streaming
         For files that can only be decoded from top to bottom (a PNG, a JPEG or a TIFF of one
         strip, too large to hold): read them row by row. Slow for windows in any other order.
@@ -40,8 +45,8 @@ def open_image(path: str | Place, *, streaming: bool = False) -> Image:
         if where.is_dir():
             from tilepipe.images.ngff import open_ngff
 
-            return WindowedImage(open_ngff(name))
-        return WindowedImage(_source(name, _head(name), streaming))
+            return WindowedImage(open_ngff(name), reading)
+        return WindowedImage(_source(name, _head(name), streaming), reading)
 
 
 def _source(path: str, head: bytes, streaming: bool) -> Source:

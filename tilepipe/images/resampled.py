@@ -77,6 +77,8 @@ class ResampledImage:
         self.nodata = image.nodata
         self.crs = image.crs
         self.transform = image.transform
+        self.notes = image.notes
+        self.reading = image.reading
         old = image.levels[level]
         height, width = resampled_size(old, factors)
         new = Level(height, width, old.scale_y * factors[0], old.scale_x * factors[1])
@@ -126,7 +128,11 @@ class ResampledImage:
         if level != self._level:
             return self._image.as_dask(level)
         y, x = self._factors
-        return lazy(self, level, f"tilepipe-image-{self.fingerprint()}-{level}-{y!r}-{x!r}")
+        return lazy(
+            self,
+            level,
+            f"tilepipe-image-{self.fingerprint()}{self.reading.key}-{level}-{y!r}-{x!r}",
+        )
 
     def fingerprint(self) -> str:
         """Of the image that this one is made from."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
 from tilepipe.images.base import Image, Level, PixelSize
+from tilepipe.images.reading import Reading
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
@@ -55,6 +56,7 @@ class Description:
     """Whether validity is more than what nodata and NaN in the pixels say (alpha, a mask)."""
     streaming: bool = False
     """Whether it was opened to be read once, from top to bottom."""
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -89,8 +91,10 @@ class _ReadsBoth(Protocol):
 class WindowedImage:
     """An `Image` over a `Source`; see there for the meaning of each attribute."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, reading: Reading | None = None) -> None:
         described = source.description
+        self.reading = reading or Reading()
+        self.notes = described.notes
         _check_sizes(described)
         self.path = described.path
         self.kind = described.kind
@@ -148,7 +152,7 @@ class WindowedImage:
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (height, width, bands)."""
         self._level(level)
-        return lazy(self, level, f"tilepipe-image-{self.fingerprint()}-{level}")
+        return lazy(self, level, f"tilepipe-image-{self.fingerprint()}{self.reading.key}-{level}")
 
     def fingerprint(self) -> str:
         """A short hash that changes when the file's content does; cheap on a huge file."""
@@ -172,7 +176,7 @@ class WindowedImage:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An open file cannot travel to another process; its path can.
-        return _reopen, (self.path, self._source.description.streaming)
+        return _reopen, (self.path, self._source.description.streaming, self.reading)
 
     @property
     def _may_be_invalid(self) -> bool:
@@ -358,7 +362,7 @@ def _read_block(image: Image, level: int, block_info: dict[Any, Any] | None = No
 
 
 @lru_cache(maxsize=8)
-def _reopen(path: str, streaming: bool) -> Image:
+def _reopen(path: str, streaming: bool, reading: Reading) -> Image:
     from tilepipe.images.opening import open_image
 
-    return open_image(path, streaming=streaming)
+    return open_image(path, reading, streaming=streaming)
