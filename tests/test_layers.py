@@ -1,0 +1,97 @@
+"""Imports point downwards only: those in functions and those for types included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tilepipe
+
+PACKAGE = Path(tilepipe.__file__).parent
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli",),
+    ("__init__",),
+    ("api",),
+    ("diagnosis",),
+    ("training",),
+    ("evaluation",),
+    ("engine",),
+    ("regions",),
+    ("masks", "models"),
+    ("images",),
+    ("documents",),
+    ("places",),
+    ("grid",),
+    ("errors",),
+)
+"""From the roof down. What stands beside each other does not import each other."""
+
+FLOOR = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+
+
+def _module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+MODULES = {_module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """The modules of tilepipe that a module imports, wherever in its text it does so."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "tilepipe")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tilepipe":
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+def room(module: str) -> str:
+    """The folder or file of the package in which a module lies."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_every_folder_has_its_floor() -> None:
+    assert {room(module) for module in MODULES} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_points_upwards(module: str) -> None:
+    here = room(module)
+    wrong = [
+        other
+        for other in imports_of(module)
+        if room(other) != here and FLOOR[room(other)] <= FLOOR[here]
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Only imports that run when a module is loaded count: others cannot be circular."""
+    open_, done = set[str](), set[str]()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        if module in done:
+            return
+        assert module not in open_, " -> ".join((*way, module))
+        open_.add(module)
+        for node in ast.parse(MODULES[module].read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tilepipe"):
+                for name in node.names:
+                    inner = f"{node.module}.{name.name}"
+                    target = inner if inner in MODULES else str(node.module)
+                    if target in MODULES and target != module:
+                        visit(target, (*way, module))
+        open_.remove(module)
+        done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
