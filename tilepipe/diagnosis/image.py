@@ -64,7 +64,7 @@ def check_model(name: str, free: int) -> list[Finding]:
     best = geometry.input if model.fixed else geometry.input_for(BEST_KEPT)
     least, most = needs(smallest, smallest), needs(best, best)
     if device == "cuda":
-        import torch
+        from tilepipe._torch import torch
 
         free = torch.cuda.mem_get_info(0)[0]
         base, share, where = 4 * model.weights, 0.9, "of the GPU's memory"

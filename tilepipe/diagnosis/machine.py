@@ -19,7 +19,7 @@ BUSY = 0.5
 
 def check_torch() -> list[Finding]:
     """The build of torch, and what its processor kernels can use."""
-    import torch
+    from tilepipe._torch import torch
 
     findings = []
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
@@ -157,8 +157,7 @@ def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
 
 def check_gpu() -> list[Finding]:
     """GPUs, and whether torch and the driver know of each other."""
-    import torch
-
+    from tilepipe._torch import torch
     from tilepipe.engine.plan import gigabytes
 
     seen = _nvidia_smi()

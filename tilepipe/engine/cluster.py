@@ -187,7 +187,7 @@ def gpu_memory(gpus: int, workers: int = 1) -> int | None:
     """
     if gpus == 0:
         return None
-    import torch
+    from tilepipe._torch import torch
 
     free = min(torch.cuda.mem_get_info(i)[0] for i in range(gpus))
     return int(0.9 * free / -(-workers // gpus))

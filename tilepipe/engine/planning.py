@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
+from tilepipe._torch import torch
 from tilepipe.engine.choosing import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
 from tilepipe.engine.cluster_file import SLOTS

@@ -31,8 +31,7 @@ from tilepipe.images.resampled import ResampledImage
 from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
-    import torch
-
+    from tilepipe._torch import torch
     from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
