@@ -183,6 +183,22 @@ class MemoryModel:
         return reading + decoding + 2 * block * (planes * value + 6 * self._probabilities)
 
 
+def check_workers(workers: int, limit: int) -> None:
+    """Refuse more worker processes than the memory has room for, before any is started.
+
+    Raises
+    ------
+    InputError
+        Says how many there is room for.
+    """
+    if workers > 1 and workers * MemoryModel.PROCESS > limit:
+        raise InputError(
+            f"workers {workers}: each takes at least {gigabytes(MemoryModel.PROCESS)}, and the run "
+            f"may take {gigabytes(limit)}, which is room for {limit // MemoryModel.PROCESS}; use "
+            "fewer, or allow more --memory"
+        )
+
+
 def choose_tiling(
     model: Model,
     facts: ImageFacts,
