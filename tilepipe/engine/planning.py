@@ -54,6 +54,7 @@ from tilepipe.engine.sizing import (
     Estimate,
     MemoryModel,
     central_sample,
+    check_room,
     check_workers,
     choose_tiling,
     warm_up,
@@ -124,11 +125,6 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
-    region = find_region(
-        image, as_read, scale.level, options, base_pixel_size(image, options),
-        model.geometry.stride_factor, limit // 4,
-    )  # fmt: skip
-    cells = None if region is None else region_of(region, facts.height, facts.width)
 
     def memory_of(name: str) -> MemoryModel:
         return MemoryModel(
@@ -139,6 +135,12 @@ def new_plan(
     name = choose_runtime(options.runtime, model)
     check_runtime(name or "torch", model.network, site.device, precision)
     memory = memory_of(name or "torch")
+    check_room(model, facts, memory, limit, crew)
+    region = find_region(
+        image, as_read, scale.level, options, base_pixel_size(image, options),
+        model.geometry.stride_factor, limit // 4,
+    )  # fmt: skip
+    cells = None if region is None else region_of(region, facts.height, facts.width)
     # Tiles framed around a region are of many shapes; a GPU wants one.
     free = options.window == "auto" and not model.fixed and site.device == "cpu"
     tiling = choose_tiling(model, facts, memory, limit, options, crew, cells, framed=free)
