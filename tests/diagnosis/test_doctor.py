@@ -217,17 +217,19 @@ def test_little_memory_for_the_model(model: Path) -> None:
     assert "0.10 GB are free" in finding.what
 
 
-def test_a_control_group_with_less_than_a_run_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_control_group_bounds_what_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     free = type("memory", (), {"available": 64 * 10**9, "total": 64 * 10**9})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    assert machine.check_memory(Grant())[0].level == "ok"
-    assert machine.check_memory(Grant(60 * 10**9, 10**9))[0].level == "ok"
+    monkeypatch.setattr(machine, "default_memory", lambda grant: 4 * 10**9)
+    [finding] = machine.check_memory(Grant())
+    assert finding.level == "ok"
+    assert "control group" not in finding.what
     [finding] = machine.check_memory(Grant(8 * 10**9, 3 * 10**9))
-    assert finding.level == "fails"
-    assert finding.do == "--memory 4000MB"
-    assert machine.free_memory(Grant(8 * 10**9, 3 * 10**9)) == 5 * 10**9
+    assert finding.level == "ok"
+    assert "5.00 GB of the 8.00 GB that the control group grants" in finding.what
+    assert "a run takes up to 4.00 GB" in finding.what
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has control groups")
@@ -274,14 +276,18 @@ def test_bf16(tmp_path: Path) -> None:
 def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_THREAD_LIMIT", "OMP_PROC_BIND"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("tilepipe.engine.cluster.cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(machine, "granted", lambda: Grant())
     assert machine.check_cores()[0].level == "ok"
     monkeypatch.setattr(machine, "granted", lambda: Grant(cpus=2.0))
+    [quota] = machine.check_cores()
+    assert quota.level == "ok"
+    assert quota.what.startswith("2 ")
+    assert "grants the time of 2" in quota.what
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (9.0, 0.0, 0.0))
-    quota, limit, load = machine.check_cores()
-    assert quota.do == "--threads 2"
+    limit, load = machine.check_cores()
     assert "OMP_THREAD_LIMIT" in limit.do
     assert "9.0" in load.what
 

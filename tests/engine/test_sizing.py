@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
+import tilepipe
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions, parse_bytes
 from tilepipe.engine.plan import image_facts
@@ -15,6 +19,7 @@ from tilepipe.engine.sizing import Crew, MemoryModel, choose_tiling
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling, candidate_tilings
 from tilepipe.images import open_image
+from tilepipe.images.tiff import TiffSource
 from tilepipe.models.unet import UNetArguments
 
 ALONE = Crew(1, in_process=True, slots=3)
@@ -51,6 +56,25 @@ def test_with_room_enough_the_work_is_the_least_there_is(path: Path) -> None:
     tiling, _ = chosen(path, 64 * 10**9)
     geometry = tiling.geometry
     assert tiling.work == min(t.work for t in candidate_tilings(3000, 3100, geometry, 2048))
+
+
+def test_an_image_of_one_large_strip_is_refused_before_any_of_it_is_read(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((4000, 4000, 3), np.uint8)
+    tiled = write_tiff(tmp_path / "tiled.tif", pixels)
+    strip = tmp_path / "strip.tif"
+    tifffile.imwrite(strip, pixels, rowsperstrip=4000, compression="zlib", photometric="rgb")
+    given: dict[str, Any] = {"model": model, "pixel_size": 0.25}
+    _, needed = tilepipe.plan(tiled, window=220, **given)
+    memory = needed.memory + 10**8  # its window fits; that of the strip lacks 1.3 GB
+
+    monkeypatch.setattr(TiffSource, "read", lambda *_: pytest.fail("it was read"))
+    for options in ({}, {"tissue": "auto"}, {"window": 572}):
+        with pytest.raises(InputError, match=r"decoded 4000 x 4000 .* tilepipe convert .*strip"):
+            tilepipe.plan(strip, memory=memory, **given, **options)
+        with pytest.raises(InputError, match="tilepipe convert"):
+            tilepipe.plan(strip, memory=150 * 10**6, **given, **options)  # alone beyond
 
 
 def test_several_workers_are_all_given_work(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tilepipe.diagnosis.disks import Scratch, check_disk, check_folder, check_room
 from tilepipe.diagnosis.findings import Diagnosis, Finding, Level, ask
 from tilepipe.diagnosis.software import check_codecs, check_gdal, check_packages
+from tilepipe.engine.hardware import default_memory, free_memory
 
 TORCH_SECONDS = 30
 """For loading torch, which is slow from a cold or a network disk."""
@@ -78,8 +79,8 @@ def doctor(
         if not torch:
             from tilepipe.diagnosis.image import check_image, check_model
 
-            free = machine.free_memory()
-            sound = look("model", lambda: check_model(name, free), 10)
+            memory = free_memory(), default_memory()
+            sound = look("model", lambda: check_model(name, *memory), 10)
             if path is not None and writable and sound[0].level != "fails":
                 look("image", lambda: check_image(path, name, folder), 30, "fails")
             if scheduler is not None:

@@ -33,7 +33,7 @@ PIECE = 1024
 """Side of what each thread reads at a time."""
 
 
-def check_model(name: str, free: int) -> list[Finding]:
+def check_model(name: str, free: int, usual: int | None = None) -> list[Finding]:
     """Whether a model loads, and the memory for its smallest and its best window.
 
     Parameters
@@ -42,6 +42,8 @@ def check_model(name: str, free: int) -> list[Finding]:
         As `run` takes it.
     free
         Bytes free, as far as this process may have them.
+    usual
+        Bytes that a run takes by default; half of ``free`` unless given.
     """
     from tilepipe.models.file import load_model
     from tilepipe.models.memory import ForwardMemory
@@ -65,13 +67,15 @@ def check_model(name: str, free: int) -> list[Finding]:
     best = geometry.input if model.fixed else geometry.input_for(BEST_KEPT)
     least, most = needs(smallest, smallest), needs(best, best)
     if device == "cuda":
-        import torch
+        from tilepipe._torch import torch
 
         free = torch.cuda.mem_get_info(0)[0]
-        base, share, where = 4 * model.weights, 0.9, "of the GPU's memory"
+        usual = int(0.9 * free)
+        base, where = 4 * model.weights, "of the GPU's memory"
     else:
         base = int(psutil.Process().memory_info().rss) + MemoryModel.FINISHING
-        share, where = 0.5, "in all"
+        where = "in all"
+        usual = free // 2 if usual is None else usual
     what = (
         f"{model.name}: about {gigabytes(base + least)} {where} for the smallest window, "
         f"{gigabytes(base + most)} for the one of least work"
@@ -79,10 +83,10 @@ def check_model(name: str, free: int) -> list[Finding]:
     room = f"; {gigabytes(free)} are free"
     if base + least > free:
         return [Finding("model", "fails", what + room, _make_room(device))]
-    if base + least > share * free and device == "cpu":
-        return [Finding("model", "fails", f"{what}{room}, of which a run allows itself half",
-                        f"--memory {int(0.8 * free / 1e6)}MB")]  # fmt: skip
-    if base + most > share * free:
+    if base + least > usual and device == "cpu":
+        return [Finding("model", "fails", f"{what}{room}, of which a run takes {gigabytes(usual)} "
+                        "by default", f"--memory {int(0.8 * free / 1e6)}MB")]  # fmt: skip
+    if base + most > usual:
         return [Finding("model", "slow", f"{what}{room}, so that windows are smaller, and more is "
                         "computed twice", _more_memory(device, free, base + most))]  # fmt: skip
     return [Finding("model", "ok", what)]

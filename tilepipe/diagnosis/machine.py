@@ -9,7 +9,14 @@ import subprocess
 from pathlib import Path
 
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.hardware import Grant, bf16_in_hardware, granted
+from tilepipe.engine.hardware import (
+    Grant,
+    bf16_in_hardware,
+    cores,
+    default_memory,
+    free_memory,
+    granted,
+)
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ENOUGH_FILES = 1024
@@ -19,7 +26,7 @@ BUSY = 0.5
 
 def check_torch() -> list[Finding]:
     """The build of torch, and what its processor kernels can use."""
-    import torch
+    from tilepipe._torch import torch
 
     findings = []
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
@@ -43,19 +50,12 @@ def check_torch() -> list[Finding]:
 
 def check_cores() -> list[Finding]:
     """Cores of this process, and what keeps passes from using them."""
-    from tilepipe.engine.cluster import cores
-
-    usable, there = cores(), os.cpu_count() or 1
-    what = f"{usable} cores" if usable == there else f"{usable} of {there} cores"
-    findings = []
     grant = granted()
-    if grant.cpus is not None and grant.cpus < usable - 0.5:
-        threads = max(1, round(grant.cpus))
-        findings.append(
-            Finding("cores", "slow", f"{what}, of which the control group grants the time of "
-                    f"{grant.cpus:.3g}: more threads than that hold each other up",
-                    f"--threads {threads}")
-        )  # fmt: skip
+    usable, there = cores(grant), os.cpu_count() or 1
+    what = f"{usable} cores" if usable == there else f"{usable} of {there} cores"
+    if grant.cpus is not None and usable < cores(Grant()):
+        what += f" (the control group grants the time of {grant.cpus:.3g})"
+    findings = []
     limit = os.environ.get("OMP_THREAD_LIMIT", "")
     if limit.isdigit() and int(limit) < usable:
         findings.append(
@@ -90,38 +90,22 @@ def check_memory(grant: Grant | None = None) -> list[Finding]:
     import psutil
 
     from tilepipe.engine.plan import gigabytes
-    from tilepipe.engine.planning import DEFAULT_MEMORY_SHARE
 
     grant = granted() if grant is None else grant
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     what = f"{gigabytes(memory.available)} free of {gigabytes(memory.total)}"
-    findings = []
-    usual = int(memory.available * DEFAULT_MEMORY_SHARE)
     left = free_memory(grant)
     if left < memory.available and grant.memory is not None:
         what += f", and {gigabytes(left)} of the {gigabytes(grant.memory)} that the control group"
         what += " grants"
-        if usual > left:
-            findings.append(
-                Finding("memory", "fails", f"{what}: by default a run allows itself "
-                        f"{gigabytes(usual)}, and would be killed on the way",
-                        f"--memory {max(1, int(left * 0.8 / 1e6))}MB")
-            )  # fmt: skip
+    what += f"; a run takes up to {gigabytes(default_memory(grant))} unless --memory says otherwise"
+    findings = []
     if swap.total and swap.used > max(1e9, 0.5 * swap.total):
         findings.append(
             Finding("memory", "slow", f"{gigabytes(swap.used)} are swapped out: memory is short",
                     "end what takes it")
         )  # fmt: skip
     return findings or [Finding("memory", "ok", what)]
-
-
-def free_memory(grant: Grant | None = None) -> int:
-    """Bytes free, as far as this process may have them."""
-    import psutil
-
-    grant = granted() if grant is None else grant
-    free = int(psutil.virtual_memory().available)
-    return free if grant.memory is None else max(0, min(free, grant.memory - grant.memory_used))
 
 
 def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
@@ -157,8 +141,7 @@ def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
 
 def check_gpu() -> list[Finding]:
     """GPUs, and whether torch and the driver know of each other."""
-    import torch
-
+    from tilepipe._torch import torch
     from tilepipe.engine.plan import gigabytes
 
     seen = _nvidia_smi()

@@ -104,7 +104,7 @@ async def _ask_workers(
 
 def look_from_worker(marker: str | None, model: str, image: str | None) -> dict[str, Any]:
     """What one worker has and sees; runs on the worker."""
-    import psutil
+    from tilepipe.engine.hardware import free_memory
 
     report = _own(model, image)
     if marker is not None:
@@ -127,7 +127,7 @@ def look_from_worker(marker: str | None, model: str, image: str | None) -> dict[
     except (ImportError, ValueError, AttributeError):
         pass
     report["granted"] = granted
-    report["free"] = int(psutil.virtual_memory().available)
+    report["free"] = free_memory()
     return report
 
 

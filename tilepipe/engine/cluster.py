@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import queue
 import time
 from collections import deque
@@ -20,8 +19,9 @@ from tilepipe.engine.cluster_file import (
     renew,
     start_cluster,
 )
+from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.sizing import Crew
+from tilepipe.engine.sizing import Crew, check_workers
 from tilepipe.engine.watchdog import Late, Watchdog
 from tilepipe.engine.workers import Workers, first_line, show_duration
 from tilepipe.errors import (
@@ -41,11 +41,6 @@ WAIT_LOCAL_SECONDS = 60.0
 """The same for processes of this machine, which are started again at once where they can."""
 TICK_SECONDS = 1.0
 """Between two looks at the workers' state while nothing comes back."""
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -104,6 +99,7 @@ def connect(
         if options.cluster is not None:
             yield _own_cluster(options, watch, stack, to_plan=to_plan)
             return
+        check_workers(workers or 1, options.memory or default_memory())
         cluster = _cuda_cluster(workers) if gpus > 1 and options.workers is None else None
         if cluster is None:
             cluster = LocalCluster(
@@ -187,7 +183,7 @@ def gpu_memory(gpus: int, workers: int = 1) -> int | None:
     """
     if gpus == 0:
         return None
-    import torch
+    from tilepipe._torch import torch
 
     free = min(torch.cuda.mem_get_info(i)[0] for i in range(gpus))
     return int(0.9 * free / -(-workers // gpus))

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+from tilepipe._torch import Tensor, torch
 
 BUFFERS = 2
 """Windows under way at once; a third would only wait."""

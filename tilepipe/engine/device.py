@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import os
 import platform
 import threading
 import time
@@ -15,17 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before torch is loaded, as it reads them once (figures in benchmarks/README.md). Activations on
-# huge pages: faults of fresh 4 KiB pages otherwise take half of a forward pass. And OpenMP threads
-# that sleep while they wait for each other: spinning, they take the cores that readers need.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tilepipe._torch import Tensor, torch
 from tilepipe.engine.cuda import Hardware, Lane, Slot, TorchCuda, graphs_allowed, settle
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.masks.base import NO_ANSWER

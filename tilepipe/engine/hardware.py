@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
+"""Of version 2, where the kernel ends processes and from where it slows them; of version 1."""
+NO_LIMIT = 1 << 60
+"""Bytes from which version 1 means none."""
+
+MACHINE_SHARE = 0.5
+"""Of the machine's free memory, what a run takes by default: others use the machine too."""
+GROUP_SHARE = 0.8
+"""Of what is left of a control group, what a run takes by default: the group was made for it."""
 
 
 def bf16_in_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
@@ -30,23 +47,70 @@ class Grant:
     cpus: float | None = None
     """Cores' worth of time."""
 
+    @property
+    def left(self) -> int | None:
+        """Bytes that the group may still take; None where it has no limit."""
+        return None if self.memory is None else max(0, self.memory - self.memory_used)
 
-def granted(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Grant:
+
+def cores(grant: Grant | None = None) -> int:
+    """CPU cores that this process may use, by its affinity and the quotas of its control groups."""
+    if hasattr(os, "sched_getaffinity"):
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
+    grant = granted() if grant is None else grant
+    return usable if grant.cpus is None else min(usable, max(1, round(grant.cpus)))
+
+
+def free_memory(grant: Grant | None = None) -> int:
+    """Bytes that this process may still take, of the machine and of its control groups."""
+    grant = granted() if grant is None else grant
+    free = int(psutil.virtual_memory().available)
+    return free if grant.left is None else min(free, grant.left)
+
+
+def most_memory(grant: Grant | None = None) -> int:
+    """Bytes that this process can have at most, however little else is running."""
+    grant = granted() if grant is None else grant
+    total = int(psutil.virtual_memory().total)
+    return total if grant.memory is None else min(total, grant.memory)
+
+
+def default_memory(grant: Grant | None = None) -> int:
+    """Bytes that a run takes if nobody says how much; what this process holds already counts."""
+    grant = granted() if grant is None else grant
+    held = int(psutil.Process().memory_info().rss)
+    usual = int(MACHINE_SHARE * (psutil.virtual_memory().available + held))
+    return usual if grant.left is None else min(usual, int(GROUP_SHARE * (grant.left + held)))
+
+
+def memory_group() -> str:
+    """Names the machine and the control groups: processes of one name share their memory."""
+    try:
+        return f"{socket.gethostname()} {OWN_CGROUPS.read_text()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def granted(root: Path | None = None, own: Path | None = None) -> Grant:
     """The narrowest limits of this process's control groups, version 1 or 2, and of their parents.
 
     Containers and batch systems set them; the machine's memory and cores show as if they were not
-    there, and a process that goes beyond the memory is killed.
+    there, and a process that goes beyond the memory is killed, or slowed to a crawl.
     """
+    root, own = root or CGROUPS, own or OWN_CGROUPS
     if not sys.platform.startswith("linux"):
         return Grant()
     memory: list[tuple[int, int]] = []
     cpus: list[float] = []
     for folder, controllers in _folders(root, own):
         if "memory" in controllers:
-            limit = _number(folder, "memory.max", "memory.limit_in_bytes")
-            if limit is not None and limit < 1 << 60:
+            found = [_number(folder, name) for name in MEMORY_LIMITS]
+            limits = [limit for limit in found if limit is not None and limit < NO_LIMIT]
+            if limits:
                 used = _number(folder, "memory.current", "memory.usage_in_bytes") or 0
-                memory.append((limit, max(0, used - _reclaimable(folder))))
+                memory.append((min(limits), max(0, used - _reclaimable(folder))))
         if "cpu" in controllers:
             quota = _quota(folder)
             if quota is not None:

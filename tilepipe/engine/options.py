@@ -15,6 +15,9 @@ from tilepipe.images.reading import NodataChoice, Reading
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+MOST_THREADS = 1024
+"""Of a pass; more are a slip of the pen, and would keep the machine busy with starting them."""
+
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
@@ -60,8 +63,8 @@ class RunOptions:
     window: int | Literal["auto"] = "auto"
     """Side of the window that goes through the network."""
     memory: int | None = None
-    """Bytes that all processes together may take (default: half of what is free); with a
-    `scheduler`, each worker."""
+    """Bytes that all processes together may take (default: half of what is free, or most of what a
+    container or batch job has left); with a `scheduler`, each worker."""
     device: Device = "auto"
     precision: Precision = "auto"
     """fp32, bf16 or fp16; fp64 is for proofs. Default: fp32 on a CPU, fp16 on CUDA."""
@@ -104,6 +107,8 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise InputError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers must be at least 1, not {self.workers}")
         if self.workers is not None and self.scheduler is not None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import psutil
-import torch
 
+from tilepipe._torch import torch
 from tilepipe.engine.choosing import AGREES, Choice, Sample, fastest_runtime
-from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
+from tilepipe.engine.cluster import connect, gpu_memory, prepare_workers
 from tilepipe.engine.cluster_file import SLOTS
 from tilepipe.engine.coverage import can_be_framed
 from tilepipe.engine.device import (
@@ -24,6 +24,14 @@ from tilepipe.engine.device import (
     environment,
     runtime,
 )
+from tilepipe.engine.hardware import (
+    MACHINE_SHARE,
+    cores,
+    default_memory,
+    granted,
+    memory_group,
+    most_memory,
+)
 from tilepipe.engine.inputs import open_input, open_planned
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
@@ -32,6 +40,7 @@ from tilepipe.engine.plan import (
     Plan,
     absolute,
     as_planned,
+    gigabytes,
     image_facts,
     like_image_spec,
     mask_spec,
@@ -45,6 +54,8 @@ from tilepipe.engine.sizing import (
     Estimate,
     MemoryModel,
     central_sample,
+    check_room,
+    check_workers,
     choose_tiling,
     warm_up,
 )
@@ -54,8 +65,6 @@ from tilepipe.models.file import Model, load_model, shipped_models
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime
 
-DEFAULT_MEMORY_SHARE = 0.5
-"""Of the memory that is free when the run is planned."""
 RATE_SECONDS = 120
 """How long a worker elsewhere may take to time one tile."""
 
@@ -68,7 +77,7 @@ class Site:
     threads: int
     environment: dict[str, Any]
     memory: int
-    """Bytes free: on this machine, or for the worker that has least."""
+    """Bytes that a run takes by default: on this machine, or of the worker that has least."""
     client: Any | None = None
     """The Dask client of workers elsewhere, which may have what this machine lacks (a GPU)."""
 
@@ -91,6 +100,7 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         else:
             workers = options.workers or max(1, gpus(options))
             in_process = options.workers is None and workers == 1
+            check_workers(workers, options.memory or default_memory())
             memory = gpu_memory(gpus(options), workers)
             client, crew = None, Crew(workers, in_process, SLOTS, gpu_memory=memory)
         return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
@@ -114,11 +124,6 @@ def new_plan(
     limit = memory_limit(options, site)
     check_bounded(image, scale.level, limit // 4)
     as_read = as_planned(image, facts)
-    region = find_region(
-        image, as_read, scale.level, options, base_pixel_size(image, options),
-        model.geometry.stride_factor, limit // 4,
-    )  # fmt: skip
-    cells = None if region is None else region_of(region, facts.height, facts.width)
 
     def memory_of(name: str) -> MemoryModel:
         return MemoryModel(
@@ -129,6 +134,12 @@ def new_plan(
     name = choose_runtime(options.runtime, model)
     check_runtime(name or "torch", model.network, site.device, precision)
     memory = memory_of(name or "torch")
+    check_room(model, facts, memory, limit, crew)
+    region = find_region(
+        image, as_read, scale.level, options, base_pixel_size(image, options),
+        model.geometry.stride_factor, limit // 4,
+    )  # fmt: skip
+    cells = None if region is None else region_of(region, facts.height, facts.width)
     # Tiles framed around a region are of many shapes; a GPU wants one.
     free = options.window == "auto" and not model.fixed and site.device == "cpu"
     tiling = choose_tiling(model, facts, memory, limit, options, crew, cells, framed=free)
@@ -184,7 +195,10 @@ def new_plan(
         region=region,
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
-    warnings = (*warnings_of(scale.warning, model), *choice.warnings)
+    warnings = (
+        *warnings_of(scale.warning, model), *choice.warnings,
+        *beyond_this_machine(plan.threads, crew, site, bound),
+    )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 
 
@@ -244,10 +258,14 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     if client is None or crew.local:
         device = choose_device(options.device)
         threads = options.threads or max(1, cores() // crew.workers)
-        free = psutil.virtual_memory().available
-        return Site(device, threads, environment(device, threads), free)
+        return Site(device, threads, environment(device, threads), default_memory())
     threads = options.threads or crew.threads or crew.slots
-    reports = prepare_workers(client, _survey_worker, options.device, threads)
+    reports = prepare_workers(client, _survey_worker, options.device)
+    together = Counter(report["group"] for report in reports)
+    if options.threads is None:
+        # No more than each has cores, where several share those of one machine or container.
+        shares = [report["cores"] // together[report["group"]] for report in reports]
+        threads = max(1, min(threads, *shares))
     first = reports[0]
     ours = depended_on(first["environment"], options.precision)
     for report in reports[1:]:
@@ -258,27 +276,57 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
                 "so would their results in the last digits; use workers of one kind, or "
                 "--allow-mixed, which promises equal labels up to ties only"
             )
-    free = min(report["memory"] for report in reports)
-    return Site(first["device"], threads, first["environment"], free, client.client)
+    memory = min(
+        min(report["memory"] // together[report["group"]], report["granted"]) for report in reports
+    )
+    here = first["environment"] | {"threads": threads}
+    return Site(first["device"], threads, here, memory, client.client)
 
 
-def _survey_worker(device: str, threads: int, dask_worker: Any) -> dict[str, Any]:
+def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
     try:
         chosen = choose_device(device)
     except InputError as error:
         return {"error": str(error)}
-    # What Dask grants the worker, as several may share a machine.
-    granted = dask_worker.memory_manager.memory_limit or psutil.virtual_memory().available
-    free = min(granted, psutil.virtual_memory().available)
-    return {"device": chosen, "environment": environment(chosen, threads), "memory": free}
+    memory = default_memory()
+    limit = dask_worker.memory_manager.memory_limit
+    return {
+        "device": chosen,
+        "environment": environment(chosen, 0),
+        "group": memory_group(),
+        "cores": cores(),
+        "memory": memory,
+        "granted": int(MACHINE_SHARE * limit) if limit else memory,
+    }
 
 
 def memory_limit(options: RunOptions, site: Site) -> int:
-    """Bytes that a run may take: what the user says, or half of what is free.
+    """Bytes that a run may take: what the user says, or a share of what is free.
 
     All processes of this machine together; where the workers are elsewhere, each of them.
     """
-    return options.memory or int(site.memory * DEFAULT_MEMORY_SHARE)
+    return options.memory or site.memory
+
+
+def beyond_this_machine(threads: int, crew: Crew, site: Site, bound: int) -> list[str]:
+    """Warnings of a plan that takes more cores or memory than this machine lets it have."""
+    if not crew.local:
+        return []
+    grant, found = granted(), []
+    if bound > (most := most_memory(grant)):
+        where = "control group (a container's, or a job's)" if most == grant.memory else "machine"
+        found.append(
+            f"the run may take {gigabytes(bound)}, and the {where} has {gigabytes(most)}: it may "
+            "be killed on the way; give a smaller --memory"
+        )
+    if site.device == "cpu" and threads * crew.workers > (usable := cores(grant)):
+        several = f"{crew.workers} workers with {threads} threads each"
+        found.append(
+            f"{several if crew.workers > 1 else f'{threads} threads'} share {usable} "
+            f"core{'s' if usable > 1 else ''}, and hold each other up; leave --threads out, or use "
+            "fewer --workers"
+        )
+    return found
 
 
 def model_reference(name: str) -> str:

@@ -28,11 +28,11 @@ from tilepipe.grid import (
 )
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
+from tilepipe.images.windowed import TooLargeError
 from tilepipe.regions.cells import Region
 
 if TYPE_CHECKING:
-    import torch
-
+    from tilepipe._torch import torch
     from tilepipe.engine.choosing import Sample
     from tilepipe.engine.device import Device
     from tilepipe.models.file import Model
@@ -168,20 +168,88 @@ class MemoryModel:
             )  # fmt: skip
         return self._peak
 
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """(rows, columns) of what the image is decoded by."""
+        if isinstance(self._image, ResampledImage):
+            return self._image.source_chunk
+        return self._image.chunks[self._level]
+
+    def decoding(self) -> int:
+        """What decoding takes for one block in hand."""
+        rows, columns = self.chunk
+        return 10 * rows * columns * self._image.bands * np.dtype(self._image.dtype).itemsize
+
     def slot(self, tiling: Tiling) -> int:
         """One block in hand: pixels read (twice while they are put together), labels, planes."""
         reach = tiling.reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
         reading = 2 * reach.area * pixel
-        rows, columns = self._image.chunks[self._level]
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)
-            rows, columns = self._image.source_chunk
-        decoding = 10 * rows * columns * pixel
         planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
         value = 4 if self._model.output.activation == "linear" else 1
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)
-        return reading + decoding + 2 * block * (planes * value + 6 * self._probabilities)
+        return reading + self.decoding() + 2 * block * (planes * value + 6 * self._probabilities)
+
+
+def check_room(
+    model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, crew: Crew
+) -> None:
+    """Refuse an image of which not even the smallest window fits the memory.
+
+    Raises
+    ------
+    InputError
+        Says how much it needs; a `TooLargeError` where that is for the image's strips or tiles.
+    """
+    smallest = _smallest(model, facts)
+    if not memory.fits(smallest, limit):
+        raise _no_room(facts, smallest, memory, limit, crew)
+
+
+def _smallest(model: Model, facts: ImageFacts) -> Tiling:
+    size, geometry = (facts.height, facts.width), model.geometry
+    if model.fixed:
+        return paper_tiling(*size, geometry, geometry.input)
+    return min(
+        candidate_tilings(*size, geometry, LARGEST_KEEP),
+        key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1],
+    )
+
+
+def _no_room(
+    facts: ImageFacts, smallest: Tiling, memory: MemoryModel, limit: int, crew: Crew
+) -> InputError:
+    needs = f"{memory.needs(smallest)}, and --memory is {gigabytes(limit)}"
+    decoding = crew.slots * (crew.workers if crew.local else 1) * memory.decoding()
+    if memory.total(smallest) - decoding <= limit:
+        rows, columns = memory.chunk
+        return TooLargeError(
+            f"{facts.path} can only be decoded {rows} x {columns} pixels at a time, with which a "
+            f"run needs {needs}; make it a chunked image first: tilepipe convert {facts.path} "
+            "IMAGE.ome.zarr"
+        )
+    return InputError(
+        f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
+        f"{needs}; allow that much" + (", or fewer --workers" if crew.workers > 1 else "")
+    )
+
+
+def check_workers(workers: int, limit: int) -> None:
+    """Refuse more worker processes than the memory has room for, before any is started.
+
+    Raises
+    ------
+    InputError
+        Says how many there is room for.
+    """
+    if workers > 1 and workers * MemoryModel.PROCESS > limit:
+        raise InputError(
+            f"workers {workers}: each takes at least {gigabytes(MemoryModel.PROCESS)}, and the run "
+            f"may take {gigabytes(limit)}, which is room for {limit // MemoryModel.PROCESS}; use "
+            "fewer, or allow more --memory"
+        )
 
 
 def choose_tiling(
@@ -236,15 +304,10 @@ def choose_tiling(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
         key=lambda t: (_makespan(t, region, crew.workers), t.input, t.block),
     )
-    smallest = min(candidates, key=lambda t: t.input[0] * t.input[1] + t.block[0] * t.block[1])
     for tiling in candidates:
         if memory.fits(tiling, limit):
             return tiling
-    raise InputError(
-        f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
-        f"{memory.needs(smallest)}, and --memory is {gigabytes(limit)}; allow that much"
-        + (", or fewer --workers" if crew.workers > 1 else "")
-    )
+    raise _no_room(facts, _smallest(model, facts), memory, limit, crew)
 
 
 def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:

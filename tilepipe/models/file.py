@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
+from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Geometry
 from tilepipe.models import onnx_file
@@ -101,6 +99,8 @@ def save_model(
     InputError
         Where the model does not hold together, or its weights do not fit the dtype.
     """
+    from safetensors.torch import save
+
     if dtype not in (torch.float32, torch.float16):
         raise InputError(f"weights are stored as float32 or float16, not {dtype}")
     target = Path(path)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import nn
-
+from tilepipe._torch import nn, torch
 from tilepipe.models.unet import DoubleConvolution, UNet
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.models.onnx_network import OnnxNetwork
 
 
@@ -46,7 +42,7 @@ def forward_bytes(
             device="meta",
             memory_format=torch.channels_last,
         )
-        functional_call(network, state, (x,))
+        torch.func.functional_call(network, state, (x,))
     return int(live.peak)
 
 
@@ -106,11 +102,11 @@ class ForwardMemory:
         with torch.inference_mode(), _LiveBytes() as live:
             x = torch.zeros((1, self._bands, height, width), dtype=dtype)
             x = x.contiguous(memory_format=torch.channels_last)
-            functional_call(self._network, state, (x,))
+            torch.func.functional_call(self._network, state, (x,))
         return list(live.moments)
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are alive, each counted once however many tensors view it."""
 
     def __init__(self) -> None:

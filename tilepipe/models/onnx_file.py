@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import torch
-
+from tilepipe._torch import torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.document import Document, checked, parse_document

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.onnx_graph import FLOAT16, Graph, first_line, missing

@@ -6,11 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules import batchnorm, conv, dropout, pooling
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, round_up
 from tilepipe.models.geometry import PAPER_INPUT, choose_tile, margin_for
@@ -21,11 +17,13 @@ _NOISE = 1e-6
 that cannot compute in float64 say themselves how much they differ (`OnnxNetwork.noise`)."""
 
 _LOCAL = (
-    conv._ConvNd,
-    pooling._MaxPoolNd,
-    pooling._AvgPoolNd,
+    nn.modules.conv._ConvNd,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
     nn.Upsample,
 )
+_TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+"""Layers that answer differently in training."""
 _GROWTHS = 3
 
 
@@ -270,7 +268,7 @@ def _output_side(network: nn.Module, bands: int, side: int) -> int | None:
     state = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
     x = torch.empty((1, bands, side, side), dtype=torch.float64, device="meta")
     try:
-        output = functional_call(network, state, (x,))
+        output = torch.func.functional_call(network, state, (x,))
     except (RuntimeError, ValueError, NotImplementedError):
         return None
     return int(output.shape[-1]) if isinstance(output, Tensor) and output.ndim == 4 else None
@@ -278,7 +276,7 @@ def _output_side(network: nn.Module, bands: int, side: int) -> int | None:
 
 def _refuse_training(network: nn.Module) -> None:
     for name, module in network.named_modules():
-        if module.training and isinstance(module, batchnorm._BatchNorm | dropout._DropoutNd):
+        if module.training and isinstance(module, _TRAINED):
             raise InputError(
                 f"the network cannot be tiled exactly: {name or 'it'} ({type(module).__name__}) is "
                 "in training mode; call network.eval() first"

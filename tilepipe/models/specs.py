@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from torch import nn
-
+from tilepipe._torch import nn
 from tilepipe.grid import Geometry
 from tilepipe.images.base import PixelSize
 from tilepipe.models.unet import UNetArguments

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from tilepipe._torch import Tensor, functional, nn, torch
 
 Padding = Literal["valid", "same"]
 Normalisation = Literal["none", "batch"]

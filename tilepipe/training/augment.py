@@ -12,11 +12,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
+from tilepipe._torch import Tensor, functional, torch
 from tilepipe.grid import Window
 
 # Ruifrok and Johnston 2001: optical densities of haematoxylin, eosin and DAB in R, G, B.

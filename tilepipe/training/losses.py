@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from tilepipe._torch import Tensor, functional, torch
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits (N, K, H, W), target, weight (N, H, W)) to a scalar.

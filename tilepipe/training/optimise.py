@@ -6,11 +6,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.training.options import LOWER_IS_BETTER, TrainOptions
 
 DEFAULT_RATE = 1e-3
@@ -32,8 +28,8 @@ class Schedule:
     def __init__(
         self, optimiser: torch.optim.Optimizer, options: TrainOptions, metric: str
     ) -> None:
-        self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
-        self._by_step: lr_scheduler.LRScheduler | None = None
+        self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self._by_step: torch.optim.lr_scheduler.LRScheduler | None = None
         rate = options.lr or DEFAULT_RATE
         warm = max(1, round(options.warmup * options.steps))
 
@@ -45,7 +41,7 @@ class Schedule:
             return rise * (FALLS_TO + (1 - FALLS_TO) * 0.5 * (1 + math.cos(math.pi * done)))
 
         if options.schedule == "plateau":
-            self._plateau = lr_scheduler.ReduceLROnPlateau(
+            self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimiser,
                 mode="min" if metric in LOWER_IS_BETTER else "max",
                 factor=0.5,
@@ -53,11 +49,11 @@ class Schedule:
             )
         elif options.schedule == "one-cycle":
             # Only AdamW's momentum is cycled: the paper's 0.99 is what one asks SGD for.
-            self._by_step = lr_scheduler.OneCycleLR(
+            self._by_step = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, rate, options.steps + 1, cycle_momentum=options.optimiser == "adamw"
             )
         else:
-            self._by_step = lr_scheduler.LambdaLR(optimiser, cosine)
+            self._by_step = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine)
 
     def step(self) -> None:
         """After each step."""
@@ -88,7 +84,7 @@ class Average:
     """A moving average of a network's weights, which generalises better than any one of them."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self._averaged = AveragedModel(
+        self._averaged = torch.optim.swa_utils.AveragedModel(
             network, avg_fn=lambda a, b, n: _mixed(a, b, n, decay), use_buffers=True
         )
         self._averaged.eval()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from tilepipe.engine.options import plain_value, read_mapping
+from tilepipe.engine.options import MOST_THREADS, plain_value, read_mapping
 from tilepipe.errors import InputError
 from tilepipe.models.unet import PRESETS, UNetArguments, preset
 
@@ -164,6 +164,8 @@ class TrainOptions:
             raise InputError("tversky: give two numbers above 0, of false positives and negatives")
         if not 0 <= self.average < 1 or not 0 <= self.warmup < 1 or not 0 <= self.momentum < 1:
             raise InputError("average, warmup and momentum must lie in [0, 1)")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise InputError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
         if not 1 <= self.scale < float("inf"):
             raise InputError(f"scale must be a factor of at least 1, not {self.scale:g}")
         if self.lr is not None and not 0 < self.lr < float("inf"):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tilepipe._torch import Tensor
 from tilepipe.engine.device import Device
 from tilepipe.grid import Window
 from tilepipe.images import Image

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
+from tilepipe._torch import torch
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.training.options import TrainOptions
 

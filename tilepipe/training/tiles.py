@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Window
 from tilepipe.images import Image, open_image, read_with_valid

@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.engine.cluster import REMEDIES, out_of_memory
 from tilepipe.engine.device import Device, freed_memory_kept
 from tilepipe.errors import InputError, NonFiniteError, SurroundingsError

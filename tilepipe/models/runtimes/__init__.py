@@ -6,9 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.unet import UNet

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.onnx_graph import first_line

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from tilepipe._torch import Tensor, nn
 from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.unet import UNet, Upsample
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from tilepipe._torch import Tensor, torch
 from tilepipe.models.onnx_network import open_session
 from tilepipe.models.runtimes.graph import as_onnx
 from tilepipe.models.unet import UNet

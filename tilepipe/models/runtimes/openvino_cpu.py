@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.runtimes.graph import as_onnx
 from tilepipe.models.unet import UNet
