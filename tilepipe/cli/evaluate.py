@@ -90,14 +90,17 @@ def command(
     Dice, IoU, precision and recall of each class; of all pixels together, and on average over
     images with a 95 % bootstrap interval. Objects with --instances.
     """  # fmt: skip
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+    from tilepipe.cli.terminal import Terminal
     from tilepipe.evaluation.evaluate import evaluate
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     hidden = quiet or not console.is_terminal
-    with Progress(disable=hidden, console=console, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=hidden, console=console, transient=True) as bar:
         task = bar.add_task("evaluate", total=None)
 
         def tell(name: str, done: int, total: int) -> None:
@@ -125,9 +128,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _show(result: Evaluation) -> None:
-    from rich.console import Console
+    from tilepipe.cli.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     if not console.is_terminal:
         # A file has no width to keep to.
         console.width = 120

@@ -31,6 +31,7 @@ from tilepipe.evaluation.passes import Options, Progress, Seen, compare_objects,
 from tilepipe.evaluation.pictures import Pictures
 from tilepipe.evaluation.scores import METRICS, Counts, Scores, over_images, plain
 from tilepipe.masks.base import NO_ANSWER, Kind
+from tilepipe.text import table_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=1)
 
     def write_csv(self, path: str | Path) -> None:
         """Write a table of scores: a row for each class of each image, and of all together.
@@ -117,7 +118,7 @@ class Evaluation:
                     file, list(dict.fromkeys(key for row in rows for key in row))
                 )
                 writer.writeheader()
-                writer.writerows(rows)
+                writer.writerows(map(table_row, rows))
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror}); choose another"
