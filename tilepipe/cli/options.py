@@ -18,6 +18,7 @@ from tilepipe.engine.options import (
     parse_region,
 )
 from tilepipe.errors import InputError
+from tilepipe.places import local_file
 
 
 def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -181,7 +182,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(local_file(path, "a YAML file").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError,

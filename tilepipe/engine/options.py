@@ -78,6 +78,7 @@ class RunOptions:
     """Keep the times of every block beside the mask, as a table and a plot."""
 
     def __post_init__(self) -> None:
+        refuse_empty(self)
         for name, least in (
             ("verify", 0),
             ("retries", 0),
@@ -110,6 +111,23 @@ class RunOptions:
     def elsewhere(self) -> bool:
         """Whether the workers are not of this program's own making on this machine."""
         return self.scheduler is not None or self.cluster is not None
+
+
+def refuse_empty(options: DataclassInstance) -> None:
+    """Refuse options that were given, but empty, as a variable of the shell that is not set gives.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    for field in fields(options):
+        value = getattr(options, field.name)
+        texts = value if isinstance(value, tuple) else (value,)
+        if value != field.default and any(
+            isinstance(text, str) and not text.strip() for text in texts
+        ):
+            raise InputError(f"{field.name}: is empty; give it a value, or leave it out")
 
 
 def of_each(images: Sequence[str], options: RunOptions) -> list[RunOptions]:
@@ -178,19 +196,30 @@ def parse_region(text: str | Sequence[int]) -> tuple[int, int, int, int]:
     InputError
         For anything else, and for one without pixels.
     """
-    parts = text.split(",") if isinstance(text, str) else text
-    try:
-        if any(isinstance(part, bool | float) for part in parts):
-            raise ValueError
-        y, x, height, width = (int(part) for part in parts)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"region {text}: is no rectangle; say Y,X,HEIGHT,WIDTH in pixels of level 0, for "
-            "example 0,0,1000,2000"
-        ) from None
+    way_out = "give Y,X,HEIGHT,WIDTH in pixels of level 0, for example 0,0,1000,2000"
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    numbers = []
+    for part in parts:
+        try:
+            if isinstance(part, bool | float):
+                raise ValueError
+            numbers.append(int(part))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"region {text}: {str(part).strip() or 'nothing'!r} is not a whole number of "
+                f"pixels; {way_out}"
+            ) from None
+    if len(numbers) != 4:
+        raise InputError(f"region {text}: has {len(numbers)} numbers, not four; {way_out}")
+    y, x, height, width = numbers
     if min(y, x) < 0 or min(height, width) < 1:
         raise InputError(
             f"region {y},{x},{height},{width}: must begin within the image and have pixels"
+        )
+    if max(numbers) > _LARGEST_SIDE:
+        raise InputError(
+            f"region {y},{x},{height},{width}: no image has more than {_LARGEST_SIDE} rows or "
+            "columns; give a rectangle of its pixels"
         )
     return y, x, height, width
 
@@ -211,6 +240,8 @@ def parse_duration(text: str | float) -> float:
     except (ValueError, KeyError):
         raise InputError(f"{text!r} is no time; say for example 90s, 10min or 2h") from None
 
+
+_LARGEST_SIDE = 2**31 - 1
 
 _DURATIONS_S = {
     **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),

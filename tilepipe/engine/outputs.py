@@ -12,7 +12,16 @@ from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.masks.formats import suffix_kind
-from tilepipe.places import Place, is_url, name_from, place, remove, require_writable, within
+from tilepipe.places import (
+    Place,
+    is_url,
+    name_from,
+    place,
+    remove,
+    require_utf8,
+    require_writable,
+    within,
+)
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -71,6 +80,8 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     for path in paths:
         # A folder that is asked for as such is made, if it can be.
         require_writable(path, may_make=path.parent in new)
+        if suffix_kind(path) == "cog" and isinstance(path, Path):
+            require_utf8(path)
         if within(place(image.path), path):
             raise InputError(f"{path}: is the image itself, or holds it; choose another output")
     if len(set(paths)) < len(paths):

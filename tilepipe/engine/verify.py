@@ -29,7 +29,7 @@ from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.places import InputRefused, Place, place
+from tilepipe.places import InputRefused, Place, readable
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 
 TIE_FP32 = 1e-5
@@ -120,7 +120,7 @@ def verify(
     InputError
         When the mask was not made by tilepipe, or image or model are not the run's.
     """
-    path = place(mask)
+    path = readable(mask)
     with InputRefused():
         if not path.exists():
             raise InputError(f"{path}: there is no such mask")

@@ -31,6 +31,7 @@ from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.places import local_file, require_room_for_name
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -68,7 +69,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     if text in shipped_models():
         with resources.as_file(_weights_folder() / f"{text}{SUFFIX}") as path:
             return _load(path)
-    path = Path(text)
+    path = local_file(text, "a model file")
     if not path.exists():
         if path.suffix or path.name != text:
             raise InputError(f"{text}: there is no such file")
@@ -118,6 +119,7 @@ def save_model(
         tensors = {name: t.to(dtype).contiguous() for name, t in _tensors(model.network).items()}
         _check_finite(tensors, target.name)
         content = save(tensors, metadata={METADATA_KEY: document.dumps()})
+    require_room_for_name(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from tilepipe.engine.options import plain_value, read_mapping
+from tilepipe.engine.options import plain_value, read_mapping, refuse_empty
 from tilepipe.errors import InputError
 from tilepipe.models.unet import PRESETS, UNetArguments, preset
 
@@ -135,6 +135,7 @@ class TrainOptions:
     """The model's card: source, licence, data, limits ... (YAML only)."""
 
     def __post_init__(self) -> None:
+        refuse_empty(self)
         for name, kind in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in kind:
