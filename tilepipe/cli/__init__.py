@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -106,6 +107,7 @@ def call(arguments: list[str] | None) -> int:
 
 def _call(arguments: list[str] | None) -> int:
     try:
+        _require_current_folder()
         result: Any = app.main(arguments, prog_name="tilepipe", standalone_mode=False)
     except TilepipeError as error:
         _say(f"tilepipe: {error}")
@@ -122,6 +124,13 @@ def _call(arguments: list[str] | None) -> int:
         _say(f"tilepipe: {error.filename}: {error.strerror}; give another path")
         return InputError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _require_current_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder has been removed; change to another one") from None
 
 
 _REFUSALS = (

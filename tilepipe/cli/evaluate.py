@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,6 +94,9 @@ def command(
     from tilepipe.cli.terminal import Terminal
     from tilepipe.evaluation.evaluate import evaluate
 
+    for path in (csv_path, json_path):
+        if path not in (None, "-"):
+            _require_folder(path)
     console = Terminal(stderr=True)
     hidden = quiet or not console.is_terminal
     columns = (
@@ -113,16 +115,28 @@ def command(
         click.echo(result.to_json())
         return
     if json_path is not None:
-        _write(Path(json_path), result.to_json())
+        _write(json_path, result.to_json())
     if not quiet:
         _show(result)
 
 
-def _write(path: Path, text: str) -> None:
+def _require_folder(path: str) -> None:
+    """Refuse before the work what could not be written after it."""
     from tilepipe.errors import InputError
+    from tilepipe.places import written_here
+
+    target = written_here(path)
+    if target.is_dir() or not target.parent.is_dir():
+        reason = "is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise InputError(f"{target} cannot be written: {reason}; choose another")
+
+
+def _write(path: str, text: str) -> None:
+    from tilepipe.errors import InputError
+    from tilepipe.places import written_here
 
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        written_here(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another") from error
 

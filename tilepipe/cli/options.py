@@ -182,7 +182,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(local_file(path, "a YAML file").read_text(encoding="utf-8"))
+        document = yaml.safe_load(local_file(str(path), "a YAML file").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError,

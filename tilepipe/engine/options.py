@@ -85,16 +85,18 @@ class RunOptions:
             ("wait", 0),
             ("level", 0),
             ("threads", 1),
+            ("workers", 1),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, not {value}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1, not {self.workers}")
+            if value is not None and not least <= value <= _MOST:
+                bound = f"at least {least}" if value < least else f"at most {_MOST}"
+                raise InputError(f"{name} must be {bound}, not {value}")
         if self.workers is not None and self.scheduler is not None:
             raise InputError(
                 "workers and scheduler exclude each other: a running scheduler has its own workers"
             )
+        if self.memory is not None and self.memory < 1:
+            raise InputError(f"memory must be at least 1 byte, not {self.memory}")
         if self.timeout is not None and not self.timeout > 0:
             raise InputError(f"timeout must be above 0 minutes, not {self.timeout}")
         if self.cluster is not None and (self.workers, self.scheduler) != (None, None):
@@ -163,7 +165,7 @@ def parse_bytes(text: str | int) -> int:
             raise ValueError
         power = " kmgt".index(match[2].lower() or " ")
         return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"{text!r} is no amount of memory; say for example 2GB") from None
 
 
@@ -242,6 +244,9 @@ def parse_duration(text: str | float) -> float:
 
 
 _LARGEST_SIDE = 2**31 - 1
+
+_MOST = 1_000_000
+"""Of whatever is counted or waited for, in seconds: more is a slip of the keyboard."""
 
 _DURATIONS_S = {
     **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),

@@ -31,6 +31,7 @@ from tilepipe.evaluation.passes import Options, Progress, Seen, compare_objects,
 from tilepipe.evaluation.pictures import Pictures
 from tilepipe.evaluation.scores import METRICS, Counts, Scores, over_images, plain
 from tilepipe.masks.base import NO_ANSWER, Kind
+from tilepipe.places import written_here
 from tilepipe.text import table_row
 
 
@@ -113,7 +114,7 @@ class Evaluation:
             for row in self._rows(name, counts)
         ]
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
+            with written_here(path).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(
                     file, list(dict.fromkeys(key for row in rows for key in row))
                 )
@@ -225,6 +226,13 @@ def evaluate(
         mask_objects, truth_objects, tuple(ignore),
     )  # fmt: skip
     allowed = parse_bytes(memory) if isinstance(memory, str) else memory
+    for name, value, least in (
+        ("memory", allowed, 1),
+        ("min_size", min_size, 0),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
     options = Options(reading, warp, allowed, progress or (lambda *_: None))
     pairs = find_pairs(mask, truth)
     pictures = Pictures(pairs, plot, image)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rasterio.env import set_gdal_config
 
-from tilepipe.places import ObjectPath, Place, is_url, place, require_utf8
+from tilepipe.places import ObjectPath, Place, is_url, place, utf8_path
 from tilepipe.places.objects import endpoint, patience
 
 _ROOTS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
@@ -26,11 +26,10 @@ def gdal_path(path: str) -> str:
     Raises
     ------
     InputError
-        For a path that is not in UTF-8: GDAL takes no other.
+        For a name that is not in UTF-8: GDAL takes no other.
     """
     if not is_url(path):
-        require_utf8(Path(path))
-        return path
+        return str(utf8_path(Path(path)))
     where = place(path)
     assert isinstance(where, ObjectPath), "an address is of an object"
     _tell_gdal()

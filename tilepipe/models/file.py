@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -239,7 +239,10 @@ def _load(path: Path) -> Model:
         return onnx_file.load_onnx(path)
     _refuse_pickle(path, source)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with (
+            path.open("rb") as opened,
+            safe_open(_utf8_name(path, opened), framework="pt", device="cpu") as file,
+        ):
             metadata = file.metadata() or {}
             if METADATA_KEY not in metadata:
                 raise InputError(
@@ -269,6 +272,14 @@ def _load(path: Path) -> Model:
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
     return _assemble(path.stem, document, tensors, source=source, path=str(path))
+
+
+def _utf8_name(path: Path, opened: BinaryIO) -> str:
+    """A name of an open file that is UTF-8: safetensors takes no other."""
+    try:
+        return os.fspath(path).encode().decode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{opened.fileno()}"
 
 
 def _refuse_pickle(path: Path, source: str) -> None:

@@ -7,7 +7,14 @@ that nobody above asks which of them a place is.
 
 from tilepipe.places.address import is_url, place, redacted, without_secrets
 from tilepipe.places.errors import InputRefused, StoreError, StoreRefusedError
-from tilepipe.places.inputs import local, local_file, readable, require_ordinary, require_utf8
+from tilepipe.places.inputs import (
+    local,
+    local_file,
+    readable,
+    require_ordinary,
+    utf8_path,
+    written_here,
+)
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
     made_here,
@@ -39,10 +46,11 @@ __all__ = [
     "remove_partials",
     "require_ordinary",
     "require_room_for_name",
-    "require_utf8",
     "require_writable",
     "size_of",
+    "utf8_path",
     "within",
     "without_secrets",
     "write_whole",
+    "written_here",
 ]

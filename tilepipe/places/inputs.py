@@ -1,9 +1,10 @@
-"""What a user gives to be read: a file or a folder, and nothing that reading has no end of."""
+"""Paths as users give them: to read, files and folders only, as reading a pipe may not end."""
 
 from __future__ import annotations
 
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from tilepipe.errors import InputError
@@ -60,6 +61,20 @@ def local_file(path: str | Path, what: str) -> Path:
     return where
 
 
+def written_here(path: str | Path) -> Path:
+    """The path of a file that is written to a disk only.
+
+    Raises
+    ------
+    InputError
+        For an address, and for an empty path.
+    """
+    where = place(path)
+    if isinstance(where, ObjectPath):
+        raise InputError(f"{where}: is written to a disk only; give a path, and copy it there")
+    return where
+
+
 def require_ordinary(path: Path) -> None:
     """Refuse a pipe, a socket or a device: a read of it may wait for ever, or never end.
 
@@ -82,18 +97,38 @@ def require_ordinary(path: Path) -> None:
         )
 
 
-def require_utf8(path: Path) -> None:
-    """Refuse a path that GDAL cannot be given.
+def utf8_path(path: Path) -> Path:
+    """A path for libraries that take UTF-8 only, such as GDAL.
+
+    Where its folder has another name, the folder is opened, and called by the name that Linux gives
+    what is open; so the files beside it are found as well.
 
     Raises
     ------
     InputError
-        When its bytes are no UTF-8.
+        Where that does not help: the file itself has another name, or this is not Linux.
     """
+    if _is_utf8(path):
+        return path
+    if _is_utf8(Path(path.name)):
+        alias = Path(f"/proc/self/fd/{_opened_folder(path.parent)}")
+        if alias.is_dir():
+            return alias / path.name
+    raise InputError(
+        f"{path}: is not a name in UTF-8, and what reads or writes such files takes no other; "
+        "rename it, or choose another"
+    )
+
+
+def _is_utf8(path: Path) -> bool:
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
-        raise InputError(
-            f"{path}: is not a path in UTF-8, and GDAL, which is needed for this file, takes no "
-            "other; use another name"
-        ) from None
+        return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def _opened_folder(folder: Path) -> int:
+    """Open for as long as the process lasts: who was given its name may come back to it."""
+    return os.open(folder, os.O_RDONLY)

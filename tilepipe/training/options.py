@@ -144,6 +144,10 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise InputError(f"{name} must be at least {least:g}, not {value:g}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InputError(f"{name} must be at most {most:,}, not {value}")
         if not self.data:
             raise InputError("which images? Give a folder with images/ and masks/, or a CSV file")
         if self.masks and len(self.masks) != len(self.data):
@@ -207,6 +211,11 @@ _LEAST: dict[str, float] = {
     "brightness": 0, "contrast": 0, "hed": 0, "weight_decay": 0, "clip": 0, "steps": 1,
     "validate_every": 1, "patience": 0, "threads": 1, "seed": 0, "tile": 1,
 }  # fmt: skip
+_MOST: dict[str, int] = {
+    "batch": 4096, "elastic": 1000, "scale": 16, "steps": 10**9, "validate_every": 10**9,
+    "patience": 10**9, "threads": 10**6, "seed": 2**63 - 1,
+}  # fmt: skip
+"""Beyond any training, and small enough to be computed with."""
 _LISTS: dict[str, type] = {
     "data": str,
     "masks": str,
