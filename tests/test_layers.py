@@ -26,8 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("images",),
     ("documents",),
     ("places",),
-    ("grid",),
+    ("grid", "_torch"),
     ("errors",),
+    ("text",),
 )
 """From the roof down. What stands beside each other does not import each other."""
 

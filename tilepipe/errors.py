@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
-LONGEST = 1000
-"""Characters of an error; of a longer one, beginning and end are told."""
+from tilepipe.text import one_line, shortened
 
 
 class TilepipeError(Exception):
@@ -14,11 +14,9 @@ class TilepipeError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __str__(self) -> str:
-        # Parts of it may come from a file: they must not reach a terminal as control characters.
-        text = "".join(c if c.isprintable() else " " for c in super().__str__()).strip()
-        if len(text) <= LONGEST:
-            return text
-        return f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        # Parts of it may come from a file, or from a library that writes several lines.
+        text = " ".join(re.split(r"[\t\n\r]+", super().__str__())).strip()
+        return shortened(one_line(text))
 
 
 class InputError(TilepipeError):

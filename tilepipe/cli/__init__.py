@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import signal
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
 import click
 
-from tilepipe.errors import TilepipeError
+from tilepipe.cli.guard import guarded, occupy_closed_streams
+from tilepipe.errors import InputError, TilepipeError
+from tilepipe.text import one_line
 
 COMMANDS = {
     "run": "Segment an image and write the mask.",
@@ -77,12 +80,18 @@ def app() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with the code that DESIGN.md gives each ending."""
+    """Run the command line and exit with the code that `tilepipe.errors` gives each ending."""
+    occupy_closed_streams()
     signal.signal(signal.SIGTERM, _terminated)
     for library in ("tifffile", "rasterio"):
         # What they find wrong with a file is said by us, once, and with what to do.
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    code = call(None)
+    try:
+        code = call(None)
+    except Exception:  # a bug, which is told whole
+        with guarded():
+            traceback.print_exc()
+        code = 1
     # What is done is done: a signal that comes now must not make it look interrupted.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -91,21 +100,45 @@ def main() -> None:
 
 def call(arguments: list[str] | None) -> int:
     """Run the command line given (or the process's own) and return its exit code."""
+    with guarded():
+        return _call(arguments)
+
+
+def _call(arguments: list[str] | None) -> int:
     try:
+        _require_current_folder()
         result: Any = app.main(arguments, prog_name="tilepipe", standalone_mode=False)
     except TilepipeError as error:
         _say(f"tilepipe: {error}")
         return error.exit_code
     except click.ClickException as error:
-        _say(f"tilepipe: {error.format_message()}")
+        _say(f"tilepipe: {one_line(error.format_message())}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         _say("\ntilepipe: interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        if error.errno not in _REFUSALS or error.filename is None:
+            raise
+        _say(f"tilepipe: {error.filename}: {error.strerror}; give another path")
+        return InputError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _require_current_folder() -> None:
+    from pathlib import Path
+
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the current folder has been removed; change to another one") from None
+
+
+_REFUSALS = (
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM,
+    errno.EROFS,
+)  # fmt: skip
+"""What a system says of a path that cannot be meant, wherever it is used first."""
 
 
 def _say(line: str) -> None:

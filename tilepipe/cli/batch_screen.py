@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilepipe.cli.show import QuietScreen, duration, near
+from tilepipe.cli.terminal import Terminal
 from tilepipe.engine.batch import BatchSummary, BatchWatch, Outcome
 from tilepipe.engine.plan import Plan
 from tilepipe.engine.record import Summary, Watch
@@ -29,13 +29,13 @@ class BatchScreen(BatchWatch):
     """The progress of a batch on standard error."""
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Terminal(stderr=True, soft_wrap=True)
         self._total, self._ended = total, 0
         self._open: dict[str, _ImageWatch] = {}
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[unit]}"),
@@ -66,7 +66,7 @@ class BatchScreen(BatchWatch):
         elif outcome.summary is not None and outcome.result != "done before":
             text += f"  {duration(outcome.summary.seconds['total'])}"
         style = {"done": "", "done before": "dim"}.get(outcome.result, "yellow")
-        self._console.print(text, style=style, markup=False)
+        self._console.print(text, style=style)
         if self._bar is not None:
             self._bar.advance(self._images)
 
@@ -78,7 +78,7 @@ class BatchScreen(BatchWatch):
 
 
 class _ImageWatch(Watch):
-    def __init__(self, image: str, console: Console, bar: Progress | None) -> None:
+    def __init__(self, image: str, console: Terminal, bar: Progress | None) -> None:
         self._image, self._console, self._bar = image, console, bar
         self._task: Any = None
 
@@ -101,7 +101,7 @@ class _ImageWatch(Watch):
 
     def trouble(self, message: str) -> None:
         text = f"warning: {near(self._image)}: {message}"
-        self._console.print(text, style="yellow", markup=False)
+        self._console.print(text, style="yellow")
 
     def close(self) -> None:
         """Take the image's bar away."""
@@ -110,14 +110,14 @@ class _ImageWatch(Watch):
 
 
 class _WorkersWatch(Watch):
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
 
     def trouble(self, message: str) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        self._console.print(f"warning: {message}", style="yellow")
 
     def stage(self, name: str) -> None:
-        self._console.print(name, style="dim", markup=False)
+        self._console.print(name, style="dim")
 
 
 def show_batch(summary: BatchSummary) -> str:

@@ -26,14 +26,15 @@ def command(image: str, target: str | None, overwrite: bool, memory: int, quiet:
     For images that cannot be read in pieces: one huge strip, a large PNG or JPEG. Streams: the
     image is never held whole.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
+    from tilepipe.cli.show import near
+    from tilepipe.cli.terminal import Terminal
     from tilepipe.engine.options import image_stem
     from tilepipe.images.convert import convert
 
     target = target or f"{image_stem(image)}.ome.zarr"
-    with Progress(disable=quiet, console=Console(stderr=True)) as bar:
+    with Progress(disable=quiet, console=Terminal(stderr=True)) as bar:
         task = bar.add_task("convert", total=None)
 
         def tell(done: int, total: int) -> None:
@@ -42,4 +43,4 @@ def command(image: str, target: str | None, overwrite: bool, memory: int, quiet:
         # The path, not an opened image: some files can only be streamed from top to bottom.
         convert(image, target, memory_limit=memory, overwrite=overwrite, progress=tell)
     if not quiet:
-        click.echo(target)
+        click.echo(near(target))

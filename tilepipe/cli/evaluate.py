@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,14 +89,20 @@ def command(
     Dice, IoU, precision and recall of each class; of all pixels together, and on average over
     images with a 95 % bootstrap interval. Objects with --instances.
     """  # fmt: skip
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+    from tilepipe.cli.terminal import Terminal
     from tilepipe.evaluation.evaluate import evaluate
 
-    console = Console(stderr=True)
+    for path in (csv_path, json_path):
+        if path not in (None, "-"):
+            _require_folder(path)
+    console = Terminal(stderr=True)
     hidden = quiet or not console.is_terminal
-    with Progress(disable=hidden, console=console, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=hidden, console=console, transient=True) as bar:
         task = bar.add_task("evaluate", total=None)
 
         def tell(name: str, done: int, total: int) -> None:
@@ -110,24 +115,36 @@ def command(
         click.echo(result.to_json())
         return
     if json_path is not None:
-        _write(Path(json_path), result.to_json())
+        _write(json_path, result.to_json())
     if not quiet:
         _show(result)
 
 
-def _write(path: Path, text: str) -> None:
+def _require_folder(path: str) -> None:
+    """Refuse before the work what could not be written after it."""
     from tilepipe.errors import InputError
+    from tilepipe.places import written_here
+
+    target = written_here(path)
+    if target.is_dir() or not target.parent.is_dir():
+        reason = "is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise InputError(f"{target} cannot be written: {reason}; choose another")
+
+
+def _write(path: str, text: str) -> None:
+    from tilepipe.errors import InputError
+    from tilepipe.places import written_here
 
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        written_here(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another") from error
 
 
 def _show(result: Evaluation) -> None:
-    from rich.console import Console
+    from tilepipe.cli.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     if not console.is_terminal:
         # A file has no width to keep to.
         console.width = 120

@@ -9,11 +9,11 @@ import click
 @click.argument("what")
 def command(what: str) -> None:
     """Describe WHAT: a model (file, or name of a shipped one) or an image."""
-    from pathlib import Path
+    from tilepipe.places import is_url, readable
 
-    from tilepipe.places import is_url
-
-    if what.endswith(".safetensors") or not (is_url(what) or Path(what).exists()):
+    if what.lower().endswith((".safetensors", ".onnx")) or not (
+        is_url(what) or readable(what).exists()
+    ):
         from tilepipe.models.describe import describe
         from tilepipe.models.file import load_model
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 @click.command("models")
 def command() -> None:
     """List the models that come with tilepipe; `tilepipe info NAME` shows a model's card."""
-    from rich.console import Console
     from rich.table import Table
 
+    from tilepipe.cli.terminal import Terminal
     from tilepipe.images.base import show_pixel_size
     from tilepipe.models.file import DEFAULT_MODEL, load_model, shipped_models
 
@@ -32,8 +32,7 @@ def command() -> None:
             "none" if size is None else show_pixel_size(size),
             _headline(model),
         )
-    console = Console(highlight=False, soft_wrap=False)
-    console.print(table)
+    Terminal().print(table)
     click.echo("\ntilepipe info NAME shows a model's card: data, licence, figures, limits.")
 
 

@@ -22,6 +22,7 @@ from tilepipe.engine.options import (
     parse_series,
 )
 from tilepipe.errors import InputError
+from tilepipe.places import local_file
 
 
 def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -227,7 +228,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(local_file(str(path), "a YAML file").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,11 +21,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tilepipe.cli.terminal import Terminal
 from tilepipe.engine.plan import Plan, gigabytes, show_region, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.base import Image, show_pixel_size
 from tilepipe.places import Place, is_url
+from tilepipe.text import aligned, one_line
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -35,7 +37,7 @@ class Screen(Watch):
     """The progress of a run on standard error: a bar, or now and then a line in a log."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Terminal(stderr=True, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: Any = None
         self._total = self._done = self._pixels = 0
@@ -49,7 +51,7 @@ class Screen(Watch):
         self._total, self._done = plan.blocks, done
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("blocks"),
@@ -80,12 +82,12 @@ class Screen(Watch):
 
     def trouble(self, message: str) -> None:
         """Say it above the bar."""
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        self._console.print(f"warning: {message}", style="yellow")
 
     def stage(self, name: str) -> None:
         """The bar ends with the blocks; stages are lines."""
         self.close()
-        self._console.print(name, style="dim", markup=False)
+        self._console.print(name, style="dim")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -137,7 +139,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("time", f"about {seconds}" if estimate.seconds is not None else seconds),
     ]  # fmt: skip
     lines += [("warning", warning) for warning in estimate.warnings]
-    return "\n".join(f"{name:9} {text}" for name, text in lines)
+    return aligned(lines)
 
 
 def _runtime(plan: Plan, estimate: Estimate) -> str:
@@ -155,10 +157,10 @@ def show_summary(summary: Summary) -> str:
     lines = []
     for c in summary.classes:
         if summary.plan.mask.kind == "values":
-            lines.append(f"{c.name:24} values")
+            lines.append(f"{one_line(c.name):24} values")
             continue
         area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
-        lines.append(f"{c.name:24} {c.share:8.2%}{area}")
+        lines.append(f"{one_line(c.name):24} {c.share:8.2%}{area}")
     total = summary.answered + summary.no_answer
     outside = total - summary.plan.coverage.pixels
     if outside:
@@ -167,41 +169,47 @@ def show_summary(summary: Summary) -> str:
         lines.append(f"{'(no answer)':24} {(summary.no_answer - outside) / total:8.2%}")
     speed = summary.plan.coverage.pixels / 1e6 / max(seconds.get("blocks", 0), 1e-9)
     fresh = summary.blocks - summary.resumed
-    lines += [
-        "",
-        f"blocks    {summary.blocks}"
-        + (f", {summary.resumed} of them done before" if summary.resumed else "")
-        + (f"; {speed:.1f} Mpx/s" if fresh == summary.blocks else ""),
-        "seconds   "
-        + ", ".join(
-            f"{name} {seconds[name]:.1f}"
-            for name in ("read", "wait", "compute", "write")
-            if name in seconds
-        )
-        + " in the blocks; "
-        + ", ".join(
-            f"{name} {seconds[name]:.1f}"
-            for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
-            if name in seconds
+    rows = [
+        (
+            "blocks",
+            f"{summary.blocks}"
+            + (f", {summary.resumed} of them done before" if summary.resumed else "")
+            + (f"; {speed:.1f} Mpx/s" if fresh == summary.blocks else ""),
         ),
-        *([f"bottleneck {summary.bottleneck}"] if summary.bottleneck else []),
-        f"memory    {gigabytes(summary.peak_memory)} at most",
+        (
+            "seconds",
+            ", ".join(
+                f"{name} {seconds[name]:.1f}"
+                for name in ("read", "wait", "compute", "write")
+                if name in seconds
+            )
+            + " in the blocks; "
+            + ", ".join(
+                f"{name} {seconds[name]:.1f}"
+                for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
+                if name in seconds
+            ),
+        ),
+        *([("bottleneck", str(summary.bottleneck))] if summary.bottleneck else []),
+        ("memory", f"{gigabytes(summary.peak_memory)} at most"),
     ]
     if summary.verification is not None:
         word = "exact" if summary.verification.exact else "NOT EXACT"
-        lines.append(f"verify    {word}: {summary.verification}")
-    lines += [f"warning   {warning}" for warning in summary.warnings]
+        rows.append(("verify", f"{word}: {summary.verification}"))
+    rows += [("warning", warning) for warning in summary.warnings]
     if summary.incomplete:
         numbers = ", ".join(str(number) for number, _ in summary.incomplete[:20])
-        lines.append(
-            f"warning   {summary.unreadable:,} pixels could not be read and have no answer (255), "
-            f"in blocks {numbers}"
+        rows.append(
+            (
+                "warning",
+                f"{summary.unreadable:,} pixels could not be read and have no answer (255), "
+                f"in blocks {numbers}",
+            )
         )
-    lines.append("")
-    lines += [f"{'mask' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.outputs)]
-    lines.append(f"{'record':9} {near(summary.record)}")
-    lines += [f"{'profile' if i == 0 else '':9} {near(p)}" for i, p in enumerate(summary.profile)]
-    return "\n".join(lines)
+    files = [("mask" if i == 0 else "", near(p)) for i, p in enumerate(summary.outputs)]
+    files.append(("record", near(summary.record)))
+    files += [("profile" if i == 0 else "", near(p)) for i, p in enumerate(summary.profile)]
+    return "\n".join([*lines, "", aligned(rows, 10), "", aligned(files, 10)])
 
 
 def show_image(image: Image) -> str:
@@ -224,8 +232,8 @@ def show_image(image: Image) -> str:
         lines.append(("transform", ", ".join(f"{v:g}" for v in image.transform or ())))
     if image.nodata is not None:
         lines.append(("nodata", f"{image.nodata:g}"))
-    lines.append(("finger", image.fingerprint()))
-    return "\n".join(f"{name:9} {text}" for name, text in lines)
+    lines.append(("fingerprint", image.fingerprint()))
+    return aligned(lines, 11)
 
 
 def duration(seconds: float) -> str:
@@ -239,10 +247,9 @@ def duration(seconds: float) -> str:
 
 
 def near(path: str | Place) -> str:
-    """A path as it looks from the current folder."""
-    if is_url(path):
-        return str(path)
-    try:
-        return str(Path(str(path)).relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """A path as it looks from the current folder, in one line."""
+    text = str(path)
+    if not is_url(path):
+        with suppress(ValueError, OSError):  # it lies elsewhere; the current folder is gone
+            text = str(Path(text).relative_to(Path.cwd()))
+    return one_line(text)

@@ -65,7 +65,9 @@ OPTIONS = [
         "--border", type=float, metavar="PIXELS",
         help="Instances: make gaps between objects up to so wide a class of its own.",
     ),
-    click.option("--ignore", callback=as_numbers(int), metavar="LABELS", help="Say nothing."),
+    click.option("--ignore", callback=as_numbers(int), metavar="LABELS",
+        help="Labels of the masks to leave out of loss and scores: 0,255.",
+   ),
     click.option("--pixel-size", type=float, metavar="UM", help="Of the images, micrometres."),
     click.option(
         "--preset",

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +16,9 @@ from rich.progress import (
 )
 
 from tilepipe.cli.show import LINE_EVERY
+from tilepipe.cli.terminal import Terminal
 from tilepipe.images.base import show_pixel_size
+from tilepipe.text import aligned
 from tilepipe.training.recipe import Recipe
 from tilepipe.training.train import TrainSummary, TrainWatch
 
@@ -26,7 +27,7 @@ class TrainScreen(TrainWatch):
     """The progress of a training on standard error: a bar, and a line for each look."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Terminal(stderr=True, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: Any = None
         self._total, self._said = 0, time.monotonic()
@@ -66,7 +67,7 @@ class TrainScreen(TrainWatch):
         if self._metric in row or "validation_loss" in row:
             name = "validation_loss" if self._metric == "loss" else self._metric
             parts.append(f"{name.replace('_', ' ')} {row[name]:.4f}" + (" (best)" if best else ""))
-        self._console.print("  ".join(parts), markup=False)
+        self._console.print("  ".join(parts))
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -97,7 +98,7 @@ def show_recipe(recipe: Recipe) -> str:
     ]  # fmt: skip
     if recipe.resumed:
         lines.append(("resume", f"from step {recipe.resumed}"))
-    return "\n".join(f"{label:<9} {text}" for label, text in lines)
+    return aligned(lines)
 
 
 def _masks(recipe: Recipe) -> str:
@@ -123,4 +124,4 @@ def show_trained(summary: TrainSummary) -> str:
     lines.append(("time", f"{summary.seconds / 60:.1f} min, {summary.steps} steps{early}"))
     lines.append(("pictures", f"{summary.folder}: curves.png, validation.png, log.csv"))
     lines.append(("next", f"tilepipe run IMAGE -m {summary.model}"))
-    return "\n".join(f"{label:<9} {text}" for label, text in lines)
+    return aligned(lines)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-
-from tilepipe.engine.options import RunOptions
 
 if TYPE_CHECKING:
     from tilepipe.engine.block import Receipt
@@ -53,6 +51,8 @@ class Setting:
     precision: str
     bf16: bool | None = None
     """Whether the processor computes bf16 in hardware; None where that is not known."""
+    tissue: bool = False
+    """Whether `--tissue auto` is open to the run: an RGB slide of which everything is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _faster_passes(setting: Setting) -> str:
             ways.append("--precision fp32")
         elif setting.precision in ("bf16", "fp16") and setting.bf16 is False:
             ways.append("--precision fp32, as this processor has no bf16 in hardware")
-    if "tissue" in {f.name for f in fields(RunOptions)}:
+    if setting.tissue:
         ways.append("--tissue auto where much of the image is empty")
     return f"what would help: {_listed(ways)}"
 

@@ -18,11 +18,11 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from tilepipe.engine.options import parse_duration
 from tilepipe.errors import InputError
+from tilepipe.places import local_file
 
 SLOTS = 3
 """Blocks a worker has in hand: one read, one computed, one written."""
@@ -354,10 +354,18 @@ def _load(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(Path(path).read_text())
+        document = yaml.safe_load(local_file(path, "a YAML file").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: must hold at least `cluster: NAME`")

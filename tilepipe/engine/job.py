@@ -342,6 +342,7 @@ class Job:
         setting = Setting(
             max(crew.workers, len(self._timings.workers)), crew.slots, crew.in_process, crew.local,
             plan.device == "cuda", plan.precision, bf16_in_hardware() if crew.local else None,
+            tissue=plan.region is None and plan.image.bands == 3 and plan.mask.crs is None,
         )  # fmt: skip
         summary.bottleneck = find_bottleneck(self.seconds, self._timings, setting)
         if options.profile:

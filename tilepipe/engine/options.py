@@ -97,24 +97,26 @@ class RunOptions:
     """Keep the times of every block beside the mask, as a table and a plot."""
 
     def __post_init__(self) -> None:
+        refuse_empty(self)
         for name, least in (
             ("verify", 0),
             ("retries", 0),
             ("wait", 0),
             ("level", 0),
             ("threads", 1),
+            ("workers", 1),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, not {value}")
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise InputError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1, not {self.workers}")
+            most = MOST_THREADS if name == "threads" else _MOST
+            if value is not None and not least <= value <= most:
+                bound = f"at least {least}" if value < least else f"at most {most}"
+                raise InputError(f"{name} must be {bound}, not {value}")
         if self.workers is not None and self.scheduler is not None:
             raise InputError(
                 "workers and scheduler exclude each other: a running scheduler has its own workers"
             )
+        if self.memory is not None and self.memory < 1:
+            raise InputError(f"memory must be at least 1 byte, not {self.memory}")
         if self.timeout is not None and not self.timeout > 0:
             raise InputError(f"timeout must be above 0 minutes, not {self.timeout}")
         if self.cluster is not None and (self.workers, self.scheduler) != (None, None):
@@ -142,6 +144,23 @@ class RunOptions:
     def elsewhere(self) -> bool:
         """Whether the workers are not of this program's own making on this machine."""
         return self.scheduler is not None or self.cluster is not None
+
+
+def refuse_empty(options: DataclassInstance) -> None:
+    """Refuse options that were given, but empty, as a variable of the shell that is not set gives.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    for field in fields(options):
+        value = getattr(options, field.name)
+        texts = value if isinstance(value, tuple) else (value,)
+        if value != field.default and any(
+            isinstance(text, str) and not text.strip() for text in texts
+        ):
+            raise InputError(f"{field.name}: is empty; give it a value, or leave it out")
 
 
 def of_each(images: Sequence[str], options: RunOptions) -> list[RunOptions]:
@@ -177,7 +196,7 @@ def parse_bytes(text: str | int) -> int:
             raise ValueError
         power = " kmgt".index(match[2].lower() or " ")
         return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"{text!r} is no amount of memory; say for example 2GB") from None
 
 
@@ -210,19 +229,30 @@ def parse_region(text: str | Sequence[int]) -> tuple[int, int, int, int]:
     InputError
         For anything else, and for one without pixels.
     """
-    parts = text.split(",") if isinstance(text, str) else text
-    try:
-        if any(isinstance(part, bool | float) for part in parts):
-            raise ValueError
-        y, x, height, width = (int(part) for part in parts)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"region {text}: is no rectangle; say Y,X,HEIGHT,WIDTH in pixels of level 0, for "
-            "example 0,0,1000,2000"
-        ) from None
+    way_out = "give Y,X,HEIGHT,WIDTH in pixels of level 0, for example 0,0,1000,2000"
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    numbers = []
+    for part in parts:
+        try:
+            if isinstance(part, bool | float):
+                raise ValueError
+            numbers.append(int(part))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"region {text}: {str(part).strip() or 'nothing'!r} is not a whole number of "
+                f"pixels; {way_out}"
+            ) from None
+    if len(numbers) != 4:
+        raise InputError(f"region {text}: has {len(numbers)} numbers, not four; {way_out}")
+    y, x, height, width = numbers
     if min(y, x) < 0 or min(height, width) < 1:
         raise InputError(
             f"region {y},{x},{height},{width}: must begin within the image and have pixels"
+        )
+    if max(numbers) > _LARGEST_SIDE:
+        raise InputError(
+            f"region {y},{x},{height},{width}: no image has more than {_LARGEST_SIDE} rows or "
+            "columns; give a rectangle of its pixels"
         )
     return y, x, height, width
 
@@ -315,6 +345,11 @@ def parse_duration(text: str | float) -> float:
     except (ValueError, KeyError):
         raise InputError(f"{text!r} is no time; say for example 90s, 10min or 2h") from None
 
+
+_LARGEST_SIDE = 2**31 - 1
+
+_MOST = 1_000_000
+"""Of whatever is counted or waited for, in seconds: more is a slip of the keyboard."""
 
 _DURATIONS_S = {
     **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),

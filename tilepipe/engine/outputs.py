@@ -12,7 +12,16 @@ from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.masks.formats import suffix_kind
-from tilepipe.places import Place, is_url, name_from, place, remove, require_writable, within
+from tilepipe.places import (
+    Place,
+    is_url,
+    name_from,
+    place,
+    remove,
+    require_writable,
+    utf8_path,
+    within,
+)
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -71,6 +80,8 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     for path in paths:
         # A folder that is asked for as such is made, if it can be.
         require_writable(path, may_make=path.parent in new)
+        if suffix_kind(path) == "cog" and isinstance(path, Path):
+            utf8_path(path)  # GDAL takes no other
         if within(place(image.path), path):
             raise InputError(f"{path}: is the image itself, or holds it; choose another output")
     if len(set(paths)) < len(paths):
@@ -112,7 +123,8 @@ def _asked(options: RunOptions, image: Image) -> list[str]:
     asked = []
     for output in options.outputs or ("./",):
         if is_folder(output):
-            stem = f"{output.rstrip('/') or '/'}/{name}_mask"
+            end = "" if output.endswith("/") else "/"
+            stem = f"{output}{end}{name}_mask"
             asked += [f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png"]
         else:
             asked.append(output.replace("{name}", name))

@@ -20,6 +20,7 @@ from tilepipe.engine.bottleneck import Bottleneck, Part
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.outputs import profile_paths
 from tilepipe.places import Place, made_here
+from tilepipe.text import drawable, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +147,7 @@ def _write_table(
     latest: NDArray[np.int64],
 ) -> None:
     partial = table.with_name(table.name + ".part")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for place, fresh, receipt in _receipts(ledger, since):
@@ -171,7 +172,8 @@ def _receipts(ledger: Place, since: int) -> Iterator[tuple[int, bool, Receipt]]:
 def _row(receipt: Receipt, plan: Plan, run: str) -> list[Any]:
     window = plan.tiling.block_window(receipt.number)
     return [
-        receipt.number, window.y, window.x, window.height, window.width, receipt.worker,
+        receipt.number, window.y, window.x, window.height, window.width,
+        one_line(receipt.worker),
         f"{receipt.begin:.6f}", *(f"{getattr(receipt, phase):.6f}" for phase in PHASES),
         receipt.answered, run,
     ]  # fmt: skip
@@ -211,16 +213,16 @@ def _draw(times: _Times, plan: Plan, bottleneck: Bottleneck | None, path: Path) 
     _draw_totals(parts[-1], times, bottleneck)
     height, width = plan.tiling.input
     workers = f"{len(times.workers)} worker" + ("s" if len(times.workers) > 1 else "")
-    title = (
+    title = [
         f"{Path(plan.image.path).name}, {plan.image.height} x {plan.image.width}: {times.blocks} "
         f"blocks of {plan.tiling.block[0]} x {plan.tiling.block[1]} in "
-        f"{times.last - times.first:.1f} s\n"
+        f"{times.last - times.first:.1f} s",
         f"windows {height} x {width}, {plan.environment.get('device', plan.device)}, "
-        f"{plan.precision}, {plan.threads} threads, {workers}"
-    )
+        f"{plan.precision}, {plan.threads} threads, {workers}",
+    ]
     if bottleneck is not None:
-        title += "\n" + textwrap.fill(f"bottleneck: {bottleneck}", 150)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        title += textwrap.wrap(f"bottleneck: {bottleneck}", 150)
+    figure.suptitle("\n".join(map(drawable, title)), fontsize=10, x=0.01, ha="left")
     figure.legend(
         handles=[Patch(color=COLOURS[phase], label=label) for phase, label in LABELS.items()],
         loc="outside lower center", ncols=len(LABELS), fontsize=8, frameon=False,
@@ -340,4 +342,4 @@ def _draw_totals(axes: Axes, times: _Times, bottleneck: Bottleneck | None) -> No
 
 def _short(name: str) -> str:
     """The end of a worker's name, which may be an address."""
-    return name if len(name) <= 24 else "..." + name[-21:]
+    return drawable(name if len(name) <= 24 else "..." + name[-21:])

@@ -25,17 +25,19 @@ from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
 from tilepipe.images import Image, Level, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
-from tilepipe.masks.formats import open_mask
+from tilepipe.masks.formats import open_mask, suffix_kind
 from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.places import InputRefused, Place, place
+from tilepipe.places import InputRefused, Place, readable
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 
 TIE_FP32 = 1e-5
 """A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
 TIE_FP64 = 1e-12
+MOST_WINDOWS = 1_000_000
+
 CLEAR = 32
 """Pixels by which windows of a region hold the place that they are chosen for: they are moved."""
 
@@ -121,10 +123,11 @@ def verify(
     InputError
         When the mask was not made by tilepipe, or image or model are not the run's.
     """
-    path = place(mask)
+    path = readable(mask).absolute()
     with InputRefused():
         if not path.exists():
             raise InputError(f"{path}: there is no such mask")
+    suffix_kind(path)
     plan, unreadable = _plan_of(path)
     with ExitStack() as stack:
         opened_image = open_planned(plan.image, image)
@@ -167,8 +170,8 @@ def verify_plan(
     ``on_image`` says that the mask was brought back to the grid of the image: its pixels are then
     compared with those of the network's answers that they were to take.
     """
-    if windows < 1:
-        raise InputError(f"windows must be at least 1, not {windows}")
+    if not 1 <= windows <= MOST_WINDOWS:
+        raise InputError(f"windows must be 1 to {MOST_WINDOWS:,}, not {windows}")
     geometry, image = model.geometry, as_planned(image, plan.image)
     # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
     tally = _Tally(

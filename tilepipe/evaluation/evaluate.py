@@ -31,6 +31,8 @@ from tilepipe.evaluation.passes import Options, Progress, Seen, compare_objects,
 from tilepipe.evaluation.pictures import Pictures
 from tilepipe.evaluation.scores import METRICS, Counts, Scores, over_images, plain
 from tilepipe.masks.base import NO_ANSWER, Kind
+from tilepipe.places import written_here
+from tilepipe.text import table_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=1)
 
     def write_csv(self, path: str | Path) -> None:
         """Write a table of scores: a row for each class of each image, and of all together.
@@ -112,12 +114,12 @@ class Evaluation:
             for row in self._rows(name, counts)
         ]
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
+            with written_here(path).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(
                     file, list(dict.fromkeys(key for row in rows for key in row))
                 )
                 writer.writeheader()
-                writer.writerows(rows)
+                writer.writerows(map(table_row, rows))
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror}); choose another"
@@ -224,6 +226,13 @@ def evaluate(
         mask_objects, truth_objects, tuple(ignore),
     )  # fmt: skip
     allowed = parse_bytes(memory) if isinstance(memory, str) else memory
+    for name, value, least in (
+        ("memory", allowed, 1),
+        ("min_size", min_size, 0),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
     options = Options(reading, warp, allowed, progress or (lambda *_: None))
     pairs = find_pairs(mask, truth)
     pictures = Pictures(pairs, plot, image)

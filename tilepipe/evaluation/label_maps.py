@@ -14,6 +14,7 @@ from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window, round_down
 from tilepipe.images.base import PixelSize
 from tilepipe.masks.base import Kind, Transform
+from tilepipe.places import local
 
 SIDE = 2048
 """Side of what is read at a time, where the files' tiles and the memory allow it."""
@@ -78,6 +79,7 @@ def open_label_map(path: Path, memory: int) -> LabelMap:
     InputError
         There is none, or none that holds labels or values.
     """
+    path = local(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
     if path.suffix.lower() in (".jpg", ".jpeg"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
-from tilepipe.places import local
+from tilepipe.places import local, local_file
 
 SUFFIXES = (".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Of label maps in a folder. Of files with one stem the first counts: a run's mask is a
@@ -106,7 +106,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]
         It is not there, or no CSV file in UTF-8.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with local_file(path, "a CSV file").open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             return list(reader.fieldnames or []), [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:

@@ -9,6 +9,7 @@ from tilepipe.errors import InputError
 from tilepipe.evaluation.errors_picture import write_differences, write_errors
 from tilepipe.evaluation.pairs import Pair
 from tilepipe.evaluation.passes import Seen
+from tilepipe.places import local, written_here
 
 
 class Pictures:
@@ -23,7 +24,7 @@ class Pictures:
             if image is not None:
                 raise InputError(f"--image {image} is only shown by --plot; say where that goes")
             return
-        plot = Path(plot)
+        plot = written_here(plot)
         if len(pairs) == 1:
             self._plots[pairs[0]] = plot / f"{pairs[0].name}.png" if plot.is_dir() else plot
             if self._plots[pairs[0]].suffix.lower() != ".png":
@@ -33,7 +34,7 @@ class Pictures:
         else:
             self._plots = {pair: plot / f"{pair.name}.png" for pair in pairs}
         if image is not None:
-            self._images = _find_images(pairs, Path(image))
+            self._images = _find_images(pairs, local(image))
 
     def draw_errors(self, seen: Seen, tables: list[tuple[Any, Any]]) -> None:
         """Draw where a mask is right and wrong."""

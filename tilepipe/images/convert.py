@@ -30,7 +30,7 @@ from tilepipe.images.windowed import (
     read_with_valid,
     valid_values,
 )
-from tilepipe.places import InputRefused, Place, made_here, place
+from tilepipe.places import InputRefused, Place, made_here, place, require_writable
 
 MEMORY_LIMIT = 2**30
 """Bytes that a conversion may hold, unless told otherwise."""
@@ -260,8 +260,7 @@ class _Validity:
 
 def _check_target(target: Place, overwrite: bool) -> None:
     if not target.exists():
-        if isinstance(target, Path) and not target.parent.is_dir():
-            raise InputError(f"{target.parent} is no folder; make it, or choose another target")
+        require_writable(target)
         return
     if not overwrite:
         raise InputError(f"{target} exists; choose another name, or say --overwrite")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import SurroundingsError
-from tilepipe.places import ObjectPath, Place, place
+from tilepipe.places import ObjectPath, Place, place, require_ordinary
 
 BLOCK_BYTES = 128 * 1024
 """What is fetched of an object at a time, where a library reads it piece by piece."""
@@ -44,6 +44,7 @@ class FileBytes:
     """An open file of which any thread may read any range."""
 
     def __init__(self, path: Path) -> None:
+        require_ordinary(path)
         self.path = path
         self._file = path.open("rb", buffering=0)
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rasterio.env import set_gdal_config
 
-from tilepipe.places import ObjectPath, Place, is_url, place
+from tilepipe.places import ObjectPath, Place, is_url, place, utf8_path
 from tilepipe.places.objects import endpoint, patience
 
 _ROOTS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
@@ -21,9 +21,15 @@ _FIRST_DELAY = 0.5
 
 
 def gdal_path(path: str) -> str:
-    """What GDAL opens a path or address by."""
+    """What GDAL opens a path or address by.
+
+    Raises
+    ------
+    InputError
+        For a name that is not in UTF-8: GDAL takes no other.
+    """
     if not is_url(path):
-        return path
+        return str(utf8_path(Path(path)))
     where = place(path)
     assert isinstance(where, ObjectPath), "an address is of an object"
     _tell_gdal()

@@ -9,7 +9,7 @@ from tilepipe.images.base import Image
 from tilepipe.images.files import open_bytes
 from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source, WindowedImage
-from tilepipe.places import InputRefused, Place, place
+from tilepipe.places import InputRefused, Place, place, readable
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """Classic and BigTIFF, in either byte order."""
@@ -39,14 +39,21 @@ def open_image(
     InputError
         It is missing, no image, broken, or of a kind that cannot be read.
     """
+    return WindowedImage(open_source(path, reading, streaming=streaming), reading)
+
+
+def open_source(
+    path: str | Place, reading: Reading | None = None, *, streaming: bool = False
+) -> Source:
+    """The reader that an image is opened with, as `open_image`."""
     with InputRefused():
-        where = place(path)
+        where = readable(path)
         name = str(where)
         if where.is_dir():
             from tilepipe.images.ngff import open_ngff
 
-            return WindowedImage(open_ngff(name), reading)
-        return WindowedImage(_source(name, _head(name), streaming), reading)
+            return open_ngff(name)
+        return _source(name, _head(name), streaming)
 
 
 def _source(path: str, head: bytes, streaming: bool) -> Source:

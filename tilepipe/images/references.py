@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
-from tilepipe.places import ObjectPath, Place
+from tilepipe.places import ObjectPath, Place, require_ordinary
 
 SERVICES = re.compile(
     rb"<(GDAL_WMS|GDAL_WMTS|WMS_|WMT_MS|TileMap|Services|Capabilities|WCS_GDAL|CoverageDesc"
@@ -102,5 +102,6 @@ def _check_source(vrt: Place, part: ElementTree.Element, depth: int) -> None:
         check_references(vrt.parent / name, depth + 1)
         return
     source = vrt.parent / name if relative else Path(name)
+    require_ordinary(source)
     if source.is_file():
         check_references(source, depth + 1)

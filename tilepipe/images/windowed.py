@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -293,7 +293,7 @@ def lazy(image: Image, level: int, name: str) -> Any:
     size = image.levels[level]
     sides = _dask_chunk((size.height, size.width), image.chunks[level])
     return dask.array.map_blocks(
-        partial(_read_block, image, level),
+        partial(_read_block, image, level, image.fingerprint()),
         name=name,
         chunks=(*dask.array.core.normalize_chunks(sides, sizes(size)), (image.bands,)),
         dtype=image.dtype,
@@ -354,15 +354,19 @@ def _dask_chunk(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int
     return min(size[0], round_up(max(rows, 1), chunk[0])), width
 
 
-def _read_block(image: Image, level: int, block_info: dict[Any, Any] | None = None) -> NDArray[Any]:
+def _read_block(
+    image: Image, level: int, fingerprint: str, block_info: dict[Any, Any] | None = None
+) -> NDArray[Any]:
     if not block_info:
         return np.empty((0, 0, 0), image.dtype)
+    # In another process the image was opened anew, and may have been replaced meanwhile.
+    if image.fingerprint() != fingerprint:
+        raise InputError(f"{image.path}: has changed since the array was made; make it again")
     (y, stop_y), (x, stop_x), _ = block_info[None]["array-location"]
     return image.read(Window(y, x, stop_y - y, stop_x - x), level)
 
 
-@lru_cache(maxsize=8)
-def _reopen(path: str, streaming: bool, reading: Reading) -> Image:
-    from tilepipe.images.opening import open_image
+def _reopen(path: str, streaming: bool, reading: Reading) -> WindowedImage:
+    from tilepipe.images.sharing import borrow
 
-    return open_image(path, reading, streaming=streaming)
+    return WindowedImage(borrow(path, reading, streaming=streaming), reading)

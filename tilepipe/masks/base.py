@@ -203,11 +203,6 @@ def one_line(error: Exception) -> str:
     return text[0].rstrip(".") if text else type(error).__name__
 
 
-def xml_text(text: str) -> str:
-    """A name as XML can hold it: control characters, and bytes that are no text, become U+FFFD."""
-    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
-
-
 def require_inside(window: Window, shape: tuple[int, int]) -> None:
     """Raise ValueError where a window reaches outside a level of ``shape``."""
     if window.y < 0 or window.x < 0 or window.stop_y > shape[0] or window.stop_x > shape[1]:

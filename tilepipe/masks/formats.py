@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.masks.base import Mask
-from tilepipe.places import InputRefused, ObjectPath, Place, made_here, place
+from tilepipe.places import InputRefused, ObjectPath, Place, made_here, readable
 
 if TYPE_CHECKING:
     from tilepipe.images.base import Image
@@ -55,7 +55,7 @@ def open_mask(path: str | Place) -> Mask:
     InputError
         When there is none at ``path``, or none that is understood.
     """
-    path = place(path)
+    path = readable(path)
     mask = _opened(path)
     if not all(height > 0 and width > 0 for height, width in mask.levels):
         mask.close()

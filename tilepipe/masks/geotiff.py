@@ -22,6 +22,7 @@ from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.files import complete_or_absent, needs_bigtiff, tiles
 from tilepipe.masks.store import ZarrMask
 from tilepipe.masks.vrt import side_file, virtual_raster
+from tilepipe.places import utf8_path
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """The cache in MB, instead of a share of the machine's memory; no files beside ours."""
@@ -90,7 +91,7 @@ def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
 
 def _crs(tiff: Path) -> CRS | None:
     """The CRS as the TIFF alone tells it: GeoTIFF has no keys for, say, a rotated pole."""
-    with _without_georeference_warning(), rasterio.open(tiff) as dataset:
+    with _without_georeference_warning(), rasterio.open(utf8_path(tiff)) as dataset:
         crs: CRS | None = dataset.crs
         return crs
 
@@ -126,8 +127,8 @@ def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
     try:
         with rasterio.Env(**_ENV), _without_georeference_warning():
             rasterio.shutil.copy(
-                source,
-                target,
+                utf8_path(source),
+                utf8_path(target),
                 driver="COG",
                 strict=True,
                 blocksize=CHUNK,

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 from tilepipe.documents import load_json
 from tilepipe.images.base import PixelSize
-from tilepipe.masks.base import NO_ANSWER, MaskSpec, xml_text
+from tilepipe.masks.base import NO_ANSWER, MaskSpec
+from tilepipe.text import one_line
 
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _CLASSES = "tilepipe/classes"
@@ -29,10 +30,10 @@ def ome_xml(spec: MaskSpec) -> str:
             "Creator": "tilepipe",
         },
     )
-    image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=xml_text(spec.name))
+    image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=one_line(spec.name))
     _add_pixels(image, spec)
     annotations = ElementTree.SubElement(ome, "StructuredAnnotations")
-    classes = {str(value): xml_text(named.name) for value, named in enumerate(spec.classes)}
+    classes = {str(value): one_line(named.name) for value, named in enumerate(spec.classes)}
     if spec.kind == "labels":
         classes[str(NO_ANSWER)] = "no answer"
     _add_map(image, annotations, _CLASSES, classes)
@@ -108,9 +109,9 @@ def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
     for plane in range(spec.planes):
         channel = {"ID": f"Channel:0:{plane}", "SamplesPerPixel": "1"}
         if spec.kind == "labels":
-            channel["Name"] = xml_text(spec.name)
+            channel["Name"] = one_line(spec.name)
         else:
-            channel["Name"] = xml_text(spec.classes[plane].name)
+            channel["Name"] = one_line(spec.classes[plane].name)
             channel["Color"] = str(_colour(spec.classes[plane].rgb))
         ElementTree.SubElement(pixels, "Channel", channel)
     for plane in range(spec.planes):

@@ -16,6 +16,7 @@ from tilepipe.masks.base import NO_ANSWER, MaskClass
 from tilepipe.masks.files import complete_or_absent
 from tilepipe.masks.store import ZarrMask
 from tilepipe.masks.thumbnail import thumbnail
+from tilepipe.text import one_line
 
 LONGER_SIDE = 1024
 """Of the picture, in pixels; an image smaller than that is not enlarged."""
@@ -150,7 +151,7 @@ def _hatching(height: int, width: int) -> _RGB:
 
 def _legend(mask: ZarrMask, width: int, *, with_unknown: bool) -> Picture.Image:
     font = ImageFont.load_default(size=_TEXT_SIZE)
-    entries: list[tuple[str, MaskClass | None]] = [(c.name, c) for c in mask.spec.classes]
+    entries: list[tuple[str, MaskClass | None]] = [(one_line(c.name), c) for c in mask.spec.classes]
     left_out = len(entries) - _MOST_ENTRIES
     entries = entries[:_MOST_ENTRIES]
     if with_unknown:

@@ -30,7 +30,7 @@ from tilepipe.masks.base import (
     require_inside,
 )
 from tilepipe.masks.vrt import SPEC_TAG
-from tilepipe.places import Place
+from tilepipe.places import Place, utf8_path
 
 
 class GeoTiffMask:
@@ -105,10 +105,10 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            datasets.append(rasterio.open(path, driver="GTiff"))
+            datasets.append(rasterio.open(utf8_path(path), driver="GTiff"))
             _kind(datasets[0])
             datasets.extend(
-                rasterio.open(path, driver="GTiff", overview_level=level)
+                rasterio.open(utf8_path(path), driver="GTiff", overview_level=level)
                 for level in range(len(datasets[0].overviews(1)))
             )
         tag = datasets[0].tags().get(SPEC_TAG)

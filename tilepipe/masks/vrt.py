@@ -6,8 +6,9 @@ import json
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from tilepipe.grid import CHUNK
-from tilepipe.masks.base import NO_ANSWER, MaskSpec, xml_text
+from tilepipe.masks.base import NO_ANSWER, MaskSpec
 from tilepipe.masks.ome_xml import pixel_size_um
+from tilepipe.text import one_line
 
 SPEC_TAG = "TILEPIPE_MASK"
 """Metadata item that holds the description of the mask, as JSON."""
@@ -18,7 +19,7 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
     height, width = spec.levels[0]
     root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     if spec.crs is not None:
-        SubElement(root, "SRS").text = spec.crs
+        SubElement(root, "SRS").text = one_line(spec.crs)
     if spec.transform is not None:
         a, b, c, d, e, f = spec.transform
         # repr, as it gives back every bit.
@@ -32,12 +33,12 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
 def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
     """GDAL's side file (PAM): the CRS, and the names of the classes of a band of labels."""
     root = Element("PAMDataset")
-    if with_crs:
-        SubElement(root, "SRS").text = spec.crs
+    if with_crs and spec.crs is not None:
+        SubElement(root, "SRS").text = one_line(spec.crs)
     if spec.kind == "labels":
         names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
         for named in spec.classes:
-            SubElement(names, "Category").text = xml_text(named.name)
+            SubElement(names, "Category").text = one_line(named.name)
     return _document(root) if len(root) else None
 
 
@@ -60,7 +61,7 @@ def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
     band.set("blockXSize", str(CHUNK))
     band.set("blockYSize", str(CHUNK))
     labels = spec.kind == "labels"
-    SubElement(band, "Description").text = xml_text(
+    SubElement(band, "Description").text = one_line(
         spec.name if labels else spec.classes[plane].name
     )
     if labels:
@@ -88,7 +89,7 @@ def _add_file(parent: Element, file: str, plane: int) -> None:
 def _add_metadata(parent: Element, items: dict[str, str]) -> None:
     metadata = SubElement(parent, "Metadata")
     for key, text in items.items():
-        SubElement(metadata, "MDI", key=key).text = xml_text(text)
+        SubElement(metadata, "MDI", key=key).text = one_line(text)
 
 
 def _add_colours(band: Element, spec: MaskSpec) -> None:

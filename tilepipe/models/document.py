@@ -44,6 +44,7 @@ UNITS = (*UNITS_IN_METRES, "degree")
 _LARGEST_ARGUMENT = 65536
 _LARGEST_SIDE = 2**20
 _DEEPEST_ABOUT = 16
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +304,8 @@ def _classes(items: Sequence[_Value], activation: Activation) -> tuple[ClassSpec
         name = item.at("name")
         if not name.text().strip() or not name.text().isprintable():
             raise name.fault("a printable name")
+        if len(name.text()) > _LONGEST_NAME:
+            raise name.fault(f"a name of at most {_LONGEST_NAME} characters")
         if name.text() in {c.name for c in classes}:
             raise name.fault("a name that no other class has")
         if "colour" not in item.value:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.places import local_file, require_room_for_name
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -66,7 +67,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     if text in shipped_models():
         with resources.as_file(_weights_folder() / f"{text}{SUFFIX}") as path:
             return _load(path)
-    path = Path(text)
+    path = local_file(text, "a model file")
     if not path.exists():
         if path.suffix or path.name != text:
             raise InputError(f"{text}: there is no such file")
@@ -118,6 +119,7 @@ def save_model(
         tensors = {name: t.to(dtype).contiguous() for name, t in _tensors(model.network).items()}
         _check_finite(tensors, target.name)
         content = save(tensors, metadata={METADATA_KEY: document.dumps()})
+    require_room_for_name(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -237,7 +239,10 @@ def _load(path: Path) -> Model:
         return onnx_file.load_onnx(path)
     _refuse_pickle(path, source)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with (
+            path.open("rb") as opened,
+            safe_open(_utf8_name(path, opened), framework="pt", device="cpu") as file,
+        ):
             metadata = file.metadata() or {}
             if METADATA_KEY not in metadata:
                 raise InputError(
@@ -267,6 +272,14 @@ def _load(path: Path) -> Model:
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
     return _assemble(path.stem, document, tensors, source=source, path=str(path))
+
+
+def _utf8_name(path: Path, opened: BinaryIO) -> str:
+    """A name of an open file that is UTF-8: safetensors takes no other."""
+    try:
+        return os.fspath(path).encode().decode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{opened.fileno()}"
 
 
 def _refuse_pickle(path: Path, source: str) -> None:

@@ -6,13 +6,13 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tilepipe.errors import InputError
+from tilepipe.places import local_file
 
 LARGEST_FILE = 2**31 - 1
 """What protobuf can hold; larger networks keep their weights in other files, which are refused."""
@@ -208,7 +208,7 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     InputError
         Where it is no ONNX file, needs other files or operators, or has not one input and output.
     """
-    path = Path(path)
+    path = local_file(os.fspath(path), "an ONNX file")
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:

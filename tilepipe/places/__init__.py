@@ -5,14 +5,23 @@ each in their own way (writing whole, removing, locking, temporary copies) has a
 that nobody above asks which of them a place is.
 """
 
-from tilepipe.places.address import is_url, local, place, redacted, without_secrets
+from tilepipe.places.address import is_url, place, redacted, without_secrets
 from tilepipe.places.errors import InputRefused, StoreError, StoreRefusedError
+from tilepipe.places.inputs import (
+    local,
+    local_file,
+    readable,
+    require_ordinary,
+    utf8_path,
+    written_here,
+)
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
     made_here,
     name_from,
     remove,
     remove_partials,
+    require_room_for_name,
     require_writable,
     size_of,
     within,
@@ -27,15 +36,21 @@ __all__ = [
     "StoreRefusedError",
     "is_url",
     "local",
+    "local_file",
     "made_here",
     "name_from",
     "place",
+    "readable",
     "redacted",
     "remove",
     "remove_partials",
+    "require_ordinary",
+    "require_room_for_name",
     "require_writable",
     "size_of",
+    "utf8_path",
     "within",
     "without_secrets",
     "write_whole",
+    "written_here",
 ]

@@ -42,30 +42,21 @@ def without_secrets(text: str) -> str:
     )
 
 
-def local(path: str | Path) -> Path:
-    """The path of a file that is read from a disk only.
-
-    Raises
-    ------
-    InputError
-        For an address.
-    """
-    if is_url(path):
-        raise InputError(f"{redacted(str(path))}: is read from a disk only; copy it to one first")
-    return Path(path)
-
-
 def place(text: str | Place) -> Place:
     """The place that a path or an address names.
 
     Raises
     ------
     InputError
-        For an address of a kind that is not known, or one with credentials or a signature in it:
-        it would get into plans, records and logs.
+        For a path that is empty or holds a zero byte; for an address of a kind that is not known,
+        or one with credentials or a signature in it: it would get into plans, records and logs.
     """
     if isinstance(text, Path | ObjectPath):
         return text
+    if not text.strip():
+        raise InputError("a path is empty; give one, or leave it out")
+    if "\0" in text:
+        raise InputError(f"{text}: no path holds a zero byte; check where it comes from")
     match = _URL.fullmatch(text)
     if match is None:
         return Path(text)

@@ -113,9 +113,11 @@ class ObjectPath:
 
     def size(self) -> int:
         """Bytes of the object."""
-        import obstore
+        return int(self._head()["size"])
 
-        return int(ask(str(self), obstore.head, self._connection(), self.key)["size"])
+    def version(self) -> str:
+        """What another object of this key would not have."""
+        return repr(sorted(_version(self._head()).items()))
 
     def read_bytes(self) -> bytes:
         """The whole object."""
@@ -200,6 +202,11 @@ class ObjectPath:
         keys = sorted(self._listed())
         for first in range(0, len(keys), 1000):
             ask(str(self), obstore.delete, self._connection(), keys[first : first + 1000])
+
+    def _head(self) -> Any:
+        import obstore
+
+        return ask(str(self), obstore.head, self._connection(), self.key)
 
     def _connection(self) -> Any:
         return connection(self.scheme, self.bucket, "")

@@ -14,6 +14,9 @@ from tilepipe.places.errors import InputRefused
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.settling import settle_folder
 
+LONGEST_ADDITION = 32
+"""Bytes that names of files beside an output have more than its own (``.unfinished.ome.zarr``)."""
+
 
 def write_whole(path: Place, text: str) -> None:
     """Write a small file so that a reader sees all of it or what was there before."""
@@ -89,11 +92,32 @@ def require_writable(path: Place, *, may_make: bool = False) -> None:
         with InputRefused():
             path.is_dir()
         return
+    require_room_for_name(path)
     folder = path.parents[1] if may_make and not path.parent.exists() else path.parent
     if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: you may not write in {folder}; choose another folder")
+
+
+def require_room_for_name(path: Path) -> None:
+    """Refuse a name so long that a file beside it, with more to its name, could not be made.
+
+    Raises
+    ------
+    InputError
+        Saying how long it may be.
+    """
+    try:
+        most = os.pathconf(path.parent, "PC_NAME_MAX") - LONGEST_ADDITION
+    except (OSError, ValueError, AttributeError):  # no such folder; not a POSIX system
+        most = 255 - LONGEST_ADDITION
+    length = len(os.fsencode(path.name))
+    if length > most:
+        raise InputError(
+            f"{path}: its name has {length} bytes, and at most {most} leave room for files beside "
+            "it with longer names; choose a shorter one (-o)"
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from tilepipe.documents import load_json
 from tilepipe.errors import InputError
 from tilepipe.images import Image
+from tilepipe.places import require_ordinary
 from tilepipe.regions.cells import Bools, CellGrid
 
 LONGITUDE_LATITUDE = "OGC:CRS84"
@@ -36,6 +37,7 @@ def looks_like_polygons(path: str) -> bool:
             f"{path}: polygons are read as GeoJSON; convert it first, for example with "
             f"ogr2ogr -f GeoJSON {Path(path).with_suffix('.geojson').name} {Path(path).name}"
         )
+    require_ordinary(Path(path))
     if Path(path).is_dir():
         return False
     try:

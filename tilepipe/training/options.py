@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from tilepipe.engine.options import MOST_THREADS, plain_value, read_mapping
+from tilepipe.engine.options import MOST_THREADS, plain_value, read_mapping, refuse_empty
 from tilepipe.errors import InputError
 from tilepipe.models.unet import PRESETS, UNetArguments, preset
 
@@ -135,6 +135,7 @@ class TrainOptions:
     """The model's card: source, licence, data, limits ... (YAML only)."""
 
     def __post_init__(self) -> None:
+        refuse_empty(self)
         for name, kind in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in kind:
@@ -143,6 +144,10 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise InputError(f"{name} must be at least {least:g}, not {value:g}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InputError(f"{name} must be at most {most:,}, not {value}")
         if not self.data:
             raise InputError("which images? Give a folder with images/ and masks/, or a CSV file")
         if self.masks and len(self.masks) != len(self.data):
@@ -164,8 +169,6 @@ class TrainOptions:
             raise InputError("tversky: give two numbers above 0, of false positives and negatives")
         if not 0 <= self.average < 1 or not 0 <= self.warmup < 1 or not 0 <= self.momentum < 1:
             raise InputError("average, warmup and momentum must lie in [0, 1)")
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise InputError(f"threads must be at most {MOST_THREADS}, not {self.threads}")
         if not 1 <= self.scale < float("inf"):
             raise InputError(f"scale must be a factor of at least 1, not {self.scale:g}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
@@ -208,6 +211,11 @@ _LEAST: dict[str, float] = {
     "brightness": 0, "contrast": 0, "hed": 0, "weight_decay": 0, "clip": 0, "steps": 1,
     "validate_every": 1, "patience": 0, "threads": 1, "seed": 0, "tile": 1,
 }  # fmt: skip
+_MOST: dict[str, int] = {
+    "batch": 4096, "elastic": 1000, "scale": 16, "steps": 10**9, "validate_every": 10**9,
+    "patience": 10**9, "threads": MOST_THREADS, "seed": 2**63 - 1,
+}  # fmt: skip
+"""Beyond any training, and small enough to be computed with."""
 _LISTS: dict[str, type] = {
     "data": str,
     "masks": str,

@@ -15,6 +15,7 @@ from tilepipe.engine.device import Device
 from tilepipe.grid import Window
 from tilepipe.images import Image
 from tilepipe.models.specs import Model
+from tilepipe.text import drawable
 from tilepipe.training.labels import IGNORED, LabelScheme
 from tilepipe.training.tiles import OpenPair, Shelf, TileMaker
 from tilepipe.training.validate import predict
@@ -128,7 +129,7 @@ def draw_sheet(model: Model, shelf: Shelf, scheme: LabelScheme, path: Path) -> N
                 # Values of truth and prediction by one scale; colours have theirs.
                 axes.imshow(picture, interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
                 axes.set_axis_off()
-            row[0].set_title(opened.pair.name, fontsize=8, loc="left")
+            row[0].set_title(drawable(opened.pair.name), fontsize=8, loc="left")
     finally:
         device.close()
     for axes, title in zip(grid[0][1:], ("truth", "prediction"), strict=True):
@@ -137,7 +138,7 @@ def draw_sheet(model: Model, shelf: Shelf, scheme: LabelScheme, path: Path) -> N
         from matplotlib.patches import Patch
 
         figure.legend(
-            handles=[Patch(color=c.colour, label=c.name) for c in model.output.classes],
+            handles=[Patch(color=c.colour, label=drawable(c.name)) for c in model.output.classes],
             loc="outside lower center", ncols=min(6, scheme.classes), fontsize=8, frameon=False,
         )  # fmt: skip
     figure.savefig(path, dpi=110)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNet
+from tilepipe.places import require_writable
 from tilepipe.training import tiles
 from tilepipe.training.augment import Augmentation
 from tilepipe.training.losses import make_loss, weight_map
@@ -465,10 +465,7 @@ def _take_over(network: UNet, start: Model) -> None:
 def _check_target(target: Path, options: TrainOptions) -> None:
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: the name of a model file ends in .safetensors")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target}: you may not write in {target.parent}; choose another folder")
+    require_writable(target)
 
 
 def _better(score: float, best: float, metric: str) -> bool:
