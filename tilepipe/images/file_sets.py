@@ -144,7 +144,8 @@ def file_set(path: str) -> FileSet:
         return _object_set(path)
     found = _known.get(path)
     if found is None or not found.unchanged:
-        found = FileSet(_look(place(path), {}).files)
+        with gdal_settings(path):
+            found = FileSet(_look(place(path), {}).files)
         while len(_known) >= _MOST_KNOWN:
             _known.pop(next(iter(_known)), None)
         _known[path] = found
@@ -154,7 +155,8 @@ def file_set(path: str) -> FileSet:
 @lru_cache(maxsize=_MOST_KNOWN)
 def _object_set(path: str) -> FileSet:
     """Each look at an object is a request."""
-    return FileSet(_look(place(path), {}).files)
+    with gdal_settings(path):
+        return FileSet(_look(place(path), {}).files)
 
 
 def _look(
@@ -182,21 +184,18 @@ def _look(
     parts = parts_of(path) or []
     files = [_File(path, stamp, EVERYWHERE), *_look_at_parts(path, parts, seen)]
     options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
-    with gdal_settings(str(path)):
-        dataset = open_dataset(str(path), drivers=drivers, **options)
-        try:
-            # GDAL opens none of these before it is asked for overviews or masks.
-            files += _look_at_overview_file(path, dataset, seen)
-            for suffix in COMPANIONS:
-                beside = path.with_name(path.name + suffix)
-                if beside.exists():
-                    files += _look_at_companion(path, beside, dataset, seen)
-            _check_place_of_pixels(path, dataset)
-            look = _Look(
-                dataset.shape, dataset.count, dataset.dtypes, has_mask(dataset), tuple(files)
-            )
-        finally:
-            dataset.close()
+    dataset = open_dataset(str(path), drivers=drivers, **options)
+    try:
+        # GDAL opens none of these before it is asked for overviews or masks.
+        files += _look_at_overview_file(path, dataset, seen)
+        for suffix in COMPANIONS:
+            beside = path.with_name(path.name + suffix)
+            if beside.exists():
+                files += _look_at_companion(path, beside, dataset, seen)
+        _check_place_of_pixels(path, dataset)
+        look = _Look(dataset.shape, dataset.count, dataset.dtypes, has_mask(dataset), tuple(files))
+    finally:
+        dataset.close()
     seen[key] = look
     return look
 

@@ -38,8 +38,8 @@ TIFF = ("GTiff",)
 DRIVERS = (
     *TIFF, "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JPEG", "JPEGXL", "PNG", "WEBP",
     "GIF", "BIGGIF", "BMP", "PNM", "TGA", "SGI", "AVIF", "HEIF", "HFA", "ENVI", "EHdr", "NITF",
-    "ECW", "MrSID", "FITS", "GRIB", "RMF", "RST", "SAGA", "RRASTER", "AAIGrid", "GRASSASCIIGrid", "GSAG",
-    "GSBG", "GS7BG", "XYZ", "SRTMHGT", "DTED", "USGSDEM", "GPKG", "MBTiles",
+    "ECW", "MrSID", "FITS", "GRIB", "RMF", "RST", "SAGA", "RRASTER", "AAIGrid", "GRASSASCIIGrid",
+    "GSAG", "GSBG", "GS7BG", "XYZ", "SRTMHGT", "DTED", "USGSDEM", "GPKG", "MBTiles",
 )  # fmt: skip
 """GDAL's drivers for files that hold their own pixels, or name no more than a file beside them.
 
@@ -63,20 +63,28 @@ _OPENING = threading.Lock()
 
 
 @contextmanager
-def gdal_settings(path: str, **more: Any) -> Iterator[None]:
-    """`SETTINGS`, and more, while inside; of this thread alone, unless it is the main one."""
+def gdal_settings(path: str, *, streaming: bool = False) -> Iterator[None]:
+    """What GDAL is told while it opens or reads a file; in this thread only, or in the main one.
+
+    Parameters
+    ----------
+    path
+        The file.
+    streaming
+        Whether it is read once, from top to bottom.
+    """
+    # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
+    settings = {**SETTINGS, "GDAL_ENABLE_TIFF_SPLIT": streaming}
     # Files beside an image are looked for by name, whatever the environment says: a mask must not
     # be overlooked, nor a folder of ten thousand parts be listed for each of them.
     if not isinstance(place_of(gdal_path(path)), ObjectPath):
-        more["GDAL_DISABLE_READDIR_ON_OPEN"] = True
-    with rasterio.Env(**SETTINGS, **more):
+        settings["GDAL_DISABLE_READDIR_ON_OPEN"] = True
+    with rasterio.Env(**settings):
         yield
 
 
-def open_dataset(
-    path: str, *, drivers: Sequence[str] = DRIVERS, streaming: bool = False, **options: Any
-) -> Any:
-    """Open a file, of which `file_sets.file_set` has seen to what it refers.
+def open_dataset(path: str, *, drivers: Sequence[str] = DRIVERS, **options: Any) -> Any:
+    """Open a file, within `gdal_settings`; to what it refers, `file_sets.file_set` has seen.
 
     Parameters
     ----------
@@ -84,8 +92,6 @@ def open_dataset(
         A path, an address on an object store, or what GDAL calls one (``/vsis3/...``).
     drivers
         Those of GDAL's drivers that may try.
-    streaming
-        Whether it will be read once, from top to bottom.
     options
         GDAL's open options.
 
@@ -94,9 +100,7 @@ def open_dataset(
     RasterioError, CPLE_BaseError
         GDAL cannot open it.
     """
-    # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
-    split = {"GDAL_ENABLE_TIFF_SPLIT": streaming}
-    with _OPENING, warnings.catch_warnings(), gdal_settings(path, **split):
+    with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return DatasetReader(gdal_path(path), driver=list(drivers), **options)
 

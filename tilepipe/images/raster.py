@@ -210,7 +210,7 @@ class _Handles:
 
         One with which something failed is never used again: GDAL may take what failed for done.
         """
-        with gdal_settings(self.path):
+        with gdal_settings(self.path, streaming=self.streaming):
             try:
                 dataset = self._idle.setdefault(level, []).pop()
             except IndexError:
@@ -229,7 +229,7 @@ class _Handles:
         overview = self.overviews.get(level, -1)
         options = {} if overview < 0 else {"OVERVIEW_LEVEL": overview}
         self._files.require_unchanged()
-        return open_dataset(self.path, drivers=self.drivers, streaming=self.streaming, **options)
+        return open_dataset(self.path, drivers=self.drivers, **options)
 
     def close(self) -> None:
         self._closed = True
@@ -311,11 +311,8 @@ class _Segments:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     file_set(path)
-    dataset = open_dataset(path)
-    try:
+    with gdal_settings(path), open_dataset(path) as dataset:
         yield dataset
-    finally:
-        dataset.close()
 
 
 def _check_size(path: str, dataset: Any, streaming: bool) -> None:
