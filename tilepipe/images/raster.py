@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.env import set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.enums import ColorInterp
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.file_sets import FileSet, file_set, has_mask
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
-from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
+from tilepipe.images.gdal import (
+    CACHE_MB,
+    DRIVERS,
+    GDAL_ERRORS,
+    gdal_settings,
+    open_dataset,
+    reason,
+)
+from tilepipe.images.gdal_paths import place_of, require_reachable
 from tilepipe.images.levels import pyramid
-from tilepipe.images.references import check_references
 from tilepipe.images.segments import DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
-from tilepipe.places import ObjectPath, is_url
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; some of GDAL's own errors pass through it unwrapped."""
-
-CACHE_MB = 64
-"""GDAL's own cache of decoded blocks; by default it takes 5 % of the machine's memory."""
+from tilepipe.places import is_url
 
 COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "JPEG2000": 34712}
 """TIFF compressions whose faults GDAL passes over, by GDAL's names for them."""
@@ -57,20 +50,6 @@ SIDECARS = (".aux.xml", ".ovr")
 ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 """Drivers that decode from the top; a window further up than the last one starts over."""
 
-if "GDAL_CACHEMAX" not in os.environ:
-    # Not in an Env: on leaving one, rasterio gives the cache its old size back.
-    set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
-
-if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
-    # What GDAL complains of is raised, and told in one line; it need not print it besides.
-    set_gdal_config("CPL_LOG", os.devnull)
-
-# Also where the environment says otherwise: an image is no program.
-set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
-
-# Warnings are silenced for the whole process, so one thread at a time may do it.
-_OPENING = threading.Lock()
-
 
 def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
     """Open an image with GDAL.
@@ -85,9 +64,9 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
     except GDAL_ERRORS as error:
         require_reachable(path)
         # What GDAL says of an address is what the server said, and is not for others.
-        reason, cause = (_reason(error), error) if not is_url(path) else ("GDAL cannot", None)
+        why, cause = (reason(error), error) if not is_url(path) else ("GDAL cannot", None)
         raise InputError(
-            f"{path} is not an image that tilepipe can read ({reason}); docs/formats.md "
+            f"{path} is not an image that tilepipe can read ({why}); docs/formats.md "
             "lists what can be"
         ) from cause
 
@@ -100,7 +79,7 @@ def knows_more(path: str) -> bool:
                 dataset.crs is not None
                 or not dataset.transform.is_identity
                 or any(value is not None for value in dataset.nodatavals)
-                or (_needs_mask(dataset) and _alpha(dataset) is None)
+                or (has_mask(dataset) and _alpha(dataset) is None)
             )
     except GDAL_ERRORS:
         return False
@@ -110,7 +89,8 @@ class RasterSource:
     """A GDAL dataset and its overviews."""
 
     def __init__(self, path: str, *, streaming: bool) -> None:
-        self._pool = _Handles(path, streaming)
+        self._files = file_set(path)
+        self._pool = _Handles(path, self._files, streaming)
         try:
             self.description = self._describe(path, streaming)
         except BaseException:
@@ -130,7 +110,7 @@ class RasterSource:
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
         with self._pool.handle(0) as dataset:
-            files = [place_of(file) for file in dataset.files]
+            files = dict.fromkeys([*map(place_of, dataset.files), *self._files.paths])
         return fingerprint_files(file for file in files if not file.name.endswith(SIDECARS))
 
     def close(self) -> None:
@@ -149,7 +129,7 @@ class RasterSource:
                 )
             sizes = [dataset.shape, *_overview_sizes(dataset)]
             self._alpha = _alpha(dataset)
-            self._masked = _needs_mask(dataset) and self._alpha is None
+            self._masked = has_mask(dataset) and self._alpha is None
             self._bands = [index for index in dataset.indexes if index != self._alpha]
             self._palette = _palette(dataset)
             self._sample_dtype = dtype
@@ -160,7 +140,7 @@ class RasterSource:
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
         self._pool.overviews = {place: number - 1 for place, number in enumerate(levels)}
-        self._pool.driver = driver
+        self._pool.drivers = (driver,)
         chunks = []
         for place in range(len(levels)):
             with self._pool.handle(place) as dataset:
@@ -189,19 +169,23 @@ class RasterSource:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         place = ((window.y, window.stop_y), (window.x, window.stop_x))
         bands = [*self._bands, self._alpha] if masked and self._alpha else self._bands
+        scale = self.description.levels[level]
         valid = None
         try:
             with self._pool.handle(level) as dataset:
+                self._files.require_unchanged(window, (scale.scale_y, scale.scale_x))
                 if self._segments:
                     self._segments.check(window, self._pool.overviews.get(level, -1), dataset)
                 # All bands in one go: an image that is decoded row by row cannot go back.
                 pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
                 if masked and not self._alpha:
                     valid = dataset.dataset_mask(window=place) != 0
+                # Of a part that has gone meanwhile GDAL may have made zeros.
+                self._files.require_unchanged(window, (scale.scale_y, scale.scale_x))
         except GDAL_ERRORS as error:
             # Nobody's damage, but the network's or the store's.
             require_reachable(self._pool.path)
-            raise UndecodableError(_reason(error)) from error
+            raise UndecodableError(reason(error)) from error
         if masked and self._alpha:
             pixels, valid = pixels[:-1], pixels[-1] != 0
         pixels = np.moveaxis(pixels, 0, -1)
@@ -211,30 +195,41 @@ class RasterSource:
 class _Handles:
     """Datasets opened on one file, each used by one thread at a time: GDAL wants it so."""
 
-    def __init__(self, path: str, streaming: bool) -> None:
+    def __init__(self, path: str, files: FileSet, streaming: bool) -> None:
         self.path = path
         self.streaming = streaming
-        self.driver: str | None = None
+        self.drivers: Sequence[str] = DRIVERS
+        self._files = files
         self.overviews: dict[int, int] = {}
         self._idle: dict[int, list[Any]] = {}
         self._closed = False
 
     @contextmanager
     def handle(self, level: int) -> Iterator[Any]:
-        """A dataset of a level, to use while inside."""
-        try:
-            dataset = self._idle.setdefault(level, []).pop()
-        except IndexError:
-            overview = self.overviews.get(level, -1)
-            options = {} if overview < 0 else {"OVERVIEW_LEVEL": overview}
-            dataset = _open(self.path, self.driver, options, streaming=self.streaming)
-        try:
-            yield dataset
-        finally:
+        """A dataset of a level, to use while inside.
+
+        One with which something failed is never used again: GDAL may take what failed for done.
+        """
+        with gdal_settings(self.path, streaming=self.streaming):
+            try:
+                dataset = self._idle.setdefault(level, []).pop()
+            except IndexError:
+                dataset = self._open(level)
+            try:
+                yield dataset
+            except BaseException:
+                dataset.close()
+                raise
             if self._closed:
                 dataset.close()
             else:
                 self._idle[level].append(dataset)
+
+    def _open(self, level: int) -> Any:
+        overview = self.overviews.get(level, -1)
+        options = {} if overview < 0 else {"OVERVIEW_LEVEL": overview}
+        self._files.require_unchanged()
+        return open_dataset(self.path, drivers=self.drivers, **options)
 
     def close(self) -> None:
         self._closed = True
@@ -313,38 +308,11 @@ class _Segments:
         self._file.close()
 
 
-@lru_cache(maxsize=64)
-def _check_once(name: str) -> None:
-    """As `check_references`, of an object: each look is a request."""
-    where = place_of(name)
-    if isinstance(where, ObjectPath):
-        check_references(where)
-
-
-def _open(
-    path: str, driver: str | None, options: dict[str, int], *, streaming: bool = False
-) -> Any:
-    if path.startswith("/vsi") or is_url(path):
-        _check_once(gdal_path(path))
-    else:
-        check_references(Path(path))
-    settings: dict[str, Any] = {
-        # Otherwise GDAL hides that a TIFF of one huge strip has to be decoded from its top.
-        "GDAL_ENABLE_TIFF_SPLIT": streaming,
-        "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
-    }
-    with _OPENING, warnings.catch_warnings(), rasterio.Env(**settings):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(gdal_path(path), driver=driver, **options)
-
-
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    dataset = _open(path, None, {})
-    try:
+    file_set(path)
+    with gdal_settings(path), open_dataset(path) as dataset:
         yield dataset
-    finally:
-        dataset.close()
 
 
 def _check_size(path: str, dataset: Any, streaming: bool) -> None:
@@ -373,12 +341,6 @@ def _alpha(dataset: Any) -> int | None:
     return found[-1] if found and dataset.count > 1 else None
 
 
-def _needs_mask(dataset: Any) -> bool:
-    """Whether there is a mask that the pixels' values do not tell."""
-    told = ([MaskFlags.all_valid], [MaskFlags.nodata])
-    return any(flags not in told for flags in dataset.mask_flag_enums)
-
-
 def _palette(dataset: Any) -> NDArray[Any] | None:
     """Colours of a palette image, shape (entries, 3): a palette is colours, not data."""
     if dataset.colorinterp[0] != ColorInterp.palette or dataset.count != 1:
@@ -391,10 +353,13 @@ def _palette(dataset: Any) -> NDArray[Any] | None:
 
 
 def _overview_sizes(dataset: Any) -> list[tuple[int, int]]:
+    """Sizes of the overviews; that of the image for one which lacks its type, bands or mask."""
     sizes = []
     for number in range(len(dataset.overviews(1))):
-        overview = _open(dataset.name, dataset.driver, {"OVERVIEW_LEVEL": number})
-        sizes.append(overview.shape)
+        overview = open_dataset(dataset.name, OVERVIEW_LEVEL=number)
+        same = (overview.count, overview.dtypes) == (dataset.count, dataset.dtypes)
+        masked = has_mask(overview) or not has_mask(dataset)
+        sizes.append(overview.shape if same and masked else dataset.shape)
         overview.close()
     return sizes
 
@@ -412,10 +377,3 @@ def _pixel_size(crs: Any, transform: Any) -> PixelSize | None:
         return None
     x, y = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
     return PixelSize(y, x, unit)
-
-
-def _reason(error: BaseException) -> str:
-    """What GDAL said, which rasterio keeps behind "see previous exception"."""
-    while isinstance(error, RasterioIOError) and error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).rstrip(".")

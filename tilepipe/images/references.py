@@ -1,81 +1,105 @@
-"""What a file may make GDAL open: other files beside it, and neither the network nor code.
+"""What a file may make GDAL open: images beside it, and neither the network nor code.
 
 A VRT names other files, and GDAL takes as such whatever it can open: addresses of the web and of
-object stores, descriptions of web services, functions in Python. A file from elsewhere must not
-make this machine fetch or run anything.
+object stores, descriptions of web services, raw bytes of any file, functions in Python. A file from
+elsewhere must not make this machine fetch or run anything, nor show what other files hold.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
-from tilepipe.places import ObjectPath, Place, require_ordinary
+from tilepipe.places import ObjectPath, Place
+
+HEAD_BYTES = 4096
+"""More than what GDAL looks at to tell what a file is."""
 
 SERVICES = re.compile(
     rb"<(GDAL_WMS|GDAL_WMTS|WMS_|WMT_MS|TileMap|Services|Capabilities|WCS_GDAL|CoverageDesc"
-    rb"|GDALTileIndexDataset|CachedSource|eedaiconf)|^\s*\{"
+    rb"|GDALTileIndexDataset|CachedSource|MRF_META|eedaiconf)|\A(\xef\xbb\xbf)?\s*\{",
+    re.IGNORECASE,
 )
 """Documents that GDAL takes for an image and that are but the address of one, XML or JSON."""
 
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes of a VRT; one of ten thousand parts has some."""
 
-DEEPEST = 8
-"""Mosaics of mosaics."""
+REFUSED = {
+    "vrtrawrasterband": "takes the bytes of any file for pixels",
+    "vrtprocesseddataset": "computes its pixels by steps that may read any file",
+}
+"""Classes of VRT bands and datasets that are not read, in lower case, and why."""
 
-_SOURCES = ("SourceFilename", "SourceDataset", "IndexDataset", "DatasetName")
+_VRT = re.compile(rb"<VRTDataset", re.IGNORECASE)
 _ELSEWHERE = re.compile(
-    r"/vsi(?!mem|zip|gzip|tar|7z|rar|sparse|subfile)|^\s*<|^\s*\{|[a-z0-9+]{2,}://"
-    r"|^\s*(WMS|WMTS|WCS|EEDAI?|STACIT|STACTA|PLMOSAIC|DAAS|GTI|OGCAPI|NGW|MRF|vrt):",
+    r"(\A|[\"':,])\s*/vsi|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)\b"
+    r"|\A\s*[<{]|[a-z0-9+]{2,}://"
+    r"|\A\s*(WMS|WMTS|WCS|EEDAI?|STACIT|STACTA|PLMOSAIC|DAAS|GTI|OGCAPI|NGW|MRF|vrt):",
     re.IGNORECASE,
 )
+_SOURCES = frozenset({"sourcefilename", "sourcedataset"})
+_TEXTS = frozenset({"srs", "metadata", "description", "gcplist", "gcp", "pixelfunctiontype"})
+"""Elements whose text, as that of all in them, GDAL does not open."""
+
+_OPENED_KEYS = frozenset({"overview_file", "x_dataset", "y_dataset", "rpc_dem"})
+"""Keys of metadata that GDAL takes for names of files."""
+
+_HARMLESS_OPTIONS = frozenset({"NUM_THREADS", "GEOREF_SOURCES", "USE_TILE_AS_BLOCK"})
+"""GDAL's open options that decide neither what is read nor where from."""
 
 
-def check_references(path: Place, depth: int = 0) -> None:
-    """Refuse a VRT that refers to the network or holds code, itself or in a part of it.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file that a mosaic names, once for each time, and what the mosaic says of it."""
 
-    One on an object store may refer to what lies beside it or below, and to no file on a disk.
+    name: str
+    """As it is written there."""
+    place: Place
+    box: tuple[float, float, float, float] | None
+    """(y, x, stop y, stop x) of what it fills in the mosaic, or None where that is not said."""
+    band: int
+    of_mask: bool
+    """Whether its mask is used, not its band."""
+    size: tuple[int, int] | None
+    """(height, width) that it should have."""
+    needed: tuple[float, float]
+    """(height, width) that it has to have at least."""
+    dtype: str | None
+    """GDAL's name of the type that it should have."""
+    overview: int | None
+    """Number of its overview that is used in its place."""
+
+
+def parts_of(path: Place) -> list[Part] | None:
+    """What a mosaic (VRT) is made of; None where the file is no mosaic.
 
     Raises
     ------
     InputError
-        Naming what it refers to.
+        It names the network or a service, or it holds code. A mosaic on an object store may name
+        what lies beside it or below, and no file on a disk.
     """
     try:
-        if _beginning(path, 512).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"<", b"{"):
-            return
+        head = _beginning(path, HEAD_BYTES)
+        if not _VRT.search(head):
+            if SERVICES.search(head):
+                raise InputError(
+                    f"{path} is not an image but the address of one that lies elsewhere; download "
+                    "that, and give its file"
+                )
+            return None
         text = _beginning(path, LARGEST_DOCUMENT + 1)
     except OSError:
-        return  # GDAL says what is wrong
-    if b"<VRTDataset" not in text:
-        if depth or SERVICES.search(text):
-            raise InputError(
-                f"{path} is no image, but the description of one that lies elsewhere; fetch that, "
-                "and give its file"
-            )
-        return
+        return None  # GDAL says what is wrong
     if len(text) > LARGEST_DOCUMENT:
         raise InputError(f"{path} is too large for a mosaic; make it of several mosaics")
-    if depth > DEEPEST:
-        raise InputError(f"{path} is a mosaic of mosaics of mosaics without end; name images in it")
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is a broken VRT ({error}); write it again") from error
-    for part in root.iter():
-        tag = part.tag.rpartition("}")[2]
-        if tag == "PixelFunctionCode" or (
-            tag == "PixelFunctionLanguage" and (part.text or "").strip().lower() != "c"
-        ):
-            raise InputError(
-                f"{path} holds a function in {'Python' if part.text else 'some language'}, and "
-                "code in a file is not run; save what it gives as an image (gdal_translate)"
-            )
-        if tag in _SOURCES:
-            _check_source(path, part, depth)
+    return list(_parts(path, _parsed(path, text)))
 
 
 def _beginning(path: Place, count: int) -> bytes:
@@ -85,23 +109,128 @@ def _beginning(path: Place, count: int) -> bytes:
         return file.read(count)
 
 
-def _check_source(vrt: Place, part: ElementTree.Element, depth: int) -> None:
-    name = (part.text or "").strip()
-    if _ELSEWHERE.search(name):
+def _parsed(path: Place, text: bytes) -> ElementTree.Element:
+    # GDAL's parser knows no entities of a document's own, and so would read other names than ours.
+    if b"<!DOCTYPE" in text or b"\0" in text:
+        raise InputError(f"{path} is a VRT with a DOCTYPE or a zero byte; write it again")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, RecursionError, LookupError) as error:
+        raise InputError(f"{path} is a broken VRT ({error}); write it again") from error
+
+
+def _parts(path: Place, root: ElementTree.Element) -> Iterator[Part]:
+    """The parts of a VRT. Names of elements are compared without case, as GDAL does."""
+    pending = [root]
+    while pending:
+        element = pending.pop()
+        tag = _tag(element)
+        _check_class(path, element)
+        _check_text(path, element)
+        if tag not in _TEXTS or tag == "metadata":
+            pending += reversed(element)
+        for child in element:
+            if _tag(child) in _SOURCES:
+                yield _part(path, element, child)
+
+
+def _check_class(path: Place, element: ElementTree.Element) -> None:
+    tag, text = _tag(element), (element.text or "").strip()
+    if tag == "pixelfunctioncode" or (tag == "pixelfunctionlanguage" and text.lower() != "c"):
         raise InputError(
-            f"{vrt} refers to {name[:80]}, and only local files are opened on behalf of a file; "
-            "fetch it, and write the mosaic again"
+            f"{path} holds a function in {'Python' if text else 'some language'}, and "
+            "code in a file is not run; save what it gives as an image (gdal_translate)"
         )
-    relative = (part.get("relativeToVRT") or part.get("relativetoVRT") or "0").strip() != "0"
+    name = _attribute(element, "subclass") or ""
+    if why := REFUSED.get(name.lower()):
+        raise InputError(
+            f"{path} holds a {name}, which {why}; save what it gives as an image (gdal_translate)"
+        )
+
+
+def _check_text(path: Place, element: ElementTree.Element) -> None:
+    """Refuse text that GDAL may open and that is no local file, whatever its element is called."""
+    tag, text = _tag(element), (element.text or "").strip()
+    opened = tag not in _TEXTS and tag != "mdi"
+    if tag == "mdi":
+        opened = (_attribute(element, "key") or "").lower() in _OPENED_KEYS
+    if opened and _ELSEWHERE.search(text):
+        raise InputError(
+            f"{path} refers to {text[:80]}, and only local files are opened on behalf of a file; "
+            "download it, and write the mosaic again"
+        )
+
+
+def _part(vrt: Place, use: ElementTree.Element, source: ElementTree.Element) -> Part:
+    """One of a mosaic's parts, of the element that uses it and the one that names it."""
+    name = (source.text or "").strip()
+    children = {_tag(child): child for child in use}
+    band = (getattr(children.get("sourceband"), "text", None) or "1").strip().lower()
+    number = band.removeprefix("mask").lstrip(",") or "1"
+    properties = children.get("sourceproperties")
+    stated = [_number(properties, name) for name in ("rasterysize", "rasterxsize")]
+    y, x, height, width = _rectangle(children.get("srcrect")) or (0.0, 0.0, 0.0, 0.0)
+    box = _rectangle(children.get("dstrect"))
+    return Part(
+        name=name,
+        place=_place_of_part(vrt, name, _attribute(source, "relativetovrt")),
+        box=None if box is None else (box[0], box[1], box[0] + box[2], box[1] + box[3]),
+        band=int(number) if number.isdigit() else 1,
+        of_mask=band.startswith("mask"),
+        size=(int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None,
+        needed=(y + height, x + width),
+        dtype=None if properties is None else _attribute(properties, "datatype"),
+        overview=_overview(vrt, children.get("openoptions")),
+    )
+
+
+def _place_of_part(vrt: Place, name: str, relative: str | None) -> Place:
+    beside = (relative or "0").strip() != "0"
     if isinstance(vrt, ObjectPath):
-        if not relative or name.startswith("/") or ".." in name.split("/"):
+        if not beside or name.startswith("/") or ".." in name.split("/"):
             raise InputError(
                 f"{vrt} refers to {name[:80]}, and only objects beside it are opened on its "
                 "behalf; write the mosaic again, with the names of such"
             )
-        check_references(vrt.parent / name, depth + 1)
-        return
-    source = vrt.parent / name if relative else Path(name)
-    require_ordinary(source)
-    if source.is_file():
-        check_references(source, depth + 1)
+        return vrt.parent / name
+    return vrt.parent / name if beside else Path(name)
+
+
+def _overview(vrt: Place, options: ElementTree.Element | None) -> int | None:
+    number = None
+    for option in () if options is None else options:
+        key, value = (_attribute(option, "key") or "").upper(), (option.text or "").strip()
+        if key == "OVERVIEW_LEVEL" and value.isdigit():
+            number = int(value)
+        elif key not in _HARMLESS_OPTIONS:
+            raise InputError(
+                f"{vrt} wants a part opened with {key[:80]}={value[:80]}, which is not done on "
+                "behalf of a file; write the mosaic again without that"
+            )
+    return number
+
+
+def _rectangle(element: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
+    """(y, x, height, width), or None where there is none that makes sense."""
+    values = [_number(element, name) for name in ("yoff", "xoff", "ysize", "xsize")]
+    if any(value is None for value in values):
+        return None
+    y, x, height, width = (float(value or 0) for value in values)
+    return y, x, height, width
+
+
+def _number(element: ElementTree.Element | None, name: str) -> float | None:
+    try:
+        value = math.nan if element is None else float(_attribute(element, name) or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2].lower()
+
+
+def _attribute(element: ElementTree.Element, name: str) -> str | None:
+    """An attribute by its name in lower case."""
+    return next((value for key, value in element.attrib.items() if key.lower() == name), None)

@@ -1,0 +1,342 @@
+"""All the files that GDAL reads an image from: parts of a mosaic, overviews and masks beside it.
+
+GDAL gives zeros for a part of a mosaic that it cannot open (it complains at the first read of a
+dataset only) and for what a part lacks that is smaller than the mosaic says, and it leaves out a
+mask that is broken. So each file is opened when the image is, and checked again at each read.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+
+from tilepipe.errors import InputError
+from tilepipe.grid import Window
+from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open_dataset, reason
+from tilepipe.images.levels import pyramid
+from tilepipe.images.references import Part, parts_of
+from tilepipe.images.windowed import UndecodableError
+from tilepipe.places import ObjectPath, Place, is_url, place
+
+COMPANIONS = (".ovr", ".msk")
+"""Overviews and a mask of an image, in TIFFs beside it."""
+
+DEEPEST = 8
+"""Mosaics of mosaics."""
+
+GDAL_TYPES = {
+    "byte": "uint8",
+    "cint16": "complex_int16",
+    "cint32": "complex_int32",
+    "cfloat32": "complex64",
+    "cfloat64": "complex128",
+}
+"""GDAL's names of types, in lower case, where rasterio has others."""
+
+Stamp = tuple[int, ...]
+Box = tuple[float, float, float, float]
+EVERYWHERE: Box = (-math.inf, -math.inf, math.inf, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file as it was when the image was opened."""
+
+    path: Place
+    stamp: Stamp
+    box: Box
+    """(y, x, stop y, stop x) of what is read from it, in pixels of the image's level 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found of a file, and in it."""
+
+    shape: tuple[int, int]
+    count: int
+    dtypes: tuple[str, ...]
+    masked: bool
+    files: tuple[_File, ...]
+    """The file itself first."""
+
+
+class FileSet:
+    """The files of one image, each of which was opened and found to be what is said of it."""
+
+    def __init__(self, files: Sequence[_File]) -> None:
+        self._files = files
+        self._boxes = np.array([file.box for file in files])
+
+    @property
+    def paths(self) -> list[Place]:
+        """Each file once: the one that was opened first, then the others in the order of naming."""
+        return list(dict.fromkeys(file.path for file in self._files))
+
+    def require_unchanged(
+        self, window: Window | None = None, scale: tuple[float, float] = (1, 1)
+    ) -> None:
+        """Look whether files are there still, and as they were.
+
+        Parameters
+        ----------
+        window
+            Only at those that it is read from; otherwise at those that count everywhere: the image
+            itself, its overviews and mask.
+        scale
+            Rows and columns of level 0 for each of the window's level.
+
+        Raises
+        ------
+        UndecodableError
+            Naming the first file that is not.
+        """
+        for number in self._touched(window, scale):
+            file = self._files[number]
+            if not isinstance(file.path, ObjectPath) and _stamp(file.path) != file.stamp:
+                what = "has changed since" if file.path.exists() else "was there when"
+                raise UndecodableError(f"{file.path} {what} the image was opened")
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether all of them are there still, as they were."""
+        return all(_stamp(file.path) == file.stamp for file in self._files)
+
+    def _touched(self, window: Window | None, scale: tuple[float, float]) -> Iterator[int]:
+        boxes = self._boxes
+        if window is None:
+            touched = np.isinf(boxes[:, 0])
+        else:
+            y, x = scale
+            # A pixel of the level more on each side: sources begin and end between pixels.
+            touched = (
+                (boxes[:, 0] < (window.stop_y + 1) * y)
+                & (boxes[:, 2] > (window.y - 1) * y)
+                & (boxes[:, 1] < (window.stop_x + 1) * x)
+                & (boxes[:, 3] > (window.x - 1) * x)
+            )
+        return (int(number) for number in np.flatnonzero(touched))
+
+
+_known: dict[str, FileSet] = {}
+_MOST_KNOWN = 16
+
+
+def file_set(path: str) -> FileSet:
+    """Look at all the files that an image is read from; again only if one of them has changed.
+
+    Raises
+    ------
+    InputError
+        Naming a part of a mosaic, an overview file or a mask that is missing, cannot be opened,
+        or is not what it is said to be.
+    RasterioError, CPLE_BaseError
+        GDAL cannot open the image itself.
+    """
+    if is_url(path):
+        return _object_set(path)
+    found = _known.get(path)
+    if found is None or not found.unchanged:
+        with gdal_settings(path):
+            found = FileSet(_look(place(path), {}).files)
+        while len(_known) >= _MOST_KNOWN:
+            _known.pop(next(iter(_known)), None)
+        _known[path] = found
+    return found
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _object_set(path: str) -> FileSet:
+    """Each look at an object is a request."""
+    with gdal_settings(path):
+        return FileSet(_look(place(path), {}).files)
+
+
+def _look(
+    path: Place,
+    seen: dict[Any, _Look | None],
+    drivers: Sequence[str] = DRIVERS,
+    overview: int | None = None,
+) -> _Look:
+    """Open a file and all that it is read with.
+
+    ``seen`` has what was looked at before, and None for what is being looked at.
+    """
+    key = str(path), overview
+    if key in seen:
+        look = seen[key]
+        if look is None:
+            raise InputError(
+                f"{path} is a mosaic of mosaics of mosaics without end; name images in it"
+            )
+        return look
+    if len([look for look in seen.values() if look is None]) > DEEPEST:
+        raise InputError(f"{path} is a mosaic of mosaics of mosaics without end; name images in it")
+    seen[key] = None
+    stamp = _stamp(path)
+    parts = parts_of(path) or []
+    files = [_File(path, stamp, EVERYWHERE), *_look_at_parts(path, parts, seen)]
+    options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
+    dataset = open_dataset(str(path), drivers=drivers, **options)
+    try:
+        # GDAL opens none of these before it is asked for overviews or masks.
+        files += _look_at_overview_file(path, dataset, seen)
+        for suffix in COMPANIONS:
+            beside = path.with_name(path.name + suffix)
+            if beside.exists():
+                files += _look_at_companion(path, beside, dataset, seen)
+        _check_place_of_pixels(path, dataset)
+        look = _Look(dataset.shape, dataset.count, dataset.dtypes, has_mask(dataset), tuple(files))
+    finally:
+        dataset.close()
+    seen[key] = look
+    return look
+
+
+def _check_place_of_pixels(path: Place, dataset: Any) -> None:
+    """Refuse a file of the one kind that may name any other as that which holds its pixels."""
+    if dataset.driver != "HFA":
+        return
+    for name in dataset.files:
+        if Path(name).resolve().parent != Path(dataset.name).resolve().parent:
+            raise InputError(
+                f"{path} says that its pixels are in {name[:200]}, and only a file beside it is "
+                "read on its behalf; move that there, or save it as a GeoTIFF (gdal_translate)"
+            )
+
+
+def _look_at_parts(
+    mosaic: Place, parts: Sequence[Part], seen: dict[Any, _Look | None]
+) -> Iterator[_File]:
+    faults: dict[str, str] = {}
+    files = {}
+    for part in parts:
+        if part.name in faults:
+            continue
+        try:
+            for file in _look_at_part(part, seen):
+                files[file.path, file.box] = file
+        except _PartError as error:
+            faults[part.name] = str(error)
+    if faults:
+        name, fault = next(iter(faults.items()))
+        total = len({part.name for part in parts})
+        others = f" ({len(faults)} of its {total} parts have faults)" if len(faults) > 1 else ""
+        raise InputError(
+            f"{mosaic} is a mosaic, and its part {name[:200]} {fault}{others}; put back "
+            "what it is made of, or write it again (gdalbuildvrt)"
+        )
+    yield from files.values()
+
+
+class _PartError(Exception):
+    """What is wrong with a part, as the rest of a sentence that begins with its name."""
+
+
+def _look_at_part(part: Part, seen: dict[Any, _Look | None]) -> list[_File]:
+    if not part.place.is_file():
+        raise _PartError("is not a file" if part.place.exists() else "is missing")
+    try:
+        look = _look(part.place, seen, overview=part.overview)
+    except GDAL_ERRORS as error:
+        why = "GDAL cannot" if isinstance(part.place, ObjectPath) else reason(error)
+        raise _PartError(f"cannot be opened ({why})") from error
+    height, width = look.shape
+    if part.size and part.size != look.shape:
+        raise _PartError(
+            f"has {height} x {width} pixels where {part.size[0]} x {part.size[1]} are named"
+        )
+    # Where it says nothing else, the mosaic reaches as far as it believes the part to.
+    if not part.size and (part.needed[0] > height + 1 or part.needed[1] > width + 1):
+        raise _PartError(
+            f"has {height} x {width} pixels where {part.needed[0]:g} x {part.needed[1]:g} are used"
+        )
+    if part.band > look.count:
+        raise _PartError(f"has {look.count} bands where band {part.band} is used")
+    if part.of_mask and not look.masked:
+        raise _PartError("has no mask where its mask is used")
+    dtype = look.dtypes[part.band - 1]
+    if part.dtype and GDAL_TYPES.get(part.dtype.lower(), part.dtype.lower()) != dtype:
+        raise _PartError(f"holds {dtype} numbers where {part.dtype} ones are named")
+    box = part.box or EVERYWHERE
+    # Whatever a part of a mosaic is read with counts where the part does.
+    return [_File(file.path, file.stamp, box) for file in look.files]
+
+
+def _look_at_overview_file(
+    path: Place, dataset: Any, seen: dict[Any, _Look | None]
+) -> tuple[_File, ...]:
+    """Overviews in a file that the metadata of an image name: one beside it, or none."""
+    named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if not named:
+        return ()
+    folder = Path(dataset.name).absolute().parent
+    below = named.removeprefix(":::BASE:::")
+    file = Path(named).absolute() if below == named else folder / below
+    if file.parent != folder or not file.is_file():
+        raise InputError(
+            f"{path} says that its overviews are in {named[:80]}, and only a file beside it is "
+            "opened on its behalf; save it without that (gdal_translate)"
+        )
+    return _look(file, seen, drivers=(*TIFF, "HFA")).files
+
+
+def _look_at_companion(
+    path: Place, beside: Place, dataset: Any, seen: dict[Any, _Look | None]
+) -> tuple[_File, ...]:
+    """An overview file or a mask beside an image, which GDAL would not miss if it were broken."""
+    what = "the overviews" if beside.suffix == ".ovr" else "the mask"
+    try:
+        look = _look(beside, seen, drivers=TIFF)
+    except GDAL_ERRORS as error:
+        why = "GDAL cannot" if isinstance(beside, ObjectPath) else reason(error)
+        fault: str | None = f"cannot be opened ({why})"
+    else:
+        fault = _fault_of_companion(beside, look, dataset)
+    if fault:
+        raise InputError(
+            f"{beside} holds {what} of {path.name} but {fault}; make it again, or remove it to do "
+            "without"
+        )
+    return look.files
+
+
+def _fault_of_companion(beside: Place, look: _Look, dataset: Any) -> str | None:
+    height, width = look.shape
+    full = "{} x {}".format(*dataset.shape)
+    if beside.suffix == ".msk":
+        if look.shape != dataset.shape:
+            return f"has {height} x {width} pixels, not {full}"
+        return None if has_mask(dataset) else "is no mask that GDAL takes"
+    if (look.count, look.dtypes) != (dataset.count, dataset.dtypes):
+        wanted = f"{dataset.count} of {dataset.dtypes[0]}"
+        return f"has {look.count} bands of {look.dtypes[0]}, not {wanted}"
+    if len(pyramid([dataset.shape, look.shape], snap=False)) == 1 and look.shape != dataset.shape:
+        return f"its {height} x {width} pixels are no smaller version of {full}"
+    return None
+
+
+def has_mask(dataset: Any) -> bool:
+    """Whether there is a mask, or an alpha band, that the pixels' values do not tell."""
+    told = ([MaskFlags.all_valid], [MaskFlags.nodata])
+    return any(flags not in told for flags in dataset.mask_flag_enums)
+
+
+def _stamp(path: Place) -> Stamp:
+    """What changes when a file does; nothing of an object, nor of what is no file."""
+    if not isinstance(path, Path):
+        return ()
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    if not stat.S_ISREG(found.st_mode):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
