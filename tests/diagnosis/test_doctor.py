@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import tilepipe
-from tests.making import make_image, save_tiny, write_tiff
+from tests.making import make_image, write_tiff
 from tilepipe.cli import app
 from tilepipe.diagnosis import (
     Diagnosis,
@@ -28,7 +28,6 @@ from tilepipe.diagnosis import (
     software,
 )
 from tilepipe.engine.hardware import Grant, bf16_in_hardware, granted
-from tilepipe.models.unet import UNetArguments
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "FILES", 5)
     monkeypatch.setattr(image, "READING_SECONDS", 0.1)
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_tiny(path, UNetArguments(width=2))
-    return path
 
 
 def worst(found: list[Finding] | tuple[Finding, ...], topic: str) -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
+from tests.making import digest
 from tilepipe.engine import block as work
 from tilepipe.engine.cluster import gpu_memory, run_bounded
 from tilepipe.engine.cluster_file import KINDS, read_cluster_file, what_went_wrong

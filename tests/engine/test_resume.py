@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -15,20 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 import tilepipe
-from tilepipe.engine.record import Watch
+from tests.making import digest, make_image, save_tiny, write_tiff
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The bytes of mask, pyramid and exports, without ledger and run record."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and FOLDER not in path.parts and not path.name.endswith(".run.json")
-    }
 
 
 def command(image: Path, model: Path, folder: Path, *more: str) -> list[str]:
@@ -51,26 +40,9 @@ def uninterrupted(
     return digest(folder)
 
 
-class KillAfter(Watch):
-    """Ends the process as `kill -9` does, after some blocks or at a stage."""
-
-    def __init__(self, blocks: int | None = None, stage: str | None = None) -> None:
-        self.left, self.at = blocks, stage
-
-    def block(self, receipt: object) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def stage(self, name: str) -> None:
-        if self.at is not None and self.at in name:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 KILLER = """
 import sys, tilepipe
-from tests.engine.test_resume import KillAfter
+from tests.making import KillAfter
 image, model, blocks, stage, *outputs = sys.argv[1:]
 tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
              watch=KillAfter(int(blocks) if blocks else None, stage or None))
@@ -150,8 +122,6 @@ def test_other_options_are_refused_and_said(image: Path, model: Path, tmp_path: 
 
 
 def test_another_image_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
-    from tests.making import make_image, write_tiff
-
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output)
     other = write_tiff(tmp_path / "other.tif", make_image(1600, 1700, seed=1))
@@ -232,7 +202,6 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
 
 
 def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Path) -> None:
-    from tests.making import save_tiny
     from tilepipe.models.unet import UNetArguments
 
     model = tmp_path / "m.safetensors"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
+from tests.making import digest
 from tilepipe.engine.record import Watch
 from tilepipe.errors import InputError, SurroundingsError
 

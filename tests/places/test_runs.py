@@ -17,8 +17,8 @@ import pytest
 import tilepipe
 from tests.making import make_image, write_tiff
 from tests.places.conftest import Service
+from tests.places.making import at, objects
 from tests.places.server import BUCKET, KEY_ID, SECRET
-from tests.places.test_objects import at, objects
 from tilepipe.cli import call
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.record import Watch
