@@ -1,14 +1,42 @@
-"""Where the real data is, and what tests share."""
+"""Where the real data is, what tests share, and what no test may depend on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
+import psutil
 import pytest
 
 from tests.making import make_image, save_tiny, write_tiff
+from tilepipe.engine import choosing
 from tilepipe.models.unet import UNetArguments
+
+# How long an example takes, or is in the making, is the machine's affair.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+FREE = 16 << 30
+"""Bytes of memory that are free, as far as the tests can see."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_machine_for_all() -> Iterator[None]:
+    """Plans that do not depend on what this machine has free, or on how fast it is just now."""
+    memory = psutil.virtual_memory
+
+    def roomy() -> Any:
+        return memory()._replace(total=2 * FREE, available=FREE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psutil, "virtual_memory", roomy)
+        # Runtimes are not timed against each other; two runs could take two of them.
+        patch.setattr(choosing, "SHARE", 0.0)
+        yield
 
 
 def _data_folder() -> Path:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import pytest
 
 import tilepipe
 from tests.making import digest, make_image, save_tiny, write_tiff
+from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 
@@ -49,6 +49,27 @@ tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
 """
 
 
+AT_A_RECORD = """
+import os, signal, sys
+from tilepipe.cli import main
+from tilepipe.engine.ledger import Ledger
+
+append, records = Ledger.append, 0
+number, last = signal.Signals["SIG" + sys.argv.pop(1)], int(sys.argv.pop(1))
+
+def watched(self, record):
+    global records
+    append(self, record)
+    records += 1
+    if records == last:
+        os.kill(os.getpid(), number)
+
+Ledger.append = watched
+main()
+"""
+"""`tilepipe`, which sends itself a signal when its Nth record is in the ledger."""
+
+
 @pytest.mark.parametrize(
     ("blocks", "stage"),
     [
@@ -72,19 +93,19 @@ def test_killed_at_a_chosen_moment_and_run_again_the_bytes_are_the_same(
     assert digest(tmp_path) == uninterrupted
 
 
-def test_killed_at_random_moments_until_it_ends_the_bytes_are_the_same(
+def test_killed_again_and_again_until_it_ends_the_bytes_are_the_same(
     image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    waits, kills = [0.5, 1.5, 2.2, 2.6, 3.0, 3.4, 3.8, 4.5, 5.5], 0
-    for wait in waits:
-        with subprocess.Popen(command(image, model, tmp_path, "--quiet")) as process:
-            try:
-                process.wait(timeout=wait)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    assert kills >= 3
-    assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
+    # Each process leaves two more records in the ledger, be they of blocks, levels or exports;
+    # once less is left to record, the run ends.
+    killed = 0
+    words = [sys.executable, "-c", AT_A_RECORD, "KILL", "2", *command(image, model, tmp_path)[3:]]
+    while code := subprocess.run(words, capture_output=True, check=False).returncode:
+        assert code == -signal.SIGKILL
+        killed += 1
+        ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+        assert len(list(read_ledger(ledger))) >= 2 * killed
+    assert killed >= 3, "two times for the four blocks, and what comes after them"
     assert digest(tmp_path) == uninterrupted
 
 
@@ -185,15 +206,11 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
     image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    # With the plan frozen and all blocks ahead, so that a slow test does not come too late.
-    plan = tmp_path / "m.ome.zarr" / FOLDER / "plan.json"
-    with subprocess.Popen(
-        command(image, model, tmp_path), stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and not plan.exists():
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+    process = subprocess.run(
+        [sys.executable, "-c", AT_A_RECORD, "INT", "1", *command(image, model, tmp_path)[3:]],
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    said = process.stderr
     assert process.returncode == 130
     assert "to go on where it stopped: tilepipe run" in said
     assert "Traceback" not in said

@@ -170,6 +170,7 @@ def fastest(
     limit: int = 10**9,
     names: tuple[str, ...] = ("onnxruntime", "openvino"),
 ) -> Choice:
+    monkeypatch.setattr(choosing, "SHARE", 0.25)
     monkeypatch.setattr(FakeDevice, "seconds_of", {k: 1 / v for k, v in speeds.items()})
     monkeypatch.setattr(FakeDevice, "logits_of", logits or {})
     monkeypatch.setattr(FakeDevice, "opened", [])
@@ -232,6 +233,8 @@ def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
         raise AssertionError("measured")
 
     monkeypatch.setattr(choosing, "_measured", refuse)
+    monkeypatch.setattr(choosing, "SHARE", 0.25)
+    monkeypatch.setattr(choosing, "OPENING", 3600.0)  # so that the run is short on any machine
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
     assert plan.runtime == "torch"
     assert estimate.speeds == ()

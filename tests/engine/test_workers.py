@@ -51,8 +51,8 @@ def cluster(workers: int = 2, environment: dict[str, str] | None = None) -> Iter
         ]
         from distributed import Client
 
-        with Client(address, timeout=30, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=60)
+        with Client(address, timeout=240, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=240)
         yield address
     finally:
         for process in processes:
