@@ -7,13 +7,12 @@ Each setting in a process of its own, in turns; the median pass of the shipped m
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 
-from common import record
+from common import command_line, parse, record
 
 PASS = """
 import sys, time, statistics, resource, torch, tilepipe
@@ -44,13 +43,14 @@ CASES = {
 
 
 def main() -> None:
-    """Measure each case three times, in turns, and write the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure each case a few times, in turns, and write the medians."""
+    parser = command_line(__doc__)
     parser.add_argument("--side", type=int, default=1148)
     parser.add_argument("--repeats", type=int, default=9)
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parse(parser, side=188, rounds=1, repeats=1)
     found: dict[str, list[float]] = {name: [] for name in CASES}
-    for _ in range(3):
+    for _ in range(options.rounds):
         for name, (settings, layout) in CASES.items():
             child = subprocess.run(
                 [sys.executable, "-c", PASS, str(options.side), layout, str(options.repeats)],

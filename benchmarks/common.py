@@ -1,7 +1,8 @@
-"""What every benchmark needs: a description of the machine, and a CSV of figures."""
+"""What every benchmark needs: its command line, the machine in words, and a CSV of figures."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import platform
@@ -16,10 +17,39 @@ from typing import Any
 import tilepipe.engine.device  # noqa: F401 - before torch: it makes torch's settings
 
 HERE = Path(__file__).parent
-WORK = HERE / "work"
-FIGURES = Path(os.environ.get("TILEPIPE_FIGURES", HERE / "figures.csv"))
-"""Where figures go; set the variable to try something without leaving a trace."""
+WORK = Path(os.environ.get("TILEPIPE_BENCHMARKS", HERE / "work"))
+"""Where images, models, masks and the environments of peers are kept."""
 COLUMNS = ["date", "benchmark", "case", "figure", "value", "unit", "goal", "commit", "machine"]
+
+
+def command_line(doc: str) -> argparse.ArgumentParser:
+    """A parser that is described by the first line of a script's docstring."""
+    return argparse.ArgumentParser(description=doc.splitlines()[0])
+
+
+def parse(parser: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
+    """Read the command line of a benchmark, which takes ``--quick`` besides its own options.
+
+    Parameters
+    ----------
+    parser
+        With the benchmark's own options.
+    quick
+        Their defaults under ``--quick``: the smallest form, which only shows that the script
+        works. Its figures mean nothing, and go to ``quick.csv`` in `WORK`.
+    """
+    parser.add_argument("--quick", action="store_true", help="the smallest form: does it work?")
+    if "--quick" in sys.argv[1:]:
+        parser.set_defaults(**quick)
+        os.environ.setdefault("TILEPIPE_FIGURES", str(WORK / "quick.csv"))
+    options = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def figures() -> Path:
+    """Where figures go; ``TILEPIPE_FIGURES`` names another place, for trials."""
+    return Path(os.environ.get("TILEPIPE_FIGURES", HERE / "figures.csv"))
 
 
 def machine() -> str:
@@ -41,18 +71,19 @@ def machine() -> str:
     )
 
 
-def record(benchmark: str, case: str, figures: list[tuple[str, float, str, str]]) -> None:
+def record(benchmark: str, case: str, found: list[tuple[str, float, str, str]]) -> None:
     """Append figures (name, value, unit, goal) to the CSV, and print them."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True,
         check=False,
     ).stdout.strip()  # fmt: skip
-    fresh = not FIGURES.exists()
-    with FIGURES.open("a", newline="") as file:
+    path = figures()
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
         rows = csv.writer(file)
         if fresh:
             rows.writerow(COLUMNS)
-        for name, value, unit, goal in figures:
+        for name, value, unit, goal in found:
             rows.writerow(
                 [date.today(), benchmark, case, name, f"{value:.4g}", unit, goal, commit, machine()]
             )

@@ -27,8 +27,10 @@ from common import (
     WORK,
     Measured,
     command,
+    command_line,
     fresh,
     measure,
+    parse,
     random_model,
     record,
     sample_slide,
@@ -104,6 +106,11 @@ def has_bf16() -> bool:
 def python_of(tool: Tool) -> Path:
     """The peer's interpreter."""
     return ENVS / tool.environment / "bin" / "python"
+
+
+def installed(name: str) -> bool:
+    """Whether a tool's interpreter is there; tilepipe's always is."""
+    return not TOOLS[name].environment or python_of(TOOLS[name]).exists()
 
 
 def title_of(tool: Tool) -> str:
@@ -262,17 +269,18 @@ def compare(side: int, precision: str, names: list[str], options: argparse.Names
 
 def main() -> None:
     """Compare at every size and precision."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tune-side", type=int, default=2048, help="0: no tuning")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
-    missing = [t.environment for t in map(TOOLS.get, options.tools) if t.environment]
-    missing = sorted({name for name in missing if not (ENVS / name / "bin" / "python").exists()})
+    available = [name for name in TOOLS if installed(name)]
+    options = parse(
+        parser, sides=[512], precisions=["fp32"], tools=available, repeats=1, tune_side=0
+    )
+    missing = sorted({TOOLS[name].environment for name in options.tools if not installed(name)})
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}; run benchmarks/peers/install.py")
     precisions = options.precisions or (["fp32", "bf16"] if has_bf16() else ["fp32"])

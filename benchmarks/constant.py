@@ -15,7 +15,17 @@ import argparse
 import json
 import statistics
 
-from common import WORK, Measured, command, fresh, measure, random_model, record
+from common import (
+    WORK,
+    Measured,
+    command,
+    command_line,
+    fresh,
+    measure,
+    parse,
+    random_model,
+    record,
+)
 from memory import repeated_slide
 
 REPEATS = {4096: 7, 8192: 5, 16384: 3}
@@ -41,7 +51,7 @@ def one_run(side: int, options: argparse.Namespace) -> tuple[Measured, dict[str,
 
 def main() -> None:
     """Measure each side, and how far they are apart."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument(
         "--sides", type=int, nargs="+", default=[4096, 8192, 16384, 32768, 65536, 100352],
         help="multiples of 512",
@@ -50,8 +60,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--repeats", type=int, help="of every size; else fewer the larger")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, sides=[512, 1024], repeats=1)
     network = f"width {options.width}, depth {options.depth}, --memory {options.memory}"
     costs, peaks = {}, {}
     for side in options.sides:

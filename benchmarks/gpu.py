@@ -11,7 +11,6 @@ written) beside it, also with ``TILEPIPE_CUDA_GRAPHS=0``. ``--device cpu`` only 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -20,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import WORK, command, fresh, record, sample_slide
+from common import WORK, command, command_line, fresh, parse, record, sample_slide
 
 from tilepipe.engine.plan import Plan
 
@@ -75,15 +74,14 @@ def run(words: list[str], **settings: str) -> tuple[float, str]:
 
 def main() -> None:
     """Measure in turns, and write the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--side", type=int, default=16384)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="nuclei-he")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--window", default="auto")
     parser.add_argument("--device", default="cuda")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, side=512, repeats=1, device="cpu", precision="fp32")
     image = sample_slide(options.side)
     store = WORK / "gpu.ome.zarr"
     words = command(

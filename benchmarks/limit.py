@@ -19,13 +19,14 @@ import subprocess
 import sys
 from typing import Any
 
-from common import WORK, command, fresh, measure, record, sample_slide
+from common import WORK, command, command_line, fresh, measure, parse, record, sample_slide
 from compare import has_bf16
 
 BARE = """
 import sys, time
-from tilepipe.engine.device import DTYPES  # before torch: it makes torch's settings
+import tilepipe.engine.device  # before torch: it makes torch's settings
 import torch, tilepipe
+from tilepipe.models.runtimes import DTYPES
 
 model, precision, height, width, passes, threads = *sys.argv[1:3], *map(int, sys.argv[3:])
 torch.set_num_threads(threads)
@@ -57,8 +58,8 @@ def windows(side: int, precision: str, options: argparse.Namespace) -> dict[tupl
     import psutil
 
     import tilepipe
-    from tilepipe.engine.device import DTYPES
     from tilepipe.models.memory import forward_bytes
+    from tilepipe.models.runtimes import DTYPES
 
     model = tilepipe.load_model(options.model)
     free, found = psutil.virtual_memory().available, {}
@@ -139,7 +140,7 @@ def own_tiling(said: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Every size and precision."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192])
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
     parser.add_argument("--repeats", type=int, default=3)
@@ -149,8 +150,7 @@ def main() -> None:
         "--keeps", type=int, nargs="+", default=[1024, 1536, 2048, 2736, 4096],
         help="outputs kept of the windows to try, multiples of 16",
     )  # fmt: skip
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, sides=[512], precisions=["fp32"], repeats=1, keeps=[256])
     for precision in options.precisions or (["fp32", "bf16"] if has_bf16() else ["fp32"]):
         for side in options.sides:
             print(f"{side} x {side}, {precision}", flush=True)

@@ -10,19 +10,28 @@ that it ends.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import tifffile
-from common import WORK, command, fresh, measure, random_model, record, sample_slide
+from common import (
+    WORK,
+    command,
+    command_line,
+    fresh,
+    measure,
+    parse,
+    random_model,
+    record,
+    sample_slide,
+)
 
 
 def repeated_slide(side: int) -> Path:
-    """A slide of ``side`` pixels whose tiles are those of the 4096 sample, over and over."""
+    """A slide of ``side`` pixels: the tiles of a sample of at most 4096, over and over."""
     path = WORK / f"repeated_{side}.tif"
     if path.exists():
         return path
-    with tifffile.TiffFile(sample_slide(4096)) as small:
+    with tifffile.TiffFile(sample_slide(min(side, 4096))) as small:
         page = small.pages[0]
         tile = page.tilewidth
         columns = page.imagewidth // tile
@@ -62,12 +71,11 @@ def repeated_slide(side: int) -> Path:
 
 def main() -> None:
     """Measure each side, and how far they are apart."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
     parser.add_argument("--workers", type=int)
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, sides=[512, 1024])
     more = [] if options.workers is None else ["--workers", str(options.workers)]
     peaks = []
     for side in options.sides:

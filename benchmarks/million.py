@@ -9,13 +9,12 @@ this process is all there is; the tasks are those that the scheduler knows.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from common import WORK, fresh, record
+from common import WORK, command_line, fresh, parse, record
 from nothing import no_work
 
 from tilepipe.engine.cluster import connect, run_bounded
@@ -64,11 +63,10 @@ def drive(blocks: int, workers: int | None, path: Path) -> tuple[Loads, int, int
 
 def main() -> None:
     """Drive, and write what was seen; then read the ledger as a resumed run does."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--blocks", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int)
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, blocks=300)
     path = WORK / "million.ledger"
     fresh(path)
     loads, before, in_flight = drive(options.blocks, options.workers, path)

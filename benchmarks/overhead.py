@@ -9,11 +9,10 @@ Start-up and finishing (pyramid, exports) stand beside it.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
-from common import WORK, fresh, record, sample_slide
+from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
 from tilepipe.engine.record import Watch
@@ -48,13 +47,12 @@ def bare(model: str, shape: tuple[int, int], passes: int, threads: int) -> float
 
 def main() -> None:
     """Measure in turns, and write the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--model", default="nuclei-he")
     parser.add_argument("--window", default="auto")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, side=512, repeats=1)
     image = sample_slide(options.side)
     outputs = [WORK / "overhead.ome.zarr", WORK / "overhead.ome.tif"]
     window = options.window if options.window == "auto" else int(options.window)

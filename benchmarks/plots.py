@@ -8,14 +8,13 @@ whose description holds TEXT). A picture whose figures are not there is not made
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common import FIGURES, HERE
+from common import HERE, WORK, command_line, figures, parse
 
 COLOURS = {
     "tilepipe": "#0b6e4f",
@@ -40,10 +39,10 @@ Latest = dict[tuple[str, str, str, str], float]
 
 def latest(machine: str | None) -> tuple[Latest, str]:
     """The last value of each (benchmark, case, figure, unit) on one machine, and that machine."""
-    with FIGURES.open(newline="") as file:
+    with figures().open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if machine is None or machine in row["machine"]]
     if not rows:
-        raise SystemExit(f"{FIGURES}: has no figures of that machine")
+        raise SystemExit(f"{figures()}: has no figures of that machine")
     name = rows[-1]["machine"]
     return {
         (row["benchmark"], row["case"], row["figure"], row["unit"]): float(row["value"])
@@ -200,10 +199,10 @@ def main() -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--machine")
     parser.add_argument("--to", type=Path, default=HERE / "plots")
-    options = parser.parse_args()
+    options = parse(parser, to=WORK / "plots")
     options.to.mkdir(parents=True, exist_ok=True)
     found, machine = latest(options.machine)
     mpl.rcParams["font.size"] = 10

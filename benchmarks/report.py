@@ -1,6 +1,6 @@
 """Write the tables of `benchmarks/README.md` from `figures.csv`, and the plots.
 
-    python benchmarks/report.py
+    python benchmarks/report.py [--to benchmarks]
 
 The latest of each figure, for each machine: one table of tilepipe and its peers, one of all else.
 """
@@ -11,8 +11,9 @@ import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from common import FIGURES, HERE
+from common import HERE, WORK, command_line, figures, parse
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 PICTURES = {
@@ -25,7 +26,7 @@ Row = dict[str, str]
 
 def latest() -> list[Row]:
     """The last row of each figure, in the order in which they were first measured."""
-    with FIGURES.open(newline="") as file:
+    with figures().open(newline="") as file:
         rows = list(csv.DictReader(file))
     return list(
         {
@@ -109,23 +110,26 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def pictures() -> str:
+def pictures(folder: Path) -> str:
     """Those that `plots.py` could draw."""
     return "".join(
         f"![{what}](plots/{name}.png)\n\n"
         for name, what in PICTURES.items()
-        if (HERE / "plots" / f"{name}.png").exists()
+        if (folder / "plots" / f"{name}.png").exists()
     )
 
 
 def main() -> None:
-    """Replace what stands between the marks, and draw."""
-    subprocess.run([sys.executable, str(HERE / "plots.py")], check=True)
-    readme = HERE / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
+    """Draw, and replace what stands between the marks."""
+    parser = command_line(__doc__)
+    parser.add_argument("--to", type=Path, default=HERE, help="folder of README.md and plots")
+    options = parse(parser, to=WORK)
+    script = str(HERE / "plots.py")
+    subprocess.run([sys.executable, script, "--to", str(options.to / "plots")], check=True)
+    before, rest = (HERE / "README.md").read_text().split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{pictures()}{tables()}\n{END}{after}")
+    text = f"{before}{BEGIN}\n\n{pictures(options.to)}{tables()}\n{END}{after}"
+    (options.to / "README.md").write_text(text)
 
 
 if __name__ == "__main__":

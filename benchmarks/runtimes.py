@@ -10,7 +10,6 @@ the process from before the runtime was loaded, over what `MemoryModel` counts f
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ import statistics
 import subprocess
 import sys
 
-from common import HERE, record
+from common import HERE, command_line, parse, record
 
 PASS = """
 import json, statistics, sys, time
@@ -85,14 +84,16 @@ def main() -> None:
     """Measure each case a few times, in turns, and write the medians."""
     from tilepipe.models.runtimes import RUNTIMES, installed
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--windows", type=int, nargs="+", default=[572, 1148, 2236])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
-    options = parser.parse_args()
+    options = parse(
+        parser, windows=[188], widths=[2], repeats=1, rounds=1, runtimes=["torch", "onnxruntime"]
+    )
     kinds = [kind for kind in KINDS if kind[0] in options.runtimes and installed(kind[0])]
     for width, side in itertools.product(options.widths, options.windows):
         found: dict[tuple[str, str], list[list[float]]] = {kind: [] for kind in kinds}

@@ -8,14 +8,13 @@ over a run of many blocks inside this process, files opened, created and renamed
 
 from __future__ import annotations
 
-import argparse
 import collections
 import os
 import sys
 import time
 from typing import Any
 
-from common import WORK, fresh, record, sample_slide
+from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
 from tilepipe.engine.cluster import connect, run_bounded
@@ -83,12 +82,11 @@ def files_a_block(side: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--side", type=int, default=8192, help="0 leaves out the run.")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, tasks=20, workers=[1], side=512)
     for workers in options.workers:
         rate = blocks_a_second(options.tasks, workers)
         record(

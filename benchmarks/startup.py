@@ -7,14 +7,13 @@ Whole processes, as a shell would start them; medians.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from common import WORK, fresh, record, sample_slide
+from common import WORK, command_line, fresh, parse, record, sample_slide
 
 CHILD = """
 import sys, time, tilepipe
@@ -37,7 +36,7 @@ def help_seconds() -> float:
 
 
 def first_block_seconds(image: Path, output: Path) -> float:
-    """From starting the process to the first block submitted, on the 1024 sample."""
+    """From starting the process to the first block submitted."""
     fresh(output)
     begin = time.time()
     child = subprocess.run(
@@ -48,11 +47,11 @@ def first_block_seconds(image: Path, output: Path) -> float:
 
 def main() -> None:
     """Measure and write the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
-    image, output = sample_slide(1024), WORK / "startup.ome.zarr"
+    parser.add_argument("--side", type=int, default=1024)
+    options = parse(parser, side=512, repeats=1)
+    image, output = sample_slide(options.side), WORK / "startup.ome.zarr"
     help_seconds(), first_block_seconds(image, output)  # warm the disk's cache
     helps = [help_seconds() for _ in range(options.repeats)]
     firsts = [first_block_seconds(image, output) for _ in range(options.repeats)]

@@ -9,7 +9,6 @@ stands that of the pixels put through the network, which does not depend on how 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import HERE, WORK, command, fresh, record
+from common import HERE, WORK, command, command_line, fresh, parse, record
 
 import tilepipe
 
@@ -59,13 +58,12 @@ def slide(side: int, share: float) -> Path:
 
 def main() -> None:
     """Run all of it and the tissue in turns, and write the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--side", type=int, default=16384)
     parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="nuclei-he")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, side=512, repeats=1)
     image = slide(options.side, options.share)
     outputs = [WORK / "tissue.ome.zarr", WORK / "tissue.ome.tif"]
     words = {

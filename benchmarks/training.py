@@ -8,11 +8,10 @@ on patients 01 to 06 for the same number of steps; its last weights are judged o
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from common import WORK, record
+from common import WORK, command_line, parse, record
 
 import tilepipe
 
@@ -40,13 +39,12 @@ CASES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run all cases, or those named."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--case", action="append", choices=list(CASES))
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, steps=2)
     for number, case in enumerate(CASES):
         if options.case and case not in options.case:
             continue

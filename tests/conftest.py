@@ -1,11 +1,42 @@
-"""Where the real data is, and what tests share."""
+"""Where the real data is, what tests share, and what no test may depend on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
+import psutil
 import pytest
+
+from tests.making import make_image, save_tiny, write_tiff
+from tilepipe.engine import choosing
+from tilepipe.models.unet import UNetArguments
+
+# How long an example takes, or is in the making, is the machine's affair.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+FREE = 16 << 30
+"""Bytes of memory that are free, as far as the tests can see."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_machine_for_all() -> Iterator[None]:
+    """Plans that do not depend on what this machine has free, or on how fast it is just now."""
+    memory = psutil.virtual_memory
+
+    def roomy() -> Any:
+        return memory()._replace(total=2 * FREE, available=FREE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psutil, "virtual_memory", roomy)
+        # Runtimes are not timed against each other; two runs could take two of them.
+        patch.setattr(choosing, "SHARE", 0.0)
+        yield
 
 
 def _data_folder() -> Path:
@@ -20,3 +51,18 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not at {folder}; set TILEPIPE_DATA to where it is")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file: valid, depth 4, width 2, random weights."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_tiny(path, UNetArguments(width=2))
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled TIFF of 1600 x 1700: four blocks at a window of 572, one of them whole."""
+    path = tmp_path_factory.mktemp("image") / "image.tif"
+    return write_tiff(path, make_image(1600, 1700))

@@ -1,7 +1,10 @@
-"""What tests make: images, models, and the whole-image answer, computed independently."""
+"""What tests share: images and models, whole-image answers computed independently, and damage."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
+from tilepipe.engine.record import Watch
+from tilepipe.engine.state import FOLDER
 from tilepipe.images.base import PixelSize
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
@@ -153,3 +158,40 @@ def whole_image_logits(
     with torch.inference_mode():
         logits = network.to(dtype)(x)[0].double().numpy()
     return np.asarray(logits[:, crop : crop + height, crop : crop + width])
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """The bytes of mask, pyramid and exports, without ledger and run record."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and FOLDER not in path.parts and not path.name.endswith(".run.json")
+    }
+
+
+def zero_tiles(path: Path, numbers: list[int]) -> None:
+    """Overwrite compressed tiles of a TIFF's level 0 with zeros, which no codec decodes."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        places = [(page.dataoffsets[n], page.databytecounts[n]) for n in numbers]
+    content = bytearray(path.read_bytes())
+    for offset, count in places:
+        content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+
+
+class KillAfter(Watch):
+    """Ends the process as `kill -9` does, after some blocks or at a stage."""
+
+    def __init__(self, blocks: int | None = None, stage: str | None = None) -> None:
+        self.left, self.at = blocks, stage
+
+    def block(self, receipt: object) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def stage(self, name: str) -> None:
+        if self.at is not None and self.at in name:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -23,6 +23,7 @@ TIAToolbox is the one that cannot be installed as its makers mean it:
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,8 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ENVS = (HERE.parent / "work" / "envs").resolve()
+WORK = Path(os.environ.get("TILEPIPE_BENCHMARKS", HERE.parent / "work"))  # as in common.py
+ENVS = (WORK / "envs").resolve()
 TORCH = "torch==2.13.0"
 READING = ["numpy", "safetensors", "tifffile", "imagecodecs"]
 TIATOOLBOX, TORCHVISION, MONAI = "tiatoolbox==2.1.3", "torchvision==0.28.0", "monai==1.6.1"

@@ -18,19 +18,12 @@ import tifffile
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.making import make_image, make_model, save_tiny, write_tiff
+from tests.making import digest, make_image, make_model, save_tiny, write_tiff
 from tilepipe.cli import call
 from tilepipe.models.file import save_model
 from tilepipe.models.unet import UNetArguments
 
 Refused = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_tiny(path, UNetArguments(width=2))
-    return path
 
 
 @pytest.fixture
@@ -356,8 +349,6 @@ def test_a_full_disk_stops_with_4_and_is_resumed(model: Path, tmp_path: Path) ->
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0
         command[command.index(str(disk / "m.ome.zarr"))] = str(tmp_path / "m.ome.zarr")
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-        from tests.engine.test_resume import digest
-
         assert digest(disk / "m.ome.zarr") == digest(tmp_path / "m.ome.zarr")
     finally:
         subprocess.run(["umount", str(disk)], check=False)

@@ -27,8 +27,7 @@ from tests.cluster.hosts import (
     signal_tree,
     wait_for,
 )
-from tests.engine.test_resume import digest
-from tests.making import make_image, save_tiny, write_tiff
+from tests.making import digest, make_image, save_tiny, write_tiff
 from tilepipe.models.unet import UNetArguments
 
 BLOCKS = 24

@@ -19,8 +19,7 @@ import yaml
 import tilepipe
 from tests.cluster.hosts import wait_for
 from tests.cluster.slurm import ask, jobs, require_slurm, slurm
-from tests.engine.test_resume import digest
-from tests.making import make_image, save_tiny, write_tiff
+from tests.making import digest, make_image, save_tiny, write_tiff
 from tilepipe.models.unet import UNetArguments
 
 BLOCKS = 24

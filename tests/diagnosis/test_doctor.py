@@ -7,15 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
 import tilepipe
-from tests.making import make_image, save_tiny, write_tiff
+from tests.making import make_image, write_tiff
 from tilepipe.cli import app
 from tilepipe.diagnosis import (
     Diagnosis,
@@ -28,7 +29,6 @@ from tilepipe.diagnosis import (
     software,
 )
 from tilepipe.engine.hardware import Grant, bf16_in_hardware, granted
-from tilepipe.models.unet import UNetArguments
 
 
 @pytest.fixture(autouse=True)
@@ -40,14 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "MOST_BYTES", 4 << 20)
     monkeypatch.setattr(disks, "FILES", 5)
     monkeypatch.setattr(image, "READING_SECONDS", 0.1)
+    monkeypatch.setattr(machine, "granted", lambda: Grant())  # whatever this machine grants
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_tiny(path, UNetArguments(width=2))
-    return path
 
 
 def worst(found: list[Finding] | tuple[Finding, ...], topic: str) -> Finding:
@@ -156,8 +150,6 @@ def test_locks_that_do_not_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_file_system_of_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import psutil
-
     def mounted(where: str, kind: str) -> object:
         return type("part", (), {"mountpoint": where, "fstype": kind})()
 
@@ -205,21 +197,21 @@ def test_versions_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert other.what == "none-such-package is missing"
 
 
-def test_little_memory_for_the_model(model: Path) -> None:
-    found: list[str] = []
-    free = 10**8
-    while free < 10**11:
-        [finding] = image.check_model(str(model), free)
-        found += [finding.level] if finding.level not in found else []
-        free = int(free * 1.3)
-    assert found == ["fails", "slow", "ok"]
+def test_little_memory_for_the_model(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = type("used", (), {"rss": 300 * 10**6})  # by this process; by now it may be far more
+    process = type("process", (), {"memory_info": lambda _: used})
+    monkeypatch.setattr(psutil, "Process", process)
+    levels = [
+        finding.level
+        for free in (10**8, 12 * 10**8, 10**10)
+        for finding in image.check_model(str(model), free)
+    ]
+    assert levels == ["fails", "slow", "ok"]
     [finding] = image.check_model(str(model), 10**8)
     assert "0.10 GB are free" in finding.what
 
 
 def test_a_control_group_bounds_what_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    import psutil
-
     free = type("memory", (), {"available": 64 * 10**9, "total": 64 * 10**9})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(machine, "default_memory", lambda grant: 4 * 10**9)
@@ -346,9 +338,9 @@ def test_an_image_that_a_run_would_refuse(tmp_path: Path, model: Path) -> None:
 
 
 def test_what_hangs_or_breaks_is_a_finding() -> None:
-    begin = time.monotonic()
-    [late] = findings.ask("disk", lambda: time.sleep(60) or [], 0.2, "fails")  # type: ignore[func-returns-value]
-    assert time.monotonic() - begin < 30
+    let_go = threading.Event()
+    [late] = findings.ask("disk", lambda: let_go.wait() and [], 0.2, "fails")  # type: ignore[arg-type, return-value]
+    let_go.set()
     assert (late.level, late.what) == ("fails", "did not answer within 0 s")
     [broken] = findings.ask("disk", lambda: [1 / 0], 5)  # type: ignore[list-item]
     assert "ZeroDivisionError" in broken.what
@@ -383,7 +375,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert process.stdout.readline() == "measuring\n"
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".tilepipe-doctor-")]
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

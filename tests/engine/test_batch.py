@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
-from tests.making import make_image, write_tiff
+from tests.making import digest, make_image, write_tiff
 from tilepipe.cli import call
 from tilepipe.engine.batch import BatchWatch, Outcome
 from tilepipe.engine.record import Watch

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
+from tests.making import digest
 from tilepipe.engine import block as work
 from tilepipe.engine.cluster import gpu_memory, run_bounded
 from tilepipe.engine.cluster_file import KINDS, read_cluster_file, what_went_wrong
@@ -190,7 +190,7 @@ def test_all_workers_lost_is_said_and_the_run_goes_on_with_others(crew: Crew) ->
 
 
 def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> None:
-    watch = Troubles()
+    watch, exchanged = Troubles(), threading.Event()
     crew.join("first")
     with watched(crew, watch=watch) as workers:
 
@@ -201,10 +201,17 @@ def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> 
             def after_a_while() -> None:
                 crew.leave("first")
                 crew.join("second")
+                exchanged.set()
 
             threading.Timer(0.1, after_a_while).start()
 
-        found = _run(workers, _numbers(crew, 5, exchange), _unless_odd)
+        def items() -> Iterator[Any]:
+            for item in _numbers(crew, 5, exchange):
+                if item[0] == 40:  # some are left for the second, however fast this machine is
+                    assert exchanged.wait(120)
+                yield item
+
+        found = _run(workers, items(), _unless_odd)
     assert sorted(found) == list(range(60))
     assert set(found.values()) == {"first", "second"}
 
@@ -253,22 +260,31 @@ def test_workers_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPat
 
 
 class InHand:
-    """Counts the blocks that were read and are not written yet, with a slow end."""
+    """Counts the blocks that were read and are not written yet, with a slow end.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    The slow end waits until so many are in hand; then a little longer, for one too many.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: str, wanted: int) -> None:
         self.now = self.most = 0
         self._lock = threading.Lock()
         read, write = work.read_with_valid, work.ZarrMask.write
+
+        def wait() -> None:
+            _until(lambda: self.most >= wanted)
+            time.sleep(0.15)
 
         def slow_read(*arguments: Any) -> Any:
             with self._lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
-            time.sleep(0.15 if slow == "reader" else 0)
+            if slow == "reader":
+                wait()
             return read(*arguments)
 
         def slow_write(*arguments: Any, **more: Any) -> None:
-            time.sleep(0.15 if slow == "writer" else 0)
+            if slow == "writer":
+                wait()
             write(*arguments, **more)
             with self._lock:
                 self.now -= 1
@@ -285,7 +301,7 @@ def test_a_slow_end_makes_the_run_slower_and_not_larger(
     from tilepipe.engine.cluster_file import SLOTS
 
     image = write_tiff(tmp_path / "wide.tif", make_image(128, 7600))
-    in_hand = InHand(monkeypatch, slow)
+    in_hand = InHand(monkeypatch, slow, SLOTS)
     summary = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
     assert summary.blocks == 5
     # What a worker has in hand is all that the plan's memory counts; the rest is not yet read.

@@ -11,12 +11,13 @@ import pytest
 import tifffile
 
 import tilepipe
-from tests.engine.test_resume import OUTPUTS, digest
-from tests.making import make_image, write_tiff
+from tests.making import digest, make_image, write_tiff, zero_tiles
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.state import FOLDER
 from tilepipe.errors import InputError
 from tilepipe.places.settling import settle, settle_folder
+
+OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +83,6 @@ def test_an_altered_chunk_is_an_error_and_never_other_labels(
         tilepipe.open_mask(store).as_dask().compute(scheduler="synchronous")
 
 
-def damage(path: Path, numbers: list[int]) -> None:
-    """Zero tiles of an image."""
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        places = [(page.dataoffsets[n], page.databytecounts[n]) for n in numbers]
-    content = bytearray(path.read_bytes())
-    for offset, count in places:
-        content[offset : offset + count] = bytes(count)
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("how", ["damaged", "cut off"])
 def test_a_repaired_image_is_gone_on_with_though_its_fingerprint_is_another(
     image: Path, model: Path, finished: dict[str, Any], tmp_path: Path, how: str
@@ -102,7 +92,7 @@ def test_a_repaired_image_is_gone_on_with_though_its_fingerprint_is_another(
     folder.mkdir()
     options = options_in(folder, model)
     if how == "damaged":
-        damage(copy, list(range(10)))  # the first rows of the first block, and its neighbour
+        zero_tiles(copy, list(range(10)))  # the first rows of the first block, and its neighbour
     else:
         os.truncate(copy, copy.stat().st_size - 100_000)
     assert tilepipe.open_image(copy).fingerprint() != tilepipe.open_image(image).fingerprint()
@@ -120,7 +110,7 @@ def test_another_image_does_not_pass_for_a_repaired_one(
 ) -> None:
     copy = tmp_path / "copy.tif"
     shutil.copy(image, copy)
-    damage(copy, [0])
+    zero_tiles(copy, [0])
     options = {"model": model, "outputs": tmp_path / "m.ome.zarr", "window": 572}
     tilepipe.run(copy, **options)  # type: ignore[arg-type]
     ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
@@ -142,7 +132,7 @@ def test_what_a_repair_changed_beyond_the_unreadable_is_computed_again(
     pixels = tifffile.imread(image)
     pixels[1500:, 1632:] ^= 255  # seen by the last column's last block and the one above it
     write_tiff(copy, pixels)
-    damage(copy, [0])
+    zero_tiles(copy, [0])
     first = tilepipe.run(copy, **options_in(folder, model, window=700))
     assert first.incomplete[0][0] == 0
     shutil.copy(image, copy)
@@ -205,7 +195,7 @@ def test_a_tile_that_cannot_be_read_costs_no_pixel_of_another(tmp_path: Path, ti
     from tilepipe.grid import Window
 
     path = write_tiff(tmp_path / "image.tif", make_image(700, 720))
-    damage(path, [tile])
+    zero_tiles(path, [tile])
     row, column = (128 * n for n in divmod(tile, 6))
     bad = np.zeros((700, 720), np.bool_)
     bad[row : row + 128, column : column + 128] = True

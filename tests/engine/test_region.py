@@ -12,8 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 import tilepipe
-from tests.engine.test_resume import digest
-from tests.making import make_image, make_model, save_tiny, write_tiff
+from tests.making import digest, make_image, make_model, save_tiny, write_tiff
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device
 from tilepipe.engine.options import RunOptions

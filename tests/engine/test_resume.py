@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import tilepipe
-from tilepipe.engine.record import Watch
+from tests.making import digest, make_image, save_tiny, write_tiff
+from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The bytes of mask, pyramid and exports, without ledger and run record."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and FOLDER not in path.parts and not path.name.endswith(".run.json")
-    }
 
 
 def command(image: Path, model: Path, folder: Path, *more: str) -> list[str]:
@@ -51,30 +40,34 @@ def uninterrupted(
     return digest(folder)
 
 
-class KillAfter(Watch):
-    """Ends the process as `kill -9` does, after some blocks or at a stage."""
-
-    def __init__(self, blocks: int | None = None, stage: str | None = None) -> None:
-        self.left, self.at = blocks, stage
-
-    def block(self, receipt: object) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def stage(self, name: str) -> None:
-        if self.at is not None and self.at in name:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 KILLER = """
 import sys, tilepipe
-from tests.engine.test_resume import KillAfter
+from tests.making import KillAfter
 image, model, blocks, stage, *outputs = sys.argv[1:]
 tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
              watch=KillAfter(int(blocks) if blocks else None, stage or None))
 """
+
+
+AT_A_RECORD = """
+import os, signal, sys
+from tilepipe.cli import main
+from tilepipe.engine.ledger import Ledger
+
+append, records = Ledger.append, 0
+number, last = signal.Signals["SIG" + sys.argv.pop(1)], int(sys.argv.pop(1))
+
+def watched(self, record):
+    global records
+    append(self, record)
+    records += 1
+    if records == last:
+        os.kill(os.getpid(), number)
+
+Ledger.append = watched
+main()
+"""
+"""`tilepipe`, which sends itself a signal when its Nth record is in the ledger."""
 
 
 @pytest.mark.parametrize(
@@ -100,19 +93,19 @@ def test_killed_at_a_chosen_moment_and_run_again_the_bytes_are_the_same(
     assert digest(tmp_path) == uninterrupted
 
 
-def test_killed_at_random_moments_until_it_ends_the_bytes_are_the_same(
+def test_killed_again_and_again_until_it_ends_the_bytes_are_the_same(
     image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    waits, kills = [0.5, 1.5, 2.2, 2.6, 3.0, 3.4, 3.8, 4.5, 5.5], 0
-    for wait in waits:
-        with subprocess.Popen(command(image, model, tmp_path, "--quiet")) as process:
-            try:
-                process.wait(timeout=wait)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    assert kills >= 3
-    assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
+    # Each process leaves two more records in the ledger, be they of blocks, levels or exports;
+    # once less is left to record, the run ends.
+    killed = 0
+    words = [sys.executable, "-c", AT_A_RECORD, "KILL", "2", *command(image, model, tmp_path)[3:]]
+    while code := subprocess.run(words, capture_output=True, check=False).returncode:
+        assert code == -signal.SIGKILL
+        killed += 1
+        ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+        assert len(list(read_ledger(ledger))) >= 2 * killed
+    assert killed >= 3, "two times for the four blocks, and what comes after them"
     assert digest(tmp_path) == uninterrupted
 
 
@@ -150,8 +143,6 @@ def test_other_options_are_refused_and_said(image: Path, model: Path, tmp_path: 
 
 
 def test_another_image_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
-    from tests.making import make_image, write_tiff
-
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output)
     other = write_tiff(tmp_path / "other.tif", make_image(1600, 1700, seed=1))
@@ -215,15 +206,11 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
     image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    # With the plan frozen and all blocks ahead, so that a slow test does not come too late.
-    plan = tmp_path / "m.ome.zarr" / FOLDER / "plan.json"
-    with subprocess.Popen(
-        command(image, model, tmp_path), stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and not plan.exists():
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+    process = subprocess.run(
+        [sys.executable, "-c", AT_A_RECORD, "INT", "1", *command(image, model, tmp_path)[3:]],
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    said = process.stderr
     assert process.returncode == 130
     assert "to go on where it stopped: tilepipe run" in said
     assert "Traceback" not in said
@@ -232,7 +219,6 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
 
 
 def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Path) -> None:
-    from tests.making import save_tiny
     from tilepipe.models.unet import UNetArguments
 
     model = tmp_path / "m.safetensors"

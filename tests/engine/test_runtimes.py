@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
-from tests.models.test_runtimes import OTHERS, has_bf16
+from tests.models.making import OTHERS, has_bf16
 from tilepipe.engine import choosing
 from tilepipe.engine.choosing import Choice, fastest_runtime
 from tilepipe.engine.device import depended_on, environment
 from tilepipe.engine.plan import Plan
-from tilepipe.engine.sizing import MemoryModel
 from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError
 from tilepipe.grid import Window, paper_tiling
 from tilepipe.masks.store import open_zarr_mask
-from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNetArguments
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +170,7 @@ def fastest(
     limit: int = 10**9,
     names: tuple[str, ...] = ("onnxruntime", "openvino"),
 ) -> Choice:
+    monkeypatch.setattr(choosing, "SHARE", 0.25)
     monkeypatch.setattr(FakeDevice, "seconds_of", {k: 1 / v for k, v in speeds.items()})
     monkeypatch.setattr(FakeDevice, "logits_of", logits or {})
     monkeypatch.setattr(FakeDevice, "opened", [])
@@ -234,6 +233,8 @@ def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
         raise AssertionError("measured")
 
     monkeypatch.setattr(choosing, "_measured", refuse)
+    monkeypatch.setattr(choosing, "SHARE", 0.25)
+    monkeypatch.setattr(choosing, "OPENING", 3600.0)  # so that the run is short on any machine
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
     assert plan.runtime == "torch"
     assert estimate.speeds == ()
@@ -258,7 +259,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from tests.engine.test_runtimes import foretold
+from tests.engine.making import foretold
 from tests.making import make_model
 from tilepipe.engine.device import Device
 from tilepipe.models.unet import UNetArguments
@@ -280,15 +281,6 @@ for _ in range(3):
     device.answer(pixels, None, keep).result()
 print((status("VmHWM") - before) / bound)
 """
-
-
-def foretold(model: Model, name: str, side: int) -> int:
-    """What the plan counts for a pass."""
-    memory = object.__new__(MemoryModel)
-    memory._model, memory._runtime, memory._precision = model, name, "fp32"
-    memory._weights, memory._forward, memory._gpu = 4 * model.weights, {}, False
-    memory._peak = None
-    return memory.forward((side, side))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")

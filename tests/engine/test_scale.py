@@ -15,8 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 import tilepipe
-from tests.engine.test_resume import digest
-from tests.making import make_image, make_model, save_tiny, whole_image_logits, write_tiff
+from tests.making import digest, make_image, make_model, save_tiny, whole_image_logits, write_tiff
 from tests.masks.making import MemoryImage
 from tilepipe.engine.options import RunOptions, parse_length
 from tilepipe.engine.plan import Plan, show_scale

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tilepipe.engine import cluster
 from tilepipe.engine.watchdog import PATIENCE, TIMES_USUAL, Watchdog, duration
 from tilepipe.errors import SurroundingsError
 
@@ -60,17 +63,30 @@ def test_durations_are_for_people() -> None:
     assert [duration(s) for s in (5.4, 119, 900)] == ["5 s", "119 s", "15 min"]
 
 
-def _returns_late(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
+_let_go = threading.Event()
 
 
-def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for() -> None:
+def _hangs(number: int) -> int:
+    if number:
+        assert _let_go.wait(120)
+    return number
+
+
+def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from distributed import Client, LocalCluster
 
-    from tilepipe.engine.cluster import run_bounded
-
     told: list[Any] = []
+    step, now = 0.0, 0.0  # the clock stands until the first task is back
+
+    def monotonic() -> float:
+        nonlocal now
+        now += step
+        return now
+
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    _let_go.clear()
     with (
         LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, protocol="inproc://",
@@ -78,12 +94,14 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for()
         ) as local,
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
-        outcomes = run_bounded(
-            client, _returns_late, [(0.0,), (3.0,)], 2, 0, timeout=1.0,
+        outcomes = cluster.run_bounded(
+            client, _hangs, [(0,), (1,)], 2, 0, timeout=1.0,
             late=lambda item, seconds, worker: told.append((item, worker)),
         )  # fmt: skip
-        assert next(outcomes) == ((0.0,), 0.0)
+        assert next(outcomes) == ((0,), 0)
+        step = 0.6
         with pytest.raises(SurroundingsError, match="no block was finished"):
             next(outcomes)
-    assert [item for item, _ in told] == [(3.0,)]
+        _let_go.set()
+    assert [item for item, _ in told] == [(1,)]
     assert told[0][1].startswith("inproc://")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
+from tests.making import digest
 from tilepipe.engine.record import Watch
 from tilepipe.errors import InputError, SurroundingsError
 
@@ -51,8 +51,8 @@ def cluster(workers: int = 2, environment: dict[str, str] | None = None) -> Iter
         ]
         from distributed import Client
 
-        with Client(address, timeout=30, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=60)
+        with Client(address, timeout=240, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=240)
         yield address
     finally:
         for process in processes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tilepipe
-from tests.evaluation.test_objects import brute_force, discs
+from tests.evaluation.making import brute_force, discs
 from tests.making import make_image
 from tests.masks.making import whole
 from tilepipe.errors import InputError

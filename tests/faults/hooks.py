@@ -4,6 +4,7 @@ Read from the variable ``TILEPIPE_FAULT``, a JSON document; installed in the cli
 and in workers by ``site/sitecustomize.py``.
 
 - ``kill_in_write: N``: this process ends by SIGKILL in its Nth write of a chunk, in the middle.
+- ``kill_in_ledger: N``: this process ends by SIGKILL when its Nth record is in a ledger.
 - ``slow_write: S``: each chunk takes S seconds to write, so that a chosen moment is met.
 - ``slow_read: S``: each read of the image takes so much longer.
 - ``read_error: [[START, STOP], ...]``: reads of the image that touch these bytes fail with EIO.
@@ -30,6 +31,8 @@ def install() -> None:
     fault = json.loads(os.environ.get(VARIABLE, "{}"))
     if fault.keys() & {"kill_in_write", "slow_write"}:
         _writes(fault)
+    if "kill_in_ledger" in fault:
+        _records(fault["kill_in_ledger"])
     if fault.keys() & {"read_error", "hang", "slow_read"}:
         _reads(fault)
 
@@ -53,6 +56,21 @@ def _writes(fault: dict[str, Any]) -> None:
         return whole(path, value, exclusive)
 
     _local._put = put
+
+
+def _records(last: int) -> None:
+    from tilepipe.engine.ledger import Ledger
+
+    whole, records = Ledger.append, 0
+
+    def append(self: Ledger, record: dict[str, Any]) -> None:
+        nonlocal records
+        whole(self, record)
+        records += 1
+        if records == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Ledger.append = append  # type: ignore[method-assign]
 
 
 def _reads(fault: dict[str, Any]) -> None:

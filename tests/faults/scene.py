@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.faults.hooks import VARIABLE
-from tests.making import make_image, save_tiny, write_tiff
+from tests.making import digest, make_image, save_tiny, write_tiff
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.state import FOLDER
 from tilepipe.models.unet import UNetArguments
@@ -214,15 +213,6 @@ class Reference:
         ledger = self.folder / self.case.store / FOLDER / "ledger"
         height, width = self.labels.shape
         return len(list(read_ledger(ledger))) or -(-height // 512) * -(-width // 512)
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """The bytes of mask, pyramid and exports, without ledger, run record."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and FOLDER not in path.parts and not path.name.endswith(".run.json")
-    }
 
 
 def labels_of(path: Path) -> NDArray[np.uint8]:

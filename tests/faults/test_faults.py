@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,13 +17,6 @@ CASE = {
     kind: "two workers" if "worker" in kind else ("one process", "COG only")[number % 2]
     for number, kind in enumerate(KINDS)
 }
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    zygote = Zygote()
-    yield zygote
-    zygote.close()
 
 
 @pytest.fixture(scope="module")

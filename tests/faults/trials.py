@@ -30,12 +30,12 @@ from tests.faults.scene import (
     Run,
     Scene,
     Zygote,
-    digest,
     labels_of,
     permitted,
     tiles_of,
     wait_for,
 )
+from tests.making import digest
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.state import FOLDER
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.making import randomise_statistics
+from tests.models.making import OTHERS, has_bf16
 from tilepipe.errors import InputError
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.runtimes import (
@@ -32,10 +33,6 @@ NETWORKS = {
         width=3, depth=2, padding="same", upsampling="interpolation", outputs=4
     ),
 }
-OTHERS = [
-    pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"no {name} here"))
-    for name in ("onnxruntime", "openvino")
-]
 
 
 def network(arguments: UNetArguments) -> UNet:
@@ -51,13 +48,6 @@ def pixels(arguments: UNetArguments, rows: int, columns: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn((1, arguments.bands, height, width), generator=generator)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def has_bf16() -> bool:
-    """Whether OpenVINO computes bf16 on this processor."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def apart(found: torch.Tensor, truth: torch.Tensor) -> float:

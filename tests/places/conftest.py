@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.engine.conftest import image, model  # noqa: F401 (fixtures)
 from tests.places.server import BUCKET, KEY_ID, REGION, SECRET
 
 SERVER = Path(__file__).with_name("server.py")

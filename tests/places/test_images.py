@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 import tilepipe
 from tests.making import make_image, write_tiff
 from tests.places.conftest import Service
-from tests.places.test_objects import at
+from tests.places.making import at
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Window
 from tilepipe.images import files, read_with_valid

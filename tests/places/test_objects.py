@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.places.conftest import Service
+from tests.places.making import at, objects
 from tests.places.server import KEY_ID, SECRET
 from tilepipe.errors import InputError
 from tilepipe.places import (
-    ObjectPath,
     StoreError,
     StoreRefusedError,
     made_here,
@@ -26,19 +26,6 @@ from tilepipe.places import (
 from tilepipe.places import holding as leases
 from tilepipe.places.holding import HeldError, holding
 from tilepipe.places.objects import ConditionError
-
-
-def objects(address: str) -> dict[str, bytes]:
-    """All objects below an address, by what follows it."""
-    folder = place(address)
-    assert isinstance(folder, ObjectPath)
-    return {str(o).removeprefix(address + "/"): o.read_bytes() for o in folder.objects()}
-
-
-def at(address: str) -> ObjectPath:
-    found = place(address)
-    assert isinstance(found, ObjectPath)
-    return found
 
 
 def test_addresses_behave_as_paths() -> None:

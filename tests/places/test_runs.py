@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ import pytest
 import tilepipe
 from tests.making import make_image, write_tiff
 from tests.places.conftest import Service
+from tests.places.making import at, objects
 from tests.places.server import BUCKET, KEY_ID, SECRET
-from tests.places.test_objects import at, objects
 from tilepipe.cli import call
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.record import Watch
@@ -163,13 +162,22 @@ def test_an_image_that_goes_away_is_not_taken_for_damaged(
     assert answers(objects(folder)) == expected
 
 
-SLOW = """
-import sys
+KILLED = """
+import os, signal
 import tilepipe.engine.ledger as ledger
 from tilepipe.cli import main
+
 ledger.BATCH_RECORDS = 1
+append = ledger.Ledger.append
+
+def killed(self, record):
+    append(self, record)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ledger.Ledger.append = killed
 main()
 """
+"""`tilepipe`, killed when its first block is in the ledger."""
 
 
 def test_a_run_that_was_killed_is_resumed_to_the_same_objects(
@@ -181,18 +189,10 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_objects(
 ) -> None:
     more = [word for path in named(folder) for word in ("-o", path)]
     options = ["-m", str(model), *more, "--window", "572", "--threads", "1"]
-    s3.order(delay=0.05)  # so that there is a middle
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, "run", remote, *options], start_new_session=True
-    ) as process:
-        ledger = at(f"{folder}/m.ome.zarr/{FOLDER}/ledger")
-        for _ in range(2000):
-            if ledger.is_dir() or process.poll() is not None:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    s3.order()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, "run", remote, *options], start_new_session=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
     state = RunState(place(f"{folder}/m.ome.zarr"))
     assert (state.folder / "lock").exists()
     done = [r for r in read_ledger(state.ledger_file) if r["kind"] == "block"]
