@@ -67,7 +67,7 @@ def _changed(image: Image, plan: Plan, receipts: list[Receipt]) -> Iterator[int]
 
     def same(receipt: Receipt) -> bool:
         try:
-            pixels = read_with_valid(image, plan.tiling.reach(receipt.number), plan.image.level)
+            pixels = read_with_valid(image, plan.coverage.reach(receipt.number), plan.image.level)
         except UnreadableError:
             return False
         return receipt.seen == hash_pixels(*pixels)
