@@ -11,6 +11,7 @@ from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
     made_here,
     name_from,
+    refuse_links,
     remove,
     remove_partials,
     require_writable,
@@ -31,6 +32,7 @@ __all__ = [
     "name_from",
     "place",
     "redacted",
+    "refuse_links",
     "remove",
     "remove_partials",
     "require_writable",

@@ -117,6 +117,13 @@ class ObjectPath:
 
         return int(ask(str(self), obstore.head, self._connection(), self.key)["size"])
 
+    def version(self) -> dict[str, str]:
+        """What tells the object from others that were, or will be, at its place."""
+        import obstore
+
+        found = ask(str(self), obstore.head, self._connection(), self.key)
+        return {"size": str(found["size"]), **_version(found)}
+
     def read_bytes(self) -> bytes:
         """The whole object."""
         return self.read_tagged()[0]
