@@ -172,6 +172,8 @@ def verify(
         on_image = plan.like_image is not None and not RunState(path).plan_file.exists()
         spec = plan.like_image if on_image and plan.like_image else plan.mask
         if opened_mask.shape != (spec.height, spec.width):
+            if found.damage:
+                return _only_damaged(plan, loaded, found)
             raise InputError(
                 f"{path}: has {opened_mask.shape[0]} x {opened_mask.shape[1]} pixels, and the run "
                 f"in {record_path(path).name} wrote {spec.height} x {spec.width}; give its mask"
@@ -185,7 +187,7 @@ def verify(
 
 
 def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
-    """The result where a mask is so damaged that it cannot be opened."""
+    """The result where a mask is so damaged that no window of it can be compared."""
     tally = _Tally(plan, model, [], None)
     tally.damage = found.damage
     return replace(tally.result(), covered=tuple(found.covered))
