@@ -164,7 +164,9 @@ class Progress:
             Read every chunk, and compare its hash. Otherwise compare the sizes of files alone,
             which takes a moment.
         """
-        altered = dict(_altered_blocks(path, mask, tiling)) if read else {}
+        altered: dict[tuple[int, str], str] = {}
+        for block, key in _altered_blocks(path, mask, tiling) if read else ():
+            altered.setdefault(block, key)
         lost: dict[int, str] = {}
         unsealed: set[int] = set()
 
