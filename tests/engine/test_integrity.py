@@ -476,7 +476,7 @@ def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
     overwrite_unsampled(copy)
     told = Told()
     assert scene.run(masks, copy, watch=told).resumed == 3
-    assert "the image changed under 1 blocks" in " ".join(told.said)
+    assert "the image has changed: 1 blocks" in " ".join(told.said)
     scene.run(whole, copy)
     assert digest(masks) == digest(whole)
 

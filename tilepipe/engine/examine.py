@@ -167,7 +167,9 @@ def _record_beside(
         if RunState(store).plan_file.exists():
             _record(found, RunState(store), [Damage("name", mask.name)])
             return
-    record["damaged"] = sorted({*record.get("damaged", ()), mask.name})
+    known = record.get("damaged", [])
+    others = [name for name in known if name != mask.name] if isinstance(known, list) else []
+    record["damaged"] = [*others, mask.name]
     try:
         write_whole(path, json.dumps(record, indent=1) + "\n")
     except OSError as error:

@@ -39,6 +39,10 @@ def what_stands(plan: Plan, outputs: Outputs, mask: ZarrMask) -> Progress:
     if is_complete(progress, plan, outputs):
         return progress
     progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling, read=True)
+    if outputs.on_image is not None:
+        progress.drop_altered(outputs.name_of(outputs.on_image), outputs.on_image)
+        if progress.damage:  # other exports may have been made of it
+            progress.exports.clear()
     for path in outputs.made:
         progress.drop_altered(outputs.name_of(path), path)
     return progress

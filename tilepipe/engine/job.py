@@ -201,7 +201,7 @@ class Job:
         # What is registered from here on ends before the lock is free for another run.
         self._stack.enter_context(outputs.state.locked())
         self.plan, self.estimate = plan, estimate
-        self.mask = self._open_or_create(existing)
+        self.mask = _open_or_create(outputs, plan, existing, self.watch)
         self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
         # Workers let go last: a task that begins now finds that its run has ended.
         release = (workforce.client, work.close_workbench, self.run_id)
@@ -432,27 +432,6 @@ class Job:
     def _open_image(self) -> Image:
         return open_image(self.options.image)
 
-    def _open_or_create(self, existing: Plan | None) -> ZarrMask:
-        """The run's mask; the plan is frozen last, so that without it nothing is trusted."""
-        outputs, plan = self.outputs, self.plan
-        state = outputs.state
-        now = state.read_plan()
-        if (now is None) != (existing is None):
-            raise InputError(f"{outputs.store}: another run has begun it meanwhile; start again")
-        if existing is None:
-            for entry in outputs.store.iterdir():
-                if entry != state.folder:
-                    remove(entry)
-            state.forget()
-            create_mask(outputs.store, plan.mask, plan.probabilities)
-        else:
-            for sentence in mend(state, plan):
-                self.watch.trouble(sentence)
-        state.freeze(plan)
-        mask = open_zarr_mask(outputs.store)
-        mask.remove_partials()  # of writers that were killed
-        return mask
-
     def _require_unchanged(self) -> None:
         """Look at the image once more; raises InputError where it changed while it was read."""
         self._look = require_unchanged(self.ledger, self._open_image, self.plan, self._look)
@@ -535,6 +514,26 @@ def compute(workforce: Workforce, jobs: Iterable[Job], options: RunOptions) -> I
 
 def _seconds(minutes: float | None) -> float | None:
     return None if minutes is None else 60 * minutes
+
+
+def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None, watch: Watch) -> ZarrMask:
+    """The run's mask; the plan is frozen last, so that without it nothing is trusted."""
+    now = outputs.state.read_plan()
+    if (now is None) != (existing is None):
+        raise InputError(f"{outputs.store}: another run has begun it meanwhile; start again")
+    if existing is None:
+        for entry in outputs.store.iterdir():
+            if entry != outputs.state.folder:
+                remove(entry)
+        outputs.state.forget()
+        create_mask(outputs.store, plan.mask, plan.probabilities)
+    else:
+        for sentence in mend(outputs.state, plan):
+            watch.trouble(sentence)
+    outputs.state.freeze(plan)
+    mask = open_zarr_mask(outputs.store)
+    mask.remove_partials()  # of writers that were killed
+    return mask
 
 
 @contextmanager

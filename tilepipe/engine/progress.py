@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.ledger import read_ledger
 from tilepipe.grid import Tiling, Window
-from tilepipe.masks.sealed import damaged_chunks, sizes_differ
+from tilepipe.masks.sealed import can_be_decoded, damaged_chunks, sizes_differ
 from tilepipe.masks.store import ZarrMask
 from tilepipe.places import Place, size_of
 from tilepipe.places.hashing import hash_of
@@ -89,9 +89,6 @@ class Progress:
     """What was done, but is not there any more as it was written."""
     unsealed: int = 0
     """Blocks of which older versions recorded no seals."""
-    image: str | None = None
-    """The `identity` of the image's files as the last run found them; "" where that run saw them
-    change, None where none was recorded."""
     _done: bytearray = field(default_factory=bytearray)
 
     @classmethod
@@ -133,14 +130,12 @@ class Progress:
                         progress.outdate(record.get("level", 1))
                 elif record["kind"] == "level":
                     progress.sizes[record["level"]] = record.get("bytes")
-                    progress.seals[record["level"]] = record.get("chunks", "")
+                    progress.seals[record["level"]] = str(record.get("chunks", ""))
                     progress.levels.add(record["level"])
                 elif record["kind"] == "export":
                     progress.sizes[record["name"]] = record.get("bytes")
-                    progress.seals[record["name"]] = record.get("hash", "")
+                    progress.seals[record["name"]] = str(record.get("hash", ""))
                     progress.exports.add(record["name"])
-                elif record["kind"] == "image":
-                    progress.image = record["identity"]
                 elif record["kind"] == "exporting":
                     progress.ours.add(record["name"])
         return progress
@@ -161,8 +156,8 @@ class Progress:
         mask, tiling
             Of the run.
         read
-            Read every chunk, and compare its hash. Otherwise compare the sizes of files alone,
-            which takes a moment.
+            Read every chunk, and compare its hash; decode it where an older version recorded none.
+            Otherwise compare the sizes of files alone, which takes a moment.
         """
         altered: dict[tuple[int, str], str] = {}
         for block, key in _altered_blocks(path, mask, tiling) if read else ():
@@ -172,9 +167,11 @@ class Progress:
 
         def sound(receipt: Receipt) -> bool:
             window, chunk = tiling.block_window(receipt.number), ""
+            unsealed.discard(receipt.number)
             if not receipt.chunks:
                 unsealed.add(receipt.number)
                 is_sound = receipt.stored in (None, mask.stored_bytes(window))
+                is_sound = is_sound and (not read or can_be_decoded(mask, window))
             elif read:
                 chunk = altered.get((receipt.number, receipt.chunks), "")
                 is_sound = not chunk
@@ -210,7 +207,9 @@ class Progress:
             return next((key for _, key in damaged), None)
         if seals:
             return "" if sizes_differ(mask, seals, level=level) else None
-        return None if self.sizes[level] in (None, mask.stored_bytes(level=level)) else ""
+        if self.sizes[level] not in (None, mask.stored_bytes(level=level)):
+            return ""
+        return None if not read or can_be_decoded(mask, level=level) else ""
 
     def outdate(self, level: int) -> None:
         """Take note that a level, and what is made of it, has to be made again."""

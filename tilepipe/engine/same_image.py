@@ -47,14 +47,15 @@ def forget_other_pixels(ledger: Ledger, image: Image, plan: Plan, look: Look, wa
 
     Reads the image again only where its files are not those that the last run found.
     """
-    progress = Progress.from_ledger(ledger.path)
-    if progress.image not in (None, look.identity):
+    found = [r.get("identity") for r in read_ledger(ledger.path) if r.get("kind") == "image"]
+    if found and found[-1] != look.identity:
         watch.stage("comparing the image, whose file was written to or moved, with what was read")
+        progress = Progress.from_ledger(ledger.path)
         changed = list(changed_blocks(image, plan, done_receipts(ledger.path, progress)))
         _forget(ledger, changed)
         if changed:
-            watch.trouble(f"the image changed under {len(changed)} blocks: computed again")
-    if progress.image != look.identity:
+            watch.trouble(f"the image has changed: {len(changed)} blocks are computed again")
+    if not found or found[-1] != look.identity:
         ledger.append({"kind": "image", "identity": look.identity})
 
 

@@ -103,9 +103,9 @@ class RunState:
         """The hashes of what the run wrote beside chunks; none where an older version wrote it."""
         try:
             record = decode(self.seals_file.read_bytes()) or {}
-        except (FileNotFoundError, NotADirectoryError):
-            record = {}
-        return Seals(tuple(record.get("plans", ())), dict(record.get("documents", {})))
+            return Seals(tuple(record["plans"]), dict(record["documents"]))
+        except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
+            return Seals((), {})
 
     def freeze(self, plan: Plan) -> None:
         """Write the plan, whole or not at all."""

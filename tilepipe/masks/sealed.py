@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from tilepipe.grid import Window
+from tilepipe.errors import DamagedMaskError
+from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.store import ZarrMask
 from tilepipe.places import ObjectPath, Place
 from tilepipe.places.hashing import read_seal, size_matches
@@ -67,6 +68,20 @@ def damaged_chunks(
             for (name, key, seal), there in zip(batch, found, strict=True):
                 if there != seal:
                     yield name, key
+
+
+def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0) -> bool:
+    """Whether the chunks of a window (or a level) hold what their own checksums say."""
+    window = window or Window(0, 0, *mask.levels[level])
+    try:
+        for y in range(window.y, window.stop_y, CHUNK):
+            strip = Window(y, window.x, min(CHUNK, window.stop_y - y), window.width)
+            mask.read(strip, level)
+            if mask.probabilities is not None:
+                mask.read_stored_probabilities(strip, level)
+    except DamagedMaskError:
+        return False
+    return True
 
 
 def chunks_there(store: Place, array: str) -> Iterator[tuple[str, int, int]]:

@@ -61,8 +61,8 @@ def refuse_links(folder: Place) -> None:
             for entry in entries:
                 if entry.is_symlink():
                     raise InputError(
-                        f"{entry.path}: is a symbolic link, and a mask holds none; put the file or "
-                        "folder itself there, or choose another -o"
+                        f"{entry.path}: is a symbolic link, which a mask must not contain; replace "
+                        "it with the file or folder it points to"
                     )
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
