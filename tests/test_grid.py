@@ -261,7 +261,7 @@ def test_tiles_cover_their_block_on_the_phase_and_in_one_shape(tiling: Tiling) -
             assert inside is not None
             covered[inside.slices(block)] = True
             assert tiling.window(tile).shape == tiling.input
-            assert tiling.reach(number).contains(tiling.window(tile))
+            assert tiling.full_reach(number).contains(tiling.window(tile))
         assert covered.all()
 
 

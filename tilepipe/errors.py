@@ -29,6 +29,10 @@ class UnreadableError(InputError):
     """Part of an image cannot be decoded; the rest of it may be sound."""
 
 
+class DamagedMaskError(UnreadableError):
+    """A chunk of a mask cannot be decoded: it is not what was written."""
+
+
 class NonFiniteError(InputError):
     """The network gave logits that are not finite, so there is no label to give."""
 

@@ -295,8 +295,11 @@ class Tiling:
         """What is read for a tile."""
         return self.geometry.window_for(tile)
 
-    def reach(self, number: int) -> Window:
-        """Everything that a block's tiles read, as one window."""
+    def full_reach(self, number: int) -> Window:
+        """What all tiles of a block read, as one window.
+
+        A run reads `Coverage.reach`, which is smaller where only a part of the block is computed.
+        """
         windows = [self.window(tile) for tile in self.tiles(number)]
         y, x = min(w.y for w in windows), min(w.x for w in windows)
         stop_y, stop_x = max(w.stop_y for w in windows), max(w.stop_x for w in windows)

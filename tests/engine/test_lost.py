@@ -141,6 +141,24 @@ def test_what_a_repair_changed_beyond_the_unreadable_is_computed_again(
     assert digest(folder) == digest(whole)
 
 
+def test_a_repaired_image_of_which_a_region_is_computed_is_resumed(
+    image: Path, model: Path, tmp_path: Path
+) -> None:
+    copy, folder, whole = tmp_path / "copy.tif", tmp_path / "again", tmp_path / "whole"
+    folder.mkdir()
+    whole.mkdir()
+    region = {"region": (0, 0, 1100, 1690)}  # cuts through every block
+    tilepipe.run(image, **options_in(whole, model), **region)
+    shutil.copy(image, copy)
+    zero_tiles(copy, [0])
+    first = tilepipe.run(copy, **options_in(folder, model), **region)
+    assert first.exit_code == 3
+    shutil.copy(image, copy)
+    summary = tilepipe.run(copy, **options_in(folder, model), **region)
+    assert summary.blocks - summary.resumed == len(first.incomplete)
+    assert digest(folder) == digest(whole)
+
+
 def test_outputs_that_differ_by_their_suffix_alone_have_records_of_their_own(
     image: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import tifffile
 
 from tests.faults.scene import (
     NO_ANSWER,
@@ -488,6 +489,99 @@ def damaged_mask(trial: Trial) -> None:
         trial.compare()
 
 
+def _chunks(trial: Trial, levels: str = "*") -> list[Path]:
+    """The chunks of the mask as it lies there."""
+    return sorted(path for path in trial.store.glob(f"{levels}/c/*/*") if path.name.isdigit())
+
+
+def _scrubbed(trial: Trial, *, damaged: bool) -> None:
+    """`verify --scrub` finds what is damaged in a finished mask; the run then mends it."""
+    mask = trial.folder / trial.case.outputs[0]
+    log = trial.beside("scrub.log")
+    image = ["--image", str(trial.image)]
+    run = trial.zygote.start(["verify", str(mask), "--windows", "1", "--scrub", *image], log)
+    if trial.ended(run, 5 if damaged else 0, 2) == 2 and "Error" in run.said:
+        trial.complain(f"no clear sentence: {run.said[-300:]}")
+    run = trial.start()
+    if trial.ended(run, 0, 2):  # an export alone, without the mask it was made of
+        if "--overwrite" not in run.said or trial.store.exists():
+            trial.complain(f"no clear sentence: {run.said[-300:]}")
+        trial.complete("--overwrite")
+    else:
+        trial.compare()
+
+
+def flipped_bit(trial: Trial) -> None:
+    """One bit of a chunk of any level, or of an export, is another between two runs."""
+    _stopped(trial)
+    files = _chunks(trial) + [f for n in trial.case.outputs if (f := trial.folder / n).is_file()]
+    if files:
+        file = trial.random.choice(files)
+        content = bytearray(file.read_bytes())
+        content[trial.random.randrange(len(content))] ^= 1 << trial.random.randrange(8)
+        file.write_bytes(content)
+    _scrubbed(trial, damaged=bool(files))
+
+
+def swapped_chunks(trial: Trial) -> None:
+    """Two chunks of level 0, each whole, lie in each other's place between two runs."""
+    _stopped(trial)
+    chunks = _chunks(trial, "0")
+    damaged = len(chunks) > 1
+    if damaged:
+        one, other = trial.random.sample(chunks, 2)
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+        damaged = first != second
+    _scrubbed(trial, damaged=damaged)
+
+
+def edited_documents(trial: Trial) -> None:
+    """A number or word of the plan, or of the metadata, is another between two runs."""
+    _stopped(trial)
+    files = [f for f in (*trial.store.rglob("zarr.json"), trial.state / "plan.json") if f.exists()]
+    files = sorted(file for file in files if file.parent != trial.state or file.name != "zarr.json")
+    planned = (trial.state / "plan.json").exists()
+    edited = trial.random.choice(files) if files else None
+    if edited is not None:
+        text = edited.read_text()
+        places = [match for match in re.finditer(r"\d+", text) if match[0] != "0"]
+        if places:
+            place = trial.random.choice(places)
+            other = str(int(place[0]) + trial.random.randint(1, 9))
+            edited.write_text(text[: place.start()] + other + text[place.end() :])
+    run = trial.start()
+    refused = planned and edited is not None and edited.name == "plan.json"
+    if trial.ended(run, 2 if refused else 0):
+        if "--overwrite" not in run.said or len(run.said.strip().splitlines()) != 1:
+            trial.complain(f"no clear sentence: {run.said[-300:]}")
+        trial.complete("--overwrite")
+    else:
+        trial.compare()
+
+
+def overwritten_image(trial: Trial) -> None:
+    """Another image is written over the first while the run reads it; then the first is back."""
+    whole = trial.image
+    trial.image = trial.beside(whole.name)
+    shutil.copyfile(whole, trial.image)
+    # The same image upside down: as large, with as many tiles, and nothing wrong with it.
+    other = trial.beside(f"other.{whole.name}")
+    with tifffile.TiffFile(whole) as file:
+        pixels, page = file.asarray(), file.pages.first
+        tile = page.tilelength, page.tilewidth
+    tifffile.imwrite(other, pixels[::-1], tile=tile, compression="zlib", metadata=None)
+    run = trial.start({"slow_read": 0.001})
+    if wait_for(run, (trial.state / "plan.json").exists) and trial.moment(run):
+        trial.image.write_bytes(other.read_bytes())
+    if trial.ended(run, 0, 2) == 0:
+        trial.compare()
+        return
+    shutil.copyfile(whole, trial.image)
+    trial.complete()
+
+
 def two_clients(trial: Trial) -> None:
     """A second run of the same output is refused, and the first is not disturbed."""
     first = trial.start({"slow_write": 0.05})
@@ -534,6 +628,10 @@ KINDS: dict[str, Callable[[Trial], None]] = {
     "plan cut or gone": damaged_plan,
     "run.json cut or gone": damaged_run_file,
     "a file of the mask cut or gone": damaged_mask,
+    "a bit of a chunk or an export flipped": flipped_bit,
+    "two chunks swapped": swapped_chunks,
+    "plan or metadata edited": edited_documents,
+    "image overwritten during the run": overwritten_image,
     "two clients at once": two_clients,
     "kill -9 an --overwrite": killed_overwrite,
 }

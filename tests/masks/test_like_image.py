@@ -13,7 +13,7 @@ from tilepipe.images.resampled import ResampledImage
 from tilepipe.masks.base import MaskClass, MaskSpec
 from tilepipe.masks.like_image import Nearest, write_like_image
 from tilepipe.masks.pyramid import build_pyramid
-from tilepipe.masks.store import ZarrMask, create_mask
+from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 
 CLASSES = (MaskClass("a", "#000000"), MaskClass("b", "#ff0000"))
 
@@ -40,7 +40,8 @@ def test_an_edge_comes_back_to_where_it_was(factor: float, tmp_path: Path) -> No
     mask = made(tmp_path / "m.ome.zarr", (seen > 50).astype(np.uint8) + (seen > 150))
     nearest = Nearest(mask.shape, (700, 613), (factor, factor))
     spec = MaskSpec(700, 613, "labels", CLASSES)
-    back = write_like_image(mask, tmp_path / "back.ome.zarr", spec, nearest)
+    write_like_image(mask, tmp_path / "back.ome.zarr", spec, nearest)
+    back = open_zarr_mask(tmp_path / "back.ome.zarr")
     labels = back.read(Window(0, 0, 700, 613))
     # As exact as the grid of the mask: to the pixel where that is no coarser.
     off = 0 if factor <= 1 else int(np.ceil(factor / 2))

@@ -172,7 +172,8 @@ append = ledger.Ledger.append
 
 def killed(self, record):
     append(self, record)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if record["kind"] == "block":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 ledger.Ledger.append = killed
 main()
@@ -208,6 +209,41 @@ class Started(Watch):
 
     def planned(self, plan: object, estimate: object, done: int) -> None:
         self.resumed = done
+
+
+def test_damage_on_an_object_store_is_found_and_mended(
+    remote: str,
+    folder: str,
+    model: Path,
+    expected: dict[str, bytes],
+) -> None:
+    options = {"model": model, "outputs": named(folder), "window": 572, "threads": 1}
+    tilepipe.run(remote, **options)
+    mask = f"{folder}/m.ome.zarr"
+    store = at(mask)
+    sound = tilepipe.verify(mask, windows=1, scrub=True)
+    assert sound.exact
+    assert any("all read" in sentence for sentence in sound.covered)
+    one, other = (store / f"0/c/0/{column}" for column in (0, 1))
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    document = (store / "0/zarr.json").read_bytes()
+    (store / "0/zarr.json").write_bytes(
+        document.replace(b'"fill_value": 255', b'"fill_value": 254')
+    )
+    (store / "0/c/9/9").write_bytes(first)
+    found = tilepipe.verify(mask, windows=1, scrub=True)
+    assert not found.exact
+    for part in ("0/zarr.json", "0/c/9/9", "block 0 (0/c/0/0)"):
+        assert part in str(found)
+    assert tilepipe.run(remote, **options).resumed == 3
+    assert answers(objects(folder)) == expected
+    export = at(f"{folder}/m.ome.tif")
+    export.write_bytes(export.read_bytes()[:-1] + b"?")
+    assert "m.ome.tif" in str(tilepipe.verify(mask, windows=1, scrub=True))
+    assert tilepipe.run(remote, **options).resumed == 4
+    assert answers(objects(folder)) == expected
 
 
 def test_two_runs_cannot_write_one_output(

@@ -147,7 +147,7 @@ def test_without_a_region_everything_is_covered() -> None:
     assert coverage.passes == tiling.forward_passes == sum(len(tiling.tiles(n)) for n in tiling)
     assert coverage.work == tiling.work
     assert coverage.inside(Window(0, 0, 5, 5)) is None
-    assert coverage.reach(1) == tiling.reach(1)
+    assert coverage.reach(1) == tiling.full_reach(1)
     assert (0 in coverage, 99 in coverage) == (True, False)
 
 

@@ -154,9 +154,9 @@ def _check_reading(image: Image, plan: Plan, estimate: Estimate) -> list[Finding
                     "answer (exit code 3)", "copy the image again from where it came")
         ]  # fmt: skip
     what = f"{speed / 1e6:,.1f} Mpx/s with {SLOTS} threads, {pieces}"
-    tiling = plan.tiling
-    to_read = sum(tiling.reach(n).area for n in (0,)) * plan.blocks  # edge blocks are smaller
-    reading = to_read / speed
+    coverage = plan.coverage
+    first = next(iter(coverage))
+    reading = coverage.reach(first).area * len(coverage) / speed  # edge blocks are smaller
     if estimate.seconds is None:
         return [Finding("reading", "ok", what)]
     computing = plan.image.height * plan.image.width / estimate.seconds
@@ -180,7 +180,8 @@ def reading_speed(image: Image, plan: Plan, seconds: float = READING_SECONDS) ->
     """
     _forget(Path(absolute(image.path)))
     shown, level = as_planned(image, plan.image), plan.image.level
-    tiling, count = plan.tiling, plan.blocks
+    coverage = plan.coverage
+    numbers = tuple(coverage)
     end = time.perf_counter() + seconds
     counted, troubles = [0] * SLOTS, []
 
@@ -188,7 +189,7 @@ def reading_speed(image: Image, plan: Plan, seconds: float = READING_SECONDS) ->
         n = thread
         while n < 64 * SLOTS and (n == thread or time.perf_counter() < end):
             # All over the image, so that no piece is decoded for its neighbour's sake.
-            reach = tiling.reach(n * 7919 % count)
+            reach = coverage.reach(numbers[n * 7919 % len(numbers)])
             window = Window(reach.y, reach.x, min(PIECE, reach.height), min(PIECE, reach.width))
             try:
                 read_with_valid(shown, window, level)

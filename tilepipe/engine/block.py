@@ -78,6 +78,8 @@ class Receipt:
     """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
     wait: float = 0.0
     """Seconds for which the block, read, waited for its turn on the device."""
+    chunks: str = ""
+    """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -277,18 +279,18 @@ def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Recei
     return Receipt(
         number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
-        seen, begun, wait,
+        seen, begun, wait, bench.mask.take_seals(block),
     )  # fmt: skip
 
 
-def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -> int:
-    """Write one window of a pyramid level from the level above; returns the level."""
+def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -> str:
+    """Write one window of a pyramid level from the level above; returns the seals of its chunks."""
     with _at_work(store, run_id) as bench:
         if bench.state.current_run() != run_id:
             raise SupersededError(f"{store}: a newer run has taken over")
         downsample_block(bench.mask, level, window)
         bench.mask.settle(window, level)
-    return level
+        return bench.mask.take_seals(window, level)
 
 
 def _answer_block(

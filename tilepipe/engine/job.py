@@ -24,6 +24,7 @@ from tilepipe.engine.cluster import (
 from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.inputs import open_input
+from tilepipe.engine.integrity import mend, some, what_stands
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.outputs import (
@@ -61,24 +62,27 @@ from tilepipe.engine.record import (
     summarise,
 )
 from tilepipe.engine.repaired import adopt_repaired
+from tilepipe.engine.same_image import Look, forget_other_pixels, require_unchanged
 from tilepipe.engine.scale import choose_scale
 from tilepipe.engine.sizing import Crew, Estimate, MemoryModel
 from tilepipe.engine.verify import verify, verify_plan
 from tilepipe.engine.watchdog import duration
 from tilepipe.engine.workers import Workers
 from tilepipe.errors import (
+    DamagedMaskError,
     InputError,
     NonFiniteError,
     SurroundingsError,
     TilepipeError,
     UnreadableError,
 )
+from tilepipe.images import Image
 from tilepipe.masks.formats import export
 from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
-from tilepipe.places import Place, remove, size_of
+from tilepipe.places import Place, refuse_links, remove, size_of
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -166,12 +170,16 @@ class Job:
         """
         options = self.options
         self.model = model = load_model(options.model)
-        self.image = image = open_input(options, model)
+        self.image = image = self._open_image()
         self._stack.callback(image.close)
+        self._look = Look.at(image)
         self.outputs = outputs = choose_outputs(options, image, model)
+        refuse_links(outputs.store)
         existing = None if options.overwrite else outputs.state.read_plan()
         if existing is not None:
-            existing = adopt_repaired(existing, outputs.state, options, image, model, self.watch)
+            existing = adopt_repaired(
+                existing, outputs.state, options, image, model, self._look, self.watch
+            )
         if existing is not None and (changed := differences(existing, options, image, model)):
             raise InputError(
                 f"{outputs.store}: was begun with other settings: {'; '.join(changed)}; use the "
@@ -192,16 +200,20 @@ class Job:
         # What is registered from here on ends before the lock is free for another run.
         self._stack.enter_context(outputs.state.locked())
         self.plan, self.estimate = plan, estimate
-        self.mask = _open_or_create(outputs, plan, existing)
+        self.mask = _open_or_create(outputs, plan, existing, self.watch)
         self.run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
         # Workers let go last: a task that begins now finds that its run has ended.
         release = (workforce.client, work.close_workbench, self.run_id)
         self._stack.callback(release_workers, *release)
         self._stack.callback(outputs.state.end)
-        self.progress = Progress.as_found(outputs.state.ledger_file, self.mask, plan.tiling)
+        self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
+        forget_other_pixels(self.ledger, image, plan, self._look, self.watch)
+        self.progress = what_stands(plan, outputs, self.mask)
+        if self.progress.damage:
+            several = some([str(damage) for damage in self.progress.damage])
+            self.watch.trouble(f"damaged since it was written: {several}; computed again")
         refuse_strange_exports(outputs, self.progress.ours)
         self.resumed = sum(self.progress.is_done(number) for number in plan.coverage)
-        self.ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
         self.watch.begun = True
         self.watch.planned(plan, estimate, self.resumed)
         prepare_workers(workforce.client, work.prepare, str(outputs.store), self.run_id)
@@ -315,6 +327,7 @@ class Job:
         self.seconds["blocks"] = time.perf_counter() - self._begin_blocks
         with _named_surroundings(outputs):
             self._refuse_empty()
+            self._require_unchanged()
             if plan.like_image is None:  # else the mask on the image's grid has its own
                 with self._timed("pyramid"):
                     self._pyramid()
@@ -331,6 +344,7 @@ class Job:
                     unreadable=[number for number, _ in progress.incomplete],
                     on_image=plan.like_image is not None,
                 )  # fmt: skip
+        self._require_unchanged()
         for name in ("read", "wait", "compute", "write"):
             self.seconds[name] = getattr(progress.totals, name)
         self.seconds["total"] = time.perf_counter() - self._begin
@@ -374,15 +388,19 @@ class Job:
             if level in self.progress.levels:
                 continue
             self.watch.stage(f"pyramid level {level}")
+            seals: dict[str, str] = {}
             items = ((str(self.outputs.store), self.run_id, level, window) for window in windows)
-            for _, outcome in run_bounded(
+            for item, outcome in run_bounded(
                 workforce.client, work.compute_pyramid_block, items, workforce.in_flight,
                 self.options.retries, _seconds(self.options.timeout),
             ):  # fmt: skip
                 if isinstance(outcome, Failure):
                     raise outcome.error
-            size = self.mask.stored_bytes(level=level)
-            self.ledger.append({"kind": "level", "level": level, "bytes": size})
+                keys = self.mask.chunk_keys(item[3], level)
+                seals.update(zip(keys, outcome.split(" "), strict=True))
+            chunks = " ".join(seals[key] for key in self.mask.chunk_keys(level=level))
+            record = {"bytes": self.mask.stored_bytes(level=level), "chunks": chunks}
+            self.ledger.append({"kind": "level", "level": level, **record})
             self.progress.levels.add(level)
 
     def _exports(self) -> ZarrMask:
@@ -398,15 +416,25 @@ class Job:
             self._make(path, partial(export, mask, path, shown, level))
         return mask
 
-    def _make(self, path: Place, write: Callable[[], object]) -> None:
+    def _make(self, path: Place, write: Callable[[], str]) -> None:
+        """Write an export that is not there yet; ``write`` returns its hash."""
         name = self.outputs.name_of(path)
         if self.progress.is_made(name, path):
             return
         self.ledger.append({"kind": "exporting", "name": name})
         self.watch.stage(f"writing {path.name}")
-        write()
-        self.ledger.append({"kind": "export", "name": name, "bytes": size_of(path)})
+        content = write()
+        record = {"bytes": size_of(path), "hash": content}
+        self.ledger.append({"kind": "export", "name": name, **record})
         self.progress.exports.add(name)
+        self.progress.seals[name] = content
+
+    def _open_image(self) -> Image:
+        return open_input(self.options, self.model)
+
+    def _require_unchanged(self) -> None:
+        """Look at the image once more; raises InputError where it changed while it was read."""
+        self._look = require_unchanged(self.ledger, self._open_image, self.plan, self._look)
 
     def _refuse_empty(self) -> None:
         if self.progress.answered:
@@ -488,7 +516,7 @@ def _seconds(minutes: float | None) -> float | None:
     return None if minutes is None else 60 * minutes
 
 
-def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> ZarrMask:
+def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None, watch: Watch) -> ZarrMask:
     """The run's mask; the plan is frozen last, so that without it nothing is trusted."""
     now = outputs.state.read_plan()
     if (now is None) != (existing is None):
@@ -499,6 +527,9 @@ def _open_or_create(outputs: Outputs, plan: Plan, existing: Plan | None) -> Zarr
                 remove(entry)
         outputs.state.forget()
         create_mask(outputs.store, plan.mask, plan.probabilities)
+    else:
+        for sentence in mend(outputs.state, plan):
+            watch.trouble(sentence)
     outputs.state.freeze(plan)
     mask = open_zarr_mask(outputs.store)
     mask.remove_partials()  # of writers that were killed
@@ -510,6 +541,11 @@ def _named_surroundings(outputs: Outputs) -> Iterator[None]:
     """Name the disk of what cannot be written."""
     try:
         yield
+    except DamagedMaskError as error:
+        raise SurroundingsError(
+            f"{outputs.store}: was damaged while the run went on: look whether its disk is sound; "
+            "the same command finds the damaged blocks and computes them again"
+        ) from error
     except (OSError, SurroundingsError) as error:
         cause = surroundings(error)
         if cause is None:

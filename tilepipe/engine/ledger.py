@@ -43,7 +43,7 @@ class Ledger:
         On an object store, records of blocks do so within `BATCH_SECONDS` of work, or when
         `BATCH_RECORDS` of them have come together; all others at once.
         """
-        self._sink.append(_encode(record), later=record.get("kind") == "block")
+        self._sink.append(encode(record), later=record.get("kind") == "block")
 
     def flush(self) -> None:
         """Make all records readable for others."""
@@ -153,7 +153,7 @@ def read_ledger(path: Place, begin: int = 0, end: int | None = None) -> Iterator
             if number < begin or (end is not None and number >= end):
                 continue
             for line in batch.read_bytes().splitlines(keepends=True):
-                record = _decode(line)
+                record = decode(line)
                 if record is not None:
                     yield record
         return
@@ -165,17 +165,19 @@ def read_ledger(path: Place, begin: int = 0, end: int | None = None) -> Iterator
             if end is not None and at >= end:
                 return
             at += len(line)
-            record = _decode(line)
+            record = decode(line)
             if record is not None:
                 yield record
 
 
-def _encode(record: dict[str, Any]) -> bytes:
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as a line, with its checksum."""
     body = json.dumps(record, separators=(",", ":"), sort_keys=True).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _decode(line: bytes) -> dict[str, Any] | None:
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record that a line holds; None where it is torn or altered."""
     if len(line) < 11 or not line.endswith(b"\n") or line[8:9] != b" ":
         return None
     body = line[9:-1]

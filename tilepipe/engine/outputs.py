@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.documents import load_json
+from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
@@ -158,10 +159,15 @@ def profile_paths(record: Place) -> tuple[Place, Place]:
 
 
 def refuse_strangers(outputs: Outputs) -> None:
-    """Refuse to write over what no run of tilepipe left unfinished."""
+    """Refuse to write over what no run of tilepipe left to be resumed."""
     store = outputs.store
     if store.exists() and not outputs.state.folder.is_dir():
         raise InputError(f"{store}: exists already; use --overwrite to replace it, or another -o")
+    if any(record.get("kind") == "block" for record in read_ledger(outputs.state.ledger_file)):
+        raise InputError(
+            f"{outputs.state.plan_file}: is gone, so what is in {store.name} can be neither "
+            "resumed nor checked; put the file back, or use --overwrite to compute the mask anew"
+        )
     refuse_strange_exports(outputs, set())
 
 

@@ -138,6 +138,10 @@ class Plan:
             region=_region(region),
             **document,
         )
+        size = plan.image.height, plan.image.width
+        for what, part in (("tiling", plan.tiling), ("mask", plan.mask)):
+            if (part.height, part.width) != size:
+                raise ValueError(f"its {what} is not of the size of its image")
         _ = plan.coverage  # which also says whether the region is sound
         return plan
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.ledger import read_ledger
-from tilepipe.grid import Tiling
+from tilepipe.grid import Tiling, Window
+from tilepipe.masks.sealed import can_be_decoded, damaged_chunks, sizes_differ
 from tilepipe.masks.store import ZarrMask
 from tilepipe.places import Place, size_of
+from tilepipe.places.hashing import hash_of
 
 
 @dataclass
@@ -40,6 +43,25 @@ class Totals:
         self.write += sign * receipt.write
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A block, level or export that is not as it was written."""
+
+    key: Literal["number", "level", "name"]
+    """By what its record names it: the number of a block, a level, the name of an export."""
+    value: int | str
+    chunk: str = ""
+    """The first chunk that shows it, where that is known."""
+
+    def to_record(self) -> dict[str, Any]:
+        """As a ledger record, by which a run makes it again."""
+        return {"kind": "damaged", self.key: self.value}
+
+    def __str__(self) -> str:
+        what = {"number": "block ", "level": "pyramid level ", "name": ""}[self.key]
+        return f"{what}{self.value}" + (f" ({self.chunk})" if self.chunk else "")
+
+
 @dataclass
 class Progress:
     """Blocks, pyramid levels and exports that are done, and blocks that were given up.
@@ -61,6 +83,12 @@ class Progress:
     """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
     sizes: dict[int | str, int | None] = field(default_factory=dict)
     """Bytes that pyramid levels and exports had when they were recorded."""
+    seals: dict[int | str, str] = field(default_factory=dict)
+    """The seals of each level's chunks, and the hash of each export, where they were recorded."""
+    damage: list[Damage] = field(default_factory=list)
+    """What was done, but is not there any more as it was written."""
+    unsealed: int = 0
+    """Blocks of which older versions recorded no seals."""
     _done: bytearray = field(default_factory=bytearray)
 
     @classmethod
@@ -75,11 +103,13 @@ class Progress:
             Whether what a block wrote is still there as it was; where it is not, the block is not
             done. By default it is taken to be.
         """
-        # A block whose pixels have changed since (the image was repaired) counts from there on.
+        # A block whose pixels have changed since (the image was repaired), or that was found to be
+        # damaged, counts from there on.
         changed = {
             record["number"]: place
             for place, record in enumerate(read_ledger(path))
-            if record.get("kind") == "changed" and isinstance(record.get("number"), int)
+            if record.get("kind") in ("changed", "damaged")
+            and isinstance(record.get("number"), int)
         }
         progress = cls()
         for place, record in enumerate(read_ledger(path)):
@@ -93,44 +123,104 @@ class Progress:
                         sound is None or sound(receipt)
                     ):
                         progress.add(receipt)
-                elif record["kind"] == "changed":
-                    progress.levels.clear()
-                    progress.exports.clear()
+                elif record["kind"] in ("changed", "damaged"):
+                    if "name" in record:
+                        progress.exports.discard(record["name"])
+                    else:
+                        progress.outdate(record.get("level", 1))
                 elif record["kind"] == "level":
                     progress.sizes[record["level"]] = record.get("bytes")
+                    progress.seals[record["level"]] = str(record.get("chunks", ""))
                     progress.levels.add(record["level"])
                 elif record["kind"] == "export":
                     progress.sizes[record["name"]] = record.get("bytes")
+                    progress.seals[record["name"]] = str(record.get("hash", ""))
                     progress.exports.add(record["name"])
                 elif record["kind"] == "exporting":
                     progress.ours.add(record["name"])
         return progress
 
     @classmethod
-    def as_found(cls, path: Place, mask: ZarrMask, tiling: Tiling) -> Progress:
+    def as_found(
+        cls, path: Place, mask: ZarrMask, tiling: Tiling, *, read: bool = False
+    ) -> Progress:
         """What earlier runs did, without what is not there any more as they left it.
 
-        By the sizes of files alone, so that it takes a moment: what is gone or cut off between two
-        runs (a copy that was broken off, a disk repaired) is computed again, not taken for done.
+        What is gone, cut off or altered between two runs (by a copy that was broken off, a disk
+        that lost bits) is computed again, not taken for done; `damage` says what that is.
+
+        Parameters
+        ----------
+        path
+            The ledger.
+        mask, tiling
+            Of the run.
+        read
+            Read every chunk, and compare its hash; decode it where an older version recorded none.
+            Otherwise compare the sizes of files alone, which takes a moment.
         """
-        lost: set[int] = set()
+        altered: dict[tuple[int, str], str] = {}
+        for block, key in _altered_blocks(path, mask, tiling) if read else ():
+            altered.setdefault(block, key)
+        lost: dict[int, str] = {}
+        unsealed: set[int] = set()
 
         def sound(receipt: Receipt) -> bool:
-            window = tiling.block_window(receipt.number)
-            if receipt.stored in (None, mask.stored_bytes(window)):
-                return True
-            lost.add(receipt.number)
-            return False
+            window, chunk = tiling.block_window(receipt.number), ""
+            unsealed.discard(receipt.number)
+            if not receipt.chunks:
+                unsealed.add(receipt.number)
+                is_sound = receipt.stored in (None, mask.stored_bytes(window))
+                is_sound = is_sound and (not read or can_be_decoded(mask, window))
+            elif read:
+                chunk = altered.get((receipt.number, receipt.chunks), "")
+                is_sound = not chunk
+            else:
+                is_sound = not sizes_differ(mask, receipt.chunks, window)
+            if not is_sound:
+                lost[receipt.number] = chunk
+            return is_sound
 
         progress = cls.from_ledger(path, sound)
-        if not all(progress.is_written(number) for number in lost):  # nor written again since
-            progress.levels.clear()
-            progress.exports.clear()
+        # A block that was written again since is what the later receipt says.
+        progress.damage += [
+            Damage("number", number, chunk)
+            for number, chunk in sorted(lost.items())
+            if not progress.is_written(number)
+        ]
+        progress.unsealed = len(unsealed)
+        if progress.damage:
+            progress.outdate(1)
         for level in sorted(progress.levels):
-            if progress.sizes[level] not in (None, mask.stored_bytes(level=level)):
-                progress.levels = {kept for kept in progress.levels if kept < level}
+            chunk = progress._level_damage(mask, level, read=read)
+            if chunk is not None:
+                progress.damage.append(Damage("level", level, chunk))
+                progress.outdate(level)
                 break
         return progress
+
+    def _level_damage(self, mask: ZarrMask, level: int, *, read: bool) -> str | None:
+        """A chunk of a level that is not what was written ("": one of them); None: all are."""
+        seals = self.seals[level]
+        if seals and read:
+            damaged = damaged_chunks(mask, [(level, None, level, seals)])
+            return next((key for _, key in damaged), None)
+        if seals:
+            return "" if sizes_differ(mask, seals, level=level) else None
+        if self.sizes[level] not in (None, mask.stored_bytes(level=level)):
+            return ""
+        return None if not read or can_be_decoded(mask, level=level) else ""
+
+    def outdate(self, level: int) -> None:
+        """Take note that a level, and what is made of it, has to be made again."""
+        self.levels = {kept for kept in self.levels if kept < level}
+        self.exports.clear()
+
+    def drop_altered(self, name: str, path: Place) -> None:
+        """Read an export, and do not count it as made where it is not what was written."""
+        if self.is_made(name, path) and self.seals[name] not in ("", hash_of(path)):
+            self.exports.discard(name)
+            self.damage.append(Damage("name", name))
 
     def is_made(self, name: str, path: Place) -> bool:
         """Whether an export is there, as long as it was when it was recorded."""
@@ -176,3 +266,19 @@ class Progress:
         """Blocks with pixels that could not be read, and why."""
         partial = {number: receipt.message for number, receipt in self.partial.items()}
         return tuple(sorted((self.failed | partial).items()))
+
+
+def _altered_blocks(
+    path: Place, mask: ZarrMask, tiling: Tiling
+) -> Iterator[tuple[tuple[int, str], str]]:
+    """Number and seals of blocks of which a chunk is not what its seal says, and that chunk."""
+
+    def receipts() -> Iterator[tuple[tuple[int, str], Window, int, str]]:
+        for record in read_ledger(path):
+            with suppress(ValueError, KeyError, TypeError):
+                if record["kind"] == "block" and record.get("chunks"):
+                    receipt = Receipt.from_record(record)
+                    name = receipt.number, receipt.chunks
+                    yield name, tiling.block_window(receipt.number), 0, receipt.chunks
+
+    yield from damaged_chunks(mask, receipts())

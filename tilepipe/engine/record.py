@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.documents import load_json
 from tilepipe.engine.block import Receipt, peak_memory
+from tilepipe.engine.integrity import is_complete, is_in_order
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, differences
 from tilepipe.engine.progress import Progress
@@ -101,6 +102,9 @@ class Summary:
     """What kept this run from being faster; None where it computed no block."""
     profile: tuple[Place, ...] = ()
     """Table and plot of the blocks' times, where they were asked for."""
+    hashes: tuple[str | None, ...] = ()
+    """Of each of `outputs` (`tilepipe.places.hashing.hash_of`); None for the mask that has a ledger
+    of its own."""
 
     @property
     def exit_code(self) -> int:
@@ -116,6 +120,7 @@ class Summary:
             "complete": not self.incomplete,
             "outputs": [str(path) for path in self.outputs],
             "sizes": [size_of(path) for path in self.outputs],
+            "hashes": list(self.hashes),
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
             "classes": [
@@ -211,6 +216,7 @@ def summarise(
         peak_memory=peak_memory() + (sum(progress.peaks.values()) if workers_elsewhere else 0),
         warnings=warnings,
         verification=verification,
+        hashes=tuple(progress.seals.get(outputs.name_of(path)) for path in outputs.shown),
         options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.shown))),
     )
 
@@ -224,7 +230,7 @@ def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
         if record["plan"] != json.loads(plan.to_json()):
             return None
         found = record["verification"]
-        return Verification(**{k: v for k, v in found.items() if k != "exact"}) if found else None
+        return Verification.from_dict(found) if found else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -248,6 +254,7 @@ def finished_before(
             return None
         if record["sizes"] != [size_of(path) for path in outputs.shown]:
             return None  # cut off since
+        damaged = tuple(map(str, record.get("damaged", ())))
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
         shares, unit = class_shares(plan, counts, pixels["answered"])
         summary = Summary(
@@ -267,9 +274,14 @@ def finished_before(
             warnings=tuple(record["warnings"]),
             verification=earlier_verification(outputs, plan),
             options=record["options"],
+            hashes=tuple(record.get("hashes", ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if damaged:
+        raise InputError(
+            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to make it anew"
+        )
     if changed := differences(plan, options, image, model):
         raise InputError(
             f"{outputs.made[0]}: was made with other settings: {'; '.join(changed)}; use "
@@ -280,15 +292,11 @@ def finished_before(
 
 def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
     """The summary of a run whose mask and exports are all there; None where something is not."""
+    if not is_in_order(outputs.state, plan):
+        return None
     mask = open_zarr_mask(outputs.store)
     progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
-    levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
-    complete = (
-        len(progress.levels) == levels
-        and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
-        and all(progress.is_done(number) for number in plan.coverage)
-    )
-    if not complete:
+    if not is_complete(progress, plan, outputs):
         return None
     try:
         record = load_json(outputs.record.read_text())

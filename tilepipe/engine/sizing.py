@@ -182,7 +182,7 @@ class MemoryModel:
 
     def slot(self, tiling: Tiling) -> int:
         """One block in hand: pixels read (twice while they are put together), labels, planes."""
-        reach = tiling.reach(0)
+        reach = tiling.full_reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
         reading = 2 * reach.area * pixel
         if isinstance(self._image, ResampledImage):

@@ -9,17 +9,35 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tilepipe.documents import load_json
+from tilepipe.engine.ledger import decode, encode
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
+from tilepipe.masks.store import metadata_documents
 from tilepipe.places import Place, remove, write_whole
+from tilepipe.places.hashing import hash_bytes
 from tilepipe.places.holding import HeldError, holding
 
 __all__ = ["FOLDER", "RunState", "write_whole"]
 
 FOLDER = ".tilepipe"
 EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+class AlteredPlanError(InputError):
+    """The plan of a mask is not the one that was frozen with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seals:
+    """Hashes of what a run wrote beside chunks and exports, kept in a file of their own."""
+
+    plans: tuple[str, ...]
+    """Of each plan that was frozen: a resumed run writes it again, with the paths of today."""
+    documents: dict[str, str]
+    """Of each ``zarr.json``, by its path from the mask's folder on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +67,77 @@ class RunState:
         """Which run may write."""
         return self.folder / "run.json"
 
+    @property
+    def seals_file(self) -> Place:
+        """Hashes of the plans that were frozen here, and of the mask's ``zarr.json`` files."""
+        return self.folder / "seals"
+
     def read_plan(self) -> Plan | None:
         """The frozen plan, or None where no run has begun.
 
         Raises
         ------
         InputError
-            Where it cannot be understood.
+            Where it cannot be understood, or is not as it was written.
         """
         try:
             text = self.plan_file.read_bytes().decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return Plan.from_json(text)
+            plan = Plan.from_json(text)
         except ValueError as error:
             raise InputError(
                 f"{self.plan_file}: is no plan of this version of tilepipe ({error}); "
                 "use --overwrite to start anew"
             ) from error
+        sealed = self.seals().plans
+        if sealed and hash_bytes(text.encode()) not in sealed:
+            raise AlteredPlanError(
+                f"{self.plan_file}: was changed or damaged since the run wrote it, so its mask "
+                "cannot be trusted; put the file back as it was, or use --overwrite to start anew"
+            )
+        return plan
+
+    def seals(self) -> Seals:
+        """The hashes of what the run wrote beside chunks; none where an older version wrote it."""
+        try:
+            record = decode(self.seals_file.read_bytes()) or {}
+            return Seals(tuple(record["plans"]), dict(record["documents"]))
+        except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
+            return Seals((), {})
 
     def freeze(self, plan: Plan) -> None:
         """Write the plan, whole or not at all."""
         # A group of its own, so that zarr readers that list the mask's members know what it is.
         write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
-        write_whole(self.plan_file, plan.to_json())
+        text, seals = plan.to_json(), self.seals()
+        # Before the plan itself: stopped in between, the plan before it is still a sealed one.
+        record = {
+            "plans": sorted({*seals.plans, hash_bytes(text.encode())}),
+            "documents": seals.documents
+            or {
+                name: hash_bytes(content)
+                for name, content in metadata_documents(plan.mask, plan.probabilities).items()
+            },
+        }
+        write_whole(self.seals_file, encode(record).decode())
+        write_whole(self.plan_file, text)
 
     def discard(self) -> None:
         """Remove the mask. The plan goes first: stopped half-way, nothing is left to resume."""
         self.forget()
-        remove(self.store)
+        if isinstance(self.store, Path) and self.store.is_symlink():
+            for entry in self.store.iterdir():  # the link is the user's
+                remove(entry)
+        else:
+            remove(self.store)
 
     def forget(self) -> None:
         """Remove what says that anything is done, the plan first."""
         self.plan_file.unlink(missing_ok=True)
         remove(self.ledger_file)
+        self.seals_file.unlink(missing_ok=True)
 
     def begin(self, *, allow_mixed: bool = False) -> str:
         """Declare a new run of this output and return its id; tasks of earlier runs end by it."""

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from tilepipe.documents import load_json
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Device, choose_device, own_device
+from tilepipe.engine.examine import Examination, examine
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.outputs import record_path
 from tilepipe.engine.plan import Plan, as_planned, nearest_of
 from tilepipe.engine.progress import Progress
-from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, UnreadableError
+from tilepipe.engine.state import AlteredPlanError, RunState
+from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
 from tilepipe.images import Image, Level, read_with_valid
 from tilepipe.masks.base import NO_ANSWER, Mask
@@ -30,7 +31,7 @@ from tilepipe.masks.like_image import Nearest
 from tilepipe.masks.store import ZarrMask
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.places import InputRefused, Place, readable
+from tilepipe.places import InputRefused, Place, readable, refuse_links
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 
 TIE_FP32 = 1e-5
@@ -65,20 +66,35 @@ class Verification:
     """What that difference may be: rounding of the stored form, and of the passes."""
     inexact: str | None = None
     """Why the model cannot be exact, where it cannot."""
+    damage: tuple[str, ...] = ()
+    """What of the mask is not as the run wrote it: a sentence each."""
+    covered: tuple[str, ...] = ()
+    """What was looked at beside the windows, and how closely: a sentence each."""
 
     @property
     def exact(self) -> bool:
-        """Whether every answer compared is the same, ties excused, and not by chance."""
+        """Whether every answer compared is the same, ties excused, and not by chance.
+
+        And whether nothing of the mask is damaged.
+        """
         close = (
             self.largest_difference is None
             or self.tolerance is None
             or self.largest_difference <= self.tolerance
         )
-        return self.inexact is None and self.differing == 0 and close and self.pixels > 0
+        same = self.differing == 0 and close and self.pixels > 0
+        return self.inexact is None and same and not self.damage
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
         return {**asdict(self), "exact": self.exact}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Verification:
+        """What `to_dict` gave."""
+        fields = {key: value for key, value in document.items() if key != "exact"}
+        lists = {key: tuple(fields.get(key, ())) for key in ("damage", "covered")}
+        return cls(**{**fields, **lists})
 
     def __str__(self) -> str:
         parts = [
@@ -95,6 +111,7 @@ class Verification:
             parts.append(f"{self.skipped} windows skipped, unreadable")
         if self.inexact:
             parts.append(f"the model cannot be tiled exactly: {self.inexact}")
+        parts += self.damage
         return "; ".join(parts)
 
 
@@ -106,8 +123,9 @@ def verify(
     image: str | None = None,
     model: str | None = None,
     device: str = "auto",
+    scrub: bool = False,
 ) -> Verification:
-    """Prove a mask: run the network on other windows than the run's, and compare.
+    """Prove a mask: look whether it is as written, run the network on other windows, and compare.
 
     Parameters
     ----------
@@ -117,40 +135,66 @@ def verify(
         How many windows, and which.
     image, model
         Where they are now, if not where the run found them.
+    scrub
+        Read all chunks and exports, and compare their hashes with those that the run recorded.
+        What is damaged is noted, so that the run's own command computes it again.
 
     Raises
     ------
     InputError
         When the mask was not made by tilepipe, or image or model are not the run's.
+    CheckError
+        When the plan is not the one that the run wrote.
     """
     path = readable(mask).absolute()
     with InputRefused():
         if not path.exists():
             raise InputError(f"{path}: there is no such mask")
     suffix_kind(path)
-    plan, unreadable = _plan_of(path)
+    refuse_links(path)
+    try:
+        plan, unreadable = _plan_of(path)
+    except AlteredPlanError as error:
+        raise CheckError(str(error)) from error
     with ExitStack() as stack:
         opened_image = open_planned(plan.image, image)
         stack.callback(opened_image.close)
-        opened_mask = open_mask(path)
-        stack.callback(opened_mask.close)
         if opened_image.fingerprint() != plan.image.fingerprint:
             raise InputError(f"{opened_image.path}: is not the image that {path} was made from")
         loaded = load_model(model or plan.model)
         if loaded.fingerprint != plan.model_fingerprint:
             raise InputError(f"{model or plan.model}: is not the model that {path} was made with")
+        found = examine(path, plan, scrub=scrub)
+        try:
+            opened_mask = open_mask(path)
+        except InputError:
+            if not found.damage:
+                raise
+            return _only_damaged(plan, loaded, found)
+        stack.callback(opened_mask.close)
         # The store of a run that is not complete is still on the model's grid.
         on_image = plan.like_image is not None and not RunState(path).plan_file.exists()
         spec = plan.like_image if on_image and plan.like_image else plan.mask
         if opened_mask.shape != (spec.height, spec.width):
+            if found.damage:
+                return _only_damaged(plan, loaded, found)
             raise InputError(
                 f"{path}: has {opened_mask.shape[0]} x {opened_mask.shape[1]} pixels, and the run "
                 f"in {record_path(path).name} wrote {spec.height} x {spec.width}; give its mask"
             )
-        return verify_plan(
+        result = verify_plan(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
             unreadable=unreadable, device=device, on_image=on_image,
         )  # fmt: skip
+    damage = (*found.damage, *result.damage)
+    return replace(result, damage=damage, covered=(*found.covered, *result.covered))
+
+
+def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
+    """The result where a mask is so damaged that no window of it can be compared."""
+    tally = _Tally(plan, model, [], None)
+    tally.damage = found.damage
+    return replace(tally.result(), covered=tuple(found.covered))
 
 
 def verify_plan(
@@ -203,10 +247,14 @@ def verify_plan(
                     tally.skipped += 1
                     continue
                 logits = runner.logits(pixels, valid, kept.shape)
-                tally.compare(kept, logits, valid, mask, stored)
+                try:
+                    tally.compare(kept, logits, valid, mask, stored)
+                except DamagedMaskError as error:
+                    tally.damage.append(str(error))
 
         compare(places)
-        answered = None if tally.pixels or tally.skipped else _answered(plan, mask)
+        missed = not (tally.pixels or tally.skipped or tally.damage)
+        answered = _answered(plan, mask) if missed else None
         if answered is not None:  # an island in nodata that all windows missed
             compare(seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered))
     finally:
@@ -325,12 +373,18 @@ class _Tally:
         self.largest_gap = 0.0
         self.largest_difference: float | None = None
         self.tolerance: float | None = None
+        self.damage: list[str] = []
 
     def result(self) -> Verification:
         return Verification(
             self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
             self.largest_gap, self.largest_difference, self.tolerance, self.model.inexact,
+            tuple(dict.fromkeys(self.damage)), self._covered(),
         )  # fmt: skip
+
+    def _covered(self) -> tuple[str, ...]:
+        share = self.pixels / self.plan.coverage.pixels
+        return (f"windows: {share:.1%} of what was asked for was computed anew and compared",)
 
     def compare(
         self,
@@ -507,6 +561,11 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
     """The plan that a mask was made by, and the blocks of which the run left pixels unread."""
     state = RunState(mask)
     plan = state.read_plan() if mask.is_dir() else None
+    if plan is None and mask.is_dir() and state.folder.is_dir():
+        raise InputError(
+            f"{state.plan_file}: is gone, so nothing says what {mask.name} should be; put the file "
+            "back, or make the mask anew with `tilepipe run --overwrite`"
+        )
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
         missing = [n for n in plan.coverage if not progress.is_written(n)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 
 from tilepipe.errors import InputError
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
@@ -18,6 +19,19 @@ SAMPLE_BYTES = 4096
 
 HEAD_BYTES = 65536
 """Read at either end, where formats keep what they say about the rest."""
+
+_noted: ContextVar[list[Place] | None] = ContextVar("files", default=None)
+
+
+@contextmanager
+def noting_files() -> Iterator[list[Place]]:
+    """A list that fills with the files of which fingerprints are taken inside, by this thread."""
+    files: list[Place] = []
+    token = _noted.set(files)
+    try:
+        yield files
+    finally:
+        _noted.reset(token)
 
 
 def fingerprint_files(
@@ -37,8 +51,11 @@ def fingerprint_files(
     digest = hashlib.sha256()
     for text in texts:
         digest.update(b"text %d " % len(text) + text)
+    noted = _noted.get()
     for path in paths:
         _add_file(digest, path, samples)
+        if noted is not None:
+            noted.append(path)
     return digest.hexdigest()[:16]
 
 

@@ -94,7 +94,7 @@ def _version(path: Place) -> object:
     if isinstance(path, ObjectPath):
         for part in (path, *(path / name for name in _DOCUMENTS)):
             with suppress(FileNotFoundError):
-                return part.version()
+                return tuple(sorted(part.version().items()))
         return None
     parts = [path, *(path / name for name in _DOCUMENTS)] if path.is_dir() else [path]
     return tuple(_state(part) for part in parts if part.exists())

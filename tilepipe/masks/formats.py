@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from tilepipe.errors import InputError
 from tilepipe.masks.base import Mask
 from tilepipe.places import InputRefused, ObjectPath, Place, made_here, readable
+from tilepipe.places.hashing import hash_of
 
 if TYPE_CHECKING:
     from tilepipe.images.base import Image
@@ -85,7 +86,7 @@ def _opened(path: Place) -> Mask:
     raise InputError(f"{path} is a picture of a mask; give the mask itself.")
 
 
-def export(mask: ZarrMask, path: Place, image: Image, level: int) -> None:
+def export(mask: ZarrMask, path: Place, image: Image, level: int) -> str:
     """Write a complete mask in the format that the suffix of ``path`` stands for.
 
     Parameters
@@ -99,6 +100,11 @@ def export(mask: ZarrMask, path: Place, image: Image, level: int) -> None:
     level : int
         Of the image, at which the mask was computed.
 
+    Returns
+    -------
+    str
+        The hash of the file (`tilepipe.places.hashing.hash_of`).
+
     Raises
     ------
     InputError
@@ -111,6 +117,7 @@ def export(mask: ZarrMask, path: Place, image: Image, level: int) -> None:
         raise InputError(f"{path} cannot be exported to; use .ome.tif, .tif (GeoTIFF) or .png.")
     with made_here(path) as local:
         EXPORTERS[kind](mask, local, image, level)
+        return hash_of(local)
 
 
 def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:

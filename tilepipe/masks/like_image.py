@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
-from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
+from tilepipe.masks.store import ZarrMask, create_mask
 from tilepipe.places import Place, made_here, remove
+from tilepipe.places.hashing import hash_of
 from tilepipe.places.settling import settle_folder
 
 Indices = NDArray[np.intp]
@@ -61,7 +62,7 @@ class Nearest:
         )
 
 
-def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nearest) -> ZarrMask:
+def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nearest) -> str:
     """Write a mask on the grid of its image, with its pyramid, as OME-Zarr.
 
     Streamed chunk by chunk. The target appears when it is complete, and replaces one that is there.
@@ -77,6 +78,11 @@ def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nea
     nearest : Nearest
         From the grid of ``spec`` to that of ``mask``.
 
+    Returns
+    -------
+    str
+        The hash of all its files (`tilepipe.places.hashing.hash_of`).
+
     Raises
     ------
     OSError
@@ -89,7 +95,7 @@ def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nea
         remove(local)
         partial.rename(local)
         settle_folder(local.parent)
-    return open_zarr_mask(target)
+        return hash_of(local)
 
 
 def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import MemoryStore
 
 from tilepipe.documents import load_json
-from tilepipe.errors import InputError, UnreadableError
+from tilepipe.errors import DamagedMaskError, InputError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
 from tilepipe.masks import ngff
@@ -34,7 +34,7 @@ from tilepipe.masks.base import (
 )
 from tilepipe.places import Place, remove_partials
 from tilepipe.places.settling import settle
-from tilepipe.places.zarr_store import zarr_store
+from tilepipe.places.zarr_store import SealingStore, zarr_store
 
 Precision = Literal["float16", "uint8"]
 """How probabilities are stored: as they are, or times 254 and rounded, with 255 for no answer."""
@@ -147,8 +147,29 @@ class ZarrMask:
         """Write whole chunks of what `read_stored_probabilities` gives."""
         self._write(self._require_probabilities(), window, stored, level)
 
+    def chunk_keys(self, window: Window | None = None, level: int = 0) -> Iterator[str]:
+        """The chunks of a window (or a level), there or not, as paths from the mask's folder on.
+
+        Plane by plane and row by row; after them, in the same order, those of probabilities.
+        """
+        window = window or Window(0, 0, *self.levels[level])
+        for arrays in (self._arrays, self._probability_arrays):
+            if arrays:
+                yield from _chunk_keys(arrays[level], window)
+
+    def take_seals(self, window: Window, level: int = 0) -> str:
+        """The seals of the chunks of a window, which this object has just written.
+
+        In the order of `chunk_keys`, with spaces between; see `tilepipe.places.hashing.seal`. They
+        are made of the bytes that were handed to the disk or object store, not read back.
+        """
+        store = self._arrays[0].store
+        if not isinstance(store, SealingStore):
+            raise ValueError(f"{self.path} was not opened by open_zarr_mask")
+        return store.take_seals(self.chunk_keys(window, level))
+
     def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
-        """Bytes of the chunks of a window (or a level) as they lie there, probabilities too."""
+        """Bytes of the chunks of a window (or a level) on a disk, probabilities too."""
         return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
 
     def settle(self, window: Window | None = None, level: int = 0) -> None:
@@ -177,11 +198,10 @@ class ZarrMask:
         return self._probability_arrays
 
     def _files(self, window: Window | None, level: int) -> Iterator[Path]:
-        """The chunk files of a window, or a level, there or not."""
-        window = window or Window(0, 0, *self.levels[level])
-        for arrays in (self._arrays, self._probability_arrays):
-            if arrays:
-                yield from _chunk_files(arrays[level], window)
+        """The chunk files of a window, or a level, there or not; on an object store none."""
+        if isinstance(self.path, Path):
+            for key in self.chunk_keys(window, level):
+                yield self.path / key
 
     def _read(self, arrays: _Arrays, window: Window, level: int) -> NDArray[Any]:
         require_inside(window, self.levels[level])
@@ -192,7 +212,7 @@ class ZarrMask:
             return np.asarray(array[selection])
         except (RuntimeError, ValueError) as error:
             # What the codecs raise for a chunk that is torn.
-            raise UnreadableError(
+            raise DamagedMaskError(
                 f"{self.path} is damaged ({one_line(error)}); write it again."
             ) from error
 
@@ -234,6 +254,20 @@ def create_mask(path: Place, spec: MaskSpec, probabilities: Precision | None = N
     if (path / "zarr.json").exists() and _attributes(path):
         raise InputError(f"{path} already exists; remove it or choose another output.")
     store = zarr_store(path)
+    arrays, probability_arrays = _create(store, spec, probabilities)
+    if isinstance(path, Path):
+        settle(path.rglob("zarr.json"), path)
+    return ZarrMask(path, spec, arrays, probability_arrays)
+
+
+def metadata_documents(spec: MaskSpec, probabilities: Precision | None = None) -> dict[str, bytes]:
+    """What `create_mask` writes: each ``zarr.json``, by its path from the mask's folder on."""
+    documents: dict[str, Any] = {}
+    _create(MemoryStore(documents), spec, probabilities)
+    return {name: content.to_bytes() for name, content in sorted(documents.items())}
+
+
+def _create(store: Any, spec: MaskSpec, probabilities: Precision | None) -> tuple[_Arrays, _Arrays]:
     root = zarr.open_group(store, mode="a", zarr_format=3)
     names = ("y", "x") if spec.kind == "labels" else ("c", "y", "x")
     arrays = _create_levels(store, "", spec, spec.dtype, spec.fill, names)
@@ -252,9 +286,7 @@ def create_mask(path: Place, spec: MaskSpec, probabilities: Precision | None = N
         group.update_attributes({"ome": ome, "tilepipe": {"probability": scaling}})
         attributes["tilepipe"]["probabilities"] = probabilities
     root.update_attributes(attributes)
-    if isinstance(path, Path):
-        settle(path.rglob("zarr.json"), path)
-    return ZarrMask(path, spec, arrays, probability_arrays)
+    return arrays, probability_arrays
 
 
 def open_zarr_mask(path: Place) -> ZarrMask:
@@ -274,10 +306,11 @@ def open_zarr_mask(path: Place) -> ZarrMask:
         document: Any = root.attrs.get("tilepipe")
         ours = document is not None
         spec, names = _ours(document) if ours else _theirs(root)
-        arrays = _open_levels(path, names)
+        store = SealingStore(zarr_store(path))
+        arrays = _open_levels(store, names)
         probability_arrays: _Arrays = ()
         if ours and document.get("probabilities"):
-            probability_arrays = _open_levels(path / "probabilities", names)
+            probability_arrays = _open_levels(store, [f"probabilities/{name}" for name in names])
     except (
         ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
     ) as error:  # fmt: skip
@@ -316,8 +349,7 @@ def _create_levels(
     )
 
 
-def _open_levels(path: Place, names: list[str]) -> _Arrays:
-    store = zarr_store(path)
+def _open_levels(store: SealingStore, names: list[str]) -> _Arrays:
     return tuple(zarr.open_array(store, path=name, mode="r+") for name in names)
 
 
@@ -378,16 +410,13 @@ def _attributes(path: Place) -> dict[str, Any]:
     return attributes
 
 
-def _chunk_files(array: zarr.Array[Any], window: Window) -> Iterator[Path]:
-    """The files of the chunks that a window touches, there or not."""
-    if not isinstance(array.store, LocalStore):
-        return
-    folder = array.store.root / array.path
+def _chunk_keys(array: zarr.Array[Any], window: Window) -> Iterator[str]:
+    """Where the chunks that a window touches lie in the array's store."""
     planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
     for plane in planes:
         for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
             for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
-                yield folder / f"c/{plane}{row}/{column}"
+                yield f"{array.path}/c/{plane}{row}/{column}"
 
 
 def _selection(array: zarr.Array[Any], window: Window) -> tuple[slice, ...]:

@@ -19,6 +19,7 @@ from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
     made_here,
     name_from,
+    refuse_links,
     remove,
     remove_partials,
     require_room_for_name,
@@ -42,6 +43,7 @@ __all__ = [
     "place",
     "readable",
     "redacted",
+    "refuse_links",
     "remove",
     "remove_partials",
     "require_ordinary",

@@ -115,9 +115,12 @@ class ObjectPath:
         """Bytes of the object."""
         return int(self._head()["size"])
 
-    def version(self) -> str:
-        """What another object of this key would not have."""
-        return repr(sorted(_version(self._head()).items()))
+    def version(self) -> dict[str, str]:
+        """What tells the object from others that were, or will be, at its place."""
+        import obstore
+
+        found = ask(str(self), obstore.head, self._connection(), self.key)
+        return {"size": str(found["size"]), **_version(found)}
 
     def read_bytes(self) -> bytes:
         """The whole object."""

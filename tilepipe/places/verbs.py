@@ -33,14 +33,42 @@ def write_whole(path: Place, text: str) -> None:
 
 
 def remove(path: Place) -> None:
-    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, or a folder with all that is in it; nothing where there is none.
+
+    Of a symbolic link, the link.
+    """
     if isinstance(path, ObjectPath):
         path.remove_below()
         path.unlink(missing_ok=True)
-    elif path.is_dir():
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Place) -> None:
+    """Refuse a folder with symbolic links in it; that it is reached by one does not matter.
+
+    Who writes through a link changes, or replaces, what lies somewhere else.
+
+    Raises
+    ------
+    InputError
+        Naming the first one.
+    """
+    if isinstance(folder, ObjectPath) or not folder.is_dir():
+        return
+    folders = [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise InputError(
+                        f"{entry.path}: is a symbolic link, which a mask must not contain; replace "
+                        "it with the file or folder it points to"
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def remove_partials(folder: Place) -> int:

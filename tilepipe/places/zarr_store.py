@@ -1,15 +1,19 @@
-"""Zarr stores at a place: on a disk zarr's own, on an object store one whose errors are ours."""
+"""Zarr stores at a place: on a disk zarr's own, on an object store one whose errors are ours.
+
+Around either, `SealingStore` keeps hashes of what is written through it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 from tilepipe.places.errors import ask_async, failures, in_our_words
+from tilepipe.places.hashing import ABSENT, seal
 from tilepipe.places.objects import ObjectPath, Place, connection
 
 
@@ -86,3 +90,29 @@ class NamedObjectStore(ObjectStore[Any]):
         except failures() as error:
             failure = in_our_words(self._of(key), error)
         raise failure
+
+
+class SealingStore(WrapperStore[Store]):
+    """A zarr store that takes a seal of each object on its way in, until somebody asks for it.
+
+    So what the seal vouches for are the bytes that were meant, whatever the disk makes of them.
+    Several threads may write through one store, each its own objects.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._seals: dict[str, str] = {}
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object, and keep its seal."""
+        self._seals[key] = seal(memoryview(value.as_buffer_like()))
+        await super().set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        self._seals.pop(key, None)
+        await super().delete(key)
+
+    def take_seals(self, keys: Iterable[str]) -> str:
+        """The seals of objects just written, one after the other; they are then forgotten."""
+        return " ".join(self._seals.pop(key, ABSENT) for key in keys)

@@ -1,0 +1,591 @@
+"""What lies on the disk is not trusted: what is not as it was written is found, and made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+import zarr
+
+import tilepipe
+from tests.engine.test_resume import digest
+from tests.making import make_image, save_tiny
+from tilepipe.cli import call
+from tilepipe.engine.ledger import Ledger, read_ledger
+from tilepipe.engine.record import Watch
+from tilepipe.engine.state import FOLDER
+from tilepipe.errors import CheckError, InputError, SurroundingsError
+from tilepipe.images.fingerprints import HEAD_BYTES, SAMPLE_BYTES, SAMPLES
+from tilepipe.masks.store import open_zarr_mask
+from tilepipe.models.unet import UNetArguments
+from tilepipe.places.hashing import ABSENT, read_seal
+
+SIDE = 1500
+NAMES = ("m.ome.zarr", "m.ome.tif", "m.tif")
+
+
+class Scene:
+    """An image of four blocks (of four, two, two and one chunks), and a model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = folder / "model.safetensors"
+        arguments = UNetArguments(width=1, depth=1, bands=1)
+        margin = save_tiny(self.model, arguments, pixel_size_um=None).geometry.margin
+        self.window = 1024 + 2 * margin
+        self.image = folder / "image.tif"
+        # Not compressed: any byte may change, and it can still be read.
+        pixels = make_image(SIDE, SIDE, 1)[..., 0]
+        tifffile.imwrite(self.image, pixels, tile=(128, 128), metadata=None)
+
+    def options(self, to: Path, **more: Any) -> dict[str, Any]:
+        outputs = [to / name for name in NAMES]
+        return {"model": self.model, "outputs": outputs, "window": self.window, **more}
+
+    def run(self, to: Path, image: Path | None = None, **more: Any) -> Any:
+        to.mkdir(exist_ok=True)
+        return tilepipe.run(image or self.image, **self.options(to, **more))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def once(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("once")
+    assert scene.run(folder).blocks == 4
+    return folder
+
+
+@pytest.fixture(scope="module")
+def partly(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of a region: the first block, and none of its last chunk."""
+    folder = tmp_path_factory.mktemp("partly")
+    assert scene.run(folder, region=(0, 0, 1000, 500)).blocks == 1
+    return folder
+
+
+@pytest.fixture
+def masks(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "masks"))
+
+
+class Told(Watch):
+    """Keeps what a run says; at a stage, does something."""
+
+    def __init__(self, stage: str = "", act: Callable[[], None] = lambda: None) -> None:
+        self.said: list[str] = []
+        self.at, self.act = stage, act
+
+    def trouble(self, message: str) -> None:
+        self.said.append(message)
+
+    def stage(self, name: str) -> None:
+        if self.at and self.at in name:
+            self.at = ""
+            self.act()
+
+
+def stop() -> None:
+    raise SurroundingsError("stopped by a test")
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+def swap(one: Path, other: Path) -> None:
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document, indent=2))
+
+
+def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:
+    store = once / "m.ome.zarr"
+    mask = open_zarr_mask(store)
+    tiling = scene_tiling(once)
+    there = {p.relative_to(store).as_posix() for p in store.rglob("c/*/*") if p.is_file()}
+    vouched: set[str] = set()
+    for record in read_ledger(store / FOLDER / "ledger"):
+        if record["kind"] in ("block", "level"):
+            block = record["kind"] == "block"
+            window = tiling.block_window(record["number"]) if block else None
+            keys = list(mask.chunk_keys(window, record.get("level", 0)))
+            assert record["chunks"] == " ".join(read_seal(store / key) for key in keys)
+            vouched.update(keys)
+    assert there == vouched
+
+
+def scene_tiling(folder: Path) -> Any:
+    from tilepipe.engine.state import RunState
+
+    plan = RunState(folder / "m.ome.zarr").read_plan()
+    assert plan is not None
+    return plan.tiling
+
+
+def test_a_chunk_that_is_not_stored_has_a_seal_that_says_so(partly: Path) -> None:
+    records = read_ledger(partly / "m.ome.zarr" / FOLDER / "ledger")
+    (block,) = [record for record in records if record["kind"] == "block"]
+    assert block["chunks"].split(" ")[1::2] == [ABSENT, ABSENT]
+
+
+CHUNK_DAMAGE: dict[str, tuple[Callable[[Path], None], int]] = {
+    "a bit of a chunk": (lambda m: flip(m / "m.ome.zarr/0/c/1/1"), 1),
+    "a bit of the first byte of a chunk": (lambda m: flip(m / "m.ome.zarr/0/c/2/2", 0), 1),
+    "two chunks of a block swapped": (
+        lambda m: swap(m / "m.ome.zarr/0/c/0/0", m / "m.ome.zarr/0/c/0/1"), 1,
+    ),
+    "chunks of two blocks swapped": (
+        lambda m: swap(m / "m.ome.zarr/0/c/0/1", m / "m.ome.zarr/0/c/0/2"), 2,
+    ),
+    "a chunk in another's place": (
+        lambda m: shutil.copy(m / "m.ome.zarr/0/c/0/0", m / "m.ome.zarr/0/c/0/1"), 1,
+    ),
+    "a bit of a chunk of the pyramid": (lambda m: flip(m / "m.ome.zarr/1/c/0/0"), 0),
+    "a bit of the last level": (lambda m: flip(m / "m.ome.zarr/2/c/0/0"), 0),
+    "a bit of an OME-TIFF": (lambda m: flip(m / "m.ome.tif"), 0),
+    "a bit of a GeoTIFF": (lambda m: flip(m / "m.tif", 0.8), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHUNK_DAMAGE)
+def test_scrubbing_finds_damage_and_a_run_mends_only_that(
+    kind: str, masks: Path, scene: Scene
+) -> None:
+    before = digest(masks)
+    damage, blocks = CHUNK_DAMAGE[kind]
+    damage(masks)
+    assert digest(masks) != before
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    assert not found.exact
+    assert found.damage
+    summary = scene.run(masks)
+    assert summary.blocks - summary.resumed == blocks
+    assert digest(masks) == before
+    again = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    assert again.exact
+    assert any("all read, and each is what was written" in line for line in again.covered)
+
+
+def test_swapped_chunks_of_other_sizes_are_noticed_without_reading(
+    masks: Path, scene: Scene
+) -> None:
+    before = digest(masks)
+    swap(masks / "m.ome.zarr/0/c/0/0", masks / "m.ome.zarr/0/c/0/1")
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert not found.exact
+    told = Told()
+    summary = scene.run(masks, watch=told)
+    assert summary.blocks - summary.resumed == 1
+    assert "block 0" in " ".join(told.said)
+    assert digest(masks) == before
+
+
+def test_an_interrupted_run_reads_what_it_builds_on(
+    once: Path, scene: Scene, tmp_path: Path
+) -> None:
+    """A flipped bit once made such a run impossible to finish, and a swap made a wrong mask."""
+    masks = tmp_path / "masks"
+    with pytest.raises(SurroundingsError):
+        scene.run(masks, watch=Told("pyramid level 1", stop))
+    flip(masks / "m.ome.zarr/0/c/1/1")
+    swap(masks / "m.ome.zarr/0/c/0/2", masks / "m.ome.zarr/0/c/1/2")
+    told = Told()
+    summary = scene.run(masks, watch=told)
+    assert summary.blocks - summary.resumed == 2
+    (line,) = told.said
+    assert "block 0 (0/c/1/1), block 1 (0/c/" in line
+    assert "computed again" in line
+    assert digest(masks) == digest(once)
+
+
+def test_damage_of_the_same_size_to_levels_and_exports_is_found_when_a_run_goes_on(
+    once: Path, scene: Scene, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    with pytest.raises(SurroundingsError):
+        scene.run(masks, watch=Told("writing m.tif", stop))
+    flip(masks / "m.ome.tif")
+    flip(masks / "m.ome.zarr/2/c/0/0")
+    assert scene.run(masks).resumed == 4
+    assert digest(masks) == digest(once)
+
+
+def test_a_chunk_damaged_while_the_run_goes_on_stops_it_and_it_can_be_resumed(
+    once: Path, scene: Scene, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    told = Told("pyramid level 1", lambda: flip(masks / "m.ome.zarr/0/c/1/1"))
+    with pytest.raises(SurroundingsError, match="the same command finds the damaged blocks"):
+        scene.run(masks, watch=told)
+    assert scene.run(masks).resumed == 3
+    assert digest(masks) == digest(once)
+
+
+def test_nothing_is_read_of_a_finished_output(
+    masks: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise AssertionError("a chunk or an export was read")
+
+    monkeypatch.setattr("tilepipe.masks.sealed.read_seal", refuse)
+    monkeypatch.setattr("tilepipe.engine.progress.hash_of", refuse)
+    assert scene.run(masks).resumed == 4
+
+
+METADATA_DAMAGE: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "fill value": ("0/zarr.json", lambda d: d.update(fill_value=254)),
+    "fill value of a level": ("1/zarr.json", lambda d: d.update(fill_value=0)),
+    "shape": ("0/zarr.json", lambda d: d.update(shape=[SIDE - 16, SIDE])),
+    "type": ("0/zarr.json", lambda d: d.update(data_type="int8")),
+    "codecs": ("0/zarr.json", lambda d: d.update(codecs=[{"name": "bytes"}])),
+    "pixel size": (
+        "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0].update(axes=[]),
+    ),
+    "classes": ("zarr.json", lambda d: d["attributes"]["tilepipe"]["classes"].reverse()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", METADATA_DAMAGE)
+def test_edited_metadata_is_found_and_written_anew(kind: str, masks: Path, scene: Scene) -> None:
+    before = digest(masks)
+    name, change = METADATA_DAMAGE[kind]
+    edit(masks / "m.ome.zarr" / name, change)
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert not found.exact
+    assert any(name in sentence for sentence in found.damage)
+    told = Told()
+    assert scene.run(masks, watch=told).resumed == 4
+    assert any(name in sentence for sentence in told.said)
+    assert digest(masks) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"zarr_format": 3}'])
+def test_metadata_that_is_broken_or_gone_is_written_anew(
+    content: str, masks: Path, scene: Scene
+) -> None:
+    before = digest(masks)
+    for name in ("zarr.json", "0/zarr.json"):
+        path = masks / "m.ome.zarr" / name
+        path.write_text(content) if content else path.unlink()
+    assert not tilepipe.verify(masks / "m.ome.zarr", windows=1).exact
+    assert scene.run(masks).resumed == 4
+    assert digest(masks) == before
+
+
+def test_attributes_that_a_user_adds_are_no_damage_and_stay(masks: Path, scene: Scene) -> None:
+    root = masks / "m.ome.zarr" / "zarr.json"
+    edit(root, lambda d: d["attributes"].update(note="for the paper"))
+    assert tilepipe.verify(masks / "m.ome.zarr", windows=1).exact
+    told = Told()
+    scene.run(masks, watch=told)
+    assert told.said == []
+    edit(root, lambda d: d["attributes"]["tilepipe"].update(height=3))
+    scene.run(masks)
+    attributes = zarr.open_group(masks / "m.ome.zarr", mode="r").attrs
+    assert attributes["note"] == "for the paper"
+    assert attributes["tilepipe"]["height"] == SIDE  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["tiling"].update(height=700),
+        lambda d: d["image"].update(level=1),
+        lambda d: d.update(model_fingerprint="0" * 64),
+        lambda d: [d[part].update(height=700) for part in ("tiling", "image", "mask")],
+    ],
+)
+def test_an_edited_plan_is_refused(
+    change: Callable[[dict[str, Any]], object], masks: Path, scene: Scene
+) -> None:
+    plan = masks / "m.ome.zarr" / FOLDER / "plan.json"
+    before = digest(masks)
+    document = json.loads(plan.read_text())
+    change(document)
+    plan.write_text(json.dumps(document, indent=1, sort_keys=True))
+    with pytest.raises(InputError, match=r"plan\.json"):
+        scene.run(masks)
+    with pytest.raises((CheckError, InputError), match=r"plan\.json"):
+        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert digest(masks) == before
+    assert scene.run(masks, overwrite=True).resumed == 0
+
+
+def test_a_plan_whose_parts_contradict_each_other_is_refused_without_a_hash(
+    masks: Path, scene: Scene
+) -> None:
+    folder = masks / "m.ome.zarr" / FOLDER
+    (folder / "seals").unlink()
+    edit(folder / "plan.json", lambda d: d["tiling"].update(height=700))
+    with pytest.raises(InputError, match="its tiling is not of the size of its image"):
+        scene.run(masks)
+
+
+def test_a_plan_that_is_gone_from_a_finished_mask_is_missed(masks: Path, scene: Scene) -> None:
+    before = digest(masks)
+    (masks / "m.ome.zarr" / FOLDER / "plan.json").unlink()
+    with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
+        scene.run(masks)
+    with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
+        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert digest(masks) == before
+
+
+@pytest.mark.parametrize("key", ["0/c/2/2", "0/c/0/1", "0/c/7/0"])
+def test_a_stray_chunk_is_no_answer(
+    key: str, partly: Path, once: Path, scene: Scene, tmp_path: Path
+) -> None:
+    """Outside the region, in a block that has none there, and outside the image."""
+    masks = Path(shutil.copytree(partly, tmp_path / "masks"))
+    before, region = digest(masks), (0, 0, 1000, 500)
+    stray = masks / "m.ome.zarr" / key
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(once / "m.ome.zarr/0/c/0/0", stray)
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert not found.exact
+    assert found.damage
+    told = Told()
+    scene.run(masks, region=region, watch=told)
+    assert told.said
+    assert digest(masks) == before
+
+
+def test_a_run_of_an_older_version_goes_on_and_verify_says_what_it_cannot_tell(
+    masks: Path, scene: Scene
+) -> None:
+    before, folder = digest(masks), masks / "m.ome.zarr" / FOLDER
+    (folder / "seals").unlink()
+    records = list(read_ledger(folder / "ledger"))
+    (folder / "ledger").unlink()
+    with Ledger(folder / "ledger") as ledger:
+        for record in records:
+            for new in ("chunks", "hash"):
+                record.pop(new, None)
+            if record["kind"] != "image":
+                ledger.append(record)
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    assert found.exact
+    assert any("older tilepipe wrote 4 of the blocks" in sentence for sentence in found.covered)
+    os.truncate(masks / "m.ome.zarr/0/c/0/0", 20)
+    assert scene.run(masks).resumed == 3
+    assert digest(masks) == before
+
+
+def unsampled(path: Path) -> int:
+    """A place in a file that its fingerprint does not look at."""
+    size = path.stat().st_size
+    last = size - SAMPLE_BYTES
+    offsets = [last * number // (SAMPLES + 1) for number in range(1, SAMPLES + 1)]
+    after = next(offset for offset in offsets if offset > HEAD_BYTES) + SAMPLE_BYTES
+    assert after + 16 < min(offset for offset in offsets if offset >= after)
+    return after
+
+
+def overwrite_unsampled(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(unsampled(path))
+        file.write(b"\xff\x00" * 8)
+
+
+@pytest.mark.parametrize("moment", ["pyramid level 1", "writing m.tif"])
+def test_an_image_replaced_during_a_run_is_never_called_done(
+    moment: str, scene: Scene, once: Path, tmp_path: Path
+) -> None:
+    copy, masks = tmp_path / "image.tif", tmp_path / "masks"
+    shutil.copy(scene.image, copy)
+    other = make_image(SIDE, SIDE, 1, seed=9)[..., 0]
+
+    def replace() -> None:
+        tifffile.imwrite(copy, other, tile=(128, 128), metadata=None)
+
+    with pytest.raises(InputError, match="changed while the run read it"):
+        scene.run(masks, copy, watch=Told(moment, replace))
+    with pytest.raises(InputError, match="the image was"):
+        scene.run(masks, copy)
+    shutil.copy(scene.image, copy)
+    assert scene.run(masks, copy).blocks == 4
+    assert digest(masks) == digest(once)
+
+
+class AtBlock(Told):
+    """Does something when the first block is written."""
+
+    def block(self, receipt: object) -> None:
+        act, self.act = self.act, lambda: None
+        act()
+
+
+def test_blocks_of_two_images_do_not_become_one_mask(
+    scene: Scene, once: Path, tmp_path: Path
+) -> None:
+    copy, masks = tmp_path / "image.tif", tmp_path / "masks"
+    shutil.copy(scene.image, copy)
+    other = make_image(SIDE, SIDE, 1, seed=9)[..., 0]
+
+    def replace() -> None:
+        tifffile.imwrite(copy, other, tile=(128, 128), metadata=None)
+
+    with pytest.raises(InputError, match=r"image\.tif"):
+        scene.run(masks, copy, watch=AtBlock(act=replace))
+    shutil.copy(scene.image, copy)
+    scene.run(masks, copy)
+    assert digest(masks) == digest(once)
+
+
+def test_a_change_that_the_fingerprint_does_not_see_is_found(scene: Scene, tmp_path: Path) -> None:
+    copy, masks, whole = tmp_path / "image.tif", tmp_path / "masks", tmp_path / "whole"
+    shutil.copy(scene.image, copy)
+    before = tilepipe.open_image(copy).fingerprint()
+    told = Told("pyramid level 1", lambda: overwrite_unsampled(copy))
+    with pytest.raises(InputError, match="changed under 1 of 4 blocks"):
+        scene.run(masks, copy, watch=told)
+    assert tilepipe.open_image(copy).fingerprint() == before
+    assert scene.run(masks, copy).resumed == 3
+    scene.run(whole, copy)
+    assert digest(masks) == digest(whole)
+
+
+def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
+    scene: Scene, tmp_path: Path
+) -> None:
+    copy, masks, whole = tmp_path / "image.tif", tmp_path / "masks", tmp_path / "whole"
+    shutil.copy(scene.image, copy)
+    with pytest.raises(SurroundingsError):
+        scene.run(masks, copy, watch=Told("pyramid level 1", stop))
+    overwrite_unsampled(copy)
+    told = Told()
+    assert scene.run(masks, copy, watch=told).resumed == 3
+    assert "the image has changed: 1 blocks" in " ".join(told.said)
+    scene.run(whole, copy)
+    assert digest(masks) == digest(whole)
+
+
+def test_an_image_that_is_only_touched_or_moved_costs_no_block(
+    scene: Scene, once: Path, tmp_path: Path
+) -> None:
+    copy, masks = tmp_path / "image.tif", tmp_path / "masks"
+    shutil.copy(scene.image, copy)
+    scene.run(masks, copy, watch=Told("pyramid level 1", lambda: os.utime(copy, (1, 1))))
+    assert digest(masks) == digest(once)
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(SurroundingsError):
+        scene.run(elsewhere, copy, watch=Told("pyramid level 1", stop))
+    moved = copy.rename(tmp_path / "moved.tif")
+    assert scene.run(elsewhere, moved).resumed == 4
+
+
+def test_the_export_of_a_mask_that_is_not_kept_is_checked_by_its_record(
+    scene: Scene, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.ome.tif"
+    options = {"model": scene.model, "outputs": output, "window": scene.window}
+    tilepipe.run(scene.image, **options)
+    whole = output.read_bytes()
+    sound = tilepipe.verify(output, windows=1, scrub=True)
+    assert sound.exact
+    assert any("read whole, as written" in sentence for sentence in sound.covered)
+    flip(output, 0.9)
+    found = tilepipe.verify(output, windows=1, scrub=True)
+    assert not found.exact
+    assert any("is not as it was written" in sentence for sentence in found.damage)
+    with pytest.raises(InputError, match=r"is damaged, as .* found; use --overwrite"):
+        tilepipe.run(scene.image, **options)
+    tilepipe.run(scene.image, overwrite=True, **options)
+    assert output.read_bytes() == whole
+
+
+def test_an_export_beside_its_mask_is_checked_and_made_again(masks: Path, scene: Scene) -> None:
+    before = digest(masks)
+    flip(masks / "m.ome.tif", 0.9)
+    assert not tilepipe.verify(masks / "m.ome.tif", windows=1, scrub=True).exact
+    assert scene.run(masks).resumed == 4
+    assert digest(masks) == before
+
+
+def test_a_mask_on_the_grid_of_the_image_is_checked_by_its_record(
+    scene: Scene, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.ome.zarr"
+    options = {"model": scene.model, "outputs": output, "window": scene.window}
+    tilepipe.run(scene.image, like_image=True, **options)
+    assert tilepipe.verify(output, windows=1, scrub=True).exact
+    edit(output / "0/zarr.json", lambda d: d.update(fill_value=1))
+    assert any("0/zarr.json" in s for s in tilepipe.verify(output, windows=1).damage)
+    edit(output / "0/zarr.json", lambda d: d.update(fill_value=255))
+    swap(output / "0/c/0/0", output / "0/c/0/1")
+    assert not tilepipe.verify(output, windows=1, scrub=True).exact
+
+
+@pytest.mark.parametrize(
+    "name", ["0/c/0/0", "0", "0/c", "zarr.json", f"{FOLDER}/ledger", f"{FOLDER}/plan.json", FOLDER]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_in_a_mask_is_refused_and_what_it_leads_to_is_left_alone(
+    name: str, overwrite: bool, masks: Path, scene: Scene, tmp_path: Path
+) -> None:
+    inside, outside = masks / "m.ome.zarr" / name, tmp_path / "outside"
+    shutil.move(inside, outside)
+    inside.symlink_to(outside)
+    before = digest(outside) if outside.is_dir() else outside.read_bytes()
+    with pytest.raises(InputError, match="is a symbolic link"):
+        scene.run(masks, overwrite=overwrite)
+    with pytest.raises(InputError, match="is a symbolic link"):
+        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    assert (digest(outside) if outside.is_dir() else outside.read_bytes()) == before
+
+
+def test_a_mask_that_is_reached_by_a_link_is_as_any(
+    masks: Path, scene: Scene, tmp_path: Path
+) -> None:
+    store, real = masks / "m.ome.zarr", tmp_path / "real.ome.zarr"
+    before = digest(store)
+    store.rename(real)
+    store.symlink_to(real)
+    assert scene.run(masks).resumed == 4
+    assert scene.run(masks, overwrite=True).resumed == 0
+    assert store.is_symlink()
+    assert digest(real) == before
+
+
+def test_the_command_says_what_its_proof_covers(
+    masks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = str(masks / "m.ome.zarr")
+    assert call(["verify", mask, "--windows", "1"]) == 0
+    said = capsys.readouterr().out
+    for part in ("exact: ", "metadata: ", "chunks of 4 blocks", "exports: ", "windows: "):
+        assert part in said
+    assert "--scrub reads them" in said
+    flip(masks / "m.ome.zarr/0/c/2/2")
+    assert call(["verify", mask, "--windows", "1", "--scrub"]) == 5
+    assert "block 3 (0/c/2/2)" in capsys.readouterr().out
+
+
+def test_verify_does_not_end_at_a_chunk_that_cannot_be_decoded(masks: Path) -> None:
+    for chunk in sorted((masks / "m.ome.zarr/0/c").rglob("*")):
+        if chunk.is_file():
+            flip(chunk)
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=3)
+    assert not found.exact
+    assert any("is damaged" in sentence for sentence in found.damage)
