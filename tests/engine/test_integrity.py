@@ -179,7 +179,10 @@ def test_scrubbing_finds_damage_and_a_run_mends_only_that(
     found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
     assert not found.exact
     assert found.damage
-    summary = scene.run(masks)
+    assert not tilepipe.verify(masks / "m.ome.zarr", windows=1).exact, "it is damaged still"
+    told = Told()
+    summary = scene.run(masks, watch=told)
+    assert "damaged since it was written" in " ".join(told.said)
     assert summary.blocks - summary.resumed == blocks
     assert digest(masks) == before
     again = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
@@ -378,7 +381,7 @@ def test_a_run_of_an_older_version_goes_on_and_verify_says_what_it_cannot_tell(
     forget_hashes(masks)
     found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
     assert found.exact
-    assert any("older tilepipe wrote 4 of the blocks" in sentence for sentence in found.covered)
+    assert any("kept no hashes for 4 of the blocks" in sentence for sentence in found.covered)
     os.truncate(masks / "m.ome.zarr/0/c/0/0", 20)
     assert scene.run(masks).resumed == 3
     assert digest(masks) == before
@@ -495,7 +498,7 @@ def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
     overwrite_unsampled(copy)
     told = Told()
     assert scene.run(masks, copy, watch=told).resumed == 3
-    assert "the image has changed: 1 blocks" in " ".join(told.said)
+    assert "the image has changed; blocks computed again: 1" in " ".join(told.said)
     scene.run(whole, copy)
     assert digest(masks) == digest(whole)
 
@@ -593,7 +596,13 @@ def test_the_command_says_what_its_proof_covers(
     mask = str(masks / "m.ome.zarr")
     assert call(["verify", mask, "--windows", "1"]) == 0
     said = capsys.readouterr().out
-    for part in ("exact: ", "metadata: ", "chunks of 4 blocks", "exports: ", "windows: "):
+    for part in (
+        "exact: ",
+        "metadata: ",
+        "chunks (blocks: 4; pyramid levels: 2)",
+        "exports: ",
+        "windows: ",
+    ):
         assert part in said
     assert "--scrub reads them" in said
     flip(masks / "m.ome.zarr/0/c/2/2")
