@@ -179,7 +179,10 @@ def test_scrubbing_finds_damage_and_a_run_mends_only_that(
     found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
     assert not found.exact
     assert found.damage
-    summary = scene.run(masks)
+    assert not tilepipe.verify(masks / "m.ome.zarr", windows=1).exact, "it is damaged still"
+    told = Told()
+    summary = scene.run(masks, watch=told)
+    assert "damaged since it was written" in " ".join(told.said)
     assert summary.blocks - summary.resumed == blocks
     assert digest(masks) == before
     again = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
@@ -374,7 +377,32 @@ def test_a_stray_chunk_is_no_answer(
 def test_a_run_of_an_older_version_goes_on_and_verify_says_what_it_cannot_tell(
     masks: Path, scene: Scene
 ) -> None:
-    before, folder = digest(masks), masks / "m.ome.zarr" / FOLDER
+    before = digest(masks)
+    forget_hashes(masks)
+    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    assert found.exact
+    assert any("kept no hashes for 4 of the blocks" in sentence for sentence in found.covered)
+    os.truncate(masks / "m.ome.zarr/0/c/0/0", 20)
+    assert scene.run(masks).resumed == 3
+    assert digest(masks) == before
+
+
+def test_a_run_of_an_older_version_is_decoded_when_it_goes_on(
+    once: Path, scene: Scene, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    with pytest.raises(SurroundingsError):
+        scene.run(masks, watch=Told("pyramid level 2", stop))
+    forget_hashes(masks)
+    flip(masks / "m.ome.zarr/0/c/1/1")
+    flip(masks / "m.ome.zarr/1/c/0/0")
+    assert scene.run(masks).resumed == 3
+    assert digest(masks) == digest(once)
+
+
+def forget_hashes(masks: Path) -> None:
+    """Make the run one of a version that recorded none."""
+    folder = masks / "m.ome.zarr" / FOLDER
     (folder / "seals").unlink()
     records = list(read_ledger(folder / "ledger"))
     (folder / "ledger").unlink()
@@ -384,12 +412,6 @@ def test_a_run_of_an_older_version_goes_on_and_verify_says_what_it_cannot_tell(
                 record.pop(new, None)
             if record["kind"] != "image":
                 ledger.append(record)
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
-    assert found.exact
-    assert any("older tilepipe wrote 4 of the blocks" in sentence for sentence in found.covered)
-    os.truncate(masks / "m.ome.zarr/0/c/0/0", 20)
-    assert scene.run(masks).resumed == 3
-    assert digest(masks) == before
 
 
 def unsampled(path: Path) -> int:
@@ -476,7 +498,7 @@ def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
     overwrite_unsampled(copy)
     told = Told()
     assert scene.run(masks, copy, watch=told).resumed == 3
-    assert "the image has changed: 1 blocks" in " ".join(told.said)
+    assert "the image has changed; blocks computed again: 1" in " ".join(told.said)
     scene.run(whole, copy)
     assert digest(masks) == digest(whole)
 
@@ -574,7 +596,13 @@ def test_the_command_says_what_its_proof_covers(
     mask = str(masks / "m.ome.zarr")
     assert call(["verify", mask, "--windows", "1"]) == 0
     said = capsys.readouterr().out
-    for part in ("exact: ", "metadata: ", "chunks of 4 blocks", "exports: ", "windows: "):
+    for part in (
+        "exact: ",
+        "metadata: ",
+        "chunks (blocks: 4; pyramid levels: 2)",
+        "exports: ",
+        "windows: ",
+    ):
         assert part in said
     assert "--scrub reads them" in said
     flip(masks / "m.ome.zarr/0/c/2/2")

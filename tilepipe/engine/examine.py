@@ -90,11 +90,12 @@ def _documents(found: Examination, wrong: dict[str, bytes]) -> None:
 def _chunks(
     found: Examination, progress: Progress, plan: Plan, *, scrub: bool, remote: bool
 ) -> None:
-    what = f"chunks of {plan.blocks} blocks and {len(progress.levels)} pyramid levels"
+    what = f"chunks (blocks: {plan.blocks}; pyramid levels: {len(progress.levels)})"
     if progress.unsealed:
         found.covered.append(
-            f"{what}: an older tilepipe wrote {progress.unsealed} of the blocks, and kept no "
-            "hashes of their chunks; of these only the sizes were compared"
+            f"{what}: an older tilepipe kept no hashes for {progress.unsealed} of the blocks; of "
+            "their chunks only "
+            + ("sizes and built-in checksums were compared" if scrub else "the sizes were compared")
         )
     elif scrub and not progress.damage:
         found.covered.append(f"{what}: all read, and each is what was written")
@@ -144,12 +145,11 @@ def _of_record(found: Examination, mask: Place, *, scrub: bool) -> None:
         size = record["sizes"][number]
         sealed = record["hashes"][number] if "hashes" in record else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
-        found.covered.append(f"{mask.name}: no hash of it was recorded")
-        return
+        size = sealed = None
     if size not in (None, size_of(mask)):
         found.damage.append(f"{mask.name} has {size_of(mask)} bytes, and was written with {size}")
     elif sealed is None:
-        found.covered.append(f"{mask.name}: an older tilepipe wrote it, and kept no hash of it")
+        found.covered.append(f"{mask.name}: its run record keeps no hash of it")
     elif not scrub:
         found.covered.append(f"{mask.name}: of the size as written; not read whole ({SCRUB})")
     elif hash_of(mask) == sealed:

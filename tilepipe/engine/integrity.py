@@ -16,7 +16,7 @@ from tilepipe.documents import load_json
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.outputs import Outputs
 from tilepipe.engine.plan import Plan
-from tilepipe.engine.progress import Damage, Progress
+from tilepipe.engine.progress import Progress
 from tilepipe.engine.state import RunState
 from tilepipe.grid import CHUNK
 from tilepipe.masks.base import MaskSpec
@@ -68,7 +68,7 @@ def mend(state: RunState, plan: Plan) -> list[str]:
     if wrong or strays:
         # Pyramid and exports may have been made with them.
         with Ledger(state.ledger_file) as ledger:
-            ledger.append(Damage("level", 1).to_record())
+            ledger.append({"kind": "changed", "level": 1})
     for name, right in wrong.items():
         _write(state.store, name, right)
     for key in strays:

@@ -57,6 +57,13 @@ class Damage:
         """As a ledger record, by which a run makes it again."""
         return {"kind": "damaged", self.key: self.value}
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Damage:
+        """What `to_record` gave; KeyError for a record of another form."""
+        key: Literal["number", "level", "name"]
+        key = "number" if "number" in record else "level" if "level" in record else "name"
+        return cls(key, record[key])
+
     def __str__(self) -> str:
         what = {"number": "block ", "level": "pyramid level ", "name": ""}[self.key]
         return f"{what}{self.value}" + (f" ({self.chunk})" if self.chunk else "")
@@ -86,7 +93,7 @@ class Progress:
     seals: dict[int | str, str] = field(default_factory=dict)
     """The seals of each level's chunks, and the hash of each export, where they were recorded."""
     damage: list[Damage] = field(default_factory=list)
-    """What was done, but is not there any more as it was written."""
+    """What was done, but is not there any more as it was written, and was not made again since."""
     unsealed: int = 0
     """Blocks of which older versions recorded no seals."""
     _done: bytearray = field(default_factory=bytearray)
@@ -128,6 +135,8 @@ class Progress:
                         progress.exports.discard(record["name"])
                     else:
                         progress.outdate(record.get("level", 1))
+                    if record["kind"] == "damaged":
+                        progress.damage.append(Damage.from_record(record))
                 elif record["kind"] == "level":
                     progress.sizes[record["level"]] = record.get("bytes")
                     progress.seals[record["level"]] = str(record.get("chunks", ""))
@@ -138,6 +147,8 @@ class Progress:
                     progress.exports.add(record["name"])
                 elif record["kind"] == "exporting":
                     progress.ours.add(record["name"])
+        open_ones = (one for one in progress.damage if not progress.has(one))
+        progress.damage = list(dict.fromkeys(open_ones))
         return progress
 
     @classmethod
@@ -183,11 +194,8 @@ class Progress:
 
         progress = cls.from_ledger(path, sound)
         # A block that was written again since is what the later receipt says.
-        progress.damage += [
-            Damage("number", number, chunk)
-            for number, chunk in sorted(lost.items())
-            if not progress.is_written(number)
-        ]
+        found = [Damage("number", number, chunk) for number, chunk in sorted(lost.items())]
+        progress.damage += [damage for damage in found if not progress.has(damage)]
         progress.unsealed = len(unsealed)
         if progress.damage:
             progress.outdate(1)
@@ -198,6 +206,12 @@ class Progress:
                 progress.outdate(level)
                 break
         return progress
+
+    def has(self, what: Damage) -> bool:
+        """Whether a block, level or export is done."""
+        if what.key == "number":
+            return isinstance(what.value, int) and self.is_written(what.value)
+        return what.value in (self.levels if what.key == "level" else self.exports)
 
     def _level_damage(self, mask: ZarrMask, level: int, *, read: bool) -> str | None:
         """A chunk of a level that is not what was written ("": one of them); None: all are."""

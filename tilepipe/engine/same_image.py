@@ -54,7 +54,7 @@ def forget_other_pixels(ledger: Ledger, image: Image, plan: Plan, look: Look, wa
         changed = list(changed_blocks(image, plan, done_receipts(ledger.path, progress)))
         _forget(ledger, changed)
         if changed:
-            watch.trouble(f"the image has changed: {len(changed)} blocks are computed again")
+            watch.trouble(f"the image has changed; blocks computed again: {len(changed)}")
     if not found or found[-1] != look.identity:
         ledger.append({"kind": "image", "identity": look.identity})
 

@@ -568,7 +568,8 @@ def _plan_of(mask: Place) -> tuple[Plan, list[int]]:
         )
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
-        missing = [n for n in plan.coverage if not progress.is_written(n)]
+        known = {damage.value for damage in progress.damage if damage.key == "number"}
+        missing = [n for n in plan.coverage if not progress.is_written(n) and n not in known]
         if missing:
             raise InputError(
                 f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "
