@@ -1,6 +1,7 @@
 # make run               set up, make a sample slide, segment it
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
-# make test              all tests
+# make test              all tests, in random order (more options in ARGS="...")
+# make test-quick        those that are not slow
 # make fuzz              thousands of damaged files of each kind (more options in ARGS="...")
 # make lint              ruff and mypy
 # make bench             all benchmarks (hours); ARGS="--quick" to see that they work
@@ -11,7 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
 
-.PHONY: run test lint faults fuzz format bench clean install
+.PHONY: run test test-quick lint faults fuzz format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -26,7 +27,10 @@ else
 endif
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --count 3000 --keep out/fuzz $(ARGS)

@@ -339,6 +339,7 @@ def test_a_full_disk_stops_with_4_and_is_resumed(model: Path, tmp_path: Path) ->
         command = [
             sys.executable, "-m", "tilepipe", "run", str(image), "-m", str(model),
             "-o", str(disk / "m.ome.zarr"), "--window", "572", "--probabilities", "float16",
+            "--runtime", "torch",
         ]  # fmt: skip
         stopped = subprocess.run(command, check=False, capture_output=True, text=True)
         assert stopped.returncode == 4

@@ -24,7 +24,7 @@ def command(image: Path, model: Path, folder: Path, *more: str) -> list[str]:
     outputs = [word for name in OUTPUTS for word in ("-o", str(folder / name))]
     return [
         sys.executable, "-m", "tilepipe", "run", str(image), "-m", str(model), *outputs,
-        "--window", "572", "--threads", "1", *more,
+        "--window", "572", "--threads", "1", "--runtime", "torch", *more,
     ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ KILLER = """
 import sys, tilepipe
 from tests.making import KillAfter
 image, model, blocks, stage, *outputs = sys.argv[1:]
-tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1,
+tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1, runtime="torch",
              watch=KillAfter(int(blocks) if blocks else None, stage or None))
 """
 

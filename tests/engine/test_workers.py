@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,31 +28,29 @@ def options(model: Path, folder: Path) -> dict[str, object]:
 
 
 @contextmanager
-def cluster(workers: int = 2, environment: dict[str, str] | None = None) -> Iterator[str]:
-    """`dask scheduler` and `dask worker`s, as a user starts them; their address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
+def cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`dask scheduler` and two `dask worker`s, as a user starts them: address and scheduler."""
     dask = [sys.executable, "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     common = ["--no-dashboard"]
-    processes = [
-        subprocess.Popen(
-            [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), *common], **quiet
-        )
-    ]
+    file = folder / "scheduler.json"
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file,
+         *common], **quiet,
+    )  # fmt: skip
+    processes = [scheduler]
     try:
-        worker = [*dask, "worker", address, "--nthreads", "2", *common]
-        processes += [
-            subprocess.Popen(worker, env=os.environ | (environment or {}), **quiet)
-            for _ in range(workers)
-        ]
+        worker = [*dask, "worker", "--scheduler-file", file, "--nthreads", "2", *common]
+        while not file.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.02)
+        processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         from distributed import Client
 
-        with Client(address, timeout=240, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=240)
-        yield address
+        with Client(scheduler_file=file, timeout=240, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=240)
+            address = client.scheduler.address
+        yield address, scheduler
     finally:
         for process in processes:
             children = psutil.Process(process.pid).children(recursive=True)
@@ -108,20 +105,18 @@ def test_a_worker_that_dies_is_survived(
 
 
 def test_an_external_cluster_gives_the_same_bytes_and_its_loss_is_resumed(
-    image: Path, model: Path, in_process: dict[str, str], tmp_path: Path
-) -> None:
+    image: Path, model: Path, in_process: dict[str, str], tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
     other = tmp_path / "other"
     other.mkdir()
-    with cluster() as address:
+    with cluster(tmp_path_factory.mktemp("cluster")) as (address, scheduler):
         tilepipe.run(image, scheduler=address, **options(model, tmp_path))  # type: ignore[arg-type]
         assert digest(tmp_path) == in_process
 
         class KillTheScheduler(Watch):
             def block(self, receipt: object) -> None:
-                for process in psutil.process_iter(["cmdline"]):  # None of those that are gone
-                    words = " ".join(process.info["cmdline"] or [])
-                    if f"--port {address.rsplit(':')[-1]}" in words and "scheduler" in words:
-                        process.kill()
+                scheduler.kill()
 
         with pytest.raises(SurroundingsError, match="scheduler was lost"):
             tilepipe.run(

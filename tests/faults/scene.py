@@ -173,6 +173,7 @@ class Scene:
         return [
             "run", str(image or self.folder / case.image), "-m", str(self.folder / "m.safetensors"),
             *outputs, "--window", str(case.window), "--threads", "1", "--memory", "4GB",
+            "--runtime", "torch",
             *case.more,
         ]  # fmt: skip
 

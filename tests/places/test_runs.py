@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_objects(
     expected: dict[str, bytes],
 ) -> None:
     more = [word for path in named(folder) for word in ("-o", path)]
-    options = ["-m", str(model), *more, "--window", "572", "--threads", "1"]
+    options = ["-m", str(model), *more, "--window", "572", "--threads", "1", "--runtime", "torch"]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, "run", remote, *options], start_new_session=True, check=False
     )
