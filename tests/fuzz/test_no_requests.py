@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,19 @@ class Listener:
             [sys.executable, "-c", SERVER, log], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self._host = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self._numbers = count()
+
+    @property
+    def url(self) -> str:
+        """Another one each time: GDAL remembers what there was not."""
+        return f"{self._host}/{next(self._numbers)}"
 
     def requests(self) -> int:
         """How many there were since it was asked last."""
-        count = self._log.stat().st_size
+        requests = self._log.stat().st_size
         self._log.write_text("")
-        return count
+        return requests
 
     def close(self) -> None:
         self._process.kill()
