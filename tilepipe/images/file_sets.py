@@ -115,12 +115,11 @@ class FileSet:
             touched = np.isinf(boxes[:, 0])
         else:
             y, x = scale
-            # A pixel of the level more on each side: sources begin and end between pixels.
             touched = (
-                (boxes[:, 0] < (window.stop_y + 1) * y)
-                & (boxes[:, 2] > (window.y - 1) * y)
-                & (boxes[:, 1] < (window.stop_x + 1) * x)
-                & (boxes[:, 3] > (window.x - 1) * x)
+                (boxes[:, 0] < window.stop_y * y)
+                & (boxes[:, 2] > window.y * y)
+                & (boxes[:, 1] < window.stop_x * x)
+                & (boxes[:, 3] > window.x * x)
             )
         return (int(number) for number in np.flatnonzero(touched))
 
