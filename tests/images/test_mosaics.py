@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from rasterio.enums import Resampling
 
 from tests.images.oracle import chart
@@ -193,7 +195,7 @@ def test_the_fingerprint_covers_the_parts_of_parts(image: Path) -> None:
     outer = mosaic(image.with_name("outer.vrt"), ["mosaic.vrt"], stated=False)
     with closing(open_image(outer)) as opened:
         before = opened.fingerprint()
-    write(image.with_name("b.tif"), PIXELS[::-1, SIDE:].copy())
+    write(image.with_name("a.tif"), PIXELS[::-1, SIDE:].copy())
     with closing(open_image(outer)) as opened:
         assert opened.fingerprint() != before
 
@@ -323,3 +325,45 @@ def test_a_raw_band_is_refused(tmp_path: Path) -> None:
     mosaic(path, [inner.name], stated=False)
     with pytest.raises(InputError, match="takes the bytes of any file for pixels"):
         open_image(path)
+
+
+def flip_a_checksum(path: Path, tile: int) -> None:
+    """Damage that GDAL decodes without a word."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        last = page.dataoffsets[tile] + page.databytecounts[tile] - 1
+    content = bytearray(path.read_bytes())
+    content[last] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_damage_that_gdal_passes_over_is_found_in_a_part(image: Path, nested: bool) -> None:
+    write(image.with_name("b.tif"), PIXELS[:, SIDE:], compress="DEFLATE", interleave="pixel")
+    flip_a_checksum(image.with_name("b.tif"), 5)  # rows and columns 64 to 128
+    if nested:
+        image = mosaic(image.with_name("outer.vrt"), ["mosaic.vrt"], stated=False)
+        image.write_text(image.read_text().replace('xSize="256"', 'xSize="512"'))
+        image.write_text(image.read_text().replace('XSize="256"', 'XSize="512"', 1))
+    with closing(open_image(image)) as opened:
+        assert opened.shape == PIXELS.shape
+        for _ in range(2):
+            with pytest.raises(
+                UnreadableError, match=r"b\.tif: the tile of row 1, column 1: its def"
+            ):
+                opened.read(Window(70, SIDE + 70, 20, 20))
+        sound = Window(140, 0, 100, 2 * SIDE)
+        np.testing.assert_array_equal(opened.read(sound), PIXELS[140:240])
+        sound = Window(0, SIDE + 140, SIDE, 100)
+        np.testing.assert_array_equal(opened.read(sound), PIXELS[:, SIDE + 140 : SIDE + 240])
+
+
+def test_more_parts_than_are_kept_open_are_checked(tmp_path: Path) -> None:
+    names = [f"{number}.tif" for number in range(40)]
+    for name in names:
+        write(tmp_path / name, PIXELS[:, :SIDE], compress="DEFLATE")
+    image = mosaic(tmp_path / "mosaic.vrt", names)
+    with closing(open_image(image)) as opened, ThreadPoolExecutor(4) as pool:
+        windows = [Window(0, number * SIDE, 64, SIDE) for number in range(40)] * 2
+        for pixels in pool.map(opened.read, windows):
+            np.testing.assert_array_equal(pixels, PIXELS[:64, :SIDE])
