@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -66,8 +65,10 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
         raise InputError(f"{truth.path} is an OME-Zarr; --warp needs the truth as a GeoTIFF")
     import rasterio
     from rasterio.enums import Resampling
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.vrt import WarpedVRT
+
+    from tilepipe.images.file_sets import file_set
+    from tilepipe.images.gdal import GDAL_ERRORS, gdal_settings, open_dataset
 
     assert mask.transform is not None
     values = truth.kind == "values"
@@ -76,9 +77,9 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
         "src_nodata": None, "nodata": None, "add_alpha": True,
     }  # fmt: skip
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(truth.path)
+        file_set(str(truth.path))
+        with gdal_settings(str(truth.path)):
+            source = open_dataset(str(truth.path))
         raster = WarpedVRT(
             source,
             crs=mask.crs,
@@ -88,7 +89,7 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
             resampling=Resampling.bilinear if values else Resampling.nearest,
             **settings,
         )
-    except (RasterioError, ValueError) as error:
+    except (*GDAL_ERRORS, ValueError) as error:
         raise InputError(
             f"{truth.path} cannot be brought to the grid of {mask.path} ({one_line(error)}); "
             "warp it yourself: gdalwarp"
@@ -103,7 +104,8 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
             with lock:
                 pixels = np.asarray(raster.read(bands, window=place))
                 alpha = None if values else raster.read(raster.count, window=place)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
+            raster.close()  # GDAL may take what failed for done: it is not used again
             raise UnreadableError(
                 f"{truth.path} cannot be read ({one_line(error)}); copy it again"
             ) from error

@@ -23,6 +23,7 @@ from tilepipe.grid import Window
 from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open_dataset, reason
 from tilepipe.images.levels import pyramid
 from tilepipe.images.references import Part, parts_of
+from tilepipe.images.segments import COMPRESSIONS
 from tilepipe.images.windowed import UndecodableError
 from tilepipe.places import ObjectPath, Place, is_url, place
 
@@ -54,6 +55,8 @@ class _File:
     stamp: Stamp
     box: Box
     """(y, x, stop y, stop x) of what is read from it, in pixels of the image's level 0."""
+    used: Box | None = None
+    """What of it that is, in its own pixels; of the GeoTIFFs of which GDAL passes over faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,17 @@ class _Look:
     masked: bool
     files: tuple[_File, ...]
     """The file itself first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartWindow:
+    """What a window of a mosaic shows of one of its parts."""
+
+    path: Place
+    box: Box
+    """(y, x, stop y, stop x) in pixels of the part."""
+    reduction: float
+    """Rows of the part for each of the window."""
 
 
 class FileSet:
@@ -104,6 +118,20 @@ class FileSet:
                 what = "has changed since" if file.path.exists() else "was there when"
                 raise UndecodableError(f"{file.path} {what} the image was opened")
 
+    def part_windows(self, window: Window, scale: tuple[float, float] = (1, 1)) -> list[PartWindow]:
+        """What a window shows of those parts of a mosaic in which GDAL passes over faults."""
+        y, x = scale
+        wanted = (window.y * y, window.x * x, window.stop_y * y, window.stop_x * x)
+        found = []
+        for number in self._touched(window, scale):
+            file = self._files[number]
+            if file.used is None or file.box == EVERYWHERE:
+                continue
+            seen = _mapped(_clipped(wanted, file.box), file.box, file.used)
+            reduction = (file.used[2] - file.used[0]) / (file.box[2] - file.box[0]) * y
+            found.append(PartWindow(file.path, seen, reduction))
+        return found
+
     @property
     def unchanged(self) -> bool:
         """Whether all of them are there still, as they were."""
@@ -115,12 +143,11 @@ class FileSet:
             touched = np.isinf(boxes[:, 0])
         else:
             y, x = scale
-            # A pixel of the level more on each side: sources begin and end between pixels.
             touched = (
-                (boxes[:, 0] < (window.stop_y + 1) * y)
-                & (boxes[:, 2] > (window.y - 1) * y)
-                & (boxes[:, 1] < (window.stop_x + 1) * x)
-                & (boxes[:, 3] > (window.x - 1) * x)
+                (boxes[:, 0] < window.stop_y * y)
+                & (boxes[:, 2] > window.y * y)
+                & (boxes[:, 1] < window.stop_x * x)
+                & (boxes[:, 3] > window.x * x)
             )
         return (int(number) for number in np.flatnonzero(touched))
 
@@ -182,7 +209,7 @@ def _look(
     seen[key] = None
     stamp = _stamp(path)
     parts = parts_of(path) or []
-    files = [_File(path, stamp, EVERYWHERE), *_look_at_parts(path, parts, seen)]
+    files = list(_look_at_parts(path, parts, seen))
     options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
     dataset = open_dataset(str(path), drivers=drivers, **options)
     try:
@@ -193,6 +220,8 @@ def _look(
             if beside.exists():
                 files += _look_at_companion(path, beside, dataset, seen)
         _check_place_of_pixels(path, dataset)
+        used = _whole(dataset.shape) if _passes_over_faults(dataset) else None
+        files.insert(0, _File(path, stamp, EVERYWHERE, used))
         look = _Look(dataset.shape, dataset.count, dataset.dtypes, has_mask(dataset), tuple(files))
     finally:
         dataset.close()
@@ -216,13 +245,13 @@ def _look_at_parts(
     mosaic: Place, parts: Sequence[Part], seen: dict[Any, _Look | None]
 ) -> Iterator[_File]:
     faults: dict[str, str] = {}
-    files = {}
+    files: dict[_File, None] = {}
     for part in parts:
         if part.name in faults:
             continue
         try:
             for file in _look_at_part(part, seen):
-                files[file.path, file.box] = file
+                files[file] = None
         except _PartError as error:
             faults[part.name] = str(error)
     if faults:
@@ -233,7 +262,7 @@ def _look_at_parts(
             f"{mosaic} is a mosaic, and its part {name[:200]} {fault}{others}; put back "
             "what it is made of, or write it again (gdalbuildvrt)"
         )
-    yield from files.values()
+    yield from files
 
 
 class _PartError(Exception):
@@ -254,9 +283,10 @@ def _look_at_part(part: Part, seen: dict[Any, _Look | None]) -> list[_File]:
             f"has {height} x {width} pixels where {part.size[0]} x {part.size[1]} are named"
         )
     # Where it says nothing else, the mosaic reaches as far as it believes the part to.
-    if not part.size and (part.needed[0] > height + 1 or part.needed[1] > width + 1):
+    _, _, needed_y, needed_x = part.used or (0, 0, 0, 0)
+    if not part.size and (needed_y > height + 1 or needed_x > width + 1):
         raise _PartError(
-            f"has {height} x {width} pixels where {part.needed[0]:g} x {part.needed[1]:g} are used"
+            f"has {height} x {width} pixels where {needed_y:g} x {needed_x:g} are used"
         )
     if part.band > look.count:
         raise _PartError(f"has {look.count} bands where band {part.band} is used")
@@ -265,9 +295,45 @@ def _look_at_part(part: Part, seen: dict[Any, _Look | None]) -> list[_File]:
     dtype = look.dtypes[part.band - 1]
     if part.dtype and GDAL_TYPES.get(part.dtype.lower(), part.dtype.lower()) != dtype:
         raise _PartError(f"holds {dtype} numbers where {part.dtype} ones are named")
-    box = part.box or EVERYWHERE
     # Whatever a part of a mosaic is read with counts where the part does.
-    return [_File(file.path, file.stamp, box) for file in look.files]
+    placed = [_placed(file, part, look.shape) for file in look.files]
+    return [file for file in placed if file.box[0] < file.box[2] and file.box[1] < file.box[3]]
+
+
+def _placed(file: _File, part: Part, shape: tuple[int, int]) -> _File:
+    """A file of a part, with what is read from it in pixels of the mosaic."""
+    if part.box is None or part.overview is not None:
+        return _File(file.path, file.stamp, part.box or EVERYWHERE)
+    everything = _whole(shape)
+    inside = everything if file.box == EVERYWHERE else file.box
+    box = _clipped(_mapped(inside, part.used or everything, part.box), part.box)
+    used = None
+    if file.used is not None:
+        within = _mapped(box, part.box, part.used or everything)
+        used = _mapped(within, inside, file.used)
+    return _File(file.path, file.stamp, box, used)
+
+
+def _whole(shape: tuple[int, int]) -> Box:
+    return 0.0, 0.0, float(shape[0]), float(shape[1])
+
+
+def _mapped(box: Box, before: Box, after: Box) -> Box:
+    """A box on the grid on which ``before`` is ``after``."""
+    y = (after[2] - after[0]) / (before[2] - before[0])
+    x = (after[3] - after[1]) / (before[3] - before[1])
+    return (
+        after[0] + (box[0] - before[0]) * y,
+        after[1] + (box[1] - before[1]) * x,
+        after[0] + (box[2] - before[0]) * y,
+        after[1] + (box[3] - before[1]) * x,
+    )
+
+
+def _clipped(box: Box, limits: Box) -> Box:
+    """What two boxes have in common; of no area where they have nothing."""
+    y, x = max(box[0], limits[0]), max(box[1], limits[1])
+    return y, x, max(y, min(box[2], limits[2])), max(x, min(box[3], limits[3]))
 
 
 def _look_at_overview_file(
@@ -321,6 +387,11 @@ def _fault_of_companion(beside: Place, look: _Look, dataset: Any) -> str | None:
     if len(pyramid([dataset.shape, look.shape], snap=False)) == 1 and look.shape != dataset.shape:
         return f"its {height} x {width} pixels are no smaller version of {full}"
     return None
+
+
+def _passes_over_faults(dataset: Any) -> bool:
+    compression = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "").upper()
+    return dataset.driver == "GTiff" and compression in COMPRESSIONS
 
 
 def has_mask(dataset: Any) -> bool:

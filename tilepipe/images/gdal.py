@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
 """GDAL's configuration while a dataset of ours is opened or read."""
 
 TIFF = ("GTiff",)
+"""For what can be nothing but a TIFF."""
 
 DRIVERS = (
     *TIFF, "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JPEG", "JPEGXL", "PNG", "WEBP",

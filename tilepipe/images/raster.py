@@ -15,7 +15,6 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.images.file_sets import FileSet, file_set, has_mask
-from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal import (
     CACHE_MB,
@@ -26,13 +25,10 @@ from tilepipe.images.gdal import (
     reason,
 )
 from tilepipe.images.gdal_paths import place_of, require_reachable
+from tilepipe.images.geotiff_tiles import PartChecks, TileCheck
 from tilepipe.images.levels import pyramid
-from tilepipe.images.segments import DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
-
-COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "JPEG2000": 34712}
-"""TIFF compressions whose faults GDAL passes over, by GDAL's names for them."""
 
 UNITS = {
     "metre": "meter",
@@ -90,6 +86,7 @@ class RasterSource:
 
     def __init__(self, path: str, *, streaming: bool) -> None:
         self._files = file_set(path)
+        self._part_checks = PartChecks()
         self._pool = _Handles(path, self._files, streaming)
         try:
             self.description = self._describe(path, streaming)
@@ -116,6 +113,7 @@ class RasterSource:
     def close(self) -> None:
         """Release the file."""
         self._pool.close()
+        self._part_checks.close()
         if self._segments:
             self._segments.close()
 
@@ -136,7 +134,7 @@ class RasterSource:
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             crs, transform = dataset.crs or None, dataset.transform
             driver = dataset.driver
-            self._segments = _Segments.of(dataset)
+            self._segments = TileCheck.of(dataset)
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
         self._pool.overviews = {place: number - 1 for place, number in enumerate(levels)}
@@ -169,11 +167,13 @@ class RasterSource:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         place = ((window.y, window.stop_y), (window.x, window.stop_x))
         bands = [*self._bands, self._alpha] if masked and self._alpha else self._bands
-        scale = self.description.levels[level]
+        size = self.description.levels[level]
+        factors = size.scale_y, size.scale_x
         valid = None
         try:
             with self._pool.handle(level) as dataset:
-                self._files.require_unchanged(window, (scale.scale_y, scale.scale_x))
+                self._files.require_unchanged(window, factors)
+                self._part_checks.check(self._files.part_windows(window, factors))
                 if self._segments:
                     self._segments.check(window, self._pool.overviews.get(level, -1), dataset)
                 # All bands in one go: an image that is decoded row by row cannot go back.
@@ -181,7 +181,7 @@ class RasterSource:
                 if masked and not self._alpha:
                     valid = dataset.dataset_mask(window=place) != 0
                 # Of a part that has gone meanwhile GDAL may have made zeros.
-                self._files.require_unchanged(window, (scale.scale_y, scale.scale_x))
+                self._files.require_unchanged(window, factors)
         except GDAL_ERRORS as error:
             # Nobody's damage, but the network's or the store's.
             require_reachable(self._pool.path)
@@ -236,76 +236,6 @@ class _Handles:
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
-
-
-class _Segments:
-    """Looks, once, at each tile of a GeoTIFF for the faults that GDAL passes over."""
-
-    def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
-        self._file = file
-        self._compression = compression
-        self._bands = bands
-        self._seen: dict[int, NDArray[np.bool_]] = {}
-
-    @classmethod
-    def of(cls, dataset: Any) -> _Segments | None:
-        structure = dataset.tags(ns="IMAGE_STRUCTURE")
-        compression = COMPRESSIONS.get(structure.get("COMPRESSION", "").upper())
-        path = place_of(dataset.name)
-        if dataset.driver != "GTiff" or not compression or not path.is_file():
-            return None
-        pixel_interleaved = structure.get("INTERLEAVE") == "PIXEL"
-        return cls(open_bytes(path), compression, 1 if pixel_interleaved else dataset.count)
-
-    def check(self, window: Window, overview: int, dataset: Any) -> None:
-        rows, columns = dataset.block_shapes[0]
-        if overview not in self._seen:
-            shape = -(-dataset.height // rows), -(-dataset.width // columns)
-            self._seen[overview] = np.zeros(shape, bool)
-        seen = self._seen[overview]
-        unseen = [
-            (row, column)
-            for row in range(window.y // rows, -(-window.stop_y // rows))
-            for column in range(window.x // columns, -(-window.stop_x // columns))
-            if not seen[row, column]
-        ]
-        ranges = {
-            (row, column, band): self._range(dataset, band, row, column)
-            for row, column in unseen
-            for band in range(1, self._bands + 1)
-        }
-        wanted = [found for found in ranges.values() if found]
-        reader = self._file.ahead(wanted)
-        for (row, column, _), found in ranges.items():
-            if not found:
-                continue
-            try:
-                data = reader.read(*found)
-            except OSError as error:
-                raise UndecodableError(
-                    f"the tile of row {row}, column {column} cannot be read from disk ({error})"
-                ) from error
-            reason = fault(data, self._compression)
-            if reason is None and self._compression in DEFLATE:
-                reason = deflate_fault(data)
-            if reason:
-                raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
-        for row, column in unseen:
-            seen[row, column] = True
-
-    def _range(self, dataset: Any, band: int, row: int, column: int) -> tuple[int, int] | None:
-        """(offset, count) of what is looked at of a tile."""
-        offset, size = (
-            int(dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band) or 0)
-            for what in ("OFFSET", "SIZE")
-        )
-        if not offset or not size:
-            return None  # left out by its writer: GDAL gives nodata
-        seen = size if self._compression in JPEG | DEFLATE else min(size, TAIL_BYTES)
-        return offset + size - seen, seen
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @contextmanager

@@ -68,8 +68,8 @@ class Part:
     """Whether its mask is used, not its band."""
     size: tuple[int, int] | None
     """(height, width) that it should have."""
-    needed: tuple[float, float]
-    """(height, width) that it has to have at least."""
+    used: tuple[float, float, float, float] | None
+    """(y, x, stop y, stop x) of what of it fills the box, or None where that is all of it."""
     dtype: str | None
     """GDAL's name of the type that it should have."""
     overview: int | None
@@ -169,16 +169,14 @@ def _part(vrt: Place, use: ElementTree.Element, source: ElementTree.Element) -> 
     number = band.removeprefix("mask").lstrip(",") or "1"
     properties = children.get("sourceproperties")
     stated = [_number(properties, name) for name in ("rasterysize", "rasterxsize")]
-    y, x, height, width = _rectangle(children.get("srcrect")) or (0.0, 0.0, 0.0, 0.0)
-    box = _rectangle(children.get("dstrect"))
     return Part(
         name=name,
         place=_place_of_part(vrt, name, _attribute(source, "relativetovrt")),
-        box=None if box is None else (box[0], box[1], box[0] + box[2], box[1] + box[3]),
+        box=_box(children.get("dstrect")),
         band=int(number) if number.isdigit() else 1,
         of_mask=band.startswith("mask"),
         size=(int(stated[0]), int(stated[1])) if stated[0] and stated[1] else None,
-        needed=(y + height, x + width),
+        used=_box(children.get("srcrect")),
         dtype=None if properties is None else _attribute(properties, "datatype"),
         overview=_overview(vrt, children.get("openoptions")),
     )
@@ -210,13 +208,12 @@ def _overview(vrt: Place, options: ElementTree.Element | None) -> int | None:
     return number
 
 
-def _rectangle(element: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
-    """(y, x, height, width), or None where there is none that makes sense."""
-    values = [_number(element, name) for name in ("yoff", "xoff", "ysize", "xsize")]
-    if any(value is None for value in values):
+def _box(element: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
+    """(y, x, stop y, stop x) of a rectangle, or None where there is none that makes sense."""
+    y, x, height, width = (_number(element, name) for name in ("yoff", "xoff", "ysize", "xsize"))
+    if y is None or x is None or not height or not width or height < 0 or width < 0:
         return None
-    y, x, height, width = (float(value or 0) for value in values)
-    return y, x, height, width
+    return y, x, y + height, x + width
 
 
 def _number(element: ElementTree.Element | None, name: str) -> float | None:

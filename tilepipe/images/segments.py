@@ -18,6 +18,9 @@ JPEG = frozenset({6, 7, 33007, 34892})
 DEFLATE = frozenset({8, 32946})
 """TIFF compressions that are deflate (zlib), whose data ends in a checksum."""
 
+COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "JPEG2000": 34712}
+"""TIFF compressions whose faults GDAL passes over, by GDAL's names for them."""
+
 ENDS_IN_MARKS = frozenset({8, 32946, 33003, 33004, 33005, 34712})
 """TIFF compressions whose sound data ends in something: deflate's checksum, JPEG 2000's marker."""
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tilepipe.documents import load_json
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.file_sets import file_set
+from tilepipe.images.gdal import GDAL_ERRORS, TIFF, gdal_settings, open_dataset
 from tilepipe.masks.base import (
     Kind,
     MaskClass,
@@ -30,7 +29,7 @@ from tilepipe.masks.base import (
     require_inside,
 )
 from tilepipe.masks.vrt import SPEC_TAG
-from tilepipe.places import Place, utf8_path
+from tilepipe.places import Place
 
 
 class GeoTiffMask:
@@ -71,11 +70,21 @@ class GeoTiffMask:
         bands = 1 if self.kind == "labels" else None
         try:
             with self._lock:
-                return np.asarray(self._datasets[level].read(bands, window=place))
-        except RasterioError as error:
+                return self._read(level, bands, place)
+        except GDAL_ERRORS as error:
             raise UnreadableError(
                 f"{self.path} is damaged ({one_line(error)}); write it again."
             ) from error
+
+    def _read(self, level: int, bands: int | None, place: Any) -> NDArray[Any]:
+        dataset = self._datasets[level]
+        if dataset.closed:
+            dataset = self._datasets[level] = _open_level(self.path, level)
+        try:
+            return np.asarray(dataset.read(bands, window=place))
+        except BaseException:
+            dataset.close()  # GDAL may take what failed for done: it is not used again
+            raise
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
@@ -103,24 +112,27 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
         raise InputError(f"{path} does not exist; give the path of a mask.")
     datasets: list[Any] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            datasets.append(rasterio.open(utf8_path(path), driver="GTiff"))
-            _kind(datasets[0])
-            datasets.extend(
-                rasterio.open(utf8_path(path), driver="GTiff", overview_level=level)
-                for level in range(len(datasets[0].overviews(1)))
-            )
+        file_set(str(path))
+        datasets.append(_open_level(path, 0))
+        _kind(datasets[0])
+        levels = 1 + len(datasets[0].overviews(1))
+        datasets.extend(_open_level(path, level) for level in range(1, levels))
         tag = datasets[0].tags().get(SPEC_TAG)
         spec = None if tag is None else MaskSpec.from_json(load_json(tag))
         return GeoTiffMask(path, datasets, spec)
-    except (RasterioError, ValueError, TypeError, AttributeError) as error:
+    except (*GDAL_ERRORS, ValueError, TypeError, AttributeError) as error:
         for dataset in datasets:
             dataset.close()
         raise InputError(
             f"{path} is no mask that is understood ({one_line(error)});"
             " give one of labels, one band of uint8."
         ) from error
+
+
+def _open_level(path: Place, level: int) -> Any:
+    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    with gdal_settings(str(path)):
+        return open_dataset(str(path), drivers=TIFF, **options)
 
 
 def _kind(dataset: Any) -> Kind:
