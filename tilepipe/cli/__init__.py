@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -128,7 +128,7 @@ def _call(arguments: list[str] | None) -> int:
 
 def _require_current_folder() -> None:
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError:
         raise InputError("the current folder has been removed; change to another one") from None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilepipe.documents import load_json
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
-from tilepipe.places import Place, remove, write_whole
+from tilepipe.places import Place, make_folder, remove, write_whole
 from tilepipe.places.holding import HeldError, holding
 
 __all__ = ["FOLDER", "RunState", "write_whole"]
@@ -124,7 +124,7 @@ class RunState:
         InputError
             When another run holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         try:
             with holding(self.folder / "lock"):
                 yield
