@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
-from tilepipe.text import one_line, shortened
+from tilepipe.text import sentence, shortened
 
 
 class TilepipeError(Exception):
@@ -15,8 +14,7 @@ class TilepipeError(Exception):
 
     def __str__(self) -> str:
         # Parts of it may come from a file, or from a library that writes several lines.
-        text = " ".join(re.split(r"[\t\n\r]+", super().__str__())).strip()
-        return shortened(one_line(text))
+        return shortened(sentence(super().__str__()))
 
 
 class InputError(TilepipeError):

@@ -35,6 +35,11 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE_IN_A_LINE.sub(_escaped, text)
 
 
+def sentence(text: str) -> str:
+    """The text in one line, and as a line is meant: what broke it, or set it off, is a space."""
+    return one_line(re.sub(r"[\t\n\r]+", " ", text)).strip()
+
+
 def shortened(text: str, longest: int = LONGEST) -> str:
     """The text, or the beginning and the end of a long one."""
     if len(text) <= longest:

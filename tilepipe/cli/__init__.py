@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -126,7 +127,6 @@ def _call(arguments: list[str] | None) -> int:
 
 
 def _require_current_folder() -> None:
-    from pathlib import Path
 
     try:
         Path.cwd()

@@ -34,7 +34,8 @@ def command(image: str, target: str | None, overwrite: bool, memory: int, quiet:
     from tilepipe.images.convert import convert
 
     target = target or f"{image_stem(image)}.ome.zarr"
-    with Progress(disable=quiet, console=Terminal(stderr=True)) as bar:
+    console = Terminal(stderr=True)
+    with Progress(disable=quiet or not console.is_terminal, console=console) as bar:
         task = bar.add_task("convert", total=None)
 
         def tell(done: int, total: int) -> None:

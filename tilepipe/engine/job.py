@@ -82,7 +82,7 @@ from tilepipe.masks.like_image import write_like_image
 from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
-from tilepipe.places import Place, refuse_links, remove, size_of
+from tilepipe.places import Place, make_folder, refuse_links, remove, size_of
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -194,7 +194,7 @@ class Job:
         else:
             plan, estimate = self._taken_up(existing, workforce)
         for path in outputs.shown:
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
         if options.overwrite:
             remove_previous(outputs)
         # What is registered from here on ends before the lock is free for another run.

@@ -16,7 +16,7 @@ from tilepipe.engine.ledger import decode, encode
 from tilepipe.engine.plan import Plan
 from tilepipe.errors import InputError
 from tilepipe.masks.store import metadata_documents
-from tilepipe.places import Place, remove, write_whole
+from tilepipe.places import Place, make_folder, remove, write_whole
 from tilepipe.places.hashing import hash_bytes
 from tilepipe.places.holding import HeldError, holding
 
@@ -178,7 +178,7 @@ class RunState:
         InputError
             When another run holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         try:
             with holding(self.folder / "lock"):
                 yield

@@ -30,7 +30,7 @@ from tilepipe.images.windowed import (
     read_with_valid,
     valid_values,
 )
-from tilepipe.places import InputRefused, Place, made_here, place, require_writable
+from tilepipe.places import InputRefused, Place, made_here, make_folder, place, require_writable
 
 MEMORY_LIMIT = 2**30
 """Bytes that a conversion may hold, unless told otherwise."""
@@ -113,6 +113,7 @@ def _convert(
     image, opened_here = _within(source, memory_limit, chunk)
     try:
         shutil.rmtree(partial, ignore_errors=True)
+        make_folder(partial)
         _Pyramid(image, partial, chunk, memory_limit // MEMORY_SHARE, progress).write()
         _publish(partial, target)
     except OSError as error:

@@ -8,9 +8,12 @@ from typing import Any
 
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import Model, OnnxArguments
+from tilepipe.text import sentence, shortened
 
 WIDTH = 88
 _INDENT = 14
+_LONGEST = 5000
+"""Characters of an entry of a card."""
 
 
 def describe(model: Model) -> str:
@@ -161,5 +164,4 @@ def _shortened(text: str, width: int = WIDTH) -> str:
 
 
 def _plain(text: str) -> str:
-    # A file's text must not reach the terminal as control characters.
-    return "".join(c if c.isprintable() else " " for c in text)
+    return shortened(sentence(text), _LONGEST)

@@ -25,6 +25,7 @@ from tilepipe.models.specs import (
     OutputSpec,
 )
 from tilepipe.models.unet import UNetArguments
+from tilepipe.text import sentence, shortened
 
 FORMAT = 1
 DTYPES = (
@@ -448,6 +449,4 @@ def _shorten(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    # A file's text must not reach the terminal as control characters.
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shortened(sentence(text), 80)

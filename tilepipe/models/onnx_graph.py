@@ -13,6 +13,7 @@ import numpy as np
 
 from tilepipe.errors import InputError
 from tilepipe.places import local_file
+from tilepipe.text import sentence, shortened
 
 LARGEST_FILE = 2**31 - 1
 """What protobuf can hold; larger networks keep their weights in other files, which are refused."""
@@ -285,11 +286,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _plain(text: str | bytes, longest: int = 80) -> str:
-    # A file's text must not reach the terminal as control characters; protobuf gives bytes for what
-    # is no UTF-8.
+    # Protobuf gives bytes for what is no UTF-8.
     text = text.decode(errors="replace") if isinstance(text, bytes) else text
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return shortened(sentence(text), longest)
 
 
 def _onnx() -> ModuleType:

@@ -18,6 +18,7 @@ from tilepipe.places.inputs import (
 from tilepipe.places.objects import ObjectPath, Place
 from tilepipe.places.verbs import (
     made_here,
+    make_folder,
     name_from,
     refuse_links,
     remove,
@@ -39,6 +40,7 @@ __all__ = [
     "local",
     "local_file",
     "made_here",
+    "make_folder",
     "name_from",
     "place",
     "readable",

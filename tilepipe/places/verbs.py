@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -126,6 +127,30 @@ def require_writable(path: Place, *, may_make: bool = False) -> None:
         raise InputError(f"{path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: you may not write in {folder}; choose another folder")
+
+
+def make_folder(path: Place) -> None:
+    """Make a folder that may be there, and those it lies in.
+
+    Raises
+    ------
+    InputError
+        Where the system has none made there, whatever its permissions say (``/proc``).
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise
+        raise InputError(
+            f"{path}: cannot be made there ({error.strerror}); choose another folder (-o)"
+        ) from error
+
+
+_NOWHERE = (
+    errno.EACCES, errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
+)  # fmt: skip
+"""What no waiting mends; a disk that is full, or fails, is another matter."""
 
 
 def require_room_for_name(path: Path) -> None:
