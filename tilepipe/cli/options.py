@@ -76,23 +76,7 @@ def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int |
         raise InputError(f"window {value}: is neither auto nor a number of pixels") from None
 
 
-OPTIONS = [
-    click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
-    click.option(
-        "-o", "--output", "outputs", multiple=True, metavar="PATH",
-        help="Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a "
-        "folder (masks/); may be given several times. Default: IMAGE_mask in the current folder, "
-        "in the formats of its field.",
-    ),
-    click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options."),
-    click.option(
-        "--level", type=int,
-        help="Pyramid level to read as it is [the one just above the model's scale, resampled].",
-    ),
-    click.option(
-        "--pixel-size", metavar="UM", callback=as_length,
-        help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
-    ),
+READING_OPTIONS = [
     click.option(
         "--series", metavar="N|NAME", callback=as_series,
         help="Image to take from a file that holds several; tilepipe info lists them [the main "
@@ -115,6 +99,27 @@ OPTIONS = [
         "--rescale", metavar="LOW,HIGH", callback=as_rescale,
         help="Map these values of the image linearly onto the range of the model's type.",
     ),
+]  # fmt: skip
+"""What of an image is read, and how; see `tilepipe.images.reading.Reading`."""
+
+OPTIONS = [
+    click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
+    click.option(
+        "-o", "--output", "outputs", multiple=True, metavar="PATH",
+        help="Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a "
+        "folder (masks/); may be given several times. Default: IMAGE_mask in the current folder, "
+        "in the formats of its field.",
+    ),
+    click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options."),
+    click.option(
+        "--level", type=int,
+        help="Pyramid level to read as it is [the one just above the model's scale, resampled].",
+    ),
+    click.option(
+        "--pixel-size", metavar="UM", callback=as_length,
+        help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
+    ),
+    *READING_OPTIONS,
     click.option(
         "--like-image", is_flag=True, default=None,
         help="Bring the masks back to the image's own grid, by nearest neighbour.",
@@ -170,6 +175,13 @@ OPTIONS = [
         help="Let workers of different kinds take part; labels may then differ at ties.",
     ),
 ]  # fmt: skip
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a `Reading` to a command."""
+    for option in reversed(READING_OPTIONS):
+        command = option(command)
+    return command
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from tilepipe.engine.device import (
     environment,
     runtime,
 )
-from tilepipe.engine.inputs import open_input, open_planned
+from tilepipe.engine.inputs import open_input, open_planned, warnings_about
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
@@ -180,11 +180,15 @@ def new_plan(
         environment=depended_on(site.environment, precision) | runtime(model, choice.runtime),
         runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
+        model_bands=model.input.band_names,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
         region=region,
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
-    warnings = (*warnings_of(scale.warning, model), *choice.warnings)
+    warnings = (
+        *warnings_of(scale.warning, model), *warnings_about(image, model, scale.level),
+        *choice.warnings,
+    )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 
 

@@ -177,7 +177,10 @@ class MemoryModel:
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)
             rows, columns = self._image.source_chunk
-        decoding = 10 * rows * columns * pixel
+        # A window is decoded in the file's own type, in pieces of all bands kept together.
+        if self._image.decoded_bytes > pixel:
+            reading += reach.area * self._image.decoded_bytes
+        decoding = 10 * rows * columns * self._image.decoded_bytes
         planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
         value = 4 if self._model.output.activation == "linear" else 1
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)

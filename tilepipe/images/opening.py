@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from tilepipe.errors import InputError
+from tilepipe.images.bands import select_bands
 from tilepipe.images.base import Image
 from tilepipe.images.files import open_bytes
 from tilepipe.images.reading import Reading
@@ -45,8 +47,18 @@ def open_image(
         if where.is_dir():
             from tilepipe.images.ngff import open_ngff
 
-            return WindowedImage(open_ngff(name), reading)
-        return WindowedImage(_source(name, _head(name), streaming), reading)
+            return _image(open_ngff(name), reading)
+        return _image(_source(name, _head(name), streaming), reading)
+
+
+def _image(source: Source, reading: Reading | None) -> Image:
+    """A source as an image, read as the user wants it."""
+    reading = reading or Reading()
+    try:
+        return WindowedImage(source, replace(reading, bands=select_bands(source, reading.bands)))
+    except BaseException:
+        source.close()
+        raise
 
 
 def _source(path: str, head: bytes, streaming: bool) -> Source:

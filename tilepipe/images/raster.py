@@ -6,8 +6,9 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
+from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import PixelSize
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
@@ -50,6 +52,11 @@ UNITS = {
     "degree": "degree",
 }
 """Units of a CRS as PROJ and OGC spell them, and as NGFF does."""
+
+COLOURLESS = frozenset(
+    {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
+)
+"""Interpretations of a band that give it no name."""
 
 SIDECARS = (".aux.xml", ".ovr")
 """Made by viewers that only look at an image: statistics, overviews; no part of its content."""
@@ -111,6 +118,12 @@ class RasterSource:
 
     def __init__(self, path: str, *, streaming: bool) -> None:
         self._pool = _Handles(path, streaming)
+        self._alpha: int | None
+        self._masked: bool
+        self._has_mask: bool
+        self._apart: bool
+        self._palette: NDArray[Any] | None
+        self._segments: _Segments | None
         try:
             self.description = self._describe(path, streaming)
         except BaseException:
@@ -126,6 +139,23 @@ class RasterSource:
         pixels, valid = self._read(window, level, masked=True)
         assert valid is not None, "a mask was asked for"
         return pixels, valid
+
+    def select(self, bands: Sequence[int]) -> None:
+        """As `Source.select`."""
+        described = narrowed(self.description, bands, apart=self._apart)
+        if self._palette is not None:
+            self._palette = self._palette[:, list(bands)]
+        else:
+            self._bands = [place + 1 for place in bands]
+            if self._alpha in self._bands:
+                self._alpha = None
+                self._masked = self._has_mask
+                described = replace(described, masked=self._masked)
+            if self._segments and self._apart:
+                self._segments.bands = sorted(
+                    {*self._bands, *([self._alpha] if self._alpha else [])}
+                )
+        self.description = described
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
@@ -150,12 +180,15 @@ class RasterSource:
             sizes = [dataset.shape, *_overview_sizes(dataset)]
             self._alpha = _alpha(dataset)
             self._masked = _needs_mask(dataset) and self._alpha is None
+            self._has_mask = _has_mask(dataset)
+            self._apart = dataset.interleaving != Interleaving.pixel
             self._bands = [index for index in dataset.indexes if index != self._alpha]
             self._palette = _palette(dataset)
             self._sample_dtype = dtype
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             crs, transform = dataset.crs or None, dataset.transform
             driver = dataset.driver
+            names = tuple(_name(dataset, index) for index in self._bands)
             self._segments = _Segments.of(dataset)
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
@@ -182,6 +215,8 @@ class RasterSource:
             or self._alpha is not None
             or (self._palette is not None and any(value is not None for value in nodata)),
             streaming=streaming,
+            band_names=names if self._palette is None else RGB,
+            alpha=None if self._alpha is None else self._alpha - 1,
         )
 
     def _read(
@@ -249,7 +284,7 @@ class _Segments:
     def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
         self._file = file
         self._compression = compression
-        self._bands = bands
+        self.bands: Sequence[int] = range(1, bands + 1)
         self._seen: dict[int, NDArray[np.bool_]] = {}
 
     @classmethod
@@ -277,7 +312,7 @@ class _Segments:
         ranges = {
             (row, column, band): self._range(dataset, band, row, column)
             for row, column in unseen
-            for band in range(1, self._bands + 1)
+            for band in self.bands
         }
         wanted = [found for found in ranges.values() if found]
         reader = self._file.ahead(wanted)
@@ -377,6 +412,20 @@ def _needs_mask(dataset: Any) -> bool:
     """Whether there is a mask that the pixels' values do not tell."""
     told = ([MaskFlags.all_valid], [MaskFlags.nodata])
     return any(flags not in told for flags in dataset.mask_flag_enums)
+
+
+def _has_mask(dataset: Any) -> bool:
+    """Whether there is a mask beside the bands, one that is no alpha band."""
+    return any(
+        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        for flags in dataset.mask_flag_enums
+    )
+
+
+def _name(dataset: Any, index: int) -> str:
+    """What a band is called, or which colour it has; empty where neither is said."""
+    colour = dataset.colorinterp[index - 1]
+    return dataset.descriptions[index - 1] or ("" if colour in COLOURLESS else str(colour.name))
 
 
 def _palette(dataset: Any) -> NDArray[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Protocol, runtime_checkable
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
+from tilepipe.images.bands import named
 from tilepipe.images.base import Image, Level, PixelSize
 from tilepipe.images.reading import Reading
+from tilepipe.images.rescaling import Rescaling
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
@@ -57,6 +59,12 @@ class Description:
     streaming: bool = False
     """Whether it was opened to be read once, from top to bottom."""
     notes: tuple[str, ...] = ()
+    band_names: tuple[str, ...] = ()
+    """Of each band, empty where unknown; or none at all."""
+    alpha: int | None = None
+    """Place (from 0) of the alpha band among those of the file; it is not one of `bands`."""
+    decoded_bands: int | None = None
+    """Bands that are decoded to read these; None: as many as there are, alpha included."""
 
 
 class Source(Protocol):
@@ -70,6 +78,13 @@ class Source(Protocol):
 
     def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels, and where alpha or mask say that they count; asked only of masked images."""
+        ...
+
+    def select(self, bands: Sequence[int]) -> None:
+        """Read these bands of the file alone, in this order, from now on; called once, if at all.
+
+        They are counted from 0, alpha among them, which is then data; one may be there twice.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -100,15 +115,21 @@ class WindowedImage:
         self.kind = described.kind
         self.levels = described.levels
         self.bands = described.bands
-        self.dtype = described.dtype
+        self.band_names = named(described.band_names, described.bands)
+        self._raw_dtype, self._raw_nodata = described.dtype, described.nodata
+        self._rescale = Rescaling.of(self.reading)
+        self.dtype = described.dtype if self._rescale is None else self._rescale.dtype
+        decoded = described.decoded_bands or described.bands + (described.alpha is not None)
+        self.decoded_bytes = decoded * described.dtype.itemsize
         self.pixel_size = described.pixel_size
         self.pixel_size_doubt = described.pixel_size_doubt
-        self.nodata = next((value for value in described.nodata if value is not None), None)
         self.crs = described.crs
         self.transform = described.transform
         self.chunks = described.chunks
         self.masked = described.masked
-        self.band_nodata = described.nodata
+        # No value means "no data" in what was rescaled: any may come of data as well.
+        self.band_nodata = described.nodata if self._rescale is None else ()
+        self.nodata = next((value for value in self.band_nodata if value is not None), None)
         self._source = source
         self._fingerprint: str | None = None
         # An image that nobody closes is closed when nobody has it any more.
@@ -122,7 +143,7 @@ class WindowedImage:
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
         span, mirror = self._mirror(window, level)
-        return mirror(self._decode(self._source.read, span, level))
+        return mirror(self._rescaled(self._decode(self._source.read, span, level)))
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
         """Which pixels hold data, shape (height, width), mirrored alike; None where all do.
@@ -144,7 +165,8 @@ class WindowedImage:
             pixels, valid = self._decode(self._source.read_masked, span, level)
         else:
             pixels, valid = self._decode(self._source.read, span, level), None
-        valid = _both(valid, valid_values(pixels, self.band_nodata))
+        valid = _both(valid, valid_values(pixels, self._raw_nodata))
+        pixels = self._rescaled(pixels)
         if valid is None or valid.all():
             return mirror(pixels), None
         return mirror(pixels), mirror(valid)
@@ -180,7 +202,10 @@ class WindowedImage:
 
     @property
     def _may_be_invalid(self) -> bool:
-        return self.masked or bool(self.band_nodata) or self.dtype.kind == "f"
+        return self.masked or bool(self._raw_nodata) or self._raw_dtype.kind == "f"
+
+    def _rescaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels if self._rescale is None else self._rescale(pixels)
 
     def _level(self, level: int) -> Level:
         if not 0 <= level < len(self.levels):
@@ -266,7 +291,7 @@ def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
         It holds more than ``limit_bytes``, so no window of it can be read within them.
     """
     height, width = image.chunks[level]
-    needed = height * width * image.bands * image.dtype.itemsize
+    needed = height * width * image.decoded_bytes
     if needed > limit_bytes:
         raise TooLargeError(
             f"{image.path} can only be decoded {height} x {width} pixels at a time, "
