@@ -52,6 +52,8 @@ def main() -> None:
         images = images[:: max(1, len(images) // options.images)][: options.images]
         for change, function in changes.items():
             measure_change(images, folder / "masks", f"{name}: {change}", function)
+    for image in sorted((others / "images").iterdir()):
+        measure_change([image], others / "masks", f"{image.stem} as it is", lambda pixels: pixels)
 
 
 def groups(data: Path, model: str) -> dict[str, list[Path]]:

@@ -84,8 +84,8 @@ READING_OPTIONS = [
     ),
     click.option(
         "--bands", metavar="LIST", callback=as_bands,
-        help="Bands of the image that the model gets, in this order, by number from 1 or by name: "
-        "3,2,1 or red,nir [all; matched by name where both name theirs].",
+        help="Bands to take of the image, in this order, by number from 1 or by name: 3,2,1 or "
+        "red,nir [all; those of the model, by name, where both name theirs].",
     ),
     click.option(
         "--nodata", metavar="VALUE|none", callback=as_nodata,
@@ -97,7 +97,8 @@ READING_OPTIONS = [
     ),
     click.option(
         "--rescale", metavar="LOW,HIGH", callback=as_rescale,
-        help="Map these values of the image linearly onto the range of the model's type.",
+        help="Map these values of the image linearly onto the range of the model's integer type "
+        "(floats: 0 to 1).",
     ),
 ]  # fmt: skip
 """What of an image is read, and how; see `tilepipe.images.reading.Reading`."""

@@ -19,7 +19,10 @@ def band_names(file: Any, series: Any, count: int) -> tuple[str, ...]:
     keyframe = series.keyframe
     if int(keyframe.photometric) in COLOURS and keyframe.samplesperpixel >= 3:
         return (*RGB, *[""] * (count - 3))
-    channels = _ome_channels(file.ome_metadata, series.index) if file.is_ome else ()
+    if not file.is_ome:
+        return ()
+    number = next(i for i, other in enumerate(file.series) if other is series)
+    channels = _ome_channels(file.ome_metadata, number)
     return channels if len(channels) == count else ()
 
 
