@@ -67,14 +67,14 @@ def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
     """The statistics of a level of an image beside a model's; None where they say nothing.
 
     Of RGB images on a bright ground, tissue alone counts: how much glass lies around it means
-    nothing. (Not of georeferenced ones.) Costs as much as `sample_pixels`.
+    nothing. (Not of georeferenced ones, nor where nothing is coloured.) Costs as much as `sample_pixels`.
     """
     if _is_conventional(spec):
         return None
     pixels = sample_pixels(image, level)
-    stained = _stained(image, pixels)
-    if stained is not None:
-        pixels = pixels[stained]
+    stained, what = _stained(image, pixels), "it"
+    if stained is not None and stained.sum() >= LEAST_PIXELS:
+        pixels, what = pixels[stained], "its tissue"
     if len(pixels) < LEAST_PIXELS:
         return None
     return Likeness(
@@ -82,7 +82,7 @@ def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
         std=tuple(float(value) for value in pixels.std(0, dtype=np.float64)),
         model_mean=tuple(value / spec.scale for value in spec.mean),
         model_std=tuple(abs(value / spec.scale) for value in spec.std),
-        what="it" if stained is None else "its tissue",
+        what=what,
     )
 
 
