@@ -103,6 +103,10 @@ class MemoryImage:
         return ("",) * self.bands
 
     @property
+    def file_bands(self) -> tuple[str, ...]:
+        return self.band_names
+
+    @property
     def decoded_bytes(self) -> int:
         return self.bands * self.dtype.itemsize
 

@@ -222,7 +222,7 @@ def show_image(image: Image) -> str:
         (
             "bands",
             f"{image.bands} of {np.dtype(image.dtype).name}"
-            + (f": {show_bands(image.band_names)}" if any(image.band_names) else ""),
+            + (f": {show_bands(image.file_bands)}" if any(image.file_bands) else ""),
         ),
         ("pixel", show_pixel_size(image.pixel_size)),
         *([("", f"in doubt: {image.pixel_size_doubt}")] if image.pixel_size_doubt else []),

@@ -34,11 +34,11 @@ def open_input(options: RunOptions, model: Model) -> Image:
     reading = _for_type(options.reading, model)
     image = open_image(options.image, reading)
     try:
-        places = places_by_name(image.band_names, model.input.band_names)
-        if reading.bands is None and places not in (None, tuple(range(image.bands))):
+        places = places_by_name(image.file_bands, model.input.band_names)
+        if reading.bands is None and places is not None:
+            numbers = tuple(place + 1 for place in places)
             image.close()
-            names = tuple(image.band_names[place] for place in places)
-            image = open_image(options.image, replace(reading, bands=names))
+            image = open_image(options.image, replace(reading, bands=numbers))
         check_fits(image, model)
     except BaseException:
         image.close()
@@ -102,11 +102,12 @@ def _other_bands(image: Image, model: Model) -> str:
         takes += f" ({', '.join(model.input.band_names)})"
     if image.reading.bands is not None:
         return f"--bands names {_count(image.bands, 'band')}, and {takes}; name as many"
-    example = ",".join(str(min(n, image.bands)) for n in range(1, wanted + 1))
+    example = ",".join(str(min(n, len(image.file_bands))) for n in range(1, wanted + 1))
+    alpha = " and alpha" if len(image.file_bands) > image.bands else ""
     return (
-        f"has {_count(image.bands, 'band')} ({show_bands(image.band_names)}), and {takes}; say "
-        f"which of them the model gets, in its own order, for example --bands {example}, or choose "
-        "a model made for such images"
+        f"has {_count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), and {takes}; "
+        "say which of them the model gets, in its own order, for example --bands "
+        f"{example}, or choose a model made for such images"
     )
 
 

@@ -67,7 +67,8 @@ def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
     """The statistics of a level of an image beside a model's; None where they say nothing.
 
     Of RGB images on a bright ground, tissue alone counts: how much glass lies around it means
-    nothing. (Not of georeferenced ones, nor where nothing is coloured.) Costs as much as `sample_pixels`.
+    nothing. (Not of georeferenced ones, nor where nothing is coloured.) Costs as much as
+    `sample_pixels`.
     """
     if _is_conventional(spec):
         return None

@@ -45,10 +45,10 @@ def select_bands(source: Source, bands: tuple[int | str, ...] | None) -> tuple[i
 
 
 def file_bands(described: Description) -> tuple[str, ...]:
-    """The names of all bands of a file in its order, empty where unknown; ``alpha`` among them."""
+    """The names of all bands of a file in its order, alpha among them; empty where unknown."""
     names = list(named(described.band_names, described.bands))
     if described.alpha is not None:
-        names.insert(described.alpha, "alpha")
+        names.insert(described.alpha, _plain(described.alpha_name))
     return tuple(names)
 
 

@@ -189,6 +189,7 @@ class RasterSource:
             crs, transform = dataset.crs or None, dataset.transform
             driver = dataset.driver
             names = tuple(_name(dataset, index) for index in self._bands)
+            alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
             self._segments = _Segments.of(dataset)
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
@@ -217,6 +218,7 @@ class RasterSource:
             streaming=streaming,
             band_names=names if self._palette is None else RGB,
             alpha=None if self._alpha is None else self._alpha - 1,
+            alpha_name=alpha_name,
         )
 
     def _read(

@@ -78,7 +78,7 @@ class ResampledImage:
         self.crs = image.crs
         self.transform = image.transform
         self.notes = image.notes
-        self.band_names = image.band_names
+        self.band_names, self.file_bands = image.band_names, image.file_bands
         self.decoded_bytes = image.decoded_bytes
         self.reading = image.reading
         old = image.levels[level]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
-from tilepipe.images.bands import named
+from tilepipe.images.bands import file_bands, named
 from tilepipe.images.base import Image, Level, PixelSize
 from tilepipe.images.reading import Reading
 from tilepipe.images.rescaling import Rescaling
@@ -63,6 +63,8 @@ class Description:
     """Of each band, empty where unknown; or none at all."""
     alpha: int | None = None
     """Place (from 0) of the alpha band among those of the file; it is not one of `bands`."""
+    alpha_name: str = "alpha"
+    """What the file calls it."""
     decoded_bands: int | None = None
     """Bands that are decoded to read these; None: as many as there are, alpha included."""
 
@@ -116,6 +118,7 @@ class WindowedImage:
         self.levels = described.levels
         self.bands = described.bands
         self.band_names = named(described.band_names, described.bands)
+        self.file_bands = file_bands(described)
         self._raw_dtype, self._raw_nodata = described.dtype, described.nodata
         self._rescale = Rescaling.of(self.reading)
         self.dtype = described.dtype if self._rescale is None else self._rescale.dtype
