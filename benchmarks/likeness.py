@@ -92,19 +92,16 @@ def measure_group(model: str, name: str, paths: Iterable[Path]) -> None:
         band = 3 if path.suffix == ".ndpi" else 1
         reading = Reading(bands=(band,)) if model == "nuclei-fluo" else None
         with tilepipe.open_image(str(path), reading) as image:
-            if image.bands < loaded.input.bands:
-                image.close()
-                continue
-            begin = time.perf_counter()
+            begin = time.process_time()
             likeness = compare(image, loaded.input)
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(time.process_time() - begin)
         assert likeness is not None
         found.append(likeness)
     if found:
         show(
             f"{model}: {name}, {len(found)} images",
             found,
-            [("longest look", max(seconds), "s", "<= 1")],
+            [("CPU time of the longest look", max(seconds), "s", "<= 1")],
         )
 
 

@@ -59,7 +59,7 @@ def check_fits(image: Image, model: Model) -> None:
         raise InputError(f"{image.path}: {_other_dtype(image, model)}")
 
 
-def warnings_about(image: Image, model: Model, level: int) -> tuple[str, ...]:
+def warnings_about(image: Image, model: Model, options: RunOptions, level: int) -> tuple[str, ...]:
     """What an image that fits a model gives reason to doubt, before a run.
 
     Parameters
@@ -71,7 +71,7 @@ def warnings_about(image: Image, model: Model, level: int) -> tuple[str, ...]:
     """
     warnings = []
     names, wanted = image.band_names, model.input.band_names
-    if image.reading.bands is None and misplaced(names, wanted):
+    if options.bands is None and misplaced(names, wanted):
         warnings.append(
             f"the image's bands are {show_bands(names)}, and model {model.name} takes "
             f"{', '.join(wanted)}: it gets them in the order of the file; say --bands if that is "

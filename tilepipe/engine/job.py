@@ -243,7 +243,10 @@ class Job:
         scale = choose_scale(image, model, options)
         return plan, Estimate(
             memory.total(plan.tiling), memory_limit(options, workforce.site), None,
-            (*warnings_of(scale.warning, model), *warnings_about(image, model, scale.level)),
+            (
+                *warnings_of(scale.warning, model),
+                *warnings_about(image, model, options, scale.level),
+            ),
         )  # fmt: skip
 
     def items(self) -> Iterator[Item]:

@@ -186,7 +186,7 @@ def new_plan(
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
     warnings = (
-        *warnings_of(scale.warning, model), *warnings_about(image, model, scale.level),
+        *warnings_of(scale.warning, model), *warnings_about(image, model, options, scale.level),
         *choice.warnings,
     )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
