@@ -72,7 +72,6 @@ def groups(data: Path, model: str) -> dict[str, list[Path]]:
         "TNBC": sorted((nuclei / "tnbc/images").iterdir()),
         **kinds,
         "Data Science Bowl, test, stained": sorted((test / "stained/images").iterdir()),
-        "Data Science Bowl, test, fluorescence": sorted((test / "fluorescence/images").iterdir()),
     }
     if model == "nuclei-he":
         for name in ("CMU-1-Small-Region.svs", "HE_example.ome.tif", "XYC.png"):
@@ -80,6 +79,9 @@ def groups(data: Path, model: str) -> dict[str, list[Path]]:
         found["IHC sample of make run"] = [sample_slide(4096)]
         found["aerial, NAIP fields"] = sorted((data / "geo/naip_fields").rglob("*.png"))
         found["Landsat, RGB.byte.tif"] = [data / "geo/RGB.byte.tif"]
+    else:  # of one band
+        fluorescence = sorted((test / "fluorescence/images").iterdir())
+        found["Data Science Bowl, test, fluorescence"] = fluorescence
     found["test3-DAPI-2-387.ndpi"] = [data / "wsi/test3-DAPI-2-387.ndpi"]
     return {name: paths for name, paths in found.items() if paths}
 
@@ -99,7 +101,7 @@ def measure_group(model: str, name: str, paths: Iterable[Path]) -> None:
         found.append(likeness)
     if found:
         show(
-            f"{model}: {name}, {len(found)} images",
+            f"{model} on {name}, {len(found)} images",
             found,
             [("CPU time of the longest look", max(seconds), "s", "<= 1")],
         )
