@@ -84,6 +84,26 @@ def table_of_peers(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def table_of_likeness(rows: list[Row]) -> list[str]:
+    """One line a model and group of images."""
+    cases: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["benchmark"] == "likeness":
+            cases.setdefault(row["case"], {})[row["figure"]] = row
+    if not cases:
+        return []
+    columns = [
+        "distance, median", "distance, most", "warned", "Dice", "object F1",
+        "CPU time of the longest look",
+    ]  # fmt: skip
+    lines = [f"| likeness | {' | '.join(columns)} | date, commit |", "|---" * 8 + "|"]
+    for case, found in cases.items():
+        values = [found[name]["value"] if name in found else "" for name in columns]
+        any_row = next(iter(found.values()))
+        lines.append(f"| {case} | {' | '.join(values)} | {any_row['date']}, {any_row['commit']} |")
+    return [*lines, ""]
+
+
 def table_of_others(rows: list[Row]) -> list[str]:
     """One line a figure."""
     lines = [
@@ -91,7 +111,7 @@ def table_of_others(rows: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        if row["benchmark"] != "peers":
+        if row["benchmark"] not in ("peers", "likeness"):
             value = f"{row['value']} {row['unit']}".strip()
             lines.append(
                 f"| {row['benchmark']} | {row['case']} | {row['figure']} | {value} | "
@@ -106,7 +126,8 @@ def tables() -> str:
     parts: list[str] = []
     for machine in dict.fromkeys(row["machine"] for row in rows):
         here = [row for row in rows if row["machine"] == machine]
-        parts += [f"**{machine}**", "", *table_of_peers(here), *table_of_others(here)]
+        tables = (table_of_peers(here), table_of_likeness(here), table_of_others(here))
+        parts += [f"**{machine}**", "", *(line for table in tables for line in table)]
     return "\n".join(parts)
 
 

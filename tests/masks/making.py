@@ -99,6 +99,18 @@ class MemoryImage:
     reading: Reading = field(default_factory=Reading)
 
     @property
+    def band_names(self) -> tuple[str, ...]:
+        return ("",) * self.bands
+
+    @property
+    def file_bands(self) -> tuple[str, ...]:
+        return self.band_names
+
+    @property
+    def decoded_bytes(self) -> int:
+        return self.bands * self.dtype.itemsize
+
+    @property
     def levels(self) -> tuple[Level, ...]:
         height, width = self.pixels.shape[:2]
         return tuple(

@@ -7,6 +7,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_a_saved_model_comes_back(tmp_path: Path, normalisation: str) -> None:
     assert torch.equal(loaded.network(x), model.network(x))
     assert not loaded.network.training
     assert not any(p.requires_grad for p in loaded.network.parameters())
+
+
+def test_names_of_bands_are_kept_and_leave_models_without_them_as_they_were(
+    tiny: Path, tmp_path: Path
+) -> None:
+    plain = load_model(tiny)
+    assert "band_names" not in _parts(tiny)[0]["input"]
+    given = replace(plain.input, band_names=("red", "nir"))
+    named = build_model(plain.network, given, OUTPUT, name="tiny", about=ABOUT)
+    save_model(tmp_path / "named.safetensors", named)
+    assert load_model(tmp_path / "named.safetensors").input.band_names == ("red", "nir")
+    assert named.fingerprint != plain.fingerprint
 
 
 def test_half_precision_weights_are_read_as_float32(tmp_path: Path) -> None:
@@ -216,6 +229,10 @@ MUTATIONS: list[tuple[str, Any, str]] = [
     ("input.pixel_size.value", 0, "input.pixel_size.value must be greater than 0"),
     ("input.pixel_size.unit", "inch", "input.pixel_size.unit must be one of"),
     ("input.pixel_size", 0.25, "input.pixel_size must be an object"),
+    ("input.band_names", ["red"], "input.band_names must have 2 entries"),
+    ("input.band_names", ["red", "Red"], "input.band_names[1] must be a name that no other band"),
+    ("input.band_names", ["red", "\x1b[2J"], "input.band_names[1] must be a printable name"),
+    ("input.band_names", ["red", 2], "input.band_names[1] must be a string"),
     ("output.activation", "tanh", "output.activation must be one of"),
     ("output.thresholds", [0.5], "output.thresholds must be left out"),
     ("output.classes", [], "output.classes must have 2 entries"),

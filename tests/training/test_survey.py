@@ -270,3 +270,23 @@ def test_validation_pairs_are_looked_at_before_the_first_step(
     judged = shelf_of([mask], [image], folder="validation")
     with pytest.raises(InputError, match=complaint):
         check_validation(shelf, judged, found)
+
+
+def test_the_names_that_all_images_give_their_bands_are_the_models(look: Look) -> None:
+    assert look([labelled(0, 1)] * 2).band_names == ("red", "green", "blue")
+
+
+def test_bands_without_names_stay_without(look: Look) -> None:
+    assert look([labelled(0, 1)], [make_image(20, 20, 1)[..., 0]]).band_names == ()
+
+
+def test_bands_in_another_order_are_refused(tmp_path: Path) -> None:
+    from tests.images.test_bands import geotiff
+
+    pairs = []
+    for i, names in enumerate((["red", "green", "blue"], ["blue", "green", "red"])):
+        image = geotiff(tmp_path / f"{i}.tif", make_image(20, 20), names)
+        mask = write_png(tmp_path / f"{i}.png", labelled(0, 1))
+        pairs.append(Pair(str(image), str(mask), f"{i}"))
+    with pytest.raises(InputError, match=r"another order \(1 blue, 2 green, 3 red\)"):
+        survey(Shelf(pairs), TrainOptions(data=("x",), output="y"))

@@ -77,6 +77,33 @@ def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int |
         raise InputError(f"window {value}: is neither auto nor a number of pixels") from None
 
 
+READING_OPTIONS = [
+    click.option(
+        "--series", metavar="N|NAME", callback=as_series,
+        help="Image to take from a file that holds several; tilepipe info lists them [the main "
+        "one].",
+    ),
+    click.option(
+        "--bands", metavar="LIST", callback=as_bands,
+        help="Bands to take of the image, in this order, by number from 1 or by name: 3,2,1 or "
+        "red,nir [all; those of the model, by name, where both name theirs].",
+    ),
+    click.option(
+        "--nodata", metavar="VALUE|none", callback=as_nodata,
+        help="Value that means no data, or none [what the image says].",
+    ),
+    click.option(
+        "--unscale", is_flag=True, default=None,
+        help="Apply the scale and offset that the image declares.",
+    ),
+    click.option(
+        "--rescale", metavar="LOW,HIGH", callback=as_rescale,
+        help="Map these values of the image linearly onto the range of the model's integer type "
+        "(floats: 0 to 1).",
+    ),
+]  # fmt: skip
+"""What of an image is read, and how; see `tilepipe.images.reading.Reading`."""
+
 OPTIONS = [
     click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
     click.option(
@@ -94,28 +121,7 @@ OPTIONS = [
         "--pixel-size", metavar="UM", callback=as_length,
         help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
     ),
-    click.option(
-        "--series", metavar="N|NAME", callback=as_series,
-        help="Image to take from a file that holds several; tilepipe info lists them [the main "
-        "one].",
-    ),
-    click.option(
-        "--bands", metavar="LIST", callback=as_bands,
-        help="Bands of the image that the model gets, in this order, by number from 1 or by name: "
-        "3,2,1 or red,nir [all; matched by name where both name theirs].",
-    ),
-    click.option(
-        "--nodata", metavar="VALUE|none", callback=as_nodata,
-        help="Value that means no data, or none [what the image says].",
-    ),
-    click.option(
-        "--unscale", is_flag=True, default=None,
-        help="Apply the scale and offset that the image declares.",
-    ),
-    click.option(
-        "--rescale", metavar="LOW,HIGH", callback=as_rescale,
-        help="Map these values of the image linearly onto the range of the model's type.",
-    ),
+    *READING_OPTIONS,
     click.option(
         "--like-image", is_flag=True, default=None,
         help="Bring the masks back to the image's own grid, by nearest neighbour.",
@@ -171,6 +177,13 @@ OPTIONS = [
         help="Let workers of different kinds take part; labels may then differ at ties.",
     ),
 ]  # fmt: skip
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a `Reading` to a command."""
+    for option in reversed(READING_OPTIONS):
+        command = option(command)
+    return command
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,9 +22,17 @@ from rich.progress import (
 from rich.text import Text
 
 from tilepipe.cli.terminal import Terminal
-from tilepipe.engine.plan import Plan, gigabytes, show_region, show_scale
+from tilepipe.engine.plan import (
+    Plan,
+    gigabytes,
+    show_region,
+    show_rescaling,
+    show_scale,
+    show_selection,
+)
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
+from tilepipe.images.bands import show_bands
 from tilepipe.images.base import Image, show_pixel_size
 from tilepipe.places import Place, is_url
 from tilepipe.text import aligned, one_line
@@ -125,6 +133,8 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("image", f"{image.path}"),
         ("", f"{image.kind}, level {image.level}: {image.height} x {image.width} x {image.bands} "
              f"{image.dtype}, {show_pixel_size(image.pixel_size)}"),
+        *([("bands", selection)] if (selection := show_selection(plan)) else []),
+        *([("values", rescaling)] if (rescaling := show_rescaling(plan)) else []),
         ("scale", show_scale(plan)),
         *([("region", show_region(plan))] if plan.region is not None else []),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
@@ -217,7 +227,11 @@ def show_image(image: Image) -> str:
     lines = [
         ("image", image.path),
         ("kind", image.kind),
-        ("bands", f"{image.bands} of {np.dtype(image.dtype).name}"),
+        (
+            "bands",
+            f"{image.bands} of {np.dtype(image.dtype).name}"
+            + (f": {show_bands(image.file_bands)}" if any(image.file_bands) else ""),
+        ),
         ("pixel", show_pixel_size(image.pixel_size)),
         *([("", f"in doubt: {image.pixel_size_doubt}")] if image.pixel_size_doubt else []),
     ]

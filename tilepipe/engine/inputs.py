@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tilepipe.engine.likeness import unlike_warning
 from tilepipe.errors import InputError
 from tilepipe.images import Image, open_image
+from tilepipe.images.bands import misplaced, places_by_name, show_bands
+from tilepipe.images.sampling import usual_range
 
 if TYPE_CHECKING:
     from tilepipe.engine.options import RunOptions
     from tilepipe.engine.plan import ImageFacts
+    from tilepipe.images.reading import Reading
     from tilepipe.models.file import Model
 
 
 def open_input(options: RunOptions, model: Model) -> Image:
     """Open the image of a run, read as the options and the model's bands demand.
 
+    Where the options name no bands, and image and model name all of theirs, the model gets each of
+    its own by that name.
+
     Raises
     ------
     InputError
         When it cannot be opened, or does not fit the model.
     """
-    image = open_image(options.image, options.reading)
+    reading = _for_type(options.reading, model)
+    image = open_image(options.image, reading)
     try:
+        places = places_by_name(image.file_bands, model.input.band_names)
+        if reading.bands is None and places is not None:
+            numbers = tuple(place + 1 for place in places)
+            image.close()
+            image = open_image(options.image, replace(reading, bands=numbers))
         check_fits(image, model)
     except BaseException:
         image.close()
@@ -38,17 +52,77 @@ def open_planned(facts: ImageFacts, path: str | None = None) -> Image:
 
 
 def check_fits(image: Image, model: Model) -> None:
-    """Refuse an image of other bands or dtype than the model's."""
+    """Refuse an image of other bands or dtype than the model's, with the option that helps."""
     if image.bands != model.input.bands:
-        raise InputError(
-            f"{image.path}: has {_count(image.bands, 'band')}, and model {model.name} takes "
-            f"{model.input.bands}; choose a model made for such images"
-        )
+        raise InputError(f"{image.path}: {_other_bands(image, model)}")
     if np.dtype(image.dtype) != np.dtype(model.input.dtype):
-        raise InputError(
-            f"{image.path}: its pixels are {np.dtype(image.dtype).name}, and model {model.name} "
-            f"takes {model.input.dtype}; convert the image, or choose a model made for it"
+        raise InputError(f"{image.path}: {_other_dtype(image, model)}")
+
+
+def warnings_about(image: Image, model: Model, options: RunOptions, level: int) -> tuple[str, ...]:
+    """What an image that fits a model gives reason to doubt, before a run.
+
+    Parameters
+    ----------
+    image
+        As `open_input` opened it.
+    level
+        Of its pyramid, that the run reads.
+    """
+    warnings = []
+    names, wanted = image.band_names, model.input.band_names
+    if options.bands is None and misplaced(names, wanted):
+        warnings.append(
+            f"the image's bands are {show_bands(names)}, and model {model.name} takes "
+            f"{', '.join(wanted)}: it gets them in the order of the file; say --bands if that is "
+            "wrong"
         )
+    if (unlike := unlike_warning(image, model, level)) is not None:
+        warnings.append(unlike)
+    return tuple(warnings)
+
+
+def _for_type(reading: Reading, model: Model) -> Reading:
+    """A reading whose values are rescaled, if at all, to the type that the model takes."""
+    if reading.rescale is None:
+        return reading
+    if np.dtype(model.input.dtype).kind == "f" and model.input.scale != 1:
+        raise InputError(
+            f"rescale: maps to the range of an integer type, or to 0 .. 1, and model {model.name} "
+            f"takes {model.input.dtype} that it multiplies by {model.input.scale:g}; convert the "
+            "image to what the model expects"
+        )
+    return replace(reading, dtype=model.input.dtype)
+
+
+def _other_bands(image: Image, model: Model) -> str:
+    wanted = model.input.bands
+    takes = f"model {model.name} takes {wanted}"
+    if model.input.band_names:
+        takes += f" ({', '.join(model.input.band_names)})"
+    if image.reading.bands is not None:
+        return f"--bands names {_count(image.bands, 'band')}, and {takes}; name as many"
+    example = ",".join(str(min(n, len(image.file_bands))) for n in range(1, wanted + 1))
+    alpha = " and alpha" if len(image.file_bands) > image.bands else ""
+    return (
+        f"has {_count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), and {takes}; "
+        "say which of them the model gets, in its own order, for example --bands "
+        f"{example}, or choose a model made for such images"
+    )
+
+
+def _other_dtype(image: Image, model: Model) -> str:
+    wanted = np.dtype(model.input.dtype)
+    text = f"its pixels are {np.dtype(image.dtype).name}, and model {model.name} takes {wanted}; "
+    if wanted.kind == "f" and model.input.scale != 1:
+        return text + "convert the image, or choose a model made for it"
+    onto = "0 .. 1" if wanted.kind == "f" else f"the range of {wanted}"
+    text += f"map the values that matter onto {onto} with --rescale LOW,HIGH"
+    found = usual_range(image)
+    if found is not None:
+        low, high = found
+        text += f" (nearly all of the image's values lie within --rescale {low:g},{high:g})"
+    return text + ", or choose a model made for it"
 
 
 def _count(number: int, noun: str) -> str:

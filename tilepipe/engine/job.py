@@ -23,7 +23,7 @@ from tilepipe.engine.cluster import (
 )
 from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
-from tilepipe.engine.inputs import open_input
+from tilepipe.engine.inputs import open_input, warnings_about
 from tilepipe.engine.integrity import mend, some, what_stands
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
@@ -255,7 +255,10 @@ class Job:
         scale = choose_scale(image, model, options)
         return plan, Estimate(
             memory.total(plan.tiling), memory_limit(options, workforce.site), None,
-            warnings_of(scale.warning, model),
+            (
+                *warnings_of(scale.warning, model),
+                *warnings_about(image, model, options, scale.level),
+            ),
         )  # fmt: skip
 
     def items(self) -> Iterator[Item]:

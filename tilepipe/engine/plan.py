@@ -16,6 +16,7 @@ from tilepipe.engine.region import RegionFacts, coverage_of, region_differences
 from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
+from tilepipe.images.bands import show_bands
 from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
@@ -48,6 +49,8 @@ class ImageFacts:
     """Rows and columns of that level for each of what is read; None: it is not resampled."""
     reading: Reading = field(default_factory=Reading)
     """What of the file is read, and how."""
+    band_names: tuple[str, ...] = ()
+    """Of what is read; empty texts where the file does not name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Plan:
     """What computes the passes (see `tilepipe.models.runtimes`)."""
     model_pixel_size: PixelSize | None = None
     """What the model was made for; None: images without a scale."""
+    model_bands: tuple[str, ...] = ()
+    """What the model calls its bands; empty where it does not."""
     like_image: MaskSpec | None = None
     """The masks as they are written, where they are brought back to the image's own grid."""
     region: RegionFacts | None = None
@@ -115,6 +120,7 @@ class Plan:
         image = document.pop("image")
         factors = image.pop("factors", None)
         reading = Reading.from_json(image.pop("reading", None))
+        band_names = tuple(image.pop("band_names", ()))
         document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
         region = document.pop("region", None)
@@ -124,6 +130,7 @@ class Plan:
                 **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
                 factors=(float(factors[0]), float(factors[1])) if factors else None,
                 reading=reading,
+                band_names=band_names,
             ),
             tiling=Tiling(
                 tiling["height"],
@@ -133,6 +140,7 @@ class Plan:
                 Geometry(**tiling["geometry"]),
             ),
             mask=MaskSpec.from_json(document.pop("mask")),
+            model_bands=tuple(document.pop("model_bands", ())),
             model_pixel_size=_pixel_size(document.pop("model_pixel_size", None)),
             like_image=MaskSpec.from_json(like_image) if like_image else None,
             region=_region(region),
@@ -164,6 +172,7 @@ def image_facts(image: Image, scale: Scale) -> ImageFacts:
         pixel_size=scale.pixel_size,
         factors=scale.factors,
         reading=image.reading,
+        band_names=image.band_names,
     )
 
 
@@ -224,6 +233,32 @@ def show_scale(plan: Plan) -> str:
         if alike(y, 1) and alike(x, 1):
             return f"not resampled: within {SCALE_TOLERANCE:.0%} of {made}"
     return f"level {image.level} as it is, as asked for; not {made}"
+
+
+def show_selection(plan: Plan) -> str | None:
+    """Which band of the image goes where, for a person; None where nothing is to be said."""
+    image = plan.image
+    names = image.band_names or ("",) * image.bands
+    if image.reading.bands is None and not (plan.model_bands and any(names)):
+        return None
+    numbers = [int(band) for band in image.reading.bands or range(1, image.bands + 1)]
+    if not plan.model_bands:
+        return show_bands(names, numbers) + (", in this order" if len(numbers) > 1 else "")
+    pairs = zip(plan.model_bands, numbers, names, strict=True)
+    shown = [f"{wanted} from band {number} {name}".strip() for wanted, number, name in pairs]
+    return ", ".join(shown)
+
+
+def show_rescaling(plan: Plan) -> str | None:
+    """How values are mapped to those of the model, for a person; None where they are not."""
+    reading = plan.image.reading
+    if reading.rescale is None:
+        return None
+    low, high = reading.rescale
+    if np.dtype(reading.dtype).kind == "f":
+        return f"{low:g} .. {high:g} become 0 .. 1, not clipped"
+    limits = np.iinfo(np.dtype(reading.dtype))
+    return f"{low:g} .. {high:g} become {limits.min} .. {limits.max}, and are clipped to them"
 
 
 def show_region(plan: Plan) -> str:

@@ -32,7 +32,7 @@ from tilepipe.engine.hardware import (
     memory_group,
     most_memory,
 )
-from tilepipe.engine.inputs import open_input, open_planned
+from tilepipe.engine.inputs import open_input, open_planned, warnings_about
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
@@ -191,13 +191,14 @@ def new_plan(
         environment=depended_on(site.environment, precision) | runtime(model, choice.runtime),
         runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
+        model_bands=model.input.band_names,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
         region=region,
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
     warnings = (
-        *warnings_of(scale.warning, model), *choice.warnings,
-        *beyond_this_machine(plan.threads, crew, site, bound),
+        *warnings_of(scale.warning, model), *warnings_about(image, model, options, scale.level),
+        *choice.warnings, *beyond_this_machine(plan.threads, crew, site, bound),
     )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -174,10 +174,24 @@ def _tissue(
 
     metres = pixel_size.metres() if pixel_size is not None and pixel_size.is_sound else None
     micrometres = None if metres is None else 1e6 * max(metres)
-    found, place, how = find_tissue(image, micrometres, limit)
+    with _as_filed(image) as coloured:
+        found, place, how = find_tissue(coloured, micrometres, limit)
     read: Callable[[int, int], Bools] = lambda top, bottom: found[top:bottom]  # noqa: E731
     shape = found.shape[0], found.shape[1]
     return touched_cells(read, shape, place, grid), f"tissue, {how}"
+
+
+@contextmanager
+def _as_filed(image: Image) -> Iterator[Image]:
+    """The image in the colours of its file, of which a run may take one, or other values."""
+    reading = replace(image.reading, bands=None, unscale=False, rescale=None, dtype=None)
+    if reading == image.reading:
+        yield image
+        return
+    from tilepipe.images import open_image
+
+    with closing(open_image(image.path, reading)) as coloured:
+        yield coloured
 
 
 def _from_file(path: str, image: Image, grid: CellGrid) -> Bools:

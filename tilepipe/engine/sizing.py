@@ -178,7 +178,7 @@ class MemoryModel:
     def decoding(self) -> int:
         """What decoding takes for one block in hand."""
         rows, columns = self.chunk
-        return 10 * rows * columns * self._image.bands * np.dtype(self._image.dtype).itemsize
+        return 10 * rows * columns * self._image.decoded_bytes
 
     def slot(self, tiling: Tiling) -> int:
         """One block in hand: pixels read (twice while they are put together), labels, planes."""
@@ -187,6 +187,9 @@ class MemoryModel:
         reading = 2 * reach.area * pixel
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)
+        # A window is decoded in the file's own type, in pieces of all bands kept together.
+        if self._image.decoded_bytes > pixel:
+            reading += reach.area * self._image.decoded_bytes
         planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
         value = 4 if self._model.output.activation == "linear" else 1
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)

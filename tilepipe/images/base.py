@@ -91,7 +91,13 @@ class Image(Protocol):
     """Largest first; at least one."""
     bands: int
     """Bands of pixel data; an alpha band is not one of them, it is part of the validity."""
+    band_names: tuple[str, ...]
+    """Of each band, as the file names it (``red``, ``nir``, ``DAPI``); empty where it does not."""
+    file_bands: tuple[str, ...]
+    """The same of the bands that `Reading.bands` numbers, from 1: with an alpha band, if any."""
     dtype: np.dtype[Any]
+    decoded_bytes: int
+    """Bytes that a pixel takes while it is decoded: of all bands that the file keeps together."""
     pixel_size: PixelSize | None
     """Of level 0; None when the file does not say."""
     pixel_size_doubt: str | None

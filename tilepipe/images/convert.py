@@ -18,11 +18,13 @@ from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Window, round_down
+from tilepipe.images.bands import RGB
 from tilepipe.images.base import UNITS_IN_METRES, Image
 from tilepipe.images.files import open_bytes
 from tilepipe.images.halving import halve
-from tilepipe.images.ngff import ATTRIBUTE, VALID
+from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, VALID
 from tilepipe.images.opening import open_image
+from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import (
     TooLargeError,
     WindowedImage,
@@ -58,6 +60,7 @@ def convert(
     source: Image | str | Path,
     target: str | Place,
     *,
+    reading: Reading | None = None,
     chunk: int = 512,
     memory_limit: int = MEMORY_LIMIT,
     overwrite: bool = False,
@@ -76,6 +79,8 @@ def convert(
     target
         Folder to write, by convention named ``.ome.zarr``; on an object store it is uploaded from
         a temporary folder when it is complete.
+    reading
+        What of the file is read, and how, where ``source`` is a path.
     chunk
         Side of a chunk, pixels.
     memory_limit
@@ -98,11 +103,12 @@ def convert(
     with InputRefused():
         _check_target(target, overwrite)
     with made_here(target) as local:
-        _convert(source, local, chunk, memory_limit, progress)
+        _convert(source, reading, local, chunk, memory_limit, progress)
 
 
 def _convert(
     source: Image | str | Path,
+    reading: Reading | None,
     target: Path,
     chunk: int,
     memory_limit: int,
@@ -110,7 +116,7 @@ def _convert(
 ) -> None:
     # A name that no reader takes for an image, and that the next attempt finds and clears.
     partial = target.with_name(f"{target.name}.partial")
-    image, opened_here = _within(source, memory_limit, chunk)
+    image, opened_here = _within(source, reading, memory_limit, chunk)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         make_folder(partial)
@@ -269,19 +275,24 @@ def _check_target(target: Place, overwrite: bool) -> None:
         raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
 
 
-def _within(source: Image | str | Path, memory_limit: int, chunk: int) -> tuple[Image, bool]:
+def _within(
+    source: Image | str | Path, reading: Reading | None, memory_limit: int, chunk: int
+) -> tuple[Image, bool]:
     """The image, opened so that it can be read within a limit, and whether it was opened here."""
     largest = memory_limit // MEMORY_SHARE
     try:
-        image = source if isinstance(source, Image) else open_image(source)
+        image = source if isinstance(source, Image) else open_image(source, reading)
         check_bounded(image, 0, largest)
     except TooLargeError:
-        path = source.path if isinstance(source, Image) else str(source)
-        return _streamed(path, source if isinstance(source, Image) else None, largest, chunk), True
+        if isinstance(source, Image):
+            return _streamed(source.path, source.reading, source, largest, chunk), True
+        return _streamed(str(source), reading, None, largest, chunk), True
     return image, image is not source
 
 
-def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Image:
+def _streamed(
+    path: str, reading: Reading | None, opened: Image | None, largest: int, chunk: int
+) -> Image:
     """The image opened to be decoded row by row."""
     refusal = InputError(
         f"{path} can only be decoded whole, which takes more than the {largest / 2**20:.0f} MiB "
@@ -289,11 +300,11 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
         "in tiles"
     )
     try:
-        image = open_image(path, streaming=True)
+        image = open_image(path, reading, streaming=True)
     except InputError as error:
         raise refusal from error
-    height, width, bands = image.shape
-    row_bytes = width * bands * image.dtype.itemsize
+    height, width, _ = image.shape
+    row_bytes = width * image.decoded_bytes
     if (
         (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
         or image.chunks[0][0] * row_bytes > largest
@@ -353,6 +364,7 @@ def _attributes(
         # JSON has no NaN.
         "nodata": [None if n is None else str(n) if not math.isfinite(n) else n for n in nodata],
         VALID: valid,
+        BAND_NAMES: image.band_names if any(image.band_names) else None,
         "unit": size.unit if size and not unit else None,
     }
     own = {key: value for key, value in own.items() if value}
@@ -365,10 +377,10 @@ def _omero(image: Image) -> dict[str, Any]:
     if image.bands != 3 or image.dtype != np.uint8:
         return {}
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    colours = {"R": "FF0000", "G": "00FF00", "B": "0000FF"}
+    labels = image.band_names if all(image.band_names) else RGB
     channels = [
         {"label": label, "color": colour, "active": True, "window": window}
-        for label, colour in colours.items()
+        for label, colour in zip(labels, ("FF0000", "00FF00", "0000FF"), strict=True)
     ]
     return {"omero": {"channels": channels}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +32,8 @@ class TileCheck:
     def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
         self._file = file
         self._compression = compression
-        self._bands = bands
+        self.bands: Sequence[int] = range(1, bands + 1)
+        """Those that are read, where each has tiles of its own."""
         self._seen: dict[int, NDArray[np.bool_]] = {}
 
     @classmethod
@@ -77,7 +78,7 @@ class TileCheck:
         ranges = {
             (row, column, band): self._range(dataset, band, row, column)
             for row, column in unseen
-            for band in range(1, self._bands + 1)
+            for band in self.bands
         }
         wanted = [found for found in ranges.values() if found]
         reader = self._file.ahead(wanted)

@@ -7,8 +7,8 @@ import json
 import lzma
 import math
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
+from tilepipe.images.bands import narrowed
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
@@ -28,6 +29,9 @@ from tilepipe.places.zarr_store import zarr_store
 
 ATTRIBUTE = "tilepipe"
 """Key of the group's attributes that holds what NGFF has no place for: the georeference."""
+
+BAND_NAMES = "bands"
+"""Key of what that holds of the bands' names: OMERO's are for channels with colours only."""
 
 VALID = "valid"
 """Folder in the image of a level's validity, where that is more than what pixels tell."""
@@ -91,6 +95,8 @@ class _Axes:
     x: int
     band: int | None
     count: int
+    bands: tuple[int, ...] | None = None
+    """Those that are read; None: all."""
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return shape[self.y], shape[self.x]
@@ -102,15 +108,19 @@ class _Axes:
         index[self.y], index[self.x] = window.slices()
         kept = [self.y, self.x]
         if self.band is not None:
-            index[self.band] = slice(None)
+            index[self.band] = (
+                slice(None) if self.bands is None else slice(min(self.bands), max(self.bands) + 1)
+            )
             kept.append(self.band)
         pixels = np.asarray(array[tuple(index)])
         order = [sorted(kept).index(axis) for axis in kept]
-        return (
-            pixels.transpose(order).reshape(*window.shape, -1)
-            if self.band is None
-            else (pixels.transpose(order))
-        )
+        pixels = pixels.transpose(order)
+        if self.band is None:
+            pixels = pixels.reshape(*window.shape, -1)
+        if self.bands is None:
+            return pixels
+        first = 0 if self.band is None else min(self.bands)
+        return pixels[..., [band - first for band in self.bands]]
 
 
 class NgffSource:
@@ -154,6 +164,7 @@ class NgffSource:
             transform=_transform(own.get("transform")),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
+            band_names=_band_names(attributes),
         )
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
@@ -175,6 +186,11 @@ class NgffSource:
         except BROKEN_CHUNK as error:
             raise UndecodableError(f"a chunk of {VALID}/{level} is broken ({error})") from error
         return pixels, valid != 0
+
+    def select(self, bands: Sequence[int]) -> None:
+        """As `Source.select`. All between the first and the last of them are decoded."""
+        self._axes = replace(self._axes, bands=tuple(bands))
+        self.description = narrowed(self.description, bands)
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`: metadata, and samples of the chunks of level 0."""
@@ -229,6 +245,17 @@ def _multiscales(folder: Place) -> tuple[list[dict[str, Any]] | None, dict[str, 
     ome = attributes.get("ome", attributes)
     found = ome.get("multiscales") if isinstance(ome, dict) else None
     return (found or None), attributes
+
+
+def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
+    """As tilepipe writes them, or the labels of channels in OMERO's rendering settings."""
+    if own := attributes.get(ATTRIBUTE, {}).get(BAND_NAMES):
+        return tuple(str(name) for name in own)
+    ome = attributes.get("ome", attributes)
+    try:
+        return tuple(str(channel["label"]) for channel in ome["omero"]["channels"])
+    except (KeyError, TypeError):
+        return ()
 
 
 def _array(folder: Place) -> zarr.Array[Any]:

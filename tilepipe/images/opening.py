@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from tilepipe.errors import InputError
+from tilepipe.images.bands import select_bands
 from tilepipe.images.base import Image
 from tilepipe.images.files import open_bytes
 from tilepipe.images.reading import Reading
@@ -39,21 +41,38 @@ def open_image(
     InputError
         It is missing, no image, broken, or of a kind that cannot be read.
     """
-    return WindowedImage(open_source(path, reading, streaming=streaming), reading)
+    source, resolved = open_source(path, reading or Reading(), streaming=streaming)
+    try:
+        return WindowedImage(source, resolved)
+    except BaseException:
+        source.close()
+        raise
 
 
 def open_source(
-    path: str | Place, reading: Reading | None = None, *, streaming: bool = False
-) -> Source:
-    """The reader that an image is opened with, as `open_image`."""
+    path: str | Place, reading: Reading, *, streaming: bool = False
+) -> tuple[Source, Reading]:
+    """The reader that an image is opened with, and the reading with its bands as numbers.
+
+    Raises
+    ------
+    InputError
+        As `open_image`.
+    """
     with InputRefused():
         where = readable(path)
         name = str(where)
         if where.is_dir():
             from tilepipe.images.ngff import open_ngff
 
-            return open_ngff(name)
-        return _source(name, _head(name), streaming)
+            source: Source = open_ngff(name)
+        else:
+            source = _source(name, _head(name), streaming)
+    try:
+        return source, replace(reading, bands=select_bands(source, reading.bands))
+    except BaseException:
+        source.close()
+        raise
 
 
 def _source(path: str, head: bytes, streaming: bool) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
+from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import Level
 from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
@@ -63,6 +65,7 @@ class PictureSource:
         dtype = np.dtype(np.uint16 if mode == "I;16" else np.uint8)
         self._check_size(path, picture, (bands + self._alpha) * dtype.itemsize)
         self._mode = mode
+        self._bands: slice | list[int] = slice(0, bands)
         self._lock = threading.Lock()
         self._pixels: NDArray[Any] | None = None
         self.description = Description(
@@ -73,17 +76,24 @@ class PictureSource:
             dtype=dtype,
             chunks=((picture.height, picture.width),),
             masked=self._alpha,
+            band_names=RGB if bands == 3 else (),
+            alpha=bands if self._alpha else None,
         )
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
         """As `Source.read`."""
-        pixels = self._decoded()[window.slices()]
-        return pixels[..., : self.description.bands]
+        pixels: NDArray[Any] = self._decoded()[window.slices()][..., self._bands]
+        return pixels
 
     def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `Source.read_masked`."""
         pixels = self._decoded()[window.slices()]
-        return pixels[..., : self.description.bands], pixels[..., -1] != 0
+        return pixels[..., self._bands], pixels[..., -1] != 0
+
+    def select(self, bands: Sequence[int]) -> None:
+        """As `Source.select`."""
+        self.description = narrowed(self.description, bands)
+        self._bands = list(bands)
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""

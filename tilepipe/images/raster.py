@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
+from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import PixelSize
 from tilepipe.images.file_sets import FileSet, file_set, has_mask
 from tilepipe.images.fingerprints import fingerprint_files
@@ -39,6 +41,11 @@ UNITS = {
     "degree": "degree",
 }
 """Units of a CRS as PROJ and OGC spell them, and as NGFF does."""
+
+COLOURLESS = frozenset(
+    {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
+)
+"""Interpretations of a band that give it no name."""
 
 SIDECARS = (".aux.xml", ".ovr")
 """Made by viewers that only look at an image: statistics, overviews; no part of its content."""
@@ -88,6 +95,12 @@ class RasterSource:
         self._files = file_set(path)
         self._part_checks = PartChecks()
         self._pool = _Handles(path, self._files, streaming)
+        self._alpha: int | None
+        self._masked: bool
+        self._has_mask: bool
+        self._apart: bool
+        self._palette: NDArray[Any] | None
+        self._segments: TileCheck | None
         try:
             self.description = self._describe(path, streaming)
         except BaseException:
@@ -103,6 +116,23 @@ class RasterSource:
         pixels, valid = self._read(window, level, masked=True)
         assert valid is not None, "a mask was asked for"
         return pixels, valid
+
+    def select(self, bands: Sequence[int]) -> None:
+        """As `Source.select`."""
+        described = narrowed(self.description, bands, apart=self._apart)
+        if self._palette is not None:
+            self._palette = self._palette[:, list(bands)]
+        else:
+            self._bands = [place + 1 for place in bands]
+            if self._alpha in self._bands:
+                self._alpha = None
+                self._masked = self._has_mask
+                described = replace(described, masked=self._masked)
+            if self._segments and self._apart:
+                self._segments.bands = sorted(
+                    {*self._bands, *([self._alpha] if self._alpha else [])}
+                )
+        self.description = described
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
@@ -128,12 +158,16 @@ class RasterSource:
             sizes = [dataset.shape, *_overview_sizes(dataset)]
             self._alpha = _alpha(dataset)
             self._masked = has_mask(dataset) and self._alpha is None
+            self._has_mask = _has_mask(dataset)
+            self._apart = dataset.interleaving != Interleaving.pixel
             self._bands = [index for index in dataset.indexes if index != self._alpha]
             self._palette = _palette(dataset)
             self._sample_dtype = dtype
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             crs, transform = dataset.crs or None, dataset.transform
             driver = dataset.driver
+            names = tuple(_name(dataset, index) for index in self._bands)
+            alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
             self._segments = TileCheck.of(dataset)
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
@@ -160,6 +194,9 @@ class RasterSource:
             or self._alpha is not None
             or (self._palette is not None and any(value is not None for value in nodata)),
             streaming=streaming,
+            band_names=names if self._palette is None else RGB,
+            alpha=None if self._alpha is None else self._alpha - 1,
+            alpha_name=alpha_name,
         )
 
     def _read(
@@ -269,6 +306,20 @@ def _alpha(dataset: Any) -> int | None:
         if c == ColorInterp.alpha
     ]
     return found[-1] if found and dataset.count > 1 else None
+
+
+def _has_mask(dataset: Any) -> bool:
+    """Whether there is a mask beside the bands, one that is no alpha band."""
+    return any(
+        MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        for flags in dataset.mask_flag_enums
+    )
+
+
+def _name(dataset: Any, index: int) -> str:
+    """What a band is called, or which colour it has; empty where neither is said."""
+    colour = dataset.colorinterp[index - 1]
+    return dataset.descriptions[index - 1] or ("" if colour in COLOURLESS else str(colour.name))
 
 
 def _palette(dataset: Any) -> NDArray[Any] | None:

@@ -78,6 +78,8 @@ class ResampledImage:
         self.crs = image.crs
         self.transform = image.transform
         self.notes = image.notes
+        self.band_names, self.file_bands = image.band_names, image.file_bands
+        self.decoded_bytes = image.decoded_bytes
         self.reading = image.reading
         old = image.levels[level]
         height, width = resampled_size(old, factors)
@@ -144,13 +146,12 @@ class ResampledImage:
 
     def reading_bytes(self, height: int, width: int) -> int:
         """What reading a window takes beyond its own pixels, and beyond decoding a chunk."""
-        pixel = self.bands * self.dtype.itemsize
         source = math.prod(
             size * factor + 2 * max(1.0, factor)
             for size, factor in zip((height, width), self._factors, strict=True)
         )
         strips = 6 * STRIP_VALUES * np.dtype(_working(self.dtype)).itemsize
-        return 2 * int(min(source * pixel, SOURCE_BYTES)) + strips
+        return 2 * int(min(source * self.decoded_bytes, SOURCE_BYTES)) + strips
 
     @property
     def source_chunk(self) -> tuple[int, int]:
@@ -173,7 +174,7 @@ class ResampledImage:
 
     def _parts(self, window: Window) -> Iterator[Window]:
         """A window in parts of which each takes no more than `SOURCE_BYTES` of the level."""
-        needed = window.area * math.prod(self._factors) * self.bands * self.dtype.itemsize
+        needed = window.area * math.prod(self._factors) * self.decoded_bytes
         if needed <= SOURCE_BYTES or window.area == 1:
             yield window
         elif window.height > 1:  # rows first: files keep them together

@@ -42,7 +42,7 @@ def borrow(path: str, reading: Reading, *, streaming: bool) -> Borrowed:
 
 
 class Borrowed:
-    """A `Source` that others read as well; closing it lets go of it."""
+    """A `SelectedSource` that others read as well; closing it lets go of it."""
 
     def __init__(self, shared: _Shared) -> None:
         self.description = shared.source.description
@@ -86,7 +86,7 @@ class _Shared:
 
 @lru_cache(maxsize=KEPT)
 def _shared(path: str, reading: Reading, streaming: bool, _version: object) -> _Shared:
-    return _Shared(open_source(path, reading, streaming=streaming))
+    return _Shared(open_source(path, reading, streaming=streaming)[0])
 
 
 def _version(path: Place) -> object:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import pixel_sizes
+from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import PixelSize
 from tilepipe.images.bombs import image_size
 from tilepipe.images.directories import check_directories
@@ -29,6 +30,7 @@ from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, for_library, op
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
 from tilepipe.images.segments import JPEG, fault
+from tilepipe.images.tiff_bands import band_names
 from tilepipe.images.windowed import Description, UndecodableError
 from tilepipe.places import is_url, place
 
@@ -199,6 +201,9 @@ class TiffSource:
         _check_codec(path, series.keyframe)
         self._path = path
         self._files: dict[str, FileBytes | ObjectBytes] = {}
+        self._selected: tuple[int, ...] | None = None
+        self._alpha: int | None
+        self._palette: NDArray[Any] | None
         try:
             self.description = self._describe(path, file, series)
         except BaseException:
@@ -213,6 +218,21 @@ class TiffSource:
         """As `Source.read_masked`."""
         valid = np.ones(window.shape, bool)
         return self._read(window, level, valid), valid
+
+    def select(self, bands: Sequence[int]) -> None:
+        """As `Source.select`."""
+        plane = self._planes[0]
+        apart = plane.separate or plane.samples == 1
+        sparse = any(each.sparse for each in self._planes)
+        if self._palette is not None:
+            self._palette = self._palette[:, list(bands)]
+        else:
+            self._selected = tuple(bands)
+            self._alpha = None if self._alpha in bands else self._alpha
+        self.description = replace(
+            narrowed(self.description, bands, apart=apart and self._palette is None),
+            masked=self._alpha is not None or sparse,
+        )
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
@@ -255,6 +275,8 @@ class TiffSource:
             pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
+            band_names=RGB if self._palette is not None else band_names(file, series, bands),
+            alpha=self._alpha,
         )
 
     def _plane(self, series: tifffile.TiffPageSeries) -> Plane:
@@ -318,9 +340,17 @@ class TiffSource:
         return [ahead[str(file.path)] for file in plane.files]
 
     def _parts(self, plane: Plane) -> Iterator[tuple[int, int]]:
-        """(page, sample) of each part of a segment, in the order of reading."""
+        """(page, sample) of each part of a segment that is needed, in the order of reading."""
         parts = plane.samples if plane.separate else 1
-        return ((index, sample) for index in range(len(plane.pages)) for sample in range(parts))
+        held = 1 if plane.separate else plane.samples
+        for index in range(len(plane.pages)):
+            for sample in range(parts):
+                first = index * plane.samples + sample
+                if self._is_needed(range(first, first + held)):
+                    yield index, sample
+
+    def _is_needed(self, samples: range) -> bool:
+        return self._selected is None or any(n in samples for n in (*self._selected, self._alpha))
 
     def _samples(
         self, plane: Plane, number: int, readers: list[_Reader]
@@ -341,7 +371,8 @@ class TiffSource:
     ) -> None:
         if samples is None:
             count = self._planes[0].samples if not self._planes[0].separate else 1
-            pixels[..., band : band + count] = self._fill if self._palette is None else 0
+            for place, _ in self._places(band, count):
+                pixels[..., place] = self._fill if self._palette is None else 0
             if valid is not None:
                 valid[target] = False
             return
@@ -355,7 +386,21 @@ class TiffSource:
             if valid is not None:
                 valid[target] &= samples[..., self._alpha - band] != 0
             samples = samples[..., : self._alpha - band]
-        pixels[..., band : band + samples.shape[2]] = samples
+        for place, sample in self._places(band, samples.shape[2]):
+            pixels[..., place] = samples[..., sample]
+
+    def _places(self, first: int, count: int) -> list[tuple[Any, Any]]:
+        """(place among the bands, place among the samples) of a part of a segment."""
+        if self._palette is not None:
+            return [(slice(None), slice(0, 1))]
+        if self._selected is None:
+            stop = min(first + count, self.description.bands)  # without alpha
+            return [(slice(first, stop), slice(0, stop - first))]
+        return [
+            (place, sample - first)
+            for place, sample in enumerate(self._selected)
+            if first <= sample < first + count
+        ]
 
     def _decode(
         self, plane: Plane, index: int, sample: int, number: int, reader: _Reader

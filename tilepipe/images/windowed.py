@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
+from tilepipe.images.bands import file_bands, named
 from tilepipe.images.base import Image, Level, PixelSize
 from tilepipe.images.reading import Reading
+from tilepipe.images.rescaling import Rescaling
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
@@ -57,10 +59,18 @@ class Description:
     streaming: bool = False
     """Whether it was opened to be read once, from top to bottom."""
     notes: tuple[str, ...] = ()
+    band_names: tuple[str, ...] = ()
+    """Of each band, empty where unknown; or none at all."""
+    alpha: int | None = None
+    """Place (from 0) of the alpha band among those of the file; it is not one of `bands`."""
+    alpha_name: str = "alpha"
+    """What the file calls it."""
+    decoded_bands: int | None = None
+    """Bands that are decoded to read these; None: as many as there are, alpha included."""
 
 
-class Source(Protocol):
-    """What one kind of file has to do; windows lie within the level."""
+class SelectedSource(Protocol):
+    """An opened file whose bands have been chosen; windows lie within the level."""
 
     description: Description
 
@@ -81,6 +91,17 @@ class Source(Protocol):
         ...
 
 
+class Source(SelectedSource, Protocol):
+    """What one kind of file has to do."""
+
+    def select(self, bands: Sequence[int]) -> None:
+        """Read these bands of the file alone, in this order, from now on; called once, if at all.
+
+        They are counted from 0, alpha among them, which is then data; one may be there twice.
+        """
+        ...
+
+
 @runtime_checkable
 class _ReadsBoth(Protocol):
     def read_with_valid(
@@ -91,7 +112,7 @@ class _ReadsBoth(Protocol):
 class WindowedImage:
     """An `Image` over a `Source`; see there for the meaning of each attribute."""
 
-    def __init__(self, source: Source, reading: Reading | None = None) -> None:
+    def __init__(self, source: SelectedSource, reading: Reading | None = None) -> None:
         described = source.description
         self.reading = reading or Reading()
         self.notes = described.notes
@@ -100,15 +121,22 @@ class WindowedImage:
         self.kind = described.kind
         self.levels = described.levels
         self.bands = described.bands
-        self.dtype = described.dtype
+        self.band_names = named(described.band_names, described.bands)
+        self.file_bands = file_bands(described)
+        self._raw_dtype, self._raw_nodata = described.dtype, described.nodata
+        self._rescale = Rescaling.of(self.reading)
+        self.dtype = described.dtype if self._rescale is None else self._rescale.dtype
+        decoded = described.decoded_bands or described.bands + (described.alpha is not None)
+        self.decoded_bytes = decoded * described.dtype.itemsize
         self.pixel_size = described.pixel_size
         self.pixel_size_doubt = described.pixel_size_doubt
-        self.nodata = next((value for value in described.nodata if value is not None), None)
         self.crs = described.crs
         self.transform = described.transform
         self.chunks = described.chunks
         self.masked = described.masked
-        self.band_nodata = described.nodata
+        # No value means "no data" in what was rescaled: any may come of data as well.
+        self.band_nodata = described.nodata if self._rescale is None else ()
+        self.nodata = next((value for value in self.band_nodata if value is not None), None)
         self._source = source
         self._fingerprint: str | None = None
         # An image that nobody closes is closed when nobody has it any more.
@@ -122,7 +150,7 @@ class WindowedImage:
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
         span, mirror = self._mirror(window, level)
-        return mirror(self._decode(self._source.read, span, level))
+        return mirror(self._rescaled(self._decode(self._source.read, span, level)))
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
         """Which pixels hold data, shape (height, width), mirrored alike; None where all do.
@@ -144,7 +172,8 @@ class WindowedImage:
             pixels, valid = self._decode(self._source.read_masked, span, level)
         else:
             pixels, valid = self._decode(self._source.read, span, level), None
-        valid = _both(valid, valid_values(pixels, self.band_nodata))
+        valid = _both(valid, valid_values(pixels, self._raw_nodata))
+        pixels = self._rescaled(pixels)
         if valid is None or valid.all():
             return mirror(pixels), None
         return mirror(pixels), mirror(valid)
@@ -180,7 +209,10 @@ class WindowedImage:
 
     @property
     def _may_be_invalid(self) -> bool:
-        return self.masked or bool(self.band_nodata) or self.dtype.kind == "f"
+        return self.masked or bool(self._raw_nodata) or self._raw_dtype.kind == "f"
+
+    def _rescaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels if self._rescale is None else self._rescale(pixels)
 
     def _level(self, level: int) -> Level:
         if not 0 <= level < len(self.levels):
@@ -266,7 +298,7 @@ def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
         It holds more than ``limit_bytes``, so no window of it can be read within them.
     """
     height, width = image.chunks[level]
-    needed = height * width * image.bands * image.dtype.itemsize
+    needed = height * width * image.decoded_bytes
     if needed > limit_bytes:
         raise TooLargeError(
             f"{image.path} can only be decoded {height} x {width} pixels at a time, "

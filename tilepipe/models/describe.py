@@ -67,6 +67,7 @@ def _pixel_size(model: Model) -> str:
 def _input(model: Model) -> str:
     given = model.input
     bands = "1 band" if given.bands == 1 else f"{given.bands} bands"
+    bands += f" ({', '.join(given.band_names)})" if given.band_names else ""
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (given.mean, given.std))
     scale = 1 / given.scale
     factor = f"/ {scale:g}" if abs(scale) >= 1 else f"* {given.scale:g}"

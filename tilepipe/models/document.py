@@ -85,6 +85,7 @@ class Document:
                 "mean": list(self.input.mean),
                 "std": list(self.input.std),
                 "pixel_size": None if size is None else {"value": size.x, "unit": size.unit},
+                **({"band_names": list(names)} if (names := self.input.band_names) else {}),
             },
             "output": output,
             "about": self.about,
@@ -238,7 +239,7 @@ def _geometry(tile: _Value, values: dict[str, int]) -> Geometry:
 
 
 def _input(given: _Value, arguments: UNetArguments | OnnxArguments) -> InputSpec:
-    given.members("bands", "dtype", "scale", "mean", "std", "pixel_size")
+    given.members("bands", "dtype", "scale", "mean", "std", "pixel_size", optional=("band_names",))
     bands = given.at("bands")
     if bands.integer() != arguments.bands:
         raise bands.fault(f"{arguments.bands}, as network.arguments.bands says")
@@ -257,7 +258,22 @@ def _input(given: _Value, arguments: UNetArguments | OnnxArguments) -> InputSpec
         mean=tuple(value.number() for value in mean),
         std=tuple(value.number() for value in std),
         pixel_size=_pixel_size(given.at("pixel_size")),
+        band_names=_band_names(given, arguments.bands),
     )
+
+
+def _band_names(given: _Value, bands: int) -> tuple[str, ...]:
+    if "band_names" not in given.value:
+        return ()
+    names: list[str] = []
+    for item in given.at("band_names").items(bands, "one name for each band"):
+        name = item.text()
+        if not name.strip() or not name.isprintable():
+            raise item.fault("a printable name")
+        if name.casefold() in (other.casefold() for other in names):
+            raise item.fault("a name that no other band has")
+        names.append(name)
+    return tuple(names)
 
 
 def _pixel_size(given: _Value) -> PixelSize | None:

@@ -61,6 +61,8 @@ class InputSpec:
     """One for each band, after scaling."""
     pixel_size: PixelSize | None = None
     """Of the images that the model was trained on; square. None where it does not matter."""
+    band_names: tuple[str, ...] = ()
+    """What each band is: ``red``, ``nir``, ``DAPI``; empty where the model does not say."""
 
 
 @dataclass(frozen=True, slots=True)

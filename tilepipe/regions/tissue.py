@@ -31,6 +31,9 @@ LEAST_SATURATION, MOST_SATURATION = 0.04, 0.12
 DARK = 0.1
 """Of white: what is darker has no colour to speak of, such as what was not scanned."""
 
+MOSTLY = 0.5
+"""Share of dark pixels from which on an image is no brightfield."""
+
 SPECK, HOLE, RIM = 150, 400, 3
 """Pixels of the small picture: parts no larger are dust, holes no larger are filled; and by how
 much tissue is grown, so that its edge is not lost (about 0.01 mm2, 0.025 mm2 and 24 um)."""
@@ -71,12 +74,12 @@ def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools
     size = image.levels[level]
     place = Placement(step=(size.scale_y * times, size.scale_x * times))
     saturation, dark = _saturation(small, np.iinfo(image.dtype).max)
-    if dark[valid].mean() > 0.5:
+    if dark[valid].mean() > MOSTLY:
         raise InputError(
             f"{image.path}: is mostly dark, as fluorescence is, and tissue is found by its colour "
             f"on a bright ground; {WAY_OUT}"
         )
-    threshold = float(np.clip(otsu(saturation[valid]), LEAST_SATURATION, MOST_SATURATION))
+    threshold = _threshold(saturation[valid])
     tissue = _cleaned((saturation > threshold) & valid)
     if not tissue.any():
         raise InputError(
@@ -85,6 +88,28 @@ def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools
         )
     how = f"saturation above {threshold:.2f} at level {level}"
     return tissue, place, how + (f", {times} x {times} pixels together" if times > 1 else "")
+
+
+def is_stained(pixels: NDArray[Any]) -> Bools | None:
+    """Which of some pixels are stained tissue, by their colour alone.
+
+    Parameters
+    ----------
+    pixels
+        Of an RGB image, shape (n, 3), unsigned integers.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,), or None
+        None where the image is no brightfield: most of it is dark.
+    """
+    saturation, dark = _saturation(
+        pixels[None].astype(np.float32), float(np.iinfo(pixels.dtype).max)
+    )
+    if not pixels.size or dark.mean() > MOSTLY:
+        return None
+    stained: Bools = (saturation > _threshold(saturation))[0]
+    return stained
 
 
 def otsu(values: NDArray[Any]) -> float:
@@ -151,6 +176,10 @@ def _summed(pixels: NDArray[Any], times: int) -> NDArray[np.float32]:
     rows, columns = (np.arange(0, n, times) for n in pixels.shape[:2])
     down = np.add.reduceat(pixels, rows, axis=0, dtype=np.float32)
     return np.asarray(np.add.reduceat(down, columns, axis=1))
+
+
+def _threshold(saturation: NDArray[np.float32]) -> float:
+    return float(np.clip(otsu(saturation), LEAST_SATURATION, MOST_SATURATION))
 
 
 def _saturation(small: NDArray[np.float32], white: float) -> tuple[NDArray[np.float32], Bools]:

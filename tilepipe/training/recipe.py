@@ -67,6 +67,7 @@ def prepare(options: TrainOptions) -> tuple[Recipe, Shelf, Shelf]:
         mean=start.input.mean if start and keeps_input else found.mean,
         std=start.input.std if start and keeps_input else found.std,
         pixel_size=found.pixel_size or (start.input.pixel_size if start else None),
+        band_names=found.band_names or (start.input.band_names if start and keeps_input else ()),
     )
     if options.hed and (found.bands != 3 or found.dtype != "uint8"):
         raise InputError(

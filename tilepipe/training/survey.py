@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import read_with_valid
+from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.base import PixelSize, alike
 from tilepipe.training.labels import IGNORED, LabelFile, LabelScheme
 from tilepipe.training.options import TrainOptions
@@ -43,6 +44,8 @@ class Survey:
     """Pixels of each class; empty for values."""
     pixels: tuple[int, ...]
     """Used of each image."""
+    band_names: tuple[str, ...] = ()
+    """That all images give; empty where one of them names none, or others."""
     value_mean: tuple[float, ...] = ()
     """Of each plane of values; what is learnt is how far from it, in `value_std`."""
     value_std: tuple[float, ...] = ()
@@ -104,6 +107,7 @@ def survey(shelf: Shelf, options: TrainOptions, asked: int = 0) -> Survey:
     total = np.zeros(facts[0])
     squares = np.zeros(facts[0])
     seen, values, sizes, areas = 0, Counter[int](), [], []
+    names = set()
     regression = options.labels == "values" or (
         options.labels == "auto" and first.labels.dtype.kind == "f"
     )
@@ -113,6 +117,7 @@ def survey(shelf: Shelf, options: TrainOptions, asked: int = 0) -> Survey:
         opened = shelf[index]
         _same(first, opened, regression=regression)
         sizes.append(opened.image.pixel_size)
+        names.add(opened.image.band_names)
         areas.append(opened.region.area)
         says_something = not regression
         for window in _windows(opened.region, budget):
@@ -147,6 +152,7 @@ def survey(shelf: Shelf, options: TrainOptions, asked: int = 0) -> Survey:
         outputs=scheme.classes,
         counts=() if regression else _counts(values, scheme, shelf, options),
         pixels=tuple(areas),
+        band_names=_band_names(names),
         value_mean=spread.mean if regression else (),
         value_std=spread.std if regression else (),
     )
@@ -309,6 +315,12 @@ def check_validation(shelf: Shelf, judged: Shelf, found: Survey) -> None:
                 found.scheme.labels(opened.labels.read(window)[0], opened.labels.path)
 
 
+def _band_names(names: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """The names that all images give, if they tell their bands apart."""
+    common = names.pop() if len(names) == 1 else ()
+    return common if places_by_name(common, common) else ()
+
+
 def _same(first: OpenPair, other: OpenPair, *, regression: bool) -> None:
     for what in ("bands", "dtype"):
         ours, theirs = getattr(first.image, what), getattr(other.image, what)
@@ -317,6 +329,12 @@ def _same(first: OpenPair, other: OpenPair, *, regression: bool) -> None:
                 f"{other.image.path}: has {theirs} {what if what == 'bands' else 'pixels'}, and "
                 f"{first.image.path} {ours}; all images must be alike"
             )
+    ours, theirs = first.image.band_names, other.image.band_names
+    if places_by_name(theirs, ours) not in (None, tuple(range(len(ours)))):
+        raise InputError(
+            f"{other.image.path}: has its bands in another order ({show_bands(theirs)}) than "
+            f"{first.image.path} ({show_bands(ours)}); all images must be alike"
+        )
     if regression and other.labels.planes != first.labels.planes:
         raise InputError(
             f"{other.labels.path}: has {other.labels.planes} planes of values, and "
