@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from tilepipe.cli.options import as_bytes
+from tilepipe.cli.options import as_bytes, as_nodata
 
 
 @click.command("convert")
@@ -19,8 +21,27 @@ from tilepipe.cli.options import as_bytes
     show_default=True,
     help="Pixels held at once.",
 )
+@click.option(
+    "--nodata",
+    metavar="VALUE|none",
+    callback=as_nodata,
+    help="Value that means no data, or none, to be written into TARGET [what the image says].",
+)
+@click.option(
+    "--unscale",
+    is_flag=True,
+    help="Apply the scale and offset that the image declares; gives float32.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def command(image: str, target: str | None, overwrite: bool, memory: int, quiet: bool) -> None:
+def command(
+    image: str,
+    target: str | None,
+    overwrite: bool,
+    memory: int,
+    nodata: Any,
+    unscale: bool,
+    quiet: bool,
+) -> None:
     """Turn IMAGE into a chunked OME-Zarr pyramid (TARGET: IMAGE.ome.zarr in this folder).
 
     For images that cannot be read in pieces: one huge strip, a large PNG or JPEG. Streams: the
@@ -31,6 +52,7 @@ def command(image: str, target: str | None, overwrite: bool, memory: int, quiet:
 
     from tilepipe.engine.options import image_stem
     from tilepipe.images.convert import convert
+    from tilepipe.images.reading import Reading
 
     target = target or f"{image_stem(image)}.ome.zarr"
     with Progress(disable=quiet, console=Console(stderr=True)) as bar:
@@ -40,6 +62,9 @@ def command(image: str, target: str | None, overwrite: bool, memory: int, quiet:
             bar.update(task, completed=done, total=total)
 
         # The path, not an opened image: some files can only be streamed from top to bottom.
-        convert(image, target, memory_limit=memory, overwrite=overwrite, progress=tell)
+        convert(
+            image, target, memory_limit=memory, overwrite=overwrite,
+            reading=Reading(nodata=nodata, unscale=unscale), progress=tell,
+        )  # fmt: skip
     if not quiet:
         click.echo(target)

@@ -173,6 +173,8 @@ class MemoryModel:
         reach = tiling.reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
         reading = 2 * reach.area * pixel
+        if self._image.nodata is not None or self._image.dtype.kind == "f":
+            reading += reach.area * self._image.bands  # where each band holds data
         rows, columns = self._image.chunks[self._level]
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)

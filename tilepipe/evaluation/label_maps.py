@@ -216,8 +216,7 @@ def _open_picture(path: Path, memory: int) -> LabelMap:
         if kind != "values":
             return np.moveaxis(image.read(window), 2, 0)
         pixels, valid = read_with_valid(image, window)
-        planes = np.moveaxis(pixels, 2, 0)
-        return planes if valid is None else np.where(valid, planes, np.nan)
+        return np.moveaxis(pixels if valid is None else np.where(valid, pixels, np.nan), 2, 0)
 
     nodata = image.nodata
     return LabelMap(

@@ -23,12 +23,13 @@ from tilepipe.images.files import open_bytes
 from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, VALID
 from tilepipe.images.opening import open_image
+from tilepipe.images.reading import Reading
+from tilepipe.images.validity import Validity, both, in_any_band, is_ambiguous, of_pixels, validity
 from tilepipe.images.windowed import (
     TooLargeError,
     WindowedImage,
     check_bounded,
     read_with_valid,
-    valid_values,
 )
 from tilepipe.places import InputRefused, Place, made_here, place
 
@@ -61,6 +62,7 @@ def convert(
     chunk: int = 512,
     memory_limit: int = MEMORY_LIMIT,
     overwrite: bool = False,
+    reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write an image as OME-Zarr 0.5 with a pyramid, never holding more than a band of its rows.
@@ -82,6 +84,9 @@ def convert(
         Bytes that pixels may take while they are converted.
     overwrite
         Replace a zarr folder that is there.
+    reading
+        How ``source`` is read, where it is a path: what that overrules (nodata) is written down in
+        the target, and what it applies (scale and offset) is applied.
     progress
         Called with steps done and all steps.
 
@@ -98,7 +103,7 @@ def convert(
     with InputRefused():
         _check_target(target, overwrite)
     with made_here(target) as local:
-        _convert(source, local, chunk, memory_limit, progress)
+        _convert(source, local, chunk, memory_limit, reading, progress)
 
 
 def _convert(
@@ -106,11 +111,12 @@ def _convert(
     target: Path,
     chunk: int,
     memory_limit: int,
+    reading: Reading | None,
     progress: Progress | None,
 ) -> None:
     # A name that no reader takes for an image, and that the next attempt finds and clears.
     partial = target.with_name(f"{target.name}.partial")
-    image, opened_here = _within(source, memory_limit, chunk)
+    image, opened_here = _within(source, memory_limit, chunk, reading)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         _Pyramid(image, partial, chunk, memory_limit // MEMORY_SHARE, progress).write()
@@ -142,7 +148,7 @@ class _Pyramid:
         group = zarr.create_group(self.folder, zarr_format=3)
         sizes = _level_sizes(*self.image.shape[:2], self.chunk)
         arrays = [self._create(group, str(level), size) for level, size in enumerate(sizes)]
-        validity = _Validity(group, sizes, self.chunk)
+        kept = _Validity(group, sizes, self.chunk)
         steps = [list(self._steps(size, level)) for level, size in enumerate(sizes)]
         total = sum(len(windows) for windows in steps)
         for level, windows in enumerate(steps):
@@ -150,13 +156,13 @@ class _Pyramid:
                 if level == 0:
                     pixels, valid = read_with_valid(self.image, window)
                 else:
-                    pixels, valid = self._halved(arrays[level - 1], validity, level - 1, window)
+                    pixels, valid = self._halved(arrays[level - 1], kept, level - 1, window)
                 rows, columns = window.slices()
                 arrays[level][:, rows, columns] = pixels.transpose(2, 0, 1)
                 if valid is not None and not _told(pixels, valid, self._nodata):
-                    validity.write(level, window, valid)
+                    kept.write(level, window, in_any_band(valid))
                 self._advance(total)
-        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, validity.exists))
+        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, kept.exists))
 
     @property
     def _nodata(self) -> tuple[float | None, ...]:
@@ -166,10 +172,13 @@ class _Pyramid:
 
     @property
     def _empty(self) -> NDArray[Any]:
-        """Value of each band where there is no data."""
-        default = np.nan if self.image.dtype.kind == "f" else 0.0
-        values = self._nodata or (None,) * self.image.bands
-        return np.array([default if value is None else value for value in values])
+        """Value of each band where there is no data, by which a reader knows that there is none."""
+        dtype, values = self.image.dtype, self._nodata or (None,) * self.image.bands
+        if dtype.kind != "f":
+            return np.array([0 if value is None else value for value in values])
+        # One that other bands' data would make data is NaN instead.
+        unclear = (value is None or is_ambiguous(value, dtype) for value in values)
+        return np.array([np.nan if u else v for u, v in zip(unclear, values, strict=True)])
 
     def _create(self, group: zarr.Group, name: str, size: tuple[int, int]) -> zarr.Array[Any]:
         bands = self.image.bands
@@ -197,14 +206,12 @@ class _Pyramid:
                 yield Window(y, x, min(rows, height - y), min(columns, width - x))
 
     def _halved(
-        self, above: zarr.Array[Any], validity: _Validity, level: int, window: Window
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        self, above: zarr.Array[Any], kept: _Validity, level: int, window: Window
+    ) -> tuple[NDArray[Any], Validity | None]:
         rows, columns = (slice(2 * s.start, 2 * s.stop) for s in window.slices())
         pixels = np.asarray(above[:, rows, columns]).transpose(1, 2, 0)
-        valid = valid_values(pixels, self._nodata)
-        stored = validity.read(level, rows, columns)
-        if stored is not None:
-            valid = stored if valid is None else valid & stored
+        stored = kept.read(level, rows, columns)
+        valid = both(validity(pixels, self._nodata), None if stored is None else stored[..., None])
         # In slabs: what the mean needs on the way is several times the pixels.
         slabs = [slice(y, y + SLAB_ROWS) for y in range(0, len(pixels), SLAB_ROWS)]
         halves = [
@@ -269,19 +276,24 @@ def _check_target(target: Place, overwrite: bool) -> None:
         raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
 
 
-def _within(source: Image | str | Path, memory_limit: int, chunk: int) -> tuple[Image, bool]:
+def _within(
+    source: Image | str | Path, memory_limit: int, chunk: int, reading: Reading | None
+) -> tuple[Image, bool]:
     """The image, opened so that it can be read within a limit, and whether it was opened here."""
     largest = memory_limit // MEMORY_SHARE
     try:
-        image = source if isinstance(source, Image) else open_image(source)
+        image = source if isinstance(source, Image) else open_image(source, reading)
         check_bounded(image, 0, largest)
     except TooLargeError:
-        path = source.path if isinstance(source, Image) else str(source)
-        return _streamed(path, source if isinstance(source, Image) else None, largest, chunk), True
+        opened = source if isinstance(source, Image) else None
+        path, how = (opened.path, opened.reading) if opened else (str(source), reading)
+        return _streamed(path, opened, largest, chunk, how), True
     return image, image is not source
 
 
-def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Image:
+def _streamed(
+    path: str, opened: Image | None, largest: int, chunk: int, reading: Reading | None
+) -> Image:
     """The image opened to be decoded row by row."""
     refusal = InputError(
         f"{path} can only be decoded whole, which takes more than the {largest / 2**20:.0f} MiB "
@@ -289,7 +301,7 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
         "in tiles"
     )
     try:
-        image = open_image(path, streaming=True)
+        image = open_image(path, reading, streaming=True)
     except InputError as error:
         raise refusal from error
     height, width, bands = image.shape
@@ -318,10 +330,12 @@ def _level_sizes(height: int, width: int, smallest: int) -> list[tuple[int, int]
     return sizes
 
 
-def _told(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: tuple[float | None, ...]) -> bool:
+def _told(pixels: NDArray[Any], valid: Validity, nodata: tuple[float | None, ...]) -> bool:
     """Whether the pixels themselves tell which of them are valid."""
-    told = valid_values(pixels, nodata)
-    return bool(valid.all() if told is None else np.array_equal(told, valid))
+    told, true = of_pixels(validity(pixels, nodata)), of_pixels(valid)
+    if told is None or true is None:
+        return told is true
+    return np.array_equal(told, true)
 
 
 def _attributes(
@@ -350,6 +364,9 @@ def _attributes(
     own: dict[str, Any] = {
         "crs": image.crs,
         "transform": image.transform,
+        "control": image.control.to_json() if image.control else None,
+        # Applied where the image is read that way.
+        "scaling": None if image.reading.unscale else image.scaling,
         # JSON has no NaN.
         "nodata": [None if n is None else str(n) if not math.isfinite(n) else n for n in nodata],
         VALID: valid,

@@ -21,6 +21,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
+from tilepipe.images.control import GroundControl
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
 from tilepipe.places import Place, place
@@ -152,6 +153,8 @@ class NgffSource:
             pixel_size_doubt=doubt,
             crs=own.get("crs"),
             transform=_transform(own.get("transform")),
+            control=GroundControl.from_json(own["control"]) if own.get("control") else None,
+            scaling=tuple((float(s), float(o)) for s, o in own.get("scaling") or ()),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
         )

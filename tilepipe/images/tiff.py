@@ -254,6 +254,7 @@ class TiffSource:
             pixel_size=pixel_size,
             pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
+            palette=self._palette is not None,
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
         )
 
