@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.documents import understood
+from tilepipe.engine.areas import class_areas
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.inputs import open_planned
@@ -79,6 +80,8 @@ class Receipt:
     """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
     wait: float = 0.0
     """Seconds for which the block, read, waited for its turn on the device."""
+    areas: tuple[float, ...] = ()
+    """Square metres of each class on the ground, where the plan says that they are measured."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -89,7 +92,8 @@ class Receipt:
     def from_record(cls, record: dict[str, Any]) -> Receipt:
         """The receipt that a ledger record holds; ValueError for one of another form."""
         fields = {k: v for k, v in record.items() if k != "kind"}
-        return cls(**{**fields, "counts": tuple(fields["counts"])})
+        lists = {name: tuple(fields.get(name, ())) for name in ("counts", "areas")}
+        return cls(**{**fields, **lists})
 
 
 class Workbench:
@@ -278,7 +282,7 @@ def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Recei
     return Receipt(
         number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
-        seen, begun, wait,
+        seen, begun, wait, class_areas(answer.mask, block, bench.plan),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
+from tilepipe.engine.cautions import cautions
 from tilepipe.engine.cluster import (
     Failure,
     connect,
@@ -243,7 +244,7 @@ class Job:
         scale = choose_scale(image, model, options)
         return plan, Estimate(
             memory.total(plan.tiling), memory_limit(options, workforce.site), None,
-            warnings_of(scale.warning, model),
+            (*warnings_of(scale.warning, model), *cautions(image, options)),
         )  # fmt: skip
 
     def items(self) -> Iterator[Item]:

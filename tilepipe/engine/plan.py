@@ -17,6 +17,7 @@ from tilepipe.engine.scale import Scale, base_pixel_size, choose_scale, ratio
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
 from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
+from tilepipe.images.ground import crs_name
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
 from tilepipe.masks.base import Kind, MaskClass, MaskSpec
@@ -43,11 +44,14 @@ class ImageFacts:
     bands: int
     dtype: str
     pixel_size: PixelSize | None
-    """Of what is read: of that level, or the model's where it is resampled."""
+    """Of what is read: of that level, or the model's where it is resampled; on the ground."""
     factors: Factors | None = None
     """Rows and columns of that level for each of what is read; None: it is not resampled."""
     reading: Reading = field(default_factory=Reading)
     """What of the file is read, and how."""
+    crs_pixel_size: PixelSize | None = None
+    """What the CRS says of `pixel_size`, where that is not so on the ground; areas are then
+    measured there, pixel by pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Plan:
         document["image"]["reading"] = self.image.reading.to_json()
         if self.image.reading.is_plain:  # as before there was a choice
             del document["image"]["reading"]
+        if self.image.crs_pixel_size is None:  # as before the ground was looked at
+            del document["image"]["crs_pixel_size"]
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
@@ -115,6 +121,7 @@ class Plan:
         image = document.pop("image")
         factors = image.pop("factors", None)
         reading = Reading.from_json(image.pop("reading", None))
+        crs_pixel_size = _pixel_size(image.pop("crs_pixel_size", None))
         document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
         region = document.pop("region", None)
@@ -124,6 +131,7 @@ class Plan:
                 **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
                 factors=(float(factors[0]), float(factors[1])) if factors else None,
                 reading=reading,
+                crs_pixel_size=crs_pixel_size,
             ),
             tiling=Tiling(
                 tiling["height"],
@@ -160,6 +168,7 @@ def image_facts(image: Image, scale: Scale) -> ImageFacts:
         pixel_size=scale.pixel_size,
         factors=scale.factors,
         reading=image.reading,
+        crs_pixel_size=scale.crs_pixel_size,
     )
 
 
@@ -198,6 +207,7 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
         pixel_size=facts.pixel_size,
         crs=image.crs,
         transform=transform,
+        control=image.control and image.control.on_grid(level.scale_y, level.scale_x),
         origin=origin,
         name=name,
         background=output.background,
@@ -222,6 +232,18 @@ def show_scale(plan: Plan) -> str:
     return f"level {image.level} as it is, as asked for; not {made}"
 
 
+def show_ground(plan: Plan) -> str | None:
+    """What pixels are on the ground, for a person; None where the CRS says as much."""
+    image = plan.image
+    if image.crs_pixel_size is None or plan.mask.crs is None:
+        return None
+    return (
+        f"{show_pixel_size(image.crs_pixel_size)} in {crs_name(plan.mask.crs)} is "
+        f"{show_pixel_size(image.pixel_size)} on the ground at the image's centre; scale and "
+        "areas are those on the ground"
+    )
+
+
 def show_region(plan: Plan) -> str:
     """What part of the image is computed, for a person."""
     region = plan.region
@@ -238,6 +260,7 @@ def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSp
         width=image.levels[0].width,
         pixel_size=base_pixel_size(image, options),
         transform=image.transform,
+        control=image.control,
         origin=(0.0, 0.0),
     )
 

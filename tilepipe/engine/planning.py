@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import torch
 
+from tilepipe.engine.cautions import cautions
 from tilepipe.engine.choosing import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.cluster import connect, cores, gpu_memory, prepare_workers
 from tilepipe.engine.cluster_file import SLOTS
@@ -184,7 +185,9 @@ def new_plan(
         region=region,
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
-    warnings = (*warnings_of(scale.warning, model), *choice.warnings)
+    warnings = (
+        *warnings_of(scale.warning, model), *cautions(image, options), *choice.warnings
+    )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 
 

@@ -131,6 +131,20 @@ class RasterSource:
         assert valid is not None, "a mask was asked for"
         return pixels, valid
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether one of its bands is alpha."""
+        return self._alpha is not None
+
+    def read_alpha(self, window: Window, level: int) -> NDArray[Any]:
+        """The alpha band itself, shape (height, width, 1)."""
+        place = ((window.y, window.stop_y), (window.x, window.stop_x))
+        try:
+            with self._pool.handle(level) as dataset:
+                return np.moveaxis(dataset.read([self._alpha], window=place), 0, -1)
+        except GDAL_ERRORS as error:
+            raise UndecodableError(_reason(error)) from error
+
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
         with self._pool.handle(0) as dataset:

@@ -214,6 +214,26 @@ class TiffSource:
         valid = np.ones(window.shape, bool)
         return self._read(window, level, valid), valid
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether its last sample is alpha."""
+        return self._alpha is not None
+
+    def read_alpha(self, window: Window, level: int) -> NDArray[Any]:
+        """The alpha band itself, shape (height, width, 1)."""
+        assert self._alpha is not None, "asked only where there is one"
+        plane = self._planes[level]
+        alpha = np.zeros((*window.shape, 1), self._sample_dtype)
+        readers = self._readers(plane, window)
+        for number, part in plane.segments(window):
+            common = window.intersect(part)
+            assert common is not None, "a segment that the window does not touch"
+            for band, samples in self._samples(plane, number, readers):
+                if samples is not None and band <= self._alpha < band + samples.shape[2]:
+                    inside = samples[common.slices(part)]
+                    alpha[common.slices(window)][..., 0] = inside[..., self._alpha - band]
+        return alpha
+
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
         return fingerprint_files(file.path for file in self._files.values())

@@ -74,6 +74,17 @@ class Description:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class _HasAlpha(Protocol):
+    """A source with an alpha band whose values can be had."""
+
+    has_alpha: bool
+
+    def read_alpha(self, window: Window, level: int) -> NDArray[Any]:
+        """The alpha band itself, shape (height, width, 1); asked only where there is one."""
+        ...
+
+
 class Source(Protocol):
     """What one kind of file has to do; windows lie within the level."""
 
@@ -120,7 +131,7 @@ class WindowedImage:
         self.transform = described.transform
         self.control = described.control
         self.chunks = described.chunks
-        self.masked = described.masked
+        self.masked, self.palette = described.masked, described.palette
         if described.palette and reading.nodata is not None:
             raise InputError(
                 f"{described.path}: its pixels are the colours of a palette, to which --nodata "
@@ -180,6 +191,16 @@ class WindowedImage:
         if self.reading.unscale:
             pixels = unscaled(pixels, self.scaling, valid)
         return mirror(pixels), None if valid is None else mirror(valid)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether an alpha band says where there is data."""
+        return isinstance(self._source, _HasAlpha) and self._source.has_alpha
+
+    def read_alpha(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The values of the alpha band in a window of the image, shape (height, width, 1)."""
+        assert isinstance(self._source, _HasAlpha), "asked only where there is one"
+        return np.asarray(self._decode(self._source.read_alpha, window, level))
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (height, width, bands)."""
@@ -353,8 +374,8 @@ def _notes(described: Description, reading: Reading) -> tuple[str, ...]:
     if not described.scaling or reading.unscale:
         return ()
     return (
-        f"declares a scale and offset ({show_scaling(described.scaling)}) that are not applied: "
-        "--unscale applies them and gives float32",
+        f"the image declares a scale and offset ({show_scaling(described.scaling)}) that are not "
+        "applied: --unscale applies them, and gives float32",
     )
 
 
