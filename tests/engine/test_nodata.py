@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.engine.test_scale import model_of
 from tests.making import make_image, save_tiny, whole_image_logits
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.models.file import save_model
 from tilepipe.models.unet import UNetArguments
@@ -133,7 +134,7 @@ def test_a_run_goes_on_with_the_nodata_value_that_it_began_with(tmp_path: Path) 
     }  # fmt: skip
     tilepipe.run(scene, nodata=0, **options)
     assert tilepipe.run(scene, nodata=0, **options).resumed
-    with pytest.raises(tilepipe.InputError, match="nodata was 0, now as the file says"):
+    with pytest.raises(InputError, match="nodata was 0, now as the file says"):
         tilepipe.run(scene, **options)
 
 
