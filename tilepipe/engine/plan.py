@@ -342,6 +342,8 @@ def _shown(value: Any) -> str:
     """A choice of a reading, for a person."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "as the file says" if value is None else str(value)
