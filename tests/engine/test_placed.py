@@ -335,6 +335,15 @@ def test_control_moves_with_the_grid(like_image: bool, tmp_path: Path) -> None:
     assert rpcs["lat_off"] == 48
 
 
+def test_rpcs_that_are_none_are_left_alone(tmp_path: Path) -> None:
+    image = controlled(tmp_path / "i.tif", "rpcs", make_image(30, 40))
+    side = Path(f"{image}.aux.xml")
+    side.write_text(
+        '<PAMDataset><Metadata domain="RPC"><MDI key="LINE_OFF">north</MDI></Metadata></PAMDataset>'
+    )
+    assert open_image(image).control is None
+
+
 @pytest.mark.parametrize("kind", ["gcps", "rpcs"])
 def test_a_conversion_keeps_what_places_its_image(kind: str, tmp_path: Path) -> None:
     image = controlled(tmp_path / "i.tif", kind, make_image(60, 70))

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image as Picture
 from rasterio.enums import ColorInterp
 
 from tests.images.test_validity import write
@@ -138,6 +139,8 @@ def with_alpha(tmp_path: Path, alpha: NDArray[Any], kind: str, dtype: str = "uin
         write(path, pixels, photometric="rgb", alpha="yes")
         with rasterio.open(path) as dataset:
             assert dataset.colorinterp[3] == ColorInterp.alpha
+    elif kind == "png":
+        Picture.fromarray(pixels).save(path, "png")
     else:
         separate = kind == "planar"
         tifffile.imwrite(
@@ -148,7 +151,7 @@ def with_alpha(tmp_path: Path, alpha: NDArray[Any], kind: str, dtype: str = "uin
     return open_image(path)
 
 
-@pytest.mark.parametrize("kind", ["geo", "plain", "planar"])
+@pytest.mark.parametrize("kind", ["geo", "plain", "planar", "png"])
 def test_an_alpha_band_of_many_values_may_be_infrared(kind: str, tmp_path: Path) -> None:
     image = with_alpha(tmp_path, make_image(300, 280, 1, seed=5), kind)
     assert image.bands == 3
@@ -168,7 +171,7 @@ def test_an_alpha_band_is_alpha_with_soft_edges_too(kind: str, tmp_path: Path) -
 
 def test_the_alpha_band_is_read_as_it_is(tmp_path: Path) -> None:
     alpha = make_image(300, 280, 1, seed=5)
-    for kind in ("geo", "plain", "planar"):
+    for kind in ("geo", "plain", "planar", "png"):
         image = with_alpha(tmp_path, alpha, kind)
         window = Window(37, 60, 150, 90)
         read = image.read_alpha(window)  # type: ignore[attr-defined]

@@ -226,3 +226,15 @@ def test_a_conversion_writes_the_users_nodata_value_down(tmp_path: Path) -> None
     valid = image.read_valid(Window(0, 0, 60, 50))
     assert valid is not None
     assert (valid == (np.arange(60) >= 20)[:, None]).all()
+
+
+def test_convert_takes_the_option(tmp_path: Path) -> None:
+    from tilepipe.cli import call
+
+    pixels = np.maximum(make_image(60, 50), 1)
+    pixels[:20] = 9
+    path, target = write(tmp_path / "i.tif", pixels, 9), tmp_path / "i.ome.zarr"
+    assert call(["convert", str(path), str(target), "-q", "--nodata", "none"]) == 0
+    assert open_image(target).nodata is None
+    assert call(["convert", str(path), str(target), "-q", "--nodata", "1e9"]) == 2
+    assert call(["convert", str(path), str(target), "-q", "--unscale"]) == 2

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
-    "imagecodecs", "rasterio", "safetensors", "obstore",
+    "imagecodecs", "rasterio", "pyproj", "safetensors", "obstore",
 )  # fmt: skip
 
 

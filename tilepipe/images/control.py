@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -46,11 +48,14 @@ class GroundControl:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> GroundControl:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote; ValueError for RPCs that are none."""
+        rpcs = document.get("rpcs", {})
+        if rpcs and not are_rpcs(rpcs):
+            raise ValueError("RPCs that do not say where rows and columns lie")
         return cls(
             points=tuple(ControlPoint(**point) for point in document.get("points", ())),
             crs=document.get("crs"),
-            rpcs=tuple((str(k), str(v)) for k, v in document.get("rpcs", {}).items()),
+            rpcs=tuple((str(k), str(v)) for k, v in rpcs.items()),
         )
 
     def __str__(self) -> str:
@@ -60,6 +65,18 @@ class GroundControl:
         if self.rpcs:
             parts.append("RPCs")
         return " and ".join(parts)
+
+
+def are_rpcs(items: Mapping[str, str]) -> bool:
+    """Whether items of metadata say what RPCs have to say of the image's grid."""
+    try:
+        return all(
+            math.isfinite(float(items[f"{axis}_{what}"].split()[0]))
+            for axis in ("LINE", "SAMP")
+            for what in ("OFF", "SCALE")
+        )
+    except (KeyError, ValueError, IndexError):
+        return False
 
 
 def _on_axis(key: str, value: str, factors: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ Distances and areas are taken on the ellipsoid of the CRS (with pyproj), which m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,12 @@ def _measured(
         start, end = (geographic(s * down / 2, s * across / 2) for s in (-1, 1))
         return np.asarray(geod.inv(*start, *end)[2], np.float64)
 
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _sides_and_area(length)
+
+
+def _sides_and_area(length: Callable[[float, float], Floats]) -> tuple[Floats, Floats, Floats]:
+    """As `_measured`, of a function that gives the metres of a step of pixels, down and across."""
     step = 1.0
     seen = length(step, 0)
     usual = float(np.median(seen[np.isfinite(seen)])) if np.isfinite(seen).any() else LEAST_STEP
@@ -187,6 +194,7 @@ def true_pixel_size(image: Image) -> PixelSize | None:
 
 
 def crs_name(crs: str) -> str:
-    """What a CRS is called, from its WKT."""
+    """What a CRS is called, from its WKT; fit to be shown."""
     parts = crs.split('"')
-    return parts[1] if len(parts) > 1 else crs
+    name = parts[1] if len(parts) > 1 else crs
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)

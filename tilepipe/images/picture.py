@@ -85,6 +85,15 @@ class PictureSource:
         pixels = self._decoded()[window.slices()]
         return pixels[..., : self.description.bands], pixels[..., -1] != 0
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it has one."""
+        return self._alpha
+
+    def read_alpha(self, window: Window, level: int) -> NDArray[Any]:
+        """The alpha band itself, shape (height, width, 1)."""
+        return self._decoded()[window.slices()][..., -1:]
+
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
         return fingerprint_files([place(self.description.path)])

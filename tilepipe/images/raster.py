@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
-from tilepipe.images.control import ControlPoint, GroundControl
+from tilepipe.images.control import ControlPoint, GroundControl, are_rpcs
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
@@ -431,6 +431,8 @@ def _control(dataset: Any) -> GroundControl | None:
         return None
     points, crs = dataset.gcps
     rpcs = dataset.tags(ns="RPC")
+    if not are_rpcs(rpcs):
+        rpcs = {}
     if not points and not rpcs:
         return None
     return GroundControl(
