@@ -109,7 +109,7 @@ def _choose_scale(image: Image, model: Model, options: RunOptions) -> Scale:
         warning = (
             f"the image is coarser than model {model.name} expects, {show_pixel_size(here)}, and "
             f"is enlarged to {show_pixel_size(wanted)}: what is finer than its own pixels is "
-            "missing, so expect a worse mask"
+            "missing, so expect a worse mask" + (f"; {uneven}" if uneven else "")
         )
     target = _in_unit(wanted, size.unit)
     return Scale(level, (target.y / here.y, target.x / here.x), target, warning)
