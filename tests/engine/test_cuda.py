@@ -108,14 +108,16 @@ SHAPE = (6, 5, 2)
 
 
 def summed(pixels: Tensor, holes: Tensor) -> tuple[Tensor, ...]:
-    return pixels.int().sum(2).masked_fill(holes, -1), pixels.sum()
+    return pixels.int().masked_fill(holes, -1).sum(2), pixels.sum()
 
 
 def windows(count: int) -> list[tuple[Tensor, Tensor | None]]:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
-    holes = torch.rand((count, *SHAPE[:2]), generator=generator) < 0.3
-    return [(pixels[i], holes[i] if i % 3 == 0 else None) for i in range(count)]
+    holes = torch.rand((count, *SHAPE), generator=generator) < 0.3
+    # In single bands, in whole pixels, nowhere.
+    kinds = [lambda one: one, lambda one: one[..., :1], lambda one: None]
+    return [(pixels[i], kinds[i % 3](holes[i])) for i in range(count)]
 
 
 def through(lane: Lane, given: list[tuple[Tensor, Tensor | None]]) -> list[tuple[Tensor, ...]]:
@@ -136,7 +138,7 @@ def test_every_window_gets_its_own_answer_in_whatever_order_streams_advance(
     assert hardware.captured == (BUFFERS if captures else 0)
     given = windows(12)
     for (pixels, holes), made in zip(given, through(lane, given), strict=True):
-        nowhere = torch.zeros(SHAPE[:2], dtype=torch.bool)
+        nowhere = torch.zeros(SHAPE, dtype=torch.bool)
         expected = summed(pixels, nowhere if holes is None else holes)
         assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
@@ -211,7 +213,7 @@ def test_a_device_answers_through_its_lane_as_without_one() -> None:
         submitted = []
         for i in range(4):
             pixels = image[i * side : (i + 1) * side]
-            seen = valid if i % 2 else None
+            seen = valid[..., None] if i % 2 else None
             submitted.append((pixels, seen, laned.answer(pixels, seen, (64, 64), True)))
         for pixels, seen, future in submitted:
             found, expected = future.result(), plain.answer(pixels, seen, (64, 64), True).result()
@@ -264,7 +266,7 @@ def test_a_real_gpu_gives_each_window_its_own_answer(graphs: bool) -> None:
     assert lane.graphs is graphs
     given = windows(12)
     for (pixels, holes), made in zip(given, through(lane, given), strict=True):
-        nowhere = torch.zeros(SHAPE[:2], dtype=torch.bool)
+        nowhere = torch.zeros(SHAPE, dtype=torch.bool)
         expected = summed(pixels, nowhere if holes is None else holes)
         assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 

@@ -113,7 +113,7 @@ def test_a_nan_among_the_pixels_does_not_reach_valid_ones() -> None:
     clean[~valid] = 127.0
     pixels[~valid] = np.nan
     runner = Device(model, "cpu", "fp64", threads=1)
-    answer = runner.answer(pixels, valid, (384, 384), probabilities=True).result()
+    answer = runner.answer(pixels, valid[..., None], (384, 384), probabilities=True).result()
     expected = runner.answer(clean, None, (384, 384)).result()
     hole = np.s_[300 - 92 : 310 - 92, 300 - 92 : 310 - 92]
     assert (answer.mask[hole] == 255).all()

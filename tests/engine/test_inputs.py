@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.images.test_bands import geotiff
 from tests.making import make_image, make_model, write_tiff
-from tilepipe.engine.inputs import open_input, warnings_about
+from tilepipe.engine.cautions import plan_warnings
+from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan import Plan, show_rescaling, show_selection
+from tilepipe.engine.scale import choose_scale
 from tilepipe.errors import InputError
 from tilepipe.images.rescaling import Rescaling
 from tilepipe.models.file import build_model, load_model, save_model
@@ -150,7 +152,7 @@ def warned(image: Path, model: Path, **options: Any) -> tuple[str, ...]:
     """The warnings about an image."""
     loaded, asked = load_model(str(model)), RunOptions(str(image), **options)
     with closing(open_input(asked, loaded)) as found:
-        return warnings_about(found, loaded, asked, 0)
+        return plan_warnings(found, loaded, asked, choose_scale(found, loaded, asked))
 
 
 def test_a_band_whose_name_belongs_elsewhere_is_warned_of(tmp_path: Path, model: Path) -> None:

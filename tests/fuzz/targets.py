@@ -45,7 +45,10 @@ def read_image(path: Path) -> str:
                 pixels, valid = read_with_valid(image, Window(y, x, side, side), level)
                 if pixels.shape != (side, side, bands) or pixels.dtype != image.dtype:
                     raise Wrong(f"a window of {pixels.shape}, {pixels.dtype}")
-                if valid is not None and (valid.shape, valid.dtype) != ((side, side), np.bool_):
+                if valid is not None and (
+                    valid.shape not in {(side, side, 1), (side, side, bands)}
+                    or valid.dtype != np.bool_
+                ):
                     raise Wrong(f"a validity of {valid.shape}, {valid.dtype}")
     finally:
         image.close()

@@ -41,7 +41,7 @@ def test_the_mean_of_whole_numbers_is_rounded_half_up(
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
 def test_all_valid_is_the_same_as_no_mask(dtype: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 120, (9, 12, 2)).astype(dtype)
-    masked, some = halve(pixels, np.ones((9, 12), bool), np.zeros(2))
+    masked, some = halve(pixels, np.ones((9, 12, 1), bool), np.zeros(2))
     np.testing.assert_array_equal(masked, halve(pixels, None, np.zeros(2))[0])
     assert some is not None
     assert some.all()
@@ -49,15 +49,15 @@ def test_all_valid_is_the_same_as_no_mask(dtype: str) -> None:
 
 def test_pixels_of_no_data_are_left_out_of_the_mean() -> None:
     pixels: Any = np.array([[10, 255, 255, 255], [20, 255, 255, 255]], np.uint8)[..., None]
-    half, valid = halve(pixels, pixels[..., 0] != 255, np.array([255.0]))
+    half, valid = halve(pixels, pixels != 255, np.array([255.0]))
     assert half[..., 0].tolist() == [[15, 255]]
     assert valid is not None
-    assert valid.tolist() == [[True, False]]
+    assert valid[..., 0].tolist() == [[True, False]]
 
 
 def test_nan_is_left_out_of_the_mean() -> None:
     pixels: Any = np.array([[1.0, np.nan, np.nan, np.nan]] * 2, np.float32)[..., None]
-    half, _ = halve(pixels, np.isfinite(pixels[..., 0]), np.array([np.nan]))
+    half, _ = halve(pixels, np.isfinite(pixels), np.array([np.nan]))
     np.testing.assert_array_equal(half[..., 0], [[1.0, np.nan]])
 
 

@@ -52,7 +52,7 @@ def test_validity_is_what_gdal_says_less_what_is_not_finite(data: Path, name: st
     with rasterio.open(data / name) as dataset:
         expected = dataset.dataset_mask() != 0
         if np.dtype(dataset.dtypes[0]).kind == "f":
-            expected &= np.isfinite(dataset.read()).all(axis=0)
+            expected &= np.isfinite(dataset.read()).any(axis=0)
     height, width = expected.shape
     for window in windows_of(height, width):
         valid = image.read_valid(window)
@@ -62,7 +62,7 @@ def test_validity_is_what_gdal_says_less_what_is_not_finite(data: Path, name: st
             np.testing.assert_array_equal(valid, mirrored(expected, window))
         pixels, together = read_with_valid(image, window)
         np.testing.assert_array_equal(pixels, image.read(window))
-        np.testing.assert_equal(together, valid)
+        np.testing.assert_equal(None if together is None else together.any(axis=2), valid)
 
 
 def test_an_alpha_band_is_no_band(data: Path) -> None:

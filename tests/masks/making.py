@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 from tilepipe.masks.base import NO_ANSWER, Kind, MaskClass, MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
@@ -95,6 +96,9 @@ class MemoryImage:
     nodata: float | None = None
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
+    control: GroundControl | None = None
+    validity_by_band: bool = False
+    scaling: tuple[tuple[float, float], ...] = ()
     notes: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
 

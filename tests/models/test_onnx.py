@@ -141,7 +141,7 @@ def test_nodata_enters_as_the_mean(unet: Path) -> None:
     valid = np.ones((160, 160), np.bool_)
     valid[:80] = False
     keep = imported(unet).geometry.kept(160)
-    answer = device.answer(pixels(160), valid, (keep, keep)).result()
+    answer = device.answer(pixels(160), valid[..., None], (keep, keep)).result()
     device.close()
     assert (answer.mask[:60] == 255).all()
     assert (answer.mask[60:] < 3).all()

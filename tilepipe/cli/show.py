@@ -25,6 +25,7 @@ from tilepipe.cli.terminal import Terminal
 from tilepipe.engine.plan import (
     Plan,
     gigabytes,
+    show_ground,
     show_region,
     show_rescaling,
     show_scale,
@@ -34,6 +35,9 @@ from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.bands import show_bands
 from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.images.ground import crs_name, ground_of
+from tilepipe.images.observed import notes_of
+from tilepipe.images.scaling import show_scaling
 from tilepipe.places import Place, is_url
 from tilepipe.text import aligned, one_line
 
@@ -136,6 +140,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         *([("bands", selection)] if (selection := show_selection(plan)) else []),
         *([("values", rescaling)] if (rescaling := show_rescaling(plan)) else []),
         ("scale", show_scale(plan)),
+        *([("ground", ground)] if (ground := show_ground(plan)) else []),
         *([("region", show_region(plan))] if plan.region is not None else []),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
         ("window", f"{framed}{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
@@ -200,6 +205,7 @@ def show_summary(summary: Summary) -> str:
                 if name in seconds
             ),
         ),
+        *([("ground", ground)] if (ground := show_ground(summary.plan)) else []),
         *([("bottleneck", str(summary.bottleneck))] if summary.bottleneck else []),
         ("memory", f"{gigabytes(summary.peak_memory)} at most"),
     ]
@@ -235,6 +241,10 @@ def show_image(image: Image) -> str:
         ("pixel", show_pixel_size(image.pixel_size)),
         *([("", f"in doubt: {image.pixel_size_doubt}")] if image.pixel_size_doubt else []),
     ]
+    ground = ground_of(image)
+    if ground is not None:
+        lines.append(("ground", f"{show_pixel_size(ground.pixel_size)} on the ground, at the "
+                                "image's centre"))  # fmt: skip
     for i, level in enumerate(image.levels):
         rows, columns = image.chunks[i]
         lines.append(
@@ -242,10 +252,16 @@ def show_image(image: Image) -> str:
                            f"pieces of {rows} x {columns}")
         )  # fmt: skip
     if image.crs is not None:
-        lines.append(("crs", image.crs.split('"')[1] if '"' in image.crs else image.crs))
+        lines.append(("crs", crs_name(image.crs)))
         lines.append(("transform", ", ".join(f"{v:g}" for v in image.transform or ())))
+    if image.control is not None:
+        of = f", in {crs_name(image.control.crs)}" if image.control.crs else ""
+        lines.append(("control", f"{image.control}{of}"))
     if image.nodata is not None:
         lines.append(("nodata", f"{image.nodata:g}"))
+    if image.scaling:
+        lines.append(("scale", f"{show_scaling(image.scaling)} (scale and offset)"))
+    lines += [("note", note) for note in notes_of(image)]
     lines.append(("fingerprint", image.fingerprint()))
     return aligned(lines, 11)
 

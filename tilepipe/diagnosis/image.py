@@ -119,8 +119,7 @@ def check_image(path: str, model: str, folder: Path) -> list[Finding]:
     facts = plan.image
     area = facts.height * facts.width
     findings = [
-        Finding("image", "slow", warning, "see docs/running.md, Scale")
-        for warning in estimate.warnings
+        Finding("image", "slow", warning, "see docs/running.md") for warning in estimate.warnings
     ]
     height, width = plan.tiling.input
     what = f"{facts.kind}, {facts.height} x {facts.width}, {plan.blocks} blocks, windows of "

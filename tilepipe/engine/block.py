@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.documents import understood
+from tilepipe.engine.areas import class_areas
 from tilepipe.engine.coverage import Coverage
 from tilepipe.engine.device import Answer, Device, depended_on, environment, own_device, runtime
 from tilepipe.engine.inputs import open_planned
@@ -35,6 +36,7 @@ from tilepipe.errors import (
 )
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images import Image, read_with_valid
+from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.masks.pyramid import downsample_block
 from tilepipe.masks.store import ZarrMask, open_zarr_mask
@@ -80,6 +82,8 @@ class Receipt:
     """Seconds for which the block, read, waited for its turn on the device."""
     chunks: str = ""
     """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
+    areas: tuple[float, ...] = ()
+    """Square metres of each class on the ground, where the plan says that they are measured."""
 
     def to_record(self) -> dict[str, Any]:
         """The receipt as a ledger record."""
@@ -90,7 +94,8 @@ class Receipt:
     def from_record(cls, record: dict[str, Any]) -> Receipt:
         """The receipt that a ledger record holds; ValueError for one of another form."""
         fields = {k: v for k, v in record.items() if k != "kind"}
-        return cls(**{**fields, "counts": tuple(fields["counts"])})
+        lists = {name: tuple(fields.get(name, ())) for name in ("counts", "areas")}
+        return cls(**{**fields, **lists})
 
 
 class Workbench:
@@ -244,7 +249,7 @@ def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Recei
 
     begun, begin = time.time(), time.perf_counter()
     unreadable: NDArray[np.bool_] | None = None
-    valid: NDArray[np.bool_] | None
+    valid: Validity | None
     message = ""
     if salvage:
         pixels, valid, unreadable, message = read_around(bench.image, reach, level)
@@ -280,6 +285,7 @@ def _compute(bench: Workbench, run_id: str, number: int, salvage: bool) -> Recei
         number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
         seen, begun, wait, bench.mask.take_seals(block),
+        class_areas(answer.mask, block, bench.plan),
     )  # fmt: skip
 
 
@@ -297,13 +303,13 @@ def _answer_block(
     bench: Workbench,
     number: int,
     pixels: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
+    valid: Validity | None,
     reach: Window,
 ) -> Answer:
     """The answers of a block's tiles put together, clipped to the block.
 
     Tiles that nobody asks anything of are not computed: nothing of their part of the block is both
-    inside the region and ``valid`` (of the shape of ``reach``; None: all is).
+    inside the region and ``valid`` (of the shape of ``reach``) in any band.
     """
     plan, coverage = bench.plan, bench.plan.coverage
     block = plan.tiling.block_window(number)
@@ -313,12 +319,10 @@ def _answer_block(
         # All at once: while a GPU computes one, the next is copied to it.
         for tile, part in coverage.tiles(number):
             seen = None if valid is None else valid[part.slices(reach)]
-            if seen is not None and not (_within(coverage, part) & seen).any():
+            if seen is not None and not (_within(coverage, part) & in_any_band(seen)).any():
                 continue
             window = plan.tiling.window(tile).slices(reach)
-            seen = None if valid is None else valid[window]
-            if seen is not None and seen.all():
-                seen = None
+            seen = None if valid is None else all_valid(valid[window])
             future = bench.device.answer(pixels[window], seen, tile.shape, wants)
             submitted.append((tile, part, future))
     seconds = 0.0
@@ -379,15 +383,15 @@ def _silence(answer: Answer, where: NDArray[np.bool_]) -> None:
 
 def read_around(
     image: Image, window: Window, level: int
-) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], str]:
-    """What can be read of a window: pixels, which are valid, which unreadable, the first reason.
+) -> tuple[NDArray[Any], Validity, NDArray[np.bool_], str]:
+    """What can be read of a window: pixels, where they are valid, which unreadable, and why not.
 
     Cuts what fails along the borders of the image's chunks, then in halves, until it is read or no
     larger than `SMALLEST_PIECE`. Pixels that cannot be read are 0 and not valid, so that they enter
     the network as nodata does.
     """
     pixels = np.zeros((*window.shape, image.bands), image.dtype)
-    valid = np.ones(window.shape, np.bool_)
+    valid: Validity = np.ones((*window.shape, 1), np.bool_)
     unreadable = np.zeros(window.shape, np.bool_)
     message = ""
     pieces = [window]
@@ -396,6 +400,8 @@ def read_around(
         try:
             pixels[piece.slices(window)], seen = read_with_valid(image, piece, level)
             if seen is not None:
+                if seen.shape[2] > valid.shape[2]:
+                    valid = valid.repeat(seen.shape[2], axis=2)
                 valid[piece.slices(window)] = seen
         except UnreadableError as error:
             message = message or str(error)
@@ -403,10 +409,10 @@ def read_around(
                 pieces += parts
             else:
                 unreadable[piece.slices(window)] = True
-    return pixels, valid & ~unreadable, unreadable, message
+    return pixels, valid & ~unreadable[..., None], unreadable, message
 
 
-def hash_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> str:
+def hash_pixels(pixels: NDArray[Any], valid: Validity | None) -> str:
     """A hash of what was read of a window, 16 hexadecimal digits."""
     digest = hashlib.blake2b(
         np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data, digest_size=8

@@ -15,6 +15,7 @@ from tilepipe.engine.device import Device
 from tilepipe.engine.verify import TIE_FP32
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling
+from tilepipe.images.validity import Validity
 from tilepipe.models.runtimes import MEASURED, installed
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ AGREES = {"fp32": TIE_FP32 / 2, "bf16": 0.02}
 much, so that `verify`, which computes with torch, finds no more than ties; in bf16, which `verify`
 judges by what the run's own runtime is found to differ, by about what rounding comes to."""
 
-Sample = tuple[NDArray[Any], NDArray[np.bool_] | None, tuple[int, int]]
-"""A window of the image: pixels, where there is data, outputs kept."""
+Sample = tuple[NDArray[Any], Validity | None, tuple[int, int]]
+"""A window of the image: pixels, where they are data, outputs kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ BUFFERS = 2
 """Windows under way at once; a third would only wait."""
 
 Work = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-"""From pixels (height, width, bands) and where there is no data (height, width) to tensors of
+"""From pixels (height, width, bands) and where they are no data, of the same shape, to tensors of
 fixed shapes, without looking at a value on the host."""
 
 
@@ -169,7 +169,8 @@ class Lane:
         pixels
             (height, width, bands).
         holes
-            (height, width), true where there is no data; None where there is all of it.
+            True where there is no data, (height, width, bands), or (height, width, 1) where all
+            bands agree; None where there is all of it.
         """
         slot = self._free.get()  # finished: nothing on the GPU uses its buffers any more
         try:
@@ -207,7 +208,7 @@ class Lane:
 
     def _make(self, shape: tuple[int, int, int], dtype: torch.dtype) -> Slot:
         hardware = self._hardware
-        inside = hardware.empty(shape, dtype), hardware.empty(shape[:2], torch.bool)
+        inside = hardware.empty(shape, dtype), hardware.empty(shape, torch.bool)
         slot = Slot((hardware.pinned(inside[0]), hardware.pinned(inside[1])), inside)
         for given, target in zip(slot.given, inside, strict=True):
             hardware.copy(target, given.zero_(), self._compute)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tilepipe._torch import Tensor, torch
 from tilepipe.engine.cuda import Hardware, Lane, Slot, TorchCuda, graphs_allowed, settle
 from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.masks.base import NO_ANSWER
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime, open_runtime, versions
@@ -75,7 +76,7 @@ class Device:
     def answer(
         self,
         pixels: NDArray[Any],
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         keep: tuple[int, int],
         probabilities: bool = False,
     ) -> Future[Answer]:
@@ -86,7 +87,8 @@ class Device:
         pixels
             (height, width, bands), in the image's own dtype.
         valid
-            (height, width), False where there is no data; None where all of it is.
+            False where there is no data, (height, width, bands), or (height, width, 1) where all
+            bands agree; None where all of it is.
         keep
             (rows, columns) of outputs kept, from the model's margin on.
 
@@ -102,7 +104,7 @@ class Device:
         return future
 
     def logits(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, keep: tuple[int, int]
+        self, pixels: NDArray[Any], valid: Validity | None, keep: tuple[int, int]
     ) -> NDArray[np.float64]:
         """The logits of one window, (outputs, rows, columns), for `verify`."""
 
@@ -145,16 +147,14 @@ class Device:
         x = x.reshape(1, height, width, bands).permute(0, 3, 1, 2)
         if holes is not None:
             # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
-            x.masked_fill_(holes[None, None], 0.0)
+            x.masked_fill_(holes.permute(2, 0, 1)[None], 0.0)
         return x.to(dtype=self._runtime.dtype, memory_format=torch.channels_last)
 
     def _logits(self, pixels: Tensor, holes: Tensor | None, keep: tuple[int, int]) -> Tensor:
         logits = self._runtime(self._normalised(pixels, holes))
         return logits[(..., *self.model.geometry.crop(keep))]
 
-    def _pass(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, keep: tuple[int, int]
-    ) -> Tensor:
+    def _pass(self, pixels: NDArray[Any], valid: Validity | None, keep: tuple[int, int]) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         holes = None if valid is None else torch.from_numpy(~valid).to(self.device)
         logits = self._logits(x, holes, keep)
@@ -177,7 +177,7 @@ class Device:
     def _answer(
         self,
         pixels: NDArray[Any],
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         keep: tuple[int, int],
         probabilities: bool,
     ) -> Answer:
@@ -194,14 +194,14 @@ class Device:
         self,
         mask: NDArray[Any],
         shares: NDArray[np.float32] | None,
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         keep: tuple[int, int],
         seconds: float,
     ) -> Answer:
-        """The answer, with none where there is no data."""
+        """The answer, with none where no band has data."""
         if valid is not None:
             margin = self.model.geometry.margin
-            invalid = ~valid[margin : margin + keep[0], margin : margin + keep[1]]
+            invalid = ~in_any_band(valid[margin : margin + keep[0], margin : margin + keep[1]])
             mask[..., invalid] = np.nan if mask.dtype.kind == "f" else NO_ANSWER
             if shares is not None:
                 shares[..., invalid] = np.nan
@@ -211,7 +211,7 @@ class Device:
         self,
         future: Future[Answer],
         pixels: NDArray[Any],
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         keep: tuple[int, int],
         probabilities: bool,
     ) -> None:
@@ -233,7 +233,7 @@ class Device:
         future: Future[Answer],
         lane: Lane,
         slot: Slot,
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         keep: tuple[int, int],
         begun: float,
     ) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilepipe.engine.likeness import unlike_warning
 from tilepipe.errors import InputError
 from tilepipe.images import Image, open_image
-from tilepipe.images.bands import misplaced, places_by_name, show_bands
+from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.sampling import usual_range
 
 if TYPE_CHECKING:
@@ -57,29 +56,6 @@ def check_fits(image: Image, model: Model) -> None:
         raise InputError(f"{image.path}: {_other_bands(image, model)}")
     if np.dtype(image.dtype) != np.dtype(model.input.dtype):
         raise InputError(f"{image.path}: {_other_dtype(image, model)}")
-
-
-def warnings_about(image: Image, model: Model, options: RunOptions, level: int) -> tuple[str, ...]:
-    """What an image that fits a model gives reason to doubt, before a run.
-
-    Parameters
-    ----------
-    image
-        As `open_input` opened it.
-    level
-        Of its pyramid, that the run reads.
-    """
-    warnings = []
-    names, wanted = image.band_names, model.input.band_names
-    if options.bands is None and misplaced(names, wanted):
-        warnings.append(
-            f"the image's bands are {show_bands(names)}, and model {model.name} takes "
-            f"{', '.join(wanted)}: it gets them in the order of the file; say --bands if that is "
-            "wrong"
-        )
-    if (unlike := unlike_warning(image, model, level)) is not None:
-        warnings.append(unlike)
-    return tuple(warnings)
 
 
 def _for_type(reading: Reading, model: Model) -> Reading:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from tilepipe.engine import block as work
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.bottleneck import Setting, Timings, find_bottleneck
+from tilepipe.engine.cautions import plan_warnings
 from tilepipe.engine.cluster import (
     Failure,
     connect,
@@ -23,7 +24,7 @@ from tilepipe.engine.cluster import (
 )
 from tilepipe.engine.device import depended_on, runtime
 from tilepipe.engine.hardware import bf16_in_hardware
-from tilepipe.engine.inputs import open_input, warnings_about
+from tilepipe.engine.inputs import open_input
 from tilepipe.engine.integrity import mend, some, what_stands
 from tilepipe.engine.ledger import Ledger
 from tilepipe.engine.options import RunOptions
@@ -41,7 +42,6 @@ from tilepipe.engine.plan import (
     differences,
     nearest_of,
     retarget,
-    warnings_of,
 )
 from tilepipe.engine.planning import (
     Site,
@@ -255,10 +255,7 @@ class Job:
         scale = choose_scale(image, model, options)
         return plan, Estimate(
             memory.total(plan.tiling), memory_limit(options, workforce.site), None,
-            (
-                *warnings_of(scale.warning, model),
-                *warnings_about(image, model, options, scale.level),
-            ),
+            plan_warnings(image, model, options, scale),
         )  # fmt: skip
 
     def items(self) -> Iterator[Item]:

@@ -120,7 +120,8 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
 def _asked(options: RunOptions, image: Image) -> list[str]:
     """The paths that the options name for an image, relative ones as they are."""
     name = image_stem(image.path)
-    tiff = ".tif" if image.crs is not None else ".ome.tif"
+    placed = image.crs is not None or image.control is not None
+    tiff = ".tif" if placed else ".ome.tif"
     asked = []
     for output in options.outputs or ("./",):
         if is_folder(output):

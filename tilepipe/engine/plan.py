@@ -18,6 +18,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
 from tilepipe.images.bands import show_bands
 from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
+from tilepipe.images.ground import crs_name
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
 from tilepipe.masks.base import Kind, MaskClass, MaskSpec
@@ -44,13 +45,16 @@ class ImageFacts:
     bands: int
     dtype: str
     pixel_size: PixelSize | None
-    """Of what is read: of that level, or the model's where it is resampled."""
+    """Of what is read: of that level, or the model's where it is resampled; on the ground."""
     factors: Factors | None = None
     """Rows and columns of that level for each of what is read; None: it is not resampled."""
     reading: Reading = field(default_factory=Reading)
     """What of the file is read, and how."""
     band_names: tuple[str, ...] = ()
     """Of what is read; empty texts where the file does not name them."""
+    crs_pixel_size: PixelSize | None = None
+    """What the CRS says of `pixel_size`, where that is not so on the ground; areas are then
+    measured there, pixel by pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Plan:
         document["image"]["reading"] = self.image.reading.to_json()
         if self.image.reading.is_plain:  # as before there was a choice
             del document["image"]["reading"]
+        if self.image.crs_pixel_size is None:  # as before the ground was looked at
+            del document["image"]["crs_pixel_size"]
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
@@ -121,6 +127,7 @@ class Plan:
         factors = image.pop("factors", None)
         reading = Reading.from_json(image.pop("reading", None))
         band_names = tuple(image.pop("band_names", ()))
+        crs_pixel_size = _pixel_size(image.pop("crs_pixel_size", None))
         document.pop("batch", None)  # of earlier versions: always 1
         like_image = document.pop("like_image", None)
         region = document.pop("region", None)
@@ -131,6 +138,7 @@ class Plan:
                 factors=(float(factors[0]), float(factors[1])) if factors else None,
                 reading=reading,
                 band_names=band_names,
+                crs_pixel_size=crs_pixel_size,
             ),
             tiling=Tiling(
                 tiling["height"],
@@ -173,6 +181,7 @@ def image_facts(image: Image, scale: Scale) -> ImageFacts:
         factors=scale.factors,
         reading=image.reading,
         band_names=image.band_names,
+        crs_pixel_size=scale.crs_pixel_size,
     )
 
 
@@ -211,6 +220,7 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
         pixel_size=facts.pixel_size,
         crs=image.crs,
         transform=transform,
+        control=image.control and image.control.on_grid(level.scale_y, level.scale_x),
         origin=origin,
         name=name,
         background=output.background,
@@ -261,6 +271,18 @@ def show_rescaling(plan: Plan) -> str | None:
     return f"{low:g} .. {high:g} become {limits.min} .. {limits.max}, and are clipped to them"
 
 
+def show_ground(plan: Plan) -> str | None:
+    """What pixels are on the ground, for a person; None where the CRS says as much."""
+    image = plan.image
+    if image.crs_pixel_size is None or plan.mask.crs is None:
+        return None
+    return (
+        f"{show_pixel_size(image.crs_pixel_size)} in {crs_name(plan.mask.crs)} is "
+        f"{show_pixel_size(image.pixel_size)} on the ground at the image's centre; scale and "
+        "areas are those on the ground"
+    )
+
+
 def show_region(plan: Plan) -> str:
     """What part of the image is computed, for a person."""
     region = plan.region
@@ -277,6 +299,7 @@ def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSp
         width=image.levels[0].width,
         pixel_size=base_pixel_size(image, options),
         transform=image.transform,
+        control=image.control,
         origin=(0.0, 0.0),
     )
 
@@ -358,6 +381,8 @@ def _shown(value: Any) -> str:
     """A choice of a reading, for a person."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "as the file says" if value is None else str(value)
@@ -380,17 +405,6 @@ def check_environment(plan: Plan, here: dict[str, Any]) -> None:
             "and results would differ in the last digits; use the same kind, --allow-mixed (equal "
             "labels up to ties only), or --overwrite to start anew"
         )
-
-
-def warnings_of(off_scale: str | None, model: Model) -> tuple[str, ...]:
-    """What a user should know before a run."""
-    inexact = None
-    if model.inexact is not None:
-        inexact = (
-            f"model {model.name} cannot be tiled exactly ({model.inexact}): its answer depends on "
-            "where tiles lie"
-        )
-    return tuple(warning for warning in (off_scale, inexact) if warning is not None)
 
 
 def retarget(plan: Plan, image: Image, model: str) -> Plan:

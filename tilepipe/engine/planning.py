@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilepipe._torch import torch
+from tilepipe.engine.cautions import plan_warnings
 from tilepipe.engine.choosing import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.cluster import connect, gpu_memory, prepare_workers
 from tilepipe.engine.cluster_file import SLOTS
@@ -32,7 +33,7 @@ from tilepipe.engine.hardware import (
     memory_group,
     most_memory,
 )
-from tilepipe.engine.inputs import open_input, open_planned, warnings_about
+from tilepipe.engine.inputs import open_input, open_planned
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.outputs import Outputs, choose_outputs
 from tilepipe.engine.plan import (
@@ -45,7 +46,6 @@ from tilepipe.engine.plan import (
     like_image_spec,
     mask_spec,
     unlike,
-    warnings_of,
 )
 from tilepipe.engine.region import find_region, region_of
 from tilepipe.engine.scale import base_pixel_size, choose_scale
@@ -197,8 +197,8 @@ def new_plan(
     )
     needed = plan.coverage.work / rate / crew.workers if rate else None
     warnings = (
-        *warnings_of(scale.warning, model), *warnings_about(image, model, options, scale.level),
-        *choice.warnings, *beyond_this_machine(plan.threads, crew, site, bound),
+        *plan_warnings(image, model, options, scale), *choice.warnings,
+        *beyond_this_machine(plan.threads, crew, site, bound),
     )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 

@@ -22,6 +22,8 @@ class Totals:
 
     counts: list[int] = field(default_factory=list)
     """Pixels of each class."""
+    areas: list[float] = field(default_factory=list)
+    """Square metres of each class on the ground, where they are measured."""
     answered: int = 0
     unreadable: int = 0
     read: float = 0.0
@@ -35,6 +37,9 @@ class Totals:
         self.counts += [0] * (len(receipt.counts) - len(self.counts))
         for label, count in enumerate(receipt.counts):
             self.counts[label] += sign * count
+        self.areas += [0.0] * (len(receipt.areas) - len(self.areas))
+        for label, area in enumerate(receipt.areas):
+            self.areas[label] += sign * area
         self.answered += sign * receipt.answered
         self.unreadable += sign * receipt.unreadable
         self.read += sign * receipt.read

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
-    "imagecodecs", "rasterio", "safetensors", "obstore",
+    "imagecodecs", "rasterio", "pyproj", "safetensors", "obstore",
 )  # fmt: skip
 
 
@@ -161,21 +161,25 @@ class Summary:
 
 
 def class_shares(
-    plan: Plan, counts: Sequence[int], answered: int
+    plan: Plan, counts: Sequence[int], answered: int, areas: Sequence[float] = ()
 ) -> tuple[tuple[ClassShare, ...], str | None]:
-    """The share and area of each class, from its pixels, and the unit of area."""
+    """The share and area of each class, from its pixels, and the unit of area.
+
+    ``areas`` holds the square metres of each class, where they were measured on the ground.
+    """
     counts = counts or [0] * len(plan.mask.classes)
     size = plan.image.pixel_size.metres() if plan.image.pixel_size else None
-    unit, factor = None, 0.0
+    unit: str | None = None
+    shown: list[float | None] = [None] * len(counts)
     if size is not None:
         # Slides are measured in mm2, scenes in km2: whatever made the pixel, its size tells.
         unit, factor = ("mm2", 1e6) if size[0] < 1e-3 else ("km2", 1e-6)
-        factor *= size[0] * size[1]
+        if plan.image.crs_pixel_size is None:
+            areas = [n * size[0] * size[1] for n in counts]
+        shown = [area * factor for area in areas or [0.0] * len(counts)]
     shares = tuple(
-        ClassShare(
-            c.name, c.colour, n, n / answered if answered else 0.0, n * factor if unit else None
-        )
-        for c, n in zip(plan.mask.classes, counts, strict=True)
+        ClassShare(c.name, c.colour, n, n / answered if answered else 0.0, area)
+        for c, n, area in zip(plan.mask.classes, counts, shown, strict=True)
     )
     return shares, unit
 
@@ -194,7 +198,7 @@ def summarise(
 ) -> Summary:
     """The summary of a run, from what its blocks reported."""
     totals = progress.totals
-    shares, unit = class_shares(plan, totals.counts, totals.answered)
+    shares, unit = class_shares(plan, totals.counts, totals.answered, totals.areas)
     unreadable = totals.unreadable
     for number in progress.failed:
         block = plan.tiling.block_window(number)
@@ -256,7 +260,9 @@ def finished_before(
             return None  # cut off since
         damaged = tuple(map(str, record.get("damaged", ())))
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
-        shares, unit = class_shares(plan, counts, pixels["answered"])
+        in_metres = {"km2": 1e6, "mm2": 1e-6}.get(record["area_unit"], 0.0)
+        areas = [(c["area"] or 0.0) * in_metres for c in record["classes"]]
+        shares, unit = class_shares(plan, counts, pixels["answered"], areas)
         summary = Summary(
             plan=plan,
             outputs=outputs.shown,

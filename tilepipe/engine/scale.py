@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tilepipe.engine.options import RunOptions
@@ -17,6 +17,7 @@ from tilepipe.images.base import (
     alike,
     show_pixel_size,
 )
+from tilepipe.images.ground import Ground, crs_name, ground_of
 from tilepipe.images.resampled import Factors
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ LARGEST_ENLARGEMENT = 4.0
 """An image this many times coarser than the model's is refused: the model is for something else."""
 LARGEST_REDUCTION = 64.0
 """And so is a level this many times finer, where there is none closer."""
+
+LARGEST_SPREAD = 1.1
+"""How many times as large or small as at the centre pixels may be elsewhere without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,14 @@ class Scale:
     pixel_size: PixelSize | None
     """Of what is read."""
     warning: str | None = None
+    crs_pixel_size: PixelSize | None = None
+    """What the image's CRS says of it, where that is not so on the ground."""
 
 
 def choose_scale(image: Image, model: Model, options: RunOptions) -> Scale:
     """The coarsest level that is no coarser than the model's pixel size, resampled to it.
+
+    Pixel sizes are those on the ground, where the lengths of the image's CRS are not.
 
     Not resampled within `SCALE_TOLERANCE`, nor where the user names a level, nor for a model
     without a pixel size. Where even level 0 is coarser, it is enlarged.
@@ -52,6 +60,16 @@ def choose_scale(image: Image, model: Model, options: RunOptions) -> Scale:
         When the model has a pixel size and what the image says of its own is nothing, nonsense,
         contradictory or not square; when the level does not exist; when the two are too far apart.
     """
+    scale = _choose_scale(image, model, options)
+    ground = _ground(image, options)
+    if ground is None:
+        return scale
+    y, x = scale.factors or (1.0, 1.0)
+    said = _of_level(ground.crs_pixel_size, image.levels[scale.level]).scaled(y, x)
+    return replace(scale, crs_pixel_size=said)
+
+
+def _choose_scale(image: Image, model: Model, options: RunOptions) -> Scale:
     wanted, named = model.input.pixel_size, options.level
     if named is not None and named >= len(image.levels):
         raise InputError(
@@ -83,27 +101,49 @@ def choose_scale(image: Image, model: Model, options: RunOptions) -> Scale:
             "for such images, or name the --level to take as it is"
         )
     here = _of_level(size, image.levels[level])
+    uneven = _uneven(image, options)
     if alike(y, 1) and alike(x, 1):
-        return Scale(level, None, here)
-    warning = None
+        return Scale(level, None, here, uneven)
+    warning = uneven
     if max(y, x) > 1 + SCALE_TOLERANCE:
         warning = (
             f"the image is coarser than model {model.name} expects, {show_pixel_size(here)}, and "
             f"is enlarged to {show_pixel_size(wanted)}: what is finer than its own pixels is "
-            "missing, so expect a worse mask"
+            "missing, so expect a worse mask" + (f"; {uneven}" if uneven else "")
         )
     target = _in_unit(wanted, size.unit)
     return Scale(level, (target.y / here.y, target.x / here.x), target, warning)
 
 
 def base_pixel_size(image: Image, options: RunOptions) -> PixelSize | None:
-    """Of level 0: what the user says, or else what the file says."""
+    """Of level 0: what the user says, or else its true size on the ground, or what the file says.
+
+    The one place where it is decided which of these a run goes by.
+    """
     if options.pixel_size is None:
-        return image.pixel_size
+        ground = _ground(image, options)
+        return image.pixel_size if ground is None else ground.pixel_size
     if options.pixel_size >= 1000:
         metres = float(f"{options.pixel_size * 1e-6:.12g}")
         return PixelSize(metres, metres, "meter")
     return PixelSize(options.pixel_size, options.pixel_size, "micrometer")
+
+
+def _ground(image: Image, options: RunOptions) -> Ground | None:
+    """Of the image, unless the user says how large its pixels are."""
+    return ground_of(image) if options.pixel_size is None else None
+
+
+def _uneven(image: Image, options: RunOptions) -> str | None:
+    """The warning for an image that is of one scale in no CRS of this kind."""
+    ground = _ground(image, options)
+    if ground is None or ground.spread <= LARGEST_SPREAD:
+        return None
+    return (
+        f"the scale is that at the image's centre; elsewhere in {crs_name(image.crs or '')}, "
+        f"pixels differ from it by up to {ground.spread:.3g} times: expect a worse mask there, or "
+        "warp the image to a CRS of its region first"
+    )
 
 
 def _reliable(image: Image, model: Model, options: RunOptions) -> PixelSize:
@@ -124,9 +164,12 @@ def _reliable(image: Image, model: Model, options: RunOptions) -> PixelSize:
             f"{image.path}: its pixel size is in {size.unit}, which cannot be compared, {made}; "
             f"{way_out}"
         )
-    if not (alike(size.y, size.x) and alike(size.x, size.y)):
+    # Where the CRS makes them oblong on the ground, each axis is resampled by its own factor.
+    ground = _ground(image, options)
+    said = size if ground is None else ground.crs_pixel_size
+    if not (alike(said.y, said.x) and alike(said.x, said.y)):
         raise InputError(
-            f"{image.path}: its pixels are not square, {show_pixel_size(size)} (rows x columns), "
+            f"{image.path}: its pixels are not square, {show_pixel_size(said)} (rows x columns), "
             f"{made}; {way_out}"
         )
     return size

@@ -185,6 +185,8 @@ class MemoryModel:
         reach = tiling.full_reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
         reading = 2 * reach.area * pixel
+        if self._image.validity_by_band:
+            reading += reach.area * self._image.bands  # where each band holds data
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)
         # A window is decoded in the file's own type, in pieces of all bands kept together.

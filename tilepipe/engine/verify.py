@@ -25,6 +25,7 @@ from tilepipe.engine.state import AlteredPlanError, RunState
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
 from tilepipe.grid import Tiling, Window, round_down, round_up
 from tilepipe.images import Image, Level, read_with_valid
+from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.masks.base import NO_ANSWER, Mask
 from tilepipe.masks.formats import open_mask, suffix_kind
 from tilepipe.masks.like_image import Nearest
@@ -390,7 +391,7 @@ class _Tally:
         self,
         kept: Window,
         logits: NDArray[np.float64],
-        valid: NDArray[np.bool_] | None,
+        valid: Validity | None,
         mask: Mask,
         stored: ZarrMask | None,
     ) -> None:
@@ -404,7 +405,7 @@ class _Tally:
         if valid is not None:
             margin = self.model.geometry.margin
             kept_valid = valid[margin : margin + kept.height, margin : margin + kept.width]
-            answered = kept_valid[inside.slices(kept)]
+            answered = in_any_band(kept_valid[inside.slices(kept)])
         # In blocks where something could not be read, silence is no contradiction.
         excused = self._excused(inside)
         asked = self.plan.coverage.inside(inside)

@@ -200,6 +200,7 @@ def _open_palette(path: Path) -> LabelMap | None:
 def _open_picture(path: Path, memory: int) -> LabelMap:
     """Any other file that can be read as an image of labels, or of values."""
     from tilepipe.images import open_image
+    from tilepipe.images.ground import true_pixel_size
     from tilepipe.images.windowed import check_bounded, read_with_valid
 
     image = open_image(path)
@@ -218,8 +219,7 @@ def _open_picture(path: Path, memory: int) -> LabelMap:
         if kind != "values":
             return np.moveaxis(image.read(window), 2, 0)
         pixels, valid = read_with_valid(image, window)
-        planes = np.moveaxis(pixels, 2, 0)
-        return planes if valid is None else np.where(valid, planes, np.nan)
+        return np.moveaxis(pixels if valid is None else np.where(valid, pixels, np.nan), 2, 0)
 
     nodata = image.nodata
     return LabelMap(
@@ -232,7 +232,7 @@ def _open_picture(path: Path, memory: int) -> LabelMap:
         close=image.close,
         # Many label maps declare their background, 0, to be "no data"; it is a class all the same.
         nodata=int(nodata) if nodata and kind != "values" and np.isfinite(nodata) else None,
-        pixel_size=image.pixel_size,
+        pixel_size=true_pixel_size(image),
         crs=image.crs,
         transform=image.transform,
         chunk=image.chunks[0],

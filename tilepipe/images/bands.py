@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tilepipe.errors import InputError
 
 if TYPE_CHECKING:
+    from tilepipe.images.scaling import Scaling
     from tilepipe.images.windowed import Description, Source
 
 RGB = ("red", "green", "blue")
@@ -73,12 +74,17 @@ def narrowed(described: Description, places: Sequence[int], *, apart: bool = Fal
     if described.nodata:
         of_place = dict(zip(data_bands(described), described.nodata, strict=True))
         nodata = tuple(of_place.get(place) for place in places)
+    scaling: Scaling = ()
+    if described.scaling:
+        pairs = dict(zip(data_bands(described), described.scaling, strict=True))
+        scaling = tuple(pairs.get(place, (1.0, 0.0)) for place in places)
     alpha_is_data = described.alpha in places
     return replace(
         described,
         bands=len(places),
         band_names=tuple(names[place] for place in places),
         nodata=nodata if any(value is not None for value in nodata) else (),
+        scaling=scaling if any(pair != (1.0, 0.0) for pair in scaling) else (),
         # What it says of the file is of no use any more.
         alpha=None,
         decoded_bands=len(set(places)) if apart else described.decoded_bands or len(names),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
+from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 
 UNITS_IN_METRES: dict[str, float] = {
@@ -108,10 +109,16 @@ class Image(Protocol):
     """Coordinate reference system as WKT, for georeferenced images."""
     transform: tuple[float, float, float, float, float, float] | None
     """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+    control: GroundControl | None
+    """Ground control points or RPCs of level 0, for images that these place on the Earth."""
+    scaling: tuple[tuple[float, float], ...]
+    """(scale, offset) that the file declares for each band; empty where it declares none."""
     chunks: tuple[tuple[int, int], ...]
     """For each level, the (rows, columns) that are decoded together: a tile, a strip."""
     notes: tuple[str, ...]
     """What the file says that is not applied to the pixels, each with the option that would."""
+    validity_by_band: bool
+    """Whether one band of a pixel may hold data where another does not."""
     reading: Reading
     """What of the file is read, and how."""
 
@@ -131,7 +138,7 @@ class Image(Protocol):
         ...
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
-        """Which pixels hold data, shape (height, width), mirrored alike; None where all do."""
+        """Which pixels hold data in any band, (height, width), mirrored; None where all do."""
         ...
 
     def as_dask(self, level: int = 0) -> Any:

@@ -25,12 +25,12 @@ from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, VALID
 from tilepipe.images.opening import open_image
 from tilepipe.images.reading import Reading
+from tilepipe.images.validity import Validity, both, in_any_band, is_ambiguous, of_pixels, validity
 from tilepipe.images.windowed import (
     TooLargeError,
     WindowedImage,
     check_bounded,
     read_with_valid,
-    valid_values,
 )
 from tilepipe.places import InputRefused, Place, made_here, make_folder, place, require_writable
 
@@ -80,7 +80,8 @@ def convert(
         Folder to write, by convention named ``.ome.zarr``; on an object store it is uploaded from
         a temporary folder when it is complete.
     reading
-        What of the file is read, and how, where ``source`` is a path.
+        What of the file is read, and how, where ``source`` is a path: what it overrules (nodata) is
+        recorded in the target, and what it applies (scale and offset) is applied.
     chunk
         Side of a chunk, pixels.
     memory_limit
@@ -149,7 +150,7 @@ class _Pyramid:
         group = zarr.create_group(self.folder, zarr_format=3)
         sizes = _level_sizes(*self.image.shape[:2], self.chunk)
         arrays = [self._create(group, str(level), size) for level, size in enumerate(sizes)]
-        validity = _Validity(group, sizes, self.chunk)
+        kept = _Validity(group, sizes, self.chunk)
         steps = [list(self._steps(size, level)) for level, size in enumerate(sizes)]
         total = sum(len(windows) for windows in steps)
         for level, windows in enumerate(steps):
@@ -157,13 +158,13 @@ class _Pyramid:
                 if level == 0:
                     pixels, valid = read_with_valid(self.image, window)
                 else:
-                    pixels, valid = self._halved(arrays[level - 1], validity, level - 1, window)
+                    pixels, valid = self._halved(arrays[level - 1], kept, level - 1, window)
                 rows, columns = window.slices()
                 arrays[level][:, rows, columns] = pixels.transpose(2, 0, 1)
                 if valid is not None and not _told(pixels, valid, self._nodata):
-                    validity.write(level, window, valid)
+                    kept.write(level, window, in_any_band(valid))
                 self._advance(total)
-        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, validity.exists))
+        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, kept.exists))
 
     @property
     def _nodata(self) -> tuple[float | None, ...]:
@@ -173,10 +174,13 @@ class _Pyramid:
 
     @property
     def _empty(self) -> NDArray[Any]:
-        """Value of each band where there is no data."""
-        default = np.nan if self.image.dtype.kind == "f" else 0.0
-        values = self._nodata or (None,) * self.image.bands
-        return np.array([default if value is None else value for value in values])
+        """Value of each band where there is no data, by which a reader knows that there is none."""
+        dtype, values = self.image.dtype, self._nodata or (None,) * self.image.bands
+        if dtype.kind != "f":
+            return np.array([0 if value is None else value for value in values])
+        # One that other bands' data would make data is NaN instead.
+        unclear = (value is None or is_ambiguous(value, dtype) for value in values)
+        return np.array([np.nan if u else v for u, v in zip(unclear, values, strict=True)])
 
     def _create(self, group: zarr.Group, name: str, size: tuple[int, int]) -> zarr.Array[Any]:
         bands = self.image.bands
@@ -204,14 +208,12 @@ class _Pyramid:
                 yield Window(y, x, min(rows, height - y), min(columns, width - x))
 
     def _halved(
-        self, above: zarr.Array[Any], validity: _Validity, level: int, window: Window
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        self, above: zarr.Array[Any], kept: _Validity, level: int, window: Window
+    ) -> tuple[NDArray[Any], Validity | None]:
         rows, columns = (slice(2 * s.start, 2 * s.stop) for s in window.slices())
         pixels = np.asarray(above[:, rows, columns]).transpose(1, 2, 0)
-        valid = valid_values(pixels, self._nodata)
-        stored = validity.read(level, rows, columns)
-        if stored is not None:
-            valid = stored if valid is None else valid & stored
+        stored = kept.read(level, rows, columns)
+        valid = both(validity(pixels, self._nodata), None if stored is None else stored[..., None])
         # In slabs: what the mean needs on the way is several times the pixels.
         slabs = [slice(y, y + SLAB_ROWS) for y in range(0, len(pixels), SLAB_ROWS)]
         halves = [
@@ -329,10 +331,12 @@ def _level_sizes(height: int, width: int, smallest: int) -> list[tuple[int, int]
     return sizes
 
 
-def _told(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: tuple[float | None, ...]) -> bool:
+def _told(pixels: NDArray[Any], valid: Validity, nodata: tuple[float | None, ...]) -> bool:
     """Whether the pixels themselves tell which of them are valid."""
-    told = valid_values(pixels, nodata)
-    return bool(valid.all() if told is None else np.array_equal(told, valid))
+    told, true = of_pixels(validity(pixels, nodata)), of_pixels(valid)
+    if told is None or true is None:
+        return told is true
+    return np.array_equal(told, true)
 
 
 def _attributes(
@@ -361,6 +365,9 @@ def _attributes(
     own: dict[str, Any] = {
         "crs": image.crs,
         "transform": image.transform,
+        "control": image.control.to_json() if image.control else None,
+        # Applied where the image is read that way.
+        "scaling": None if image.reading.unscale else image.scaling,
         # JSON has no NaN.
         "nodata": [None if n is None else str(n) if not math.isfinite(n) else n for n in nodata],
         VALID: valid,

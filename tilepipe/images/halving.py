@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.images.validity import Validity
+
 
 def halve(
-    pixels: NDArray[Any], valid: NDArray[np.bool_] | None, empty: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    pixels: NDArray[Any], valid: Validity | None, empty: NDArray[Any]
+) -> tuple[NDArray[Any], Validity | None]:
     """Half the size, rounded up; the last row and column of an odd size count twice.
 
     Parameters
@@ -18,10 +20,10 @@ def halve(
     pixels
         Shape (height, width, bands).
     valid
-        Shape (height, width), or None where all pixels hold data. The others are left out of the
-        mean; where all four are, there is none.
+        Where they are data, shape (height, width, 1 or bands), or None where all is. What is not
+        is left out of the mean; where all four are, there is none.
     empty
-        Value of each band for pixels of no data, shape (bands,).
+        Value of each band where there is no data, shape (bands,).
 
     Returns
     -------
@@ -30,14 +32,14 @@ def halve(
     quads = _quads(pixels)
     if valid is None:
         return _mean(quads), None
-    weights = _quads(valid[..., None])
+    weights = _quads(valid)
     count = weights.sum(axis=(1, 3))
     total = np.where(weights, quads, 0).sum(axis=(1, 3), dtype=np.float64)
     mean = total / np.maximum(count, 1)
     if pixels.dtype.kind != "f":
         mean = np.floor(mean + 0.5)
     some = count > 0
-    return np.where(some, mean.astype(pixels.dtype), empty.astype(pixels.dtype)), some[..., 0]
+    return np.where(some, mean.astype(pixels.dtype), empty.astype(pixels.dtype)), some
 
 
 def _quads(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -22,7 +22,9 @@ from tilepipe.grid import Window
 from tilepipe.images.bands import narrowed
 from tilepipe.images.base import Level, PixelSize, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
+from tilepipe.images.control import GroundControl
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
+from tilepipe.images.scaling import Scaling
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
 from tilepipe.places import Place, place
 from tilepipe.places.zarr_store import zarr_store
@@ -162,6 +164,8 @@ class NgffSource:
             pixel_size_doubt=doubt,
             crs=own.get("crs"),
             transform=_transform(own.get("transform")),
+            control=GroundControl.from_json(own["control"]) if own.get("control") else None,
+            scaling=_scaling(own.get("scaling"), bands),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
             band_names=_band_names(attributes),
@@ -328,6 +332,14 @@ def _scale(multiscale: dict[str, Any], level: int) -> list[float]:
         if transformation.get("type") == "scale":
             scale = [a * b for a, b in zip(scale, transformation["scale"], strict=True)]
     return scale
+
+
+def _scaling(pairs: list[list[float]] | None, bands: int) -> Scaling:
+    if not pairs:
+        return ()
+    if len(pairs) != bands:
+        raise ValueError(f"scale and offset of {len(pairs)} bands, where there are {bands}")
+    return tuple((float(scale), float(offset)) for scale, offset in pairs)
 
 
 def _transform(values: list[float] | None) -> Transform | None:

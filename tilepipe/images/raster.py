@@ -16,6 +16,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import PixelSize
+from tilepipe.images.control import ControlPoint, GroundControl, are_rpcs
 from tilepipe.images.file_sets import FileSet, file_set, has_mask
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal import (
@@ -29,6 +30,7 @@ from tilepipe.images.gdal import (
 from tilepipe.images.gdal_paths import place_of, require_reachable
 from tilepipe.images.geotiff_tiles import PartChecks, TileCheck
 from tilepipe.images.levels import pyramid
+from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
 
@@ -75,13 +77,15 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
 
 
 def knows_more(path: str) -> bool:
-    """Whether GDAL finds a place on Earth, a nodata value or a mask in an image."""
+    """Whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
     try:
         with _opened(path) as dataset:
             return (
                 dataset.crs is not None
                 or not dataset.transform.is_identity
                 or any(value is not None for value in dataset.nodatavals)
+                or _control(dataset) is not None
+                or bool(_scaling(dataset, list(dataset.indexes)))
                 or (has_mask(dataset) and _alpha(dataset) is None)
             )
     except GDAL_ERRORS:
@@ -165,7 +169,8 @@ class RasterSource:
             self._sample_dtype = dtype
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             crs, transform = dataset.crs or None, dataset.transform
-            driver = dataset.driver
+            driver, control = dataset.driver, _control(dataset)
+            scaling = () if self._palette is not None else _scaling(dataset, self._bands)
             names = tuple(_name(dataset, index) for index in self._bands)
             alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
             self._segments = TileCheck.of(dataset)
@@ -180,7 +185,7 @@ class RasterSource:
         has_nodata = self._palette is None and any(value is not None for value in nodata)
         return Description(
             path=path,
-            kind=_kind(driver, crs is not None or not transform.is_identity),
+            kind=_kind(driver, bool(crs or control) or not transform.is_identity),
             levels=tuple(levels.values()),
             bands=len(self._bands) if self._palette is None else 3,
             dtype=dtype if self._palette is None else self._palette.dtype,
@@ -188,7 +193,10 @@ class RasterSource:
             pixel_size=_pixel_size(crs, transform),
             crs=crs.to_wkt() if crs else None,
             transform=None if transform.is_identity else _coefficients(transform),
+            control=control,
             nodata=nodata if has_nodata else (),
+            scaling=scaling,
+            palette=self._palette is not None,
             # The nodata of a palette image is an entry of it, which GDAL has to look up.
             masked=self._masked
             or self._alpha is not None
@@ -347,6 +355,33 @@ def _overview_sizes(dataset: Any) -> list[tuple[int, int]]:
 
 def _coefficients(transform: Any) -> Transform:
     return (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
+
+
+def _control(dataset: Any) -> GroundControl | None:
+    """What places an image on the Earth that has no transform of its own."""
+    if not dataset.transform.is_identity:
+        return None
+    points, crs = dataset.gcps
+    rpcs = dataset.tags(ns="RPC")
+    if not are_rpcs(rpcs):
+        rpcs = {}
+    if not points and not rpcs:
+        return None
+    return GroundControl(
+        points=tuple(
+            ControlPoint(p.row, p.col, p.x, p.y, p.z or 0.0, p.id or "", p.info or "")
+            for p in points
+        ),
+        crs=crs.to_wkt() if points and crs else None,
+        rpcs=tuple(sorted(rpcs.items())),
+    )
+
+
+def _scaling(dataset: Any, bands: list[int]) -> Scaling:
+    return scaling_of(
+        tuple(dataset.scales[band - 1] for band in bands),
+        tuple(dataset.offsets[band - 1] for band in bands),
+    )
 
 
 def _pixel_size(crs: Any, transform: Any) -> PixelSize | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.base import Image, Level
+from tilepipe.images.validity import Validity, all_valid, of_pixels
 from tilepipe.images.windowed import lazy, mirroring, read_with_valid
 
 Factors = tuple[float, float]
@@ -51,8 +52,8 @@ class ResampledImage:
     and transform remain those of level 0 of the file, so that the level's own follow from its scale
     as for any other. Where level 0 itself is resampled, its scale is not 1.
 
-    Pixels without data take no part: the others are weighted as if they were alone. A pixel is
-    valid where more than half of what it is made of is; others are 0.
+    What is no data takes no part, band by band: the rest is weighted as if it were alone. A band
+    of a pixel is valid where more than half of what it is made of is; others are 0.
 
     Parameters
     ----------
@@ -77,10 +78,13 @@ class ResampledImage:
         self.nodata = image.nodata
         self.crs = image.crs
         self.transform = image.transform
+        self.control = image.control
+        self.scaling = image.scaling
         self.notes = image.notes
         self.band_names, self.file_bands = image.band_names, image.file_bands
         self.decoded_bytes = image.decoded_bytes
         self.reading = image.reading
+        self.validity_by_band = image.validity_by_band
         old = image.levels[level]
         height, width = resampled_size(old, factors)
         new = Level(height, width, old.scale_y * factors[0], old.scale_x * factors[1])
@@ -100,30 +104,32 @@ class ResampledImage:
         return self.read_with_valid(window, level)[0]
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
-        """Which pixels hold data, shape (height, width), mirrored alike; None where all do."""
+        """Which pixels hold data in any band, (height, width), mirrored; None where all do."""
         if level != self._level:
             return self._image.read_valid(window, level)
-        return self.read_with_valid(window, level)[1]
+        return of_pixels(self.read_with_valid(window, level)[1])
 
     def read_with_valid(
         self, window: Window, level: int = 0
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """`read` and `read_valid` of one window."""
+    ) -> tuple[NDArray[Any], Validity | None]:
+        """`read` of a window, and where it is data, band by band."""
         if level != self._level:
             return read_with_valid(self._image, window, level)
         grid = self.levels[level]
         span, mirror = mirroring(window, grid.height, grid.width)
         pixels = np.empty((*span.shape, self.bands), self.dtype)
-        valid: NDArray[np.bool_] | None = None
+        valid: Validity | None = None
         for part in self._parts(span):
             inside = part.slices(span)
             some = self._resample(part, pixels[inside])
             if some is not None:
-                valid = np.ones(span.shape, np.bool_) if valid is None else valid
+                if valid is None:
+                    valid = np.ones((*span.shape, some.shape[2]), np.bool_)
+                elif some.shape[2] > valid.shape[2]:
+                    valid = valid.repeat(some.shape[2], axis=2)
                 valid[inside] = some
-        if valid is None or valid.all():
-            return mirror(pixels), None
-        return mirror(pixels), mirror(valid)
+        valid = all_valid(valid)
+        return mirror(pixels), None if valid is None else mirror(valid)
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (height, width, bands)."""
@@ -187,19 +193,19 @@ class ResampledImage:
             yield from self._parts(replace(window, width=half))
             yield from self._parts(replace(window, x=window.x + half, width=window.width - half))
 
-    def _resample(self, part: Window, result: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Fill ``result`` with a part of the grid; its validity, None where all pixels are."""
+    def _resample(self, part: Window, result: NDArray[Any]) -> Validity | None:
+        """Fill ``result`` with a part of the grid; its validity, None where all is data."""
         rows, columns = self._axes(part)
         source = Window(rows.start, columns.start, rows.length, columns.length)
         pixels, valid = read_with_valid(self._image, source, self._level)
         dtype = _working(self.dtype)
         lost: NDArray[Any] | None = None
-        known: NDArray[np.bool_] | None = None
+        known: Validity | None = None
         if valid is not None:
             # Zeros, so that neither nodata nor NaN gets into a sum.
-            pixels = np.where(valid[..., None], pixels, self.dtype.type(0))
-            lost = (~valid[..., None]).astype(np.uint8)
-            known = np.empty(part.shape, np.bool_)
+            pixels = np.where(valid, pixels, self.dtype.type(0))
+            lost = (~valid).astype(np.uint8)
+            known = np.empty((*part.shape, valid.shape[2]), np.bool_)
         step = max(1, STRIP_VALUES // (max(source.width, part.width) * self.bands))
         for row in range(0, part.height, step):
             strip = slice(row, row + step)
@@ -207,10 +213,10 @@ class ResampledImage:
             if lost is not None:
                 assert known is not None, "made with it"
                 share = _summed(lost, rows.part(strip), columns, dtype)
-                known[strip] = share[..., 0] < 0.5
+                known[strip] = share < 0.5
                 # Only where something is lost, so that all else is the same with it and without.
                 np.divide(values, 1 - share, out=values, where=(share > 0) & (share < 0.5))
-                values[~known[strip]] = 0
+                np.copyto(values, 0, where=~known[strip])
             result[strip] = _rounded(values, self.dtype)
         return known
 

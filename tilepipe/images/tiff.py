@@ -274,6 +274,7 @@ class TiffSource:
             pixel_size=pixel_size,
             pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
+            palette=self._palette is not None,
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
             band_names=RGB if self._palette is not None else band_names(file, series, bands),
             alpha=self._alpha,

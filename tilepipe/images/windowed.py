@@ -15,8 +15,17 @@ from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
 from tilepipe.images.bands import file_bands, named
 from tilepipe.images.base import Image, Level, PixelSize
+from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 from tilepipe.images.rescaling import Rescaling
+from tilepipe.images.scaling import (
+    UNSCALED,
+    Scaling,
+    require_scaling,
+    show_scaling,
+    unscaled,
+)
+from tilepipe.images.validity import Validity, all_valid, both, chosen_nodata, of_pixels, validity
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
@@ -54,6 +63,12 @@ class Description:
     transform: Transform | None = None
     nodata: tuple[float | None, ...] = field(default=())
     """Of each band, or empty where no band has one."""
+    scaling: Scaling = ()
+    """Scale and offset of each band, or empty where none has any."""
+    control: GroundControl | None = None
+    """Ground control points or RPCs, where these say where the image lies."""
+    palette: bool = False
+    """Whether pixels are the colours of a palette, of which nodata is an entry."""
     masked: bool = False
     """Whether validity is more than what nodata and NaN in the pixels say (alpha, a mask)."""
     streaming: bool = False
@@ -106,7 +121,7 @@ class Source(SelectedSource, Protocol):
 class _ReadsBoth(Protocol):
     def read_with_valid(
         self, window: Window, level: int = 0
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]: ...
+    ) -> tuple[NDArray[Any], Validity | None]: ...
 
 
 class WindowedImage:
@@ -114,8 +129,7 @@ class WindowedImage:
 
     def __init__(self, source: SelectedSource, reading: Reading | None = None) -> None:
         described = source.description
-        self.reading = reading or Reading()
-        self.notes = described.notes
+        self.reading = reading = reading or Reading()
         _check_sizes(described)
         self.path = described.path
         self.kind = described.kind
@@ -123,20 +137,39 @@ class WindowedImage:
         self.bands = described.bands
         self.band_names = named(described.band_names, described.bands)
         self.file_bands = file_bands(described)
-        self._raw_dtype, self._raw_nodata = described.dtype, described.nodata
-        self._rescale = Rescaling.of(self.reading)
-        self.dtype = described.dtype if self._rescale is None else self._rescale.dtype
+        self.alpha_band = None if described.alpha is None else described.alpha + 1
         decoded = described.decoded_bands or described.bands + (described.alpha is not None)
         self.decoded_bytes = decoded * described.dtype.itemsize
         self.pixel_size = described.pixel_size
         self.pixel_size_doubt = described.pixel_size_doubt
         self.crs = described.crs
         self.transform = described.transform
+        self.control = described.control
         self.chunks = described.chunks
-        self.masked = described.masked
-        # No value means "no data" in what was rescaled: any may come of data as well.
-        self.band_nodata = described.nodata if self._rescale is None else ()
+        self.masked, self.palette = described.masked, described.palette
+        if described.palette and reading.nodata is not None:
+            raise InputError(
+                f"{described.path}: its pixels are the colours of a palette, to which --nodata "
+                "does not apply; leave it out"
+            )
+        self._raw_dtype = described.dtype
+        self._raw_nodata = chosen_nodata(
+            described.path, described.nodata, reading.nodata, described.bands, described.dtype
+        )
+        self.scaling = described.scaling
+        if reading.unscale:
+            require_scaling(described.path, described.scaling)
+        self._rescale = Rescaling.of(reading)
+        self.dtype = UNSCALED if reading.unscale else described.dtype
+        self.band_nodata = self._raw_nodata
+        if reading.unscale and self._raw_nodata:
+            self.band_nodata = (float("nan"),) * self.bands
+        if self._rescale is not None:
+            # No value means "no data" in what was rescaled: any may come of data as well.
+            self.dtype, self.band_nodata = self._rescale.dtype, ()
         self.nodata = next((value for value in self.band_nodata if value is not None), None)
+        self.validity_by_band = bool(self._raw_nodata) or self._raw_dtype.kind == "f"
+        self.notes = (*described.notes, *_notes(described, reading))
         self._source = source
         self._fingerprint: str | None = None
         # An image that nobody closes is closed when nobody has it any more.
@@ -149,34 +182,36 @@ class WindowedImage:
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
+        if self.reading.unscale:  # what is no data becomes NaN, and so has to be known
+            return self.read_with_valid(window, level)[0]
         span, mirror = self._mirror(window, level)
         return mirror(self._rescaled(self._decode(self._source.read, span, level)))
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
-        """Which pixels hold data, shape (height, width), mirrored alike; None where all do.
+        """Which pixels hold data in any band, shape (height, width), mirrored; None where all do.
 
-        Data is what neither the nodata value, nor NaN or infinity in any band, nor an alpha band
-        of 0, nor a mask, nor a tile that the file leaves out declares to be none.
+        Data is what neither the nodata value, nor NaN or infinity, nor an alpha band of 0, nor a
+        mask, nor a tile that the file leaves out declares to be none.
         """
         if not self._may_be_invalid:
             self._mirror(window, level)
             return None
-        return self.read_with_valid(window, level)[1]
+        return of_pixels(self.read_with_valid(window, level)[1])
 
     def read_with_valid(
         self, window: Window, level: int = 0
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """`read` and `read_valid` of one window, decoded once."""
+    ) -> tuple[NDArray[Any], Validity | None]:
+        """`read` of a window, and where it is data, band by band; decoded once."""
         span, mirror = self._mirror(window, level)
         if self.masked:
-            pixels, valid = self._decode(self._source.read_masked, span, level)
+            pixels, seen = self._decode(self._source.read_masked, span, level)
         else:
-            pixels, valid = self._decode(self._source.read, span, level), None
-        valid = _both(valid, valid_values(pixels, self._raw_nodata))
-        pixels = self._rescaled(pixels)
-        if valid is None or valid.all():
-            return mirror(pixels), None
-        return mirror(pixels), mirror(valid)
+            pixels, seen = self._decode(self._source.read, span, level), None
+        valid = None if seen is None else seen[..., None]
+        valid = all_valid(both(valid, validity(pixels, self._raw_nodata)))
+        if self.reading.unscale:
+            pixels = unscaled(pixels, self.scaling, valid)
+        return mirror(self._rescaled(pixels)), None if valid is None else mirror(valid)
 
     def as_dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array of shape (height, width, bands)."""
@@ -209,7 +244,7 @@ class WindowedImage:
 
     @property
     def _may_be_invalid(self) -> bool:
-        return self.masked or bool(self._raw_nodata) or self._raw_dtype.kind == "f"
+        return self.masked or self.validity_by_band
 
     def _rescaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels if self._rescale is None else self._rescale(pixels)
@@ -259,11 +294,21 @@ def _check_sizes(described: Description) -> None:
 
 def read_with_valid(
     image: Image, window: Window, level: int = 0
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """`Image.read` and `Image.read_valid` of a window, decoded once where the image can."""
+) -> tuple[NDArray[Any], Validity | None]:
+    """The pixels of a window, and where they are data, decoded once where the image can.
+
+    Returns
+    -------
+    pixels : ndarray
+        As `Image.read` gives them, shape (height, width, bands).
+    valid : ndarray of bool, or None
+        Where they are data: shape (height, width, bands), or (height, width, 1) where all bands
+        agree; None where all is data.
+    """
     if isinstance(image, _ReadsBoth):
         return image.read_with_valid(window, level)
-    return image.read(window, level), image.read_valid(window, level)
+    valid = image.read_valid(window, level)
+    return image.read(window, level), None if valid is None else valid[..., None]
 
 
 def mirroring(
@@ -338,45 +383,14 @@ def sizes(level: Level) -> tuple[int, int]:
     return level.height, level.width
 
 
-def valid_values(
-    pixels: NDArray[Any], nodata: tuple[float | None, ...]
-) -> NDArray[np.bool_] | None:
-    """Which pixels are data as far as their values tell; None where all are.
-
-    A pixel is none where every band holds its own nodata value (as GDAL has it), or where any
-    band is not finite: a network can make nothing of it.
-    """
-    valid: NDArray[np.bool_] | None = None
-    if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=2)
-        valid = None if finite.all() else finite
-    if nodata and all(_is_of(value, pixels.dtype) for value in nodata):
-        holds_data = np.zeros(pixels.shape[:2], bool)
-        with np.errstate(over="ignore"):  # a double that is no float32 is no pixel either
-            values = np.asarray(nodata).astype(pixels.dtype)
-        for band, value in enumerate(values):
-            holds_data |= pixels[..., band] != value
-        valid = _both(valid, holds_data)
-    return valid
-
-
-def _is_of(value: float | None, dtype: np.dtype[Any]) -> bool:
-    """Whether a nodata value can occur in pixels of ``dtype``; NaN is covered by "not finite"."""
-    if value is None or np.isnan(value):
-        return False
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return limits.min <= value <= limits.max and value == int(value)
-
-
-def _both(
-    first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None
-) -> NDArray[np.bool_] | None:
-    if first is None or second is None:
-        return first if second is None else second
-    both: NDArray[np.bool_] = first & second
-    return both
+def _notes(described: Description, reading: Reading) -> tuple[str, ...]:
+    """What the file says that this reading does not apply."""
+    if not described.scaling or reading.unscale:
+        return ()
+    return (
+        f"the image declares a scale and offset ({show_scaling(described.scaling)}) that are not "
+        "applied: --unscale applies them, and gives float32",
+    )
 
 
 def _dask_chunk(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.documents import understood
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.control import GroundControl
 from tilepipe.places import Place
 
 NO_ANSWER = 255
@@ -73,6 +74,8 @@ class MaskSpec:
     name: str = "mask"
     background: int | None = None
     """The class that is drawn transparent."""
+    control: GroundControl | None = None
+    """Ground control points or RPCs, on the mask's own grid, where the image has no transform."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -113,6 +116,9 @@ class MaskSpec:
         document: dict[str, Any] = {"format": 1, **asdict(self)}
         document["classes"] = [asdict(c) for c in self.classes]
         document["transform"] = None if self.transform is None else list(self.transform)
+        del document["control"]
+        if self.control is not None:
+            document["control"] = self.control.to_json()
         document["origin"] = list(self.origin)
         return document
 
@@ -129,6 +135,7 @@ class MaskSpec:
         if document.get("format") != 1:
             raise ValueError(f"mask format {document.get('format')!r} is not 1")
         size, transform = document.get("pixel_size"), document.get("transform")
+        control = document.get("control")
         try:
             return cls(
                 height=document["height"],
@@ -138,6 +145,7 @@ class MaskSpec:
                 pixel_size=None if size is None else PixelSize(**size),
                 crs=document.get("crs"),
                 transform=None if transform is None else as_transform(transform),
+                control=None if control is None else GroundControl.from_json(control),
                 origin=(float(document["origin"][0]), float(document["origin"][1])),
                 name=document.get("name", "mask"),
                 background=document.get("background"),

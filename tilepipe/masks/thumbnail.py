@@ -56,24 +56,25 @@ def _averaged(
     height, width = image.levels[level].height, image.levels[level].width
     bands = 3 if image.bands >= 3 else 1
     sums = np.zeros((*shape, bands))
-    counts = np.zeros(shape)
+    counts = np.zeros((*shape, bands))
     for window in _pieces(height, width, image.chunks[level]):
         try:
             pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
             continue
         pixels = pixels[:, :, :bands]
-        usable = np.isfinite(pixels).all(axis=2)
+        usable = np.isfinite(pixels)
         if valid is not None:
-            usable &= valid
+            usable &= valid[:, :, :bands]
         rows, row_starts = _cells(window.y, window.height, height, shape[0])
         columns, column_starts = _cells(window.x, window.width, width, shape[1])
         cells = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        counts[cells] += _summed(usable, row_starts, column_starts)
         for band in range(bands):
-            shown = np.where(usable, pixels[:, :, band], 0)
+            known = usable[:, :, band]
+            shown = np.where(known, pixels[:, :, band], 0)
             sums[..., band][cells] += _summed(shown, row_starts, column_starts)
-    return sums / np.maximum(counts, 1)[:, :, None], counts > 0
+            counts[..., band][cells] += _summed(known, row_starts, column_starts)
+    return sums / np.maximum(counts, 1), np.asarray(counts.any(axis=2))
 
 
 def _pieces(height: int, width: int, chunk: tuple[int, int]) -> Iterator[Window]:

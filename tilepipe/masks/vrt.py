@@ -6,6 +6,7 @@ import json
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from tilepipe.grid import CHUNK
+from tilepipe.images.control import GroundControl
 from tilepipe.masks.base import NO_ANSWER, MaskSpec
 from tilepipe.masks.ome_xml import pixel_size_um
 from tilepipe.text import one_line
@@ -24,10 +25,29 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
         a, b, c, d, e, f = spec.transform
         # repr, as it gives back every bit.
         SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
+    if spec.control is not None:
+        _add_control(root, spec.control)
     _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json()), **_resolution(spec)})
     for plane in range(spec.planes):
         root.append(_band(spec, plane, files))
     return _document(root)
+
+
+def _add_control(root: Element, control: GroundControl) -> None:
+    """Ground control points and RPCs, as GDAL has them."""
+    if control.points:
+        listed = SubElement(root, "GCPList")
+        if control.crs is not None:
+            listed.set("Projection", control.crs)
+        for number, point in enumerate(control.points, 1):
+            item = SubElement(
+                listed, "GCP", Id=one_line(point.id) or str(number), Info=one_line(point.info)
+            )
+            places = {"Pixel": point.column, "Line": point.row, "X": point.x, "Y": point.y}
+            for name, value in {**places, "Z": point.z}.items():
+                item.set(name, repr(value))
+    if control.rpcs:
+        _add_metadata(root, dict(control.rpcs), domain="RPC")
 
 
 def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
@@ -86,8 +106,8 @@ def _add_file(parent: Element, file: str, plane: int) -> None:
     SubElement(parent, "SourceBand").text = str(plane + 1)
 
 
-def _add_metadata(parent: Element, items: dict[str, str]) -> None:
-    metadata = SubElement(parent, "Metadata")
+def _add_metadata(parent: Element, items: dict[str, str], domain: str | None = None) -> None:
+    metadata = SubElement(parent, "Metadata", {} if domain is None else {"domain": domain})
     for key, text in items.items():
         SubElement(metadata, "MDI", key=key).text = one_line(text)
 

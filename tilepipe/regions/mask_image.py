@@ -38,8 +38,8 @@ def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
         def read(top: int, bottom: int) -> Bools:
             window = Window(top, 0, bottom - top, size.width)
             pixels, valid = read_with_valid(mask, window, level)
-            inside = np.any(pixels != 0, axis=2)
-            return np.asarray(inside if valid is None else inside & valid)
+            inside = pixels != 0
+            return np.asarray((inside if valid is None else inside & valid).any(axis=2))
 
         scaled = place.scaled(size.scale_y, size.scale_x)
         cells = touched_cells(read, (size.height, size.width), scaled, grid)

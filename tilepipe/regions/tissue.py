@@ -140,9 +140,11 @@ def shrunk(image: Image, level: int, times: int) -> tuple[NDArray[np.float32], B
     for piece in _pieces(image, level, times):
         pixels, known = read_with_valid(image, piece, level)
         y, x = piece.y // times, piece.x // times
-        weight = np.ones(piece.shape, np.float32) if known is None else known.astype(np.float32)
-        total = _summed(pixels if known is None else pixels * known[..., None], times)
-        count = _summed(weight[..., None], times)
+        # A colour is known where all of its bands are.
+        known = None if known is None else np.asarray(known.all(axis=2, keepdims=True))
+        weight = np.ones((*piece.shape, 1), np.float32) if known is None else known.astype("f4")
+        total = _summed(pixels if known is None else pixels * known, times)
+        count = _summed(weight, times)
         to = slice(y, y + total.shape[0]), slice(x, x + total.shape[1])
         small[to] = total / np.maximum(count, 1)
         valid[to] = count[..., 0] > 0

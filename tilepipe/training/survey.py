@@ -15,6 +15,7 @@ from tilepipe.grid import Window
 from tilepipe.images import read_with_valid
 from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.base import PixelSize, alike
+from tilepipe.images.validity import Validity
 from tilepipe.training.labels import IGNORED, LabelFile, LabelScheme
 from tilepipe.training.options import TrainOptions
 from tilepipe.training.tiles import OpenPair, Shelf
@@ -201,9 +202,9 @@ def _windows(region: Window, budget: float) -> Iterator[Window]:
 
 
 def _good(
-    opened: OpenPair, window: Window, pixels: NDArray[np.generic], valid: NDArray[np.bool_] | None
+    opened: OpenPair, window: Window, pixels: NDArray[np.generic], valid: Validity | None
 ) -> NDArray[np.float64]:
-    """The pixels that count, (n, bands)."""
+    """The pixels that count, those with data in all bands, (n, bands)."""
     if valid is None:
         return pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
     if opened.image.nodata is None and pixels.dtype.kind == "f":
@@ -215,7 +216,7 @@ def _good(
                 f"{window.x + column}, and names no nodata value; declare one in the file, or "
                 "mend the image"
             )
-    return np.asarray(pixels[valid], np.float64)
+    return np.asarray(pixels[valid.all(axis=2)], np.float64)
 
 
 def _values(labels: LabelFile, window: Window) -> dict[int, int]:

@@ -19,6 +19,7 @@ from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Window
 from tilepipe.images import Image, open_image, read_with_valid
+from tilepipe.images.validity import Validity
 from tilepipe.models.specs import InputSpec
 from tilepipe.training import augment
 from tilepipe.training.augment import Augmentation
@@ -165,7 +166,7 @@ class TileMaker:
             target = self.scheme.target(opened.labels, inner)
             return self._finish(
                 augment.as_bands(pixels),
-                None if valid is None else torch.from_numpy(valid),
+                None if valid is None else augment.as_bands(valid.astype(np.float32)).bool(),
                 torch.from_numpy(target.labels),
                 None if target.gaps is None else torch.from_numpy(target.gaps),
                 rng,
@@ -187,9 +188,8 @@ class TileMaker:
             gaps = augment.sample(finite, inside, narrow, "bilinear")[0]
         seen = None
         if valid is not None:
-            seen = augment.sample(torch.from_numpy(valid).float()[None], places, window, "nearest")[
-                0
-            ].bool()
+            known = augment.as_bands(valid.astype(np.float32))
+            seen = augment.sample(known, places, window, "nearest").bool()
         y = inside[..., 1]
         outside = (y < region.y - 0.5) | (y > region.stop_y - 0.5)
         return self._finish(
@@ -201,12 +201,12 @@ class TileMaker:
             outside if opened.pair.rows != (0.0, 1.0) else None,
         )
 
-    def _read(self, image: Image, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    def _read(self, image: Image, window: Window) -> tuple[NDArray[Any], Validity | None]:
         """Pixels and validity; what is no data is the model's mean, also to its neighbours."""
         pixels, valid = read_with_valid(image, window)
         if valid is not None:
             mean = np.array(self.spec.mean, np.float32) / np.float32(self.spec.scale)
-            pixels = np.where(valid[..., None], pixels, mean)
+            pixels = np.where(valid, pixels, mean)
         return pixels, valid
 
     def _outside(self, inner: Window, region: Window) -> Tensor | None:
@@ -233,7 +233,8 @@ class TileMaker:
         if valid is not None:
             pixels = pixels.masked_fill(~valid, 0.0)
             margin = self.geometry.margin
-            target[..., ~valid[margin : margin + self.out, margin : margin + self.out]] = nothing
+            kept = valid[:, margin : margin + self.out, margin : margin + self.out]
+            target[..., ~kept.any(0)] = nothing
         # What lies in the other part of the image is for the validation to see, mirrored too.
         if outside is not None:
             target[..., outside] = nothing

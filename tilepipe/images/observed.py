@@ -1,0 +1,172 @@
+"""What a look at an image's pixels shows that its file does not say: fill, and alpha that is data.
+
+A look has a bounded cost, whatever the image's size, and is always the same.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import UnreadableError
+from tilepipe.grid import Window
+from tilepipe.images.base import Image
+from tilepipe.images.opening import open_image
+from tilepipe.images.reading import Reading
+from tilepipe.images.windowed import WindowedImage
+
+LARGEST_LEVEL = 12 << 20
+"""Values (pixels times bands) of a level up to which all of it is read."""
+
+SMALLEST_SIDE = 128
+"""Pixels of the longer side below which a level shows too little."""
+
+MOST_PLACES = 24
+"""Places down and across, where no level is small enough to be read whole."""
+
+MOST_BYTES = 96 << 20
+"""Bytes of chunks that are decoded for the sake of a look."""
+
+LEAST_FILL = 0.02
+"""Of an image, below which a border of one value is nothing to speak of."""
+
+ALPHA_VALUES = 8
+"""Values between nothing and all, beyond which an alpha band is data: edges are soft, too."""
+
+ALPHA_SHARE = 0.2
+"""And the share of pixels that have one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Pixels of one value that reach in from an image's borders."""
+
+    value: float
+    share: float
+    """Of the image; about, where only samples were looked at."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.0%} of the image, along its borders, is {self.value:g} in every band, "
+            "and the file declares no nodata value: if that is fill and not data, say "
+            f"--nodata {self.value:g}"
+        )
+
+
+def notes_of(image: Image) -> tuple[str, ...]:
+    """The image's notes, and that its alpha band is data, where it looks like it."""
+    alpha = alpha_note(image)
+    return image.notes if alpha is None else (*image.notes, alpha)
+
+
+def border_fill(image: Image) -> Fill | None:
+    """A large part of a georeferenced image, from its borders on, that is one value in all bands.
+
+    None where there is none, where the file or the user says what is no data, for colours of a
+    palette, and for slides, whose glass is white without being fill.
+    """
+    placed = image.crs is not None or image.transform is not None or image.control is not None
+    said = image.nodata is not None or image.reading.nodata is not None
+    masked = isinstance(image, WindowedImage) and (image.masked or image.palette)
+    if not placed or said or masked:
+        return None
+    # Nodata is compared with what the file holds, before anything is applied to it.
+    as_stored = replace(image.reading, unscale=False, rescale=None, dtype=None)
+    if as_stored == image.reading:
+        pixels = _looked_at(image)
+    else:
+        with closing(open_image(image.path, as_stored)) as stored:
+            pixels = _looked_at(stored)
+    if pixels is None:
+        return None
+    first = pixels[..., 0]
+    constant = np.ones(first.shape, np.bool_)
+    for band in range(1, pixels.shape[2]):
+        constant &= pixels[..., band] == first
+    border = np.ones(constant.shape, np.bool_)
+    border[1:-1, 1:-1] = False
+    values, counts = np.unique(first[border & constant], return_counts=True)
+    if not values.size:
+        return None
+    value = values[counts.argmax()]
+    # Samples at the borders stand for half as much as the others.
+    weights = np.ones(constant.shape)
+    weights[[0, -1]] /= 2
+    weights[:, [0, -1]] /= 2
+    share = float(np.average(_from_border(constant & (first == value)), weights=weights))
+    return Fill(float(value), share) if share >= LEAST_FILL else None
+
+
+def alpha_note(image: Image) -> str | None:
+    """That an alpha band holds data (infrared, for one), where it looks like it."""
+    if not isinstance(image, WindowedImage) or image.alpha_band is None:
+        return None
+    alone = Reading(series=image.reading.series, bands=(image.alpha_band,))
+    with closing(open_image(image.path, alone)) as opened:
+        alpha = _looked_at(opened)
+    if alpha is None:
+        return None
+    largest = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else alpha.max()
+    between = alpha[(alpha != 0) & (alpha != largest)]
+    if len(np.unique(between)) <= ALPHA_VALUES or between.size < ALPHA_SHARE * alpha.size:
+        return None
+    numbers = ",".join(map(str, range(1, image.bands + 2)))
+    return (
+        "the image's alpha band, which says where there is data, holds many values and may be a "
+        f"band of its own (infrared?): --bands {numbers} takes it as one"
+    )
+
+
+def _looked_at(image: Image) -> NDArray[Any] | None:
+    """Pixels from all over an image, (rows, columns, bands); None where it cannot be looked at."""
+    fit = [
+        number
+        for number, level in enumerate(image.levels)
+        if level.height * level.width * image.bands <= LARGEST_LEVEL
+        and max(level.height, level.width) >= min(SMALLEST_SIDE, *image.shape[:2])
+    ]
+    try:
+        if fit:
+            level = image.levels[fit[0]]
+            return image.read(Window(0, 0, level.height, level.width), fit[0])
+        return _sampled(image)
+    except UnreadableError:
+        return None  # the run will name it
+
+
+def _sampled(image: Image) -> NDArray[Any] | None:
+    """Single pixels of the smallest level, evenly spaced from border to border."""
+    number = len(image.levels) - 1
+    size, (rows, columns) = image.levels[number], image.chunks[number]
+    pixel = (image.bands + 1) * image.dtype.itemsize
+    chunks = MOST_BYTES // (rows * columns * pixel)
+    whole_rows = columns >= size.width
+    count = int(min(MOST_PLACES, chunks if whole_rows else chunks**0.5))
+    if count < 8:
+        return None  # too little would be seen
+    down, across = (
+        np.unique(np.linspace(0, side - 1, count).astype(int)) for side in (size.height, size.width)
+    )
+    if whole_rows:
+        return np.stack(
+            [image.read(Window(int(y), 0, 1, size.width), number)[0, across] for y in down]
+        )
+    return np.stack(
+        [
+            np.stack([image.read(Window(int(y), int(x), 1, 1), number)[0, 0] for x in across])
+            for y in down
+        ]
+    )
+
+
+def _from_border(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What of a mask hangs together with the border of the picture, up, down and sideways."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(inside)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return np.isin(parts, np.unique(border[border > 0]))
