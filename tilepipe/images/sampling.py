@@ -28,7 +28,7 @@ LARGEST_WINDOW = 64 * 2**20
 
 
 def sample_pixels(image: Image, level: int = 0) -> NDArray[Any]:
-    """Pixels of a level that hold data, from evenly spaced windows; always the same ones.
+    """Pixels of a level that hold data in all bands, from evenly spaced windows; always the same ones.
 
     What cannot be decoded is passed over.
 
@@ -44,7 +44,8 @@ def sample_pixels(image: Image, level: int = 0) -> NDArray[Any]:
             pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
             continue
-        found.append(pixels.reshape(-1, image.bands) if valid is None else pixels[valid])
+        whole = None if valid is None else valid.all(axis=2)
+        found.append(pixels.reshape(-1, image.bands) if whole is None else pixels[whole])
     if not found:
         return np.empty((0, image.bands), image.dtype)
     together = np.concatenate(found)
