@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.base import Level, PixelSize, Series
 from tilepipe.images.reading import Reading
 from tilepipe.masks.base import NO_ANSWER, Kind, MaskClass, MaskSpec
 from tilepipe.masks.pyramid import build_pyramid
@@ -97,6 +97,8 @@ class MemoryImage:
     transform: tuple[float, float, float, float, float, float] | None = None
     notes: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    series: tuple[Series, ...] = ()
+    series_number: int = 0
 
     @property
     def levels(self) -> tuple[Level, ...]:

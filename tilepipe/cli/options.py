@@ -76,6 +76,11 @@ def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int |
         raise InputError(f"window {value}: is neither auto nor a number of pixels") from None
 
 
+series_option = click.option(
+    "--series", metavar="N|NAME", callback=as_series,
+    help="Image to take from a file that holds several; tilepipe info lists them [the main one].",
+)  # fmt: skip
+
 OPTIONS = [
     click.option("-m", "--model", help="Model file, or name of a shipped model [nuclei-he]."),
     click.option(
@@ -93,11 +98,7 @@ OPTIONS = [
         "--pixel-size", metavar="UM", callback=as_length,
         help="Of level 0, in micrometres or with a unit: 0.25, 10m [what the image says].",
     ),
-    click.option(
-        "--series", metavar="N|NAME", callback=as_series,
-        help="Image to take from a file that holds several; tilepipe info lists them [the main "
-        "one].",
-    ),
+    series_option,
     click.option(
         "--bands", metavar="LIST", callback=as_bands,
         help="Bands of the image that the model gets, in this order, by number from 1 or by name: "

@@ -24,7 +24,7 @@ from rich.text import Text
 from tilepipe.engine.plan import Plan, gigabytes, show_region, show_scale
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
-from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.images.base import Image, show_pixel_size, show_series
 from tilepipe.places import Place, is_url
 
 LINE_EVERY = 30
@@ -219,6 +219,10 @@ def show_image(image: Image) -> str:
             (f"level {i}", f"{level.height} x {level.width}, 1/{level.scale_x:.4g}, decoded in "
                            f"pieces of {rows} x {columns}")
         )  # fmt: skip
+    if len(image.series) > 1:
+        for series in image.series:
+            taken = ", this one" if series.number == image.series_number else ""
+            lines.append(("series", f"{show_series(series)}{taken}"))
     if image.crs is not None:
         lines.append(("crs", image.crs.split('"')[1] if '"' in image.crs else image.crs))
         lines.append(("transform", ", ".join(f"{v:g}" for v in image.transform or ())))

@@ -23,6 +23,7 @@ from tilepipe.images.files import open_bytes
 from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, VALID
 from tilepipe.images.opening import open_image
+from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import (
     TooLargeError,
     WindowedImage,
@@ -58,6 +59,7 @@ def convert(
     source: Image | str | Path,
     target: str | Place,
     *,
+    reading: Reading | None = None,
     chunk: int = 512,
     memory_limit: int = MEMORY_LIMIT,
     overwrite: bool = False,
@@ -76,6 +78,8 @@ def convert(
     target
         Folder to write, by convention named ``.ome.zarr``; on an object store it is uploaded from
         a temporary folder when it is complete.
+    reading
+        What of the file is read, and how, where ``source`` is a path.
     chunk
         Side of a chunk, pixels.
     memory_limit
@@ -98,11 +102,12 @@ def convert(
     with InputRefused():
         _check_target(target, overwrite)
     with made_here(target) as local:
-        _convert(source, local, chunk, memory_limit, progress)
+        _convert(source, reading, local, chunk, memory_limit, progress)
 
 
 def _convert(
     source: Image | str | Path,
+    reading: Reading | None,
     target: Path,
     chunk: int,
     memory_limit: int,
@@ -110,7 +115,7 @@ def _convert(
 ) -> None:
     # A name that no reader takes for an image, and that the next attempt finds and clears.
     partial = target.with_name(f"{target.name}.partial")
-    image, opened_here = _within(source, memory_limit, chunk)
+    image, opened_here = _within(source, reading, memory_limit, chunk)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         _Pyramid(image, partial, chunk, memory_limit // MEMORY_SHARE, progress).write()
@@ -269,19 +274,25 @@ def _check_target(target: Place, overwrite: bool) -> None:
         raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
 
 
-def _within(source: Image | str | Path, memory_limit: int, chunk: int) -> tuple[Image, bool]:
+def _within(
+    source: Image | str | Path, reading: Reading | None, memory_limit: int, chunk: int
+) -> tuple[Image, bool]:
     """The image, opened so that it can be read within a limit, and whether it was opened here."""
     largest = memory_limit // MEMORY_SHARE
+    opened = source if isinstance(source, Image) else None
     try:
-        image = source if isinstance(source, Image) else open_image(source)
+        image = opened or open_image(str(source), reading)
+        opened = image
         check_bounded(image, 0, largest)
     except TooLargeError:
-        path = source.path if isinstance(source, Image) else str(source)
-        return _streamed(path, source if isinstance(source, Image) else None, largest, chunk), True
+        path = str(source) if opened is None else opened.path
+        return _streamed(path, opened, reading, largest, chunk), True
     return image, image is not source
 
 
-def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Image:
+def _streamed(
+    path: str, opened: Image | None, reading: Reading | None, largest: int, chunk: int
+) -> Image:
     """The image opened to be decoded row by row."""
     refusal = InputError(
         f"{path} can only be decoded whole, which takes more than the {largest / 2**20:.0f} MiB "
@@ -289,13 +300,13 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
         "in tiles"
     )
     try:
-        image = open_image(path, streaming=True)
+        image = open_image(path, reading if opened is None else opened.reading, streaming=True)
     except InputError as error:
         raise refusal from error
     height, width, bands = image.shape
     row_bytes = width * bands * image.dtype.itemsize
     if (
-        (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
+        (opened is not None and _identity(image) != _identity(opened))
         or image.chunks[0][0] * row_bytes > largest
         # GDAL holds a compressed strip whole, however few of its rows are decoded.
         or (image.kind in {"TIFF", "GeoTIFF"} and _file_bytes(path) > largest)
@@ -304,6 +315,11 @@ def _streamed(path: str, opened: Image | None, largest: int, chunk: int) -> Imag
         image.close()
         raise refusal
     return image
+
+
+def _identity(image: Image) -> tuple[Any, ...]:
+    """What tells the images of a file apart: GDAL may find others in it than our own reader."""
+    return image.shape, image.dtype, image.series_number
 
 
 def _file_bytes(path: str) -> int:

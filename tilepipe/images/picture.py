@@ -16,6 +16,7 @@ from tilepipe.grid import Window
 from tilepipe.images.base import Level
 from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
+from tilepipe.images.orientation import TAG, orientation_notes
 from tilepipe.images.segments import fault
 from tilepipe.images.windowed import Description, TooLargeError, UndecodableError
 from tilepipe.places import place
@@ -73,6 +74,7 @@ class PictureSource:
             dtype=dtype,
             chunks=((picture.height, picture.width),),
             masked=self._alpha,
+            notes=orientation_notes(_orientation(picture)),
         )
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
@@ -134,6 +136,14 @@ def _decoder(file: Any) -> ImageFile.ImageFile:
     if head == PNG_SIGNATURE:
         return PngImagePlugin.PngImageFile(file)
     return JpegImagePlugin.JpegImageFile(file)
+
+
+def _orientation(picture: ImageFile.ImageFile) -> object:
+    """Value of the EXIF tag; None where there is none, or no EXIF that can be read."""
+    try:
+        return picture.getexif().get(TAG)
+    except BROKEN:
+        return None
 
 
 def _mode(picture: PillowImage.Image) -> str:

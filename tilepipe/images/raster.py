@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -26,7 +26,9 @@ from tilepipe.images.base import PixelSize
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
+from tilepipe.images.gdal_series import directory
 from tilepipe.images.levels import pyramid
+from tilepipe.images.library_warnings import ignoring_harmless, listening, remarks
 from tilepipe.images.references import check_references
 from tilepipe.images.segments import DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
@@ -62,7 +64,7 @@ if "GDAL_CACHEMAX" not in os.environ:
     set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
 
 if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
-    # What GDAL complains of is raised, and told in one line; it need not print it besides.
+    # See library_warnings.py: what GDAL says is heard there, or raised; it need not print it too.
     set_gdal_config("CPL_LOG", os.devnull)
 
 # Also where the environment says otherwise: an image is no program.
@@ -72,8 +74,10 @@ set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
 _OPENING = threading.Lock()
 
 
-def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
-    """Open an image with GDAL.
+def open_raster(
+    path: str, series: int | str | None = None, *, streaming: bool = False
+) -> RasterSource:
+    """Open an image with GDAL: of a GeoTIFF of several, the main one, unless another is chosen.
 
     Raises
     ------
@@ -81,7 +85,8 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
         GDAL does not know it, or it holds no numbers.
     """
     try:
-        return RasterSource(path, streaming=streaming)
+        with listening() as heard:
+            return RasterSource(path, series, heard, streaming=streaming)
     except GDAL_ERRORS as error:
         require_reachable(path)
         # What GDAL says of an address is what the server said, and is not for others.
@@ -95,7 +100,7 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
 def knows_more(path: str) -> bool:
     """Whether GDAL finds a place on Earth, a nodata value or a mask in an image."""
     try:
-        with _opened(path) as dataset:
+        with listening(), _opened(path) as dataset:
             return (
                 dataset.crs is not None
                 or not dataset.transform.is_identity
@@ -109,10 +114,16 @@ def knows_more(path: str) -> bool:
 class RasterSource:
     """A GDAL dataset and its overviews."""
 
-    def __init__(self, path: str, *, streaming: bool) -> None:
-        self._pool = _Handles(path, streaming)
+    def __init__(
+        self, path: str, series: int | str | None, heard: list[str], *, streaming: bool
+    ) -> None:
+        with _opened(path) as dataset:
+            name, listed, number = directory(path, dataset, series, _opened, _pixel_size)
+        self._pool = _Handles(name or path, streaming)
         try:
-            self.description = self._describe(path, streaming)
+            described = self._describe(path, streaming)
+            notes = described.notes + remarks("GDAL", heard)
+            self.description = replace(described, series=listed, series_number=number, notes=notes)
         except BaseException:
             self._pool.close()
             raise
@@ -200,7 +211,7 @@ class RasterSource:
                     valid = dataset.dataset_mask(window=place) != 0
         except GDAL_ERRORS as error:
             # Nobody's damage, but the network's or the store's.
-            require_reachable(self._pool.path)
+            require_reachable(self.description.path)
             raise UndecodableError(_reason(error)) from error
         if masked and self._alpha:
             pixels, valid = pixels[:-1], pixels[-1] != 0
@@ -227,7 +238,8 @@ class _Handles:
         except IndexError:
             overview = self.overviews.get(level, -1)
             options = {} if overview < 0 else {"OVERVIEW_LEVEL": overview}
-            dataset = _open(self.path, self.driver, options, streaming=self.streaming)
+            with listening():  # GDAL says no more than when the image was described
+                dataset = _open(self.path, self.driver, options, streaming=self.streaming)
         try:
             yield dataset
         finally:
@@ -256,7 +268,8 @@ class _Segments:
     def of(cls, dataset: Any) -> _Segments | None:
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         compression = COMPRESSIONS.get(structure.get("COMPRESSION", "").upper())
-        path = place_of(dataset.name)
+        # Not the dataset's name, which may be of a directory in the file.
+        path = place_of(dataset.files[0] if dataset.files else dataset.name)
         if dataset.driver != "GTiff" or not compression or not path.is_file():
             return None
         pixel_interleaved = structure.get("INTERLEAVE") == "PIXEL"
@@ -333,8 +346,7 @@ def _open(
         "GDAL_ENABLE_TIFF_SPLIT": streaming,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
     }
-    with _OPENING, warnings.catch_warnings(), rasterio.Env(**settings):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with _OPENING, ignoring_harmless(), rasterio.Env(**settings):
         return rasterio.open(gdal_path(path), driver=driver, **options)
 
 

@@ -79,6 +79,8 @@ class ResampledImage:
         self.transform = image.transform
         self.notes = image.notes
         self.reading = image.reading
+        self.series = image.series
+        self.series_number = image.series_number
         old = image.levels[level]
         height, width = resampled_size(old, factors)
         new = Level(height, width, old.scale_y * factors[0], old.scale_x * factors[1])

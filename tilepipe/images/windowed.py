@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
-from tilepipe.images.base import Image, Level, PixelSize
+from tilepipe.images.base import Image, Level, PixelSize, Series
 from tilepipe.images.reading import Reading
+from tilepipe.images.series import choose, passed_over
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
@@ -57,6 +58,9 @@ class Description:
     streaming: bool = False
     """Whether it was opened to be read once, from top to bottom."""
     notes: tuple[str, ...] = ()
+    series: tuple[Series, ...] = ()
+    """Every image that the file holds; may be left out where there is only one."""
+    series_number: int = 0
 
 
 class Source(Protocol):
@@ -94,7 +98,14 @@ class WindowedImage:
     def __init__(self, source: Source, reading: Reading | None = None) -> None:
         described = source.description
         self.reading = reading or Reading()
+        self.series = described.series or (_only_series(described),)
+        self.series_number = described.series_number
         self.notes = described.notes
+        if self.reading.series is None:
+            note = passed_over(self.series, self.series_number)
+            self.notes += () if note is None else (note,)
+        elif not described.series:
+            choose(described.path, self.series, self.reading.series)
         _check_sizes(described)
         self.path = described.path
         self.kind = described.kind
@@ -208,6 +219,12 @@ class WindowedImage:
             f"({span.height} x {span.width} pixels) of level {level}: {reason}; "
             "copy the file again from where it came"
         )
+
+
+def _only_series(described: Description) -> Series:
+    level, dtype = described.levels[0], np.dtype(described.dtype).name
+    size = described.pixel_size
+    return Series(0, "", level.height, level.width, described.bands, dtype, size)
 
 
 def _check_sizes(described: Description) -> None:
