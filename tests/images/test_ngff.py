@@ -102,7 +102,7 @@ def test_a_stack_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_a_bare_array_is_refused(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "array.zarr", shape=(9, 9), dtype="u1")
-    with pytest.raises(InputError, match="bare zarr array.*give the folder above"):
+    with pytest.raises(InputError, match=r"bare zarr array.*give the folder above"):
         open_image(tmp_path / "array.zarr")
 
 

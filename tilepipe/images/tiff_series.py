@@ -12,7 +12,7 @@ from tilepipe.errors import InputError
 from tilepipe.images import pixel_sizes
 from tilepipe.images.base import PixelSize, Series
 from tilepipe.images.tiff_colours import has_alpha, palette_of
-from tilepipe.images.tiff_vendors import ventana_description
+from tilepipe.images.tiff_vendors import is_trestle, ventana_description
 
 VENDORS = {
     "bif": "Ventana BIF",
@@ -68,6 +68,8 @@ def kind_of(file: tifffile.TiffFile) -> str:
     kind = file.series[0].kind
     if kind in VENDORS:
         return VENDORS[kind]
+    if is_trestle(file):
+        return "Trestle TIFF"
     for flag, name in (("is_ome", "OME-TIFF"), ("is_svs", "SVS"), ("is_imagej", "ImageJ TIFF")):
         if getattr(file, flag):
             return name
@@ -123,6 +125,9 @@ def pixel_size_of(file: tifffile.TiffFile, number: int) -> tuple[PixelSize | Non
         stated = [("its SCN metadata", scn)] if scn else stated
     elif kind == "philips":
         stated = [("its Philips metadata", pixel_sizes.from_philips(file.philips_metadata or ""))]
+    elif is_trestle(file):
+        # Micrometres per pixel, where TIFF has pixels per unit.
+        stated = [("its resolution tag", resolution if math.isfinite(sum(resolution)) else None)]
     elif kind == "bif":
         stated.insert(0, ("its ScanRes", pixel_sizes.from_ventana(ventana_description(file))))
     elif file.is_ome:

@@ -40,9 +40,8 @@ def check_overlaps(path: str, file: tifffile.TiffFile, pages: list[Any]) -> None
     """
     if not any(page.keyframe.is_tiled for page in pages):
         return  # a label or a thumbnail
-    first = file.pages.first
-    if first.software.startswith("MedScan"):
-        found = _TRESTLE_OVERLAPS.search(first.description)
+    if is_trestle(file):
+        found = _TRESTLE_OVERLAPS.search(file.pages.first.description)
         if found and any(int(value) for value in found[1].split()):
             raise InputError(f"{path} is a Trestle slide whose tiles overlap, {_WAY_OUT}")
     documents = [_xmp(page) for page in file.pages if XMP in getattr(page, "tags", ())]
@@ -59,6 +58,11 @@ def check_overlaps(path: str, file: tifffile.TiffFile, pages: list[Any]) -> None
         raise InputError(f"{path} is a Ventana BIF slide whose tiles overlap, {_WAY_OUT}")
     if len(_VENTANA_AREA.findall(joints)) != 1:
         raise InputError(f"{path} is a Ventana BIF slide of several scanned areas, {_WAY_OUT}")
+
+
+def is_trestle(file: tifffile.TiffFile) -> bool:
+    """Whether a file is of Trestle's scanner, by the name of its software."""
+    return str(file.pages.first.software).startswith("MedScan")
 
 
 def ventana_description(file: tifffile.TiffFile) -> str:
