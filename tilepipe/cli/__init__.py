@@ -79,9 +79,7 @@ def app() -> None:
 def main() -> None:
     """Run the command line and exit with the code that DESIGN.md gives each ending."""
     signal.signal(signal.SIGTERM, _terminated)
-    for library in ("tifffile", "rasterio"):
-        # What they find wrong with a file is said by us, once, and with what to do.
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    _show_remarks()
     code = call(None)
     # What is done is done: a signal that comes now must not make it look interrupted.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -106,6 +104,16 @@ def call(arguments: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _show_remarks() -> None:
+    """Print what libraries log, but for what `tilepipe.images.library_warnings` takes up."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("tilepipe: warning: %(name)s: %(message)s"))
+    # What GDAL logs as an error it also raises.
+    shown.addFilter(lambda record: record.name == "tifffile" or record.levelno < logging.ERROR)
+    for library in ("tifffile", "rasterio"):
+        logging.getLogger(library).addHandler(shown)
 
 
 def _say(line: str) -> None:

@@ -46,6 +46,9 @@ HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
 MOST = 5
 """Remarks on one file that are shown."""
 
+_ORIGIN = re.compile(r"^(<[^<>]*>\s*)+|^CPLE_\w+( in |:)")
+"""Before a message: the object that complains (``<TiffPage 0 @8>``), or GDAL's kind of error."""
+
 _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
@@ -57,9 +60,7 @@ class _Ear(logging.Filter):
         if heard is None:
             return True
         if record.levelno >= logging.WARNING:
-            # The object that complains comes first, with its address in memory: <TiffPage 0 @8>.
-            text = re.sub(r"^(<[^<>]*>\s*)+", "", record.getMessage()).strip()
-            heard.append(" ".join(text.split()))
+            heard.append(" ".join(_ORIGIN.sub("", record.getMessage()).split()))
         return False
 
 
