@@ -58,10 +58,12 @@ def _source(path: str, head: bytes, series: int | str | None, streaming: bool) -
     if streaming:
         return open_raster(path, series, streaming=True)
     if head.startswith(TIFF_SIGNATURES):
-        from tilepipe.images.tiff import is_plain, open_tiff
+        from tilepipe.images.tiff import open_tiff, plain_notes
 
-        by_gdal = is_plain(path) and knows_more(path)
-        return open_raster(path, series) if by_gdal else open_tiff(path, series)
+        notes = plain_notes(path)
+        if notes is not None and knows_more(path):
+            return open_raster(path, series, notes=notes)
+        return open_tiff(path, series)
     if head.startswith(PICTURE_SIGNATURES):
         from tilepipe.images.picture import deep_colour, open_picture
 

@@ -23,8 +23,8 @@ _NAMES = {
 
 
 def orientation_notes(value: object) -> tuple[str, ...]:
-    """A note where an orientation tag asks for other than the pixels as stored."""
-    name = _NAMES.get(value) if isinstance(value, int) else None
+    """A note where an orientation tag, a number or its text, asks for other than is stored."""
+    name = next((name for number, name in _NAMES.items() if str(value) == str(number)), None)
     if name is None:
         return ()
     return (

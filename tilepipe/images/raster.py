@@ -29,6 +29,7 @@ from tilepipe.images.gdal_paths import gdal_path, place_of, require_reachable
 from tilepipe.images.gdal_series import directory
 from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import ignoring_harmless, listening, remarks
+from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.references import check_references
 from tilepipe.images.segments import DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
@@ -75,9 +76,15 @@ _OPENING = threading.Lock()
 
 
 def open_raster(
-    path: str, series: int | str | None = None, *, streaming: bool = False
+    path: str,
+    series: int | str | None = None,
+    *,
+    streaming: bool = False,
+    notes: tuple[str, ...] = (),
 ) -> RasterSource:
     """Open an image with GDAL: of a GeoTIFF of several, the main one, unless another is chosen.
+
+    ``notes`` are what is known of the file that GDAL does not tell.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def open_raster(
     """
     try:
         with listening() as heard:
-            return RasterSource(path, series, heard, streaming=streaming)
+            return RasterSource(path, series, heard, notes, streaming=streaming)
     except GDAL_ERRORS as error:
         require_reachable(path)
         # What GDAL says of an address is what the server said, and is not for others.
@@ -115,14 +122,20 @@ class RasterSource:
     """A GDAL dataset and its overviews."""
 
     def __init__(
-        self, path: str, series: int | str | None, heard: list[str], *, streaming: bool
+        self,
+        path: str,
+        series: int | str | None,
+        heard: list[str],
+        notes: tuple[str, ...],
+        *,
+        streaming: bool,
     ) -> None:
         with _opened(path) as dataset:
             name, listed, number = directory(path, dataset, series, _opened, _pixel_size)
         self._pool = _Handles(name or path, streaming)
         try:
             described = self._describe(path, streaming)
-            notes = described.notes + remarks("GDAL", heard)
+            notes = (*notes, *described.notes, *remarks("GDAL", heard))
             self.description = replace(described, series=listed, series_number=number, notes=notes)
         except BaseException:
             self._pool.close()
@@ -168,6 +181,7 @@ class RasterSource:
             crs, transform = dataset.crs or None, dataset.transform
             driver = dataset.driver
             self._segments = _Segments.of(dataset)
+            orientation = orientation_notes(dataset.tags().get("EXIF_Orientation"))
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
         self._pool.overviews = {place: number - 1 for place, number in enumerate(levels)}
@@ -193,6 +207,7 @@ class RasterSource:
             or self._alpha is not None
             or (self._palette is not None and any(value is not None for value in nodata)),
             streaming=streaming,
+            notes=orientation,
         )
 
     def _read(

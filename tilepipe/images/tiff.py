@@ -110,13 +110,18 @@ def open_tiff(path: str, series: int | str | None = None) -> TiffSource:
         ) from error
 
 
-def is_plain(path: str) -> bool:
-    """Whether a TIFF file is of no kind that its own maker defined, so that GDAL may know more."""
+def plain_notes(path: str) -> tuple[str, ...] | None:
+    """What is not applied of a TIFF that no maker defined, so that GDAL may know more of it.
+
+    None for all others.
+    """
     try:
         with listening(), _opened(path) as file:
-            return bool(file.series) and kind_of(file) == "TIFF"
+            if not file.series or kind_of(file) != "TIFF":
+                return None
+            return _not_applied(path, file.pages.first)
     except (*BROKEN_STRUCTURE, InputError):
-        return False
+        return None
 
 
 @contextmanager
@@ -154,7 +159,7 @@ class TiffSource:
         series = file.series[number]
         try:
             check_axes(path, series)
-            check_colours(path, series.keyframe)
+            _not_applied(path, series.keyframe)
         except InputError as error:
             others = [other for other in found if other.number != number]
             if not others:
@@ -384,6 +389,15 @@ class TiffSource:
         if samples.dtype != self._sample_dtype:
             raise UndecodableError(f"tile {number} holds {samples.dtype}, not {self._sample_dtype}")
         return to_rgb(samples, data) if self._ycbcr else samples
+
+
+def _not_applied(path: str, keyframe: Any) -> tuple[str, ...]:
+    """Notes on what a page asks viewers for; refuses colours that would be taken for others."""
+    check_colours(path, keyframe)
+    return (
+        *orientation_notes(keyframe.tags.valueof(ORIENTATION)),
+        *notes_on_colours(keyframe),
+    )
 
 
 def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
