@@ -72,3 +72,34 @@ def test_values_that_are_inverted_for_display_are_named(tmp_path: Path) -> None:
     image = open_image(write(tmp_path / "a.tif", grey, photometric="miniswhite"))
     np.testing.assert_array_equal(image.read(WHOLE)[..., 0], grey)
     assert any("WhiteIsZero" in note for note in image.notes)
+
+
+def rewritten(path: Path, tag: str, values: tuple[int, ...]) -> Path:
+    """The file with other values of a tag, two bytes each."""
+    with tifffile.TiffFile(path) as file:
+        found = file.pages.first.tags[tag]
+        assert found.count == len(values)
+        place = found.valueoffset
+    data = bytearray(path.read_bytes())
+    data[place : place + 2 * len(values)] = np.array(values, "<u2").tobytes()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tag", "values", "said"),
+    [
+        ("YCbCrSubSampling", (2, 2), "YCbCr"),
+        ("SampleFormat", (1, 1, 2), "sample formats do not match"),
+    ],
+)
+def test_a_sound_file_that_cannot_be_decoded_is_not_called_broken(
+    tmp_path: Path, tag: str, values: tuple[int, ...], said: str
+) -> None:
+    chroma = tag == "YCbCrSubSampling"
+    pixels = PIXELS if chroma else PIXELS.astype(np.int16)
+    photometric = "ycbcr" if chroma else "rgb"
+    path = write(tmp_path / "a.tif", pixels, photometric=photometric, compression="zlib")
+    with pytest.raises(InputError, match=said) as caught:
+        open_image(rewritten(path, tag, values))
+    assert "again" not in str(caught.value)

@@ -405,12 +405,21 @@ def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
 
 
 def _check_codec(path: str, keyframe: Any) -> None:
-    if keyframe.compression == 1:
-        return
+    """Refuse what cannot be decoded, however sound it is."""
     try:
         tifffile.TIFF.DECOMPRESSORS[keyframe.compression]
     except (KeyError, ImportError) as error:
         raise _missing_codec(path, keyframe) from error
+    decode = keyframe.decode
+    if decode.__name__.startswith("decode_raise"):
+        # tifffile keeps to itself what it cannot decode until it is asked to.
+        try:
+            decode(b"", 0)
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"{path} is compressed in a way that tilepipe does not read ({error}); save it "
+                "with another compression"
+            ) from error
 
 
 def _missing_codec(path: str, keyframe: Any) -> InputError:

@@ -233,12 +233,12 @@ def _check_sizes(described: Description) -> None:
         if not (0 < level.height <= LARGEST_SIDE and 0 < level.width <= LARGEST_SIDE):
             raise InputError(
                 f"{described.path} is broken: it says that it has {level.height} x {level.width} "
-                "pixels; copy it again from where it came"
+                "pixels; write it again with another program"
             )
     if not 0 < described.bands <= MOST_BANDS:
         raise InputError(
-            f"{described.path} is broken: it says that it has {described.bands} bands; copy it "
-            "again from where it came"
+            f"{described.path} is broken: it says that it has {described.bands} bands; write "
+            "it again with another program"
         )
 
 
