@@ -80,6 +80,20 @@ def test_a_scale_that_contradicts_the_size_of_a_level_is_not_relied_on(tmp_path:
     assert "level 1" in image.notes[0]
 
 
+def test_a_scale_is_more_exact_than_the_rounded_size_of_a_level(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    for number, size in enumerate(((100, 90), (66, 60))):
+        group.create_array(str(number), shape=size, chunks=(64, 64), dtype="u1")
+    datasets = [
+        {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": [1.5**i] * 2}]}
+        for i in range(2)
+    ]
+    axes = [{"name": axis, "type": "space"} for axis in "yx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    level = open_image(tmp_path / "a.zarr").levels[1]
+    assert (level.scale_y, level.scale_x) == (1.5, 1.5)
+
+
 @pytest.mark.parametrize(
     "unit", ["micrometer", "µm", "μm", "um", "micron", "Microns", "micrometre", " µm "]
 )  # the micro sign and the Greek letter are two characters

@@ -204,17 +204,35 @@ def test_conversion_takes_the_image_that_is_chosen(tmp_path: Path) -> None:
 
 
 def test_a_huge_strip_is_not_streamed_from_another_image_of_the_file(tmp_path: Path) -> None:
+    # Two images of one size, which the OME-XML has in another order than the file.
+    twins = [np.full((3000, 100, 3), value, np.uint8) for value in (10, 20)]
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for pixels in twins:
+            strip = {"photometric": "rgb", "compression": "zlib", "rowsperstrip": 3000}
+            writer.write(pixels, metadata={"axes": "YXS"}, **strip)
+    data = path.read_bytes()
+    first, second = (b'<TiffData IFD="%d"' % number for number in range(2))
+    assert data.count(first) == data.count(second) == 1
+    other = b'<TiffData IFD="9"'
+    swapped = data.replace(first, other).replace(second, first).replace(other, second)
+    path.write_bytes(swapped)
+    whole = Window(0, 0, 3000, 100)
+    np.testing.assert_array_equal(open_image(path).read(whole), twins[1])
+    with pytest.raises(InputError, match="can only be decoded whole"):
+        convert(path, tmp_path / "a.zarr", memory_limit=2 * twins[0].nbytes)
+
+
+def test_a_huge_strip_of_a_plain_file_is_streamed_from_the_image_that_is_chosen(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.tif"
+    tall = make_image(3000, 100)
     with tifffile.TiffWriter(path) as writer:
-        for pixels in (SMALL, LARGE):
-            strip = {"photometric": "rgb", "metadata": None, "compression": "zlib"}
-            writer.write(pixels, rowsperstrip=len(pixels), contiguous=False, **strip)
-    limit = LARGE.nbytes  # a quarter of it is for pixels
-    with pytest.raises(InputError, match="decoded whole"):
-        convert(path, tmp_path / "b.zarr", reading=Reading(series=0), memory_limit=SMALL.nbytes)
-    try:
-        convert(path, tmp_path / "a.zarr", memory_limit=limit)
-    except InputError:
-        return
-    whole = Window(0, 0, *LARGE.shape[:2])
-    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").read(whole), LARGE)
+        for pixels in (tall, np.concatenate([tall, tall])):
+            strip = {"photometric": "rgb", "metadata": None, "rowsperstrip": len(pixels)}
+            writer.write(np.full_like(pixels, 7), compression="zlib", contiguous=False, **strip)
+    convert(path, tmp_path / "a.zarr", reading=Reading(series=0), memory_limit=2 * tall.nbytes)
+    image = open_image(tmp_path / "a.zarr")
+    assert image.shape == tall.shape
+    assert (image.read(Window(0, 0, 3000, 100)) == 7).all()

@@ -306,7 +306,7 @@ def _streamed(
     height, width, bands = image.shape
     row_bytes = width * bands * image.dtype.itemsize
     if (
-        (opened is not None and _identity(image) != _identity(opened))
+        (opened is not None and not _same(image, opened))
         or image.chunks[0][0] * row_bytes > largest
         # GDAL holds a compressed strip whole, however few of its rows are decoded.
         or (image.kind in {"TIFF", "GeoTIFF"} and _file_bytes(path) > largest)
@@ -317,9 +317,14 @@ def _streamed(
     return image
 
 
-def _identity(image: Image) -> tuple[Any, ...]:
-    """What tells the images of a file apart: GDAL may find others in it than our own reader."""
-    return image.shape, image.dtype, image.series_number
+def _same(streamed: Image, opened: Image) -> bool:
+    """Whether GDAL, which streams, reads the image of the file that our own reader found."""
+    one = len(streamed.series) == 1 or opened.kind in {"TIFF", "GeoTIFF"}
+    return (
+        one
+        and (streamed.shape, streamed.dtype) == (opened.shape, opened.dtype)
+        and streamed.series_number == opened.series_number
+    )
 
 
 def _file_bytes(path: str) -> int:
