@@ -57,6 +57,13 @@ def test_what_is_logged_is_heard_and_not_printed(
     assert capsys.readouterr().err == ""
 
 
+def test_what_a_file_smuggles_into_a_message_does_not_reach_the_terminal() -> None:
+    with listening() as heard:
+        logging.getLogger("tifffile").warning("bad tag \x1b[2J%s", "x" * 1000)
+    assert heard[0].startswith("bad tag ?[2Jxxx")
+    assert len(heard[0]) < 320
+
+
 def test_what_is_logged_when_nobody_listens_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("tifffile").warning("the sizes do not fit")
     assert "the sizes do not fit" in caplog.text

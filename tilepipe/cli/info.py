@@ -16,7 +16,7 @@ def command(what: str, series: int | str | None) -> None:
 
     from tilepipe.places import is_url
 
-    if what.endswith(".safetensors") or not (is_url(what) or Path(what).exists()):
+    if what.endswith((".safetensors", ".onnx")) or not (is_url(what) or Path(what).exists()):
         from tilepipe.models.describe import describe
         from tilepipe.models.file import load_model
 

@@ -30,7 +30,7 @@ HARMLESS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"OME series is missing \d+ frames",
-        "a plane that is missing is an error of ours (tiff_planes.py)",
+        "a plane that is missing is an error of ours (tiff.py)",
     ),
 )
 """Messages (regular expressions), and why nothing is lost when they are not shown."""
@@ -46,6 +46,9 @@ HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
 MOST = 5
 """Remarks on one file that are shown."""
 
+LONGEST = 300
+"""Characters of a remark that are shown."""
+
 _ORIGIN = re.compile(r"^(<[^<>]*>\s*)+|^CPLE_\w+( in |:)")
 """Before a message: the object that complains (``<TiffPage 0 @8>``), or GDAL's kind of error."""
 
@@ -60,8 +63,15 @@ class _Ear(logging.Filter):
         if heard is None:
             return True
         if record.levelno >= logging.WARNING:
-            heard.append(" ".join(_ORIGIN.sub("", record.getMessage()).split()))
+            heard.append(_text(record.getMessage()))
         return False
+
+
+def _text(message: str) -> str:
+    """A message as one short line; it may hold whatever the file does."""
+    line = " ".join(_ORIGIN.sub("", message).split())
+    shown = "".join(character if character.isprintable() else "?" for character in line)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} ..."
 
 
 _ear = _Ear()

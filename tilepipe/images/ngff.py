@@ -22,7 +22,7 @@ from tilepipe.images.base import Level, PixelSize, Series, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.levels import whole_scale
-from tilepipe.images.ngff_layout import Entry, entries_of
+from tilepipe.images.ngff_layout import Entry, below, entries_of
 from tilepipe.images.series import choose
 from tilepipe.images.units import unit_name
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
@@ -74,7 +74,7 @@ def open_ngff(path: str, series: int | str | None = None) -> NgffSource:
     path
         Of an image, a folder of images (bioformats2raw), a well or a plate.
     series
-        Number or name of the image; of a plate, ``ROW/COLUMN/FIELD``.
+        Number or name of the image; of a plate ``ROW/COLUMN/FIELD``, of a well the field.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class NgffSource:
         multiscale, folder = entry.multiscale, entry.folder
         self._folder = folder
         paths = [dataset["path"] for dataset in multiscale["datasets"]]
-        self._arrays = [_array(folder / name) for name in paths]
+        self._arrays = [_array(below(folder, name)) for name in paths]
         self._names = paths
         names = _axis_names(path, multiscale, self._arrays[0])
         _check_planes(path, names, self._arrays[0])
@@ -269,7 +269,7 @@ def _pixel_size(
 def _series(entry: Entry) -> Series:
     """What there is to choose; an image that cannot be read has no pixels."""
     try:
-        array = _array(entry.folder / entry.multiscale["datasets"][0]["path"])
+        array = _array(below(entry.folder, entry.multiscale["datasets"][0]["path"]))
         names = _axis_names(entry.name, entry.multiscale, array)
         axes = _Axes.of(names)
         scale = _scale(entry.multiscale, 0, len(names))

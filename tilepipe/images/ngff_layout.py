@@ -35,6 +35,7 @@ class Entry:
     """One multiscale image."""
 
     number: int
+    """From 0; of a field of a well, its name."""
     name: str
     """Of a field, its path in the plate; of others their own, or else that of the folder."""
     folder: Place
@@ -61,8 +62,9 @@ def entries_of(path: str, folder: Place, series: int | str | None) -> list[Entry
         if isinstance(ome.get(what), dict):
             return _field(path, folder, what, fields, series)
     found: list[Entry] = []
-    for name in _numbered(folder, ome):
-        found += _images(folder / name, name, attributes_of(folder / name), len(found))
+    for name in _numbered(folder):
+        group = below(folder, name)
+        found += _images(group, name, attributes_of(group), len(found))
     if not found:
         refuse_folder(path, folder)
         raise InputError(
@@ -101,9 +103,9 @@ def _images(folder: Place, name: str, attributes: dict[str, Any], first: int = 0
     return found
 
 
-def _numbered(folder: Place, ome: dict[str, Any]) -> Iterator[str]:
+def _numbered(folder: Place) -> Iterator[str]:
     """Names of the images in a folder as bioformats2raw writes it: listed, or else numbered."""
-    listed = ome.get("series") or _ome(attributes_of(folder / "OME")).get("series")
+    listed = _ome(attributes_of(folder / "OME")).get("series")
     if isinstance(listed, list):
         yield from (str(name) for name in listed)
         return
@@ -121,7 +123,7 @@ def _well_fields(ome: dict[str, Any]) -> Iterator[str]:
 def _plate_fields(folder: Place, ome: dict[str, Any]) -> Iterator[str]:
     for well in (ome.get("plate") or {}).get("wells", ()):
         path = str(well["path"])
-        for field in _well_fields(_ome(attributes_of(_below(folder, path)))):
+        for field in _well_fields(_ome(attributes_of(below(folder, path)))):
             yield f"{path}/{field}"
 
 
@@ -130,14 +132,16 @@ def _field(
 ) -> list[Entry]:
     """The field that is wanted, or the only one."""
     seen: list[str] = []
-    for number, name in enumerate(fields):
-        if series in (number, name):
+    for position, name in enumerate(fields):
+        # Fields of a well are called 0, 1 ..., or 1, 2 ...: their names are their numbers.
+        number = int(name) if name.isdecimal() else position
+        if name == series or (name.isdecimal() and number == series):
             return [_entry(path, folder, number, name)]
         seen.append(name)
         if series is None and len(seen) > MOST_NAMED:
             break
     if series is None and len(seen) == 1:
-        return [_entry(path, folder, 0, seen[0])]
+        return [_entry(path, folder, number, seen[0])]
     if not seen:
         raise InputError(f"{path} is a {what} that lists no images")
     shown = ", ".join(seen[:MOST_NAMED]) + (" ..." if len(seen) > MOST_NAMED else "")
@@ -147,13 +151,13 @@ def _field(
 
 
 def _entry(path: str, folder: Place, number: int, name: str) -> Entry:
-    below = _below(folder, name)
-    for found in _images(below, "", attributes_of(below)):
+    group = below(folder, name)
+    for found in _images(group, "", attributes_of(group)):
         return replace(found, number=number, name=name)
     raise InputError(f"{path} lists an image {name}, which is not there")
 
 
-def _below(folder: Place, path: str) -> Place:
+def below(folder: Place, path: str) -> Place:
     """A path in a container; what leads out of it is refused."""
     for part in path.split("/"):
         if part in {"", ".", ".."}:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -77,6 +78,7 @@ class OmeImage:
         return None if y is None or x is None else (y, x)
 
 
+@lru_cache(maxsize=2)
 def ome_images(xml: str) -> list[OmeImage]:
     """The images of an OME-XML document; none where it is broken."""
     try:

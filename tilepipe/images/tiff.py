@@ -234,8 +234,7 @@ class TiffSource:
             pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
-            notes=orientation_notes(keyframe.tags.valueof(ORIENTATION))
-            + notes_on_colours(keyframe),
+            notes=_not_applied(path, keyframe),
         )
 
     def _plane(self, series: tifffile.TiffPageSeries) -> Plane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 import tifffile
@@ -14,6 +15,9 @@ _VENTANA_OVERLAP = re.compile(r"""\bOverlap[XY]\s*=\s*["']\s*([^"']*)["']""")
 _VENTANA_AREA = re.compile(r"<ImageInfo\b")
 XMP = 700
 """Tag in which Ventana keeps how tiles are to be joined."""
+
+MOST_PAGES = 32
+"""Pages looked at for it; a slide has fewer, and other files thousands."""
 
 _WAY_OUT = (
     "and tilepipe does not stitch them: convert it with QuPath or bioformats2raw to OME-TIFF or "
@@ -44,7 +48,7 @@ def check_overlaps(path: str, file: tifffile.TiffFile, pages: list[Any]) -> None
         found = _TRESTLE_OVERLAPS.search(file.pages.first.description)
         if found and any(int(value) for value in found[1].split()):
             raise InputError(f"{path} is a Trestle slide whose tiles overlap, {_WAY_OUT}")
-    documents = [_xmp(page) for page in file.pages if XMP in getattr(page, "tags", ())]
+    documents = _documents(file)
     joints = next((text for text in documents if "<EncodeInfo" in text), None)
     if joints is None:
         if file.is_bif or any("<iScan" in text for text in documents):
@@ -67,10 +71,14 @@ def is_trestle(file: tifffile.TiffFile) -> bool:
 
 def ventana_description(file: tifffile.TiffFile) -> str:
     """The XMP in which Ventana says the resolution of its scan; empty where there is none."""
-    documents = (_xmp(page) for page in file.pages if XMP in getattr(page, "tags", ()))
-    return next((text for text in documents if "ScanRes" in text), "")
+    return next((text for text in _documents(file) if "ScanRes" in text), "")
 
 
-def _xmp(page: Any) -> str:
-    value = page.tags.valueof(XMP)
+def _documents(file: tifffile.TiffFile) -> list[str]:
+    """The XMP of each of the first pages that has one."""
+    pages = islice(file.pages, MOST_PAGES)
+    return [_text(page.tags.valueof(XMP)) for page in pages if XMP in getattr(page, "tags", ())]
+
+
+def _text(value: Any) -> str:
     return bytes(value).decode(errors="replace") if isinstance(value, bytes | tuple) else str(value)
