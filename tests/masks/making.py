@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images.base import Level, PixelSize
+from tilepipe.images.base import Level, PixelSize, Series
 from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 from tilepipe.masks.base import NO_ANSWER, Kind, MaskClass, MaskSpec
@@ -101,6 +101,8 @@ class MemoryImage:
     scaling: tuple[tuple[float, float], ...] = ()
     notes: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    series: tuple[Series, ...] = ()
+    series_number: int = 0
 
     @property
     def band_names(self) -> tuple[str, ...]:

@@ -417,3 +417,16 @@ def test_a_tensor_far_beyond_its_window(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(InputError, match="no network for images"):
         import_onnx(path, input_spec(), output_spec())
+
+
+def test_info_describes_a_model_in_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tilepipe.cli import call
+
+    assert call(["info", str(saved(write_unet(tmp_path / "unet.onnx", network())))]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("model: ")
+    assert "class 1" in said
+    # One without what tilepipe needs to know of it is said to be just that, and no image.
+    assert call(["info", str(tmp_path / "unet.onnx")]) == 2
+    assert "unet.onnx" in (error := capsys.readouterr().err)
+    assert "image" not in error

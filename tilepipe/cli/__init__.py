@@ -84,9 +84,7 @@ def main() -> None:
     """Run the command line and exit with the code that `tilepipe.errors` gives each ending."""
     occupy_closed_streams()
     signal.signal(signal.SIGTERM, _terminated)
-    for library in ("tifffile", "rasterio"):
-        # What they find wrong with a file is said by us, once, and with what to do.
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    _show_remarks()
     try:
         code = call(None)
     except Exception:  # a bug, which is told whole
@@ -139,6 +137,16 @@ _REFUSALS = (
     errno.EROFS,
 )  # fmt: skip
 """What a system says of a path that cannot be meant, wherever it is used first."""
+
+
+def _show_remarks() -> None:
+    """Print what libraries log, but for what `tilepipe.images.library_warnings` takes up."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("tilepipe: warning: %(name)s: %(message)s"))
+    # What GDAL logs as an error it also raises.
+    shown.addFilter(lambda record: record.name == "tifffile" or record.levelno < logging.ERROR)
+    for library in ("tifffile", "rasterio"):
+        logging.getLogger(library).addHandler(shown)
 
 
 def _say(line: str) -> None:

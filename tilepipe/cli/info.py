@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
+from tilepipe.cli.options import series_option
+
 
 @click.command("info")
 @click.argument("what")
-def command(what: str) -> None:
+@series_option
+def command(what: str, series: int | str | None) -> None:
     """Describe WHAT: a model (file, or name of a shipped one) or an image."""
     from tilepipe.places import is_url, readable
 
@@ -21,8 +24,9 @@ def command(what: str) -> None:
         return
     from tilepipe.cli.show import show_image
     from tilepipe.images import open_image
+    from tilepipe.images.reading import Reading
 
-    image = open_image(what)
+    image = open_image(what, Reading(series=series))
     try:
         click.echo(show_image(image))
     finally:

@@ -77,12 +77,13 @@ def as_window(_: click.Context, __: click.Parameter, value: str | None) -> int |
         raise InputError(f"window {value}: is neither auto nor a number of pixels") from None
 
 
+series_option = click.option(
+    "--series", metavar="N|NAME", callback=as_series,
+    help="Image to take from a file that holds several; tilepipe info lists them [the main one].",
+)  # fmt: skip
+
 READING_OPTIONS = [
-    click.option(
-        "--series", metavar="N|NAME", callback=as_series,
-        help="Image to take from a file that holds several; tilepipe info lists them [the main "
-        "one].",
-    ),
+    series_option,
     click.option(
         "--bands", metavar="LIST", callback=as_bands,
         help="Bands to take of the image, in this order, by number from 1 or by name: 3,2,1 or "

@@ -34,7 +34,7 @@ from tilepipe.engine.plan import (
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.engine.sizing import Estimate
 from tilepipe.images.bands import show_bands
-from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.images.base import Image, show_pixel_size, show_series
 from tilepipe.images.ground import crs_name, ground_of
 from tilepipe.images.observed import notes_of
 from tilepipe.images.scaling import show_scaling
@@ -251,6 +251,10 @@ def show_image(image: Image) -> str:
             (f"level {i}", f"{level.height} x {level.width}, 1/{level.scale_x:.4g}, decoded in "
                            f"pieces of {rows} x {columns}")
         )  # fmt: skip
+    if len(image.series) > 1:
+        for series in image.series:
+            taken = ", this one" if series.number == image.series_number else ""
+            lines.append(("series", f"{show_series(series)}{taken}"))
     if image.crs is not None:
         lines.append(("crs", crs_name(image.crs)))
         lines.append(("transform", ", ".join(f"{v:g}" for v in image.transform or ())))

@@ -14,12 +14,15 @@ from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 
 UNITS_IN_METRES: dict[str, float] = {
+    "picometer": 1e-12,
+    "angstrom": 1e-10,
     "nanometer": 1e-9,
     "micrometer": 1e-6,
     "millimeter": 1e-3,
     "centimeter": 1e-2,
     "meter": 1.0,
     "kilometer": 1e3,
+    "inch": 0.0254,
     "foot": 0.3048,
     "us survey foot": 1200 / 3937,
 }
@@ -33,7 +36,7 @@ class PixelSize:
     y: float
     x: float
     unit: str
-    """As NGFF spells it: ``micrometer``, ``meter``, ``degree`` ..."""
+    """As NGFF spells it: ``micrometer``, ``meter``, ``degree`` ... (`tilepipe.images.units`)."""
 
     @property
     def is_sound(self) -> bool:
@@ -80,6 +83,39 @@ class Level:
     scale_x: float
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One of the images that a file holds: a scan, a label, a scene, a field of a well."""
+
+    number: int
+    """From 0, in the order of the file."""
+    name: str
+    """As the file has it; empty where it gives none."""
+    height: int
+    """Of its full resolution, like all that follows."""
+    width: int
+    bands: int
+    dtype: str
+    """In numpy's spelling."""
+    pixel_size: PixelSize | None = None
+    """None where the file does not say, or contradicts itself."""
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.height * self.width
+
+
+def show_series(series: Series) -> str:
+    """An image of a file for a person: ``1 'scan' (1000 x 1200 x 3 uint8, 0.25 um/px)``."""
+    name = f" {series.name!r}" if series.name else ""
+    size = "" if series.pixel_size is None else f", {show_pixel_size(series.pixel_size)}"
+    return (
+        f"{series.number}{name} "
+        f"({series.height} x {series.width} x {series.bands} {series.dtype}{size})"
+    )
+
+
 @runtime_checkable
 class Image(Protocol):
     """An opened large image; never held whole. Reading is safe from several threads at once."""
@@ -121,6 +157,10 @@ class Image(Protocol):
     """Whether one band of a pixel may hold data where another does not."""
     reading: Reading
     """What of the file is read, and how."""
+    series: tuple[Series, ...]
+    """Every image that the file holds."""
+    series_number: int
+    """Which of them this is."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -282,18 +282,19 @@ def _within(
 ) -> tuple[Image, bool]:
     """The image, opened so that it can be read within a limit, and whether it was opened here."""
     largest = memory_limit // MEMORY_SHARE
+    opened = source if isinstance(source, Image) else None
     try:
-        image = source if isinstance(source, Image) else open_image(source, reading)
+        image = opened or open_image(str(source), reading)
+        opened = image
         check_bounded(image, 0, largest)
     except TooLargeError:
-        if isinstance(source, Image):
-            return _streamed(source.path, source.reading, source, largest, chunk), True
-        return _streamed(str(source), reading, None, largest, chunk), True
+        path = str(source) if opened is None else opened.path
+        return _streamed(path, opened, reading, largest, chunk), True
     return image, image is not source
 
 
 def _streamed(
-    path: str, reading: Reading | None, opened: Image | None, largest: int, chunk: int
+    path: str, opened: Image | None, reading: Reading | None, largest: int, chunk: int
 ) -> Image:
     """The image opened to be decoded row by row."""
     refusal = InputError(
@@ -302,13 +303,13 @@ def _streamed(
         "in tiles"
     )
     try:
-        image = open_image(path, reading, streaming=True)
+        image = open_image(path, reading if opened is None else opened.reading, streaming=True)
     except InputError as error:
         raise refusal from error
     height, width, _ = image.shape
     row_bytes = width * image.decoded_bytes
     if (
-        (opened is not None and (image.shape, image.dtype) != (opened.shape, opened.dtype))
+        (opened is not None and not _same(image, opened))
         or image.chunks[0][0] * row_bytes > largest
         # GDAL holds a compressed strip whole, however few of its rows are decoded.
         or (image.kind in {"TIFF", "GeoTIFF"} and _file_bytes(path) > largest)
@@ -317,6 +318,16 @@ def _streamed(
         image.close()
         raise refusal
     return image
+
+
+def _same(streamed: Image, opened: Image) -> bool:
+    """Whether GDAL, which streams, reads the image of the file that our own reader found."""
+    one = len(streamed.series) == 1 or opened.kind in {"TIFF", "GeoTIFF"}
+    return (
+        one
+        and (streamed.shape, streamed.dtype) == (opened.shape, opened.dtype)
+        and streamed.series_number == opened.series_number
+    )
 
 
 def _file_bytes(path: str) -> int:

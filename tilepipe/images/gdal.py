@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.env import set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 
 from tilepipe.images.gdal_paths import gdal_path, place_of
+from tilepipe.images.library_warnings import ignoring_harmless
 from tilepipe.places import ObjectPath
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
@@ -56,7 +56,7 @@ if "GDAL_CACHEMAX" not in os.environ:
     set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
 
 if not {"CPL_LOG", "CPL_DEBUG"} & set(os.environ):
-    # What GDAL complains of is raised, and told in one line; it need not print it besides.
+    # What GDAL says is heard by library_warnings.py, or raised; it need not print it too.
     set_gdal_config("CPL_LOG", os.devnull)
 
 # Warnings are silenced for the whole process, so one thread at a time may do it.
@@ -101,8 +101,7 @@ def open_dataset(path: str, *, drivers: Sequence[str] = DRIVERS, **options: Any)
     RasterioError, CPLE_BaseError
         GDAL cannot open it.
     """
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with _OPENING, ignoring_harmless():
         return DatasetReader(gdal_path(path), driver=list(drivers), **options)
 
 

@@ -41,7 +41,8 @@ class TileCheck:
         """That of a dataset; None where GDAL tells all faults itself, or none can be told."""
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         compression = COMPRESSIONS.get(structure.get("COMPRESSION", "").upper())
-        path = place_of(dataset.name)
+        # Not the dataset's name, which may be of a directory in the file.
+        path = place_of(dataset.files[0] if dataset.files else dataset.name)
         if dataset.driver != "GTiff" or not compression or not path.is_file():
             return None
         pixel_interleaved = structure.get("INTERLEAVE") == "PIXEL"

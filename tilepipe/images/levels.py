@@ -28,7 +28,7 @@ def pyramid(sizes: Sequence[tuple[int, int]], *, snap: bool = True) -> dict[int,
     for number, size in enumerate(sizes):
         if size[0] >= smallest[0] or size[1] >= smallest[1] or not _same_aspect(sizes[0], size):
             continue
-        scale = _whole_scale if snap else truediv
+        scale = whole_scale if snap else truediv
         levels[number] = Level(*size, scale(height, size[0]), scale(width, size[1]))
         smallest = size
     return levels
@@ -41,7 +41,7 @@ def _same_aspect(full: tuple[int, int], size: tuple[int, int]) -> bool:
     return low <= high * (1 + ASPECT_TOLERANCE)
 
 
-def _whole_scale(full: int, size: int) -> float:
+def whole_scale(full: int, size: int) -> float:
     """Rows of the full image for each of a level: whole where rounding explains the rest."""
     ratio = full / size
     # Powers of two first: 57 rows halved three times are 8, which is also a seventh.

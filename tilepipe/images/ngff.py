@@ -1,9 +1,8 @@
-"""OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org), read with zarr-python."""
+"""OME-Zarr 0.1 to 0.5 (https://ngff.openmicroscopy.org), read with zarr-python."""
 
 from __future__ import annotations
 
 import binascii
-import json
 import lzma
 import math
 import zlib
@@ -20,11 +19,15 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import narrowed
-from tilepipe.images.base import Level, PixelSize, show_pixel_size
+from tilepipe.images.base import Level, PixelSize, Series, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.control import GroundControl
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
+from tilepipe.images.levels import whole_scale
+from tilepipe.images.ngff_layout import Entry, below, entries_of
 from tilepipe.images.scaling import Scaling
+from tilepipe.images.series import choose
+from tilepipe.images.units import unit_name
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
 from tilepipe.places import Place, place
 from tilepipe.places.zarr_store import zarr_store
@@ -62,30 +65,39 @@ CHUNK_SAMPLES = 4
 """Places looked at in each chunk file, for the fingerprint."""
 
 
-def open_ngff(path: str) -> NgffSource:
-    """Open the first multiscale image of an OME-Zarr folder.
+AXES_BEFORE_0_3 = ("t", "c", "z", "y", "x")
+"""Of all images of 0.1 and 0.2, which do not name them."""
+
+SCALE_SLACK = 0.02
+"""How much more a level may be reduced than its scale says, beyond rounding of its size."""
+
+
+def open_ngff(path: str, series: int | str | None = None) -> NgffSource:
+    """Open an image of an OME-Zarr folder: the main one, unless another is chosen.
+
+    Parameters
+    ----------
+    path
+        Of an image, a folder of images (bioformats2raw), a well or a plate.
+    series
+        Number or name of the image; of a plate ``ROW/COLUMN/FIELD``, of a well the field.
 
     Raises
     ------
     InputError
-        The folder is no OME-Zarr image, or not of one plane.
+        The folder is no OME-Zarr image, or not of one plane; or none of several is chosen.
     """
-    folder = place(path)
-    multiscales, attributes = _multiscales(folder)
-    if multiscales is None:
-        # A folder as bioformats2raw writes it: images are numbered.
-        folder = folder / "0"
-        multiscales, attributes = _multiscales(folder)
-    if multiscales is None:
-        raise InputError(
-            f"{path} is a folder without an OME-Zarr image in it (no `multiscales` in its "
-            "attributes); give an image file, or the folder whose name ends in .zarr"
-        )
     try:
-        return NgffSource(path, folder, multiscales[0], attributes)
+        wanted = series.strip("/") if isinstance(series, str) else series
+        entries = entries_of(path, place(path), wanted)
+        listed = tuple(_series(entry) for entry in entries)
+        number = choose(path, listed, wanted).number
+        entry = next(entry for entry in entries if entry.number == number)
+        return NgffSource(path, entry, listed)
     except (*BROKEN_CHUNK, ArithmeticError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{path} is a broken OME-Zarr image ({error!r}); copy it again from where it came"
+            f"{path} cannot be read as OME-Zarr ({error!r}); if other programs cannot open it "
+            "either, copy it again from where it came"
         ) from error
 
 
@@ -99,6 +111,14 @@ class _Axes:
     count: int
     bands: tuple[int, ...] | None = None
     """Those that are read; None: all."""
+
+    @classmethod
+    def of(cls, names: list[str]) -> _Axes:
+        band = names.index("c") if "c" in names else None
+        return cls(names.index("y"), names.index("x"), band, len(names))
+
+    def band_count(self, shape: tuple[int, ...]) -> int:
+        return 1 if self.band is None else shape[self.band]
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return shape[self.y], shape[self.x]
@@ -128,31 +148,31 @@ class _Axes:
 class NgffSource:
     """The levels of a multiscale image as zarr arrays."""
 
-    def __init__(
-        self, path: str, folder: Place, multiscale: dict[str, Any], attributes: dict[str, Any]
-    ) -> None:
+    def __init__(self, path: str, entry: Entry, listed: tuple[Series, ...]) -> None:
+        multiscale, folder = entry.multiscale, entry.folder
         self._folder = folder
         paths = [dataset["path"] for dataset in multiscale["datasets"]]
-        self._arrays = [_array(folder / name) for name in paths]
+        self._arrays = [_array(below(folder, name)) for name in paths]
         self._names = paths
-        self._axes = _axes(path, multiscale, self._arrays[0])
-        own = attributes.get(ATTRIBUTE, {})
+        names = _axis_names(path, multiscale, self._arrays[0])
+        _check_planes(path, names, self._arrays[0])
+        self._axes = _Axes.of(names)
+        own = entry.attributes.get(ATTRIBUTE, {})
         self._valid = (
             [_array(folder / VALID / str(level)) for level in range(len(paths))]
             if own.get(VALID)
             else []
         )
-        scales = [_scale(multiscale, level) for level in range(len(paths))]
+        dtype = self._arrays[0].dtype.newbyteorder("=")
+        _check(path, self._arrays, dtype)
+        _check_sides(path, self._arrays, self._axes)
+        scales = [_scale(multiscale, level, len(names)) for level in range(len(paths))]
         levels = tuple(
             self._level(array, scales[level], scales[0]) for level, array in enumerate(self._arrays)
         )
-        dtype = self._arrays[0].dtype.newbyteorder("=")
-        band = self._axes.band
-        bands = 1 if band is None else self._arrays[0].shape[band]
-        _check(path, self._arrays, dtype)
-        _check_sides(path, self._arrays, self._axes)
-        pixel_size, doubt = self._pixel_size(multiscale, scales[0], own)
+        pixel_size, doubt = _pixel_size(multiscale, self._axes, scales[0], own)
         nodata = own.get("nodata")
+        bands = self._axes.band_count(self._arrays[0].shape)
         self.description = Description(
             path=path,
             kind="OME-Zarr",
@@ -168,7 +188,10 @@ class NgffSource:
             scaling=_scaling(own.get("scaling"), bands),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
-            band_names=_band_names(attributes),
+            band_names=_band_names(entry.attributes),
+            series=listed,
+            series_number=entry.number,
+            notes=self._notes(scales),
         )
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
@@ -209,46 +232,75 @@ class NgffSource:
     def close(self) -> None:
         """Nothing to release: zarr opens a file for each read."""
 
-    def _level(self, array: zarr.Array[Any], scale: list[float], full: list[float]) -> Level:
-        height, width = self._axes.size(array.shape)
-        y, x = (scale[axis] / full[axis] for axis in (self._axes.y, self._axes.x))
-        return Level(height, width, y, x)
+    def _level(
+        self, array: zarr.Array[Any], scale: list[float] | None, full: list[float] | None
+    ) -> Level:
+        size, whole = self._axes.size(array.shape), self._axes.size(self._arrays[0].shape)
+        reduced = [whole_scale(all_, part) for all_, part in zip(whole, size, strict=True)]
+        if scale is not None and full is not None:
+            stated = [scale[axis] / full[axis] for axis in (self._axes.y, self._axes.x)]
+            if all(map(_fits, stated, whole, size)):
+                reduced = stated
+        return Level(*size, *reduced)
 
-    def _pixel_size(
-        self, multiscale: dict[str, Any], scale: list[float], own: dict[str, Any]
-    ) -> tuple[PixelSize | None, str | None]:
-        """The pixel size, and why it is in doubt where the metadata make no sense."""
-        axes = multiscale["axes"]
-        y, x = scale[self._axes.y], scale[self._axes.x]
-        units = [axes[axis].get("unit") for axis in (self._axes.y, self._axes.x)]
-        if own.get("unit"):
-            units = [own["unit"]] * 2
-        if units[0] != units[1]:
-            return None, f"its axes are in {units[0] or 'no unit'} and {units[1] or 'no unit'}"
-        if not units[0]:
-            return None, None
-        size = PixelSize(y, x, units[0])
-        return (size, None) if size.is_sound else (None, f"its axes say {show_pixel_size(size)}")
+    def _notes(self, scales: list[list[float] | None]) -> tuple[str, ...]:
+        """What the scales of its levels say that their sizes contradict."""
+        whole = self._axes.size(self._arrays[0].shape)
+        for level, array in enumerate(self._arrays):
+            scale, full = scales[level], scales[0]
+            if scale is None or full is None:
+                continue
+            stated = [scale[axis] / full[axis] for axis in (self._axes.y, self._axes.x)]
+            if not all(map(_fits, stated, whole, self._axes.size(array.shape))):
+                return (
+                    f"its metadata say that level {level} is {stated[0]:g} x {stated[1]:g} times "
+                    "as coarse as level 0, which its size contradicts; the size is relied on",
+                )
+        return ()
 
 
-def _multiscales(folder: Place) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
-    """The multiscales of a group and all its attributes; None where it is no image."""
+def _fits(stated: float, full: int, part: int) -> bool:
+    """Whether a level of ``part`` rows may be reduced by ``stated``, with sizes rounded."""
+    low, high = full / (part + 2), full / max(part - 2, 0.5)
+    return low / (1 + SCALE_SLACK) <= stated <= high * (1 + SCALE_SLACK)
+
+
+def _pixel_size(
+    multiscale: dict[str, Any], axes: _Axes, scale: list[float] | None, own: dict[str, Any]
+) -> tuple[PixelSize | None, str | None]:
+    """The pixel size, and why it is in doubt where the metadata make no sense."""
+    if scale is None:
+        return None, None
+    described = multiscale.get("axes") or [{}] * axes.count
+    units = [
+        described[axis].get("unit") if isinstance(described[axis], dict) else None
+        for axis in (axes.y, axes.x)
+    ]
+    if own.get("unit"):
+        units = [own["unit"]] * 2
+    units = [unit_name(unit) if isinstance(unit, str) else None for unit in units]
+    if units[0] != units[1]:
+        return None, f"its axes are in {units[0] or 'no unit'} and {units[1] or 'no unit'}"
+    if not units[0]:
+        return None, None
+    size = PixelSize(scale[axes.y], scale[axes.x], units[0])
+    return (size, None) if size.is_sound else (None, f"its axes say {show_pixel_size(size)}")
+
+
+def _series(entry: Entry) -> Series:
+    """What there is to choose; an image that cannot be read has no pixels."""
     try:
-        attributes = dict(zarr.open_group(zarr_store(folder, read_only=True), mode="r").attrs)
-    except (
-        AttributeError,
-        OSError,
-        RecursionError,
-        ValueError,
-        KeyError,
-        TypeError,
-        zarr.errors.BaseZarrError,
-        json.JSONDecodeError,
-    ):
-        return None, {}
-    ome = attributes.get("ome", attributes)
-    found = ome.get("multiscales") if isinstance(ome, dict) else None
-    return (found or None), attributes
+        array = _array(below(entry.folder, entry.multiscale["datasets"][0]["path"]))
+        names = _axis_names(entry.name, entry.multiscale, array)
+        axes = _Axes.of(names)
+        scale = _scale(entry.multiscale, 0, len(names))
+        own = entry.attributes.get(ATTRIBUTE, {})
+        size, _ = _pixel_size(entry.multiscale, axes, scale, own)
+        dtype = "uint8" if array.dtype == np.bool_ else array.dtype.name
+        bands = axes.band_count(array.shape)
+        return Series(entry.number, entry.name, *axes.size(array.shape), bands, dtype, size)
+    except (*BROKEN_CHUNK, ArithmeticError, AttributeError, IndexError, InputError):
+        return Series(entry.number, entry.name, 0, 0, 0, "unreadable")
 
 
 def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
@@ -266,20 +318,27 @@ def _array(folder: Place) -> zarr.Array[Any]:
     return GuardedStore.open_array(zarr_store(folder, read_only=True))
 
 
-def _axes(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> _Axes:
-    names = [
-        str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in multiscale["axes"]
-    ]
+def _axis_names(path: str, multiscale: dict[str, Any], array: zarr.Array[Any]) -> list[str]:
+    """Names of the axes: objects since 0.4, texts in 0.3, and fixed before."""
+    given = multiscale.get("axes")
+    if given is None and str(multiscale.get("version") or "0.1") in {"0.1", "0.2"}:
+        given = AXES_BEFORE_0_3 if array.ndim == len(AXES_BEFORE_0_3) else ()
+    names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in given or ()]
     if len(names) != array.ndim or not {"y", "x"} <= set(names):
-        raise InputError(f"{path} is not an image of rows and columns (axes {', '.join(names)})")
+        said = f"axes {', '.join(names)}" if names else "it does not name its axes"
+        raise InputError(
+            f"{path} is not an image of rows and columns ({said}; its array has {array.ndim})"
+        )
+    return names
+
+
+def _check_planes(path: str, names: list[str], array: zarr.Array[Any]) -> None:
     for name, size in zip(names, array.shape, strict=True):
         if name not in {"y", "x", "c"} and size > 1:
             raise InputError(
                 f"{path} has {size} planes along axis {name}, and tilepipe reads one: save the "
                 "plane you want as an image of its own"
             )
-    band = names.index("c") if "c" in names else None
-    return _Axes(names.index("y"), names.index("x"), band, len(names))
 
 
 def _check(path: str, arrays: list[zarr.Array[Any]], dtype: np.dtype[Any]) -> None:
@@ -300,12 +359,12 @@ def _check_sides(path: str, arrays: list[zarr.Array[Any]], axes: _Axes) -> None:
         if not all(0 < side <= LARGEST_SIDE for side in (*array.shape, *_stored(array))):
             raise InputError(
                 f"{path} is a broken OME-Zarr image: a level of {array.shape} in chunks of "
-                f"{_stored(array)}; copy it again from where it came"
+                f"{_stored(array)}; write it again"
             )
         if axes.band is not None and array.shape[axes.band] != arrays[0].shape[axes.band]:
             raise InputError(f"{path} has levels of different bands; write its pyramid again")
         rows, columns = axes.size(array.chunks)
-        bands = 1 if axes.band is None else array.shape[axes.band]
+        bands = axes.band_count(array.shape)
         # What is said of a level's chunks is their rows and columns: the rest must be small.
         decoded = math.prod(array.chunks)
         index = 2 * math.prod(_stored(array)) // decoded
@@ -322,16 +381,17 @@ def _stored(array: zarr.Array[Any]) -> tuple[int, ...]:
     return array.shards or array.chunks
 
 
-def _scale(multiscale: dict[str, Any], level: int) -> list[float]:
-    """Scale of a level along each axis: of its dataset, times that of the whole."""
-    scale = [1.0] * len(multiscale["axes"])
+def _scale(multiscale: dict[str, Any], level: int, axes: int) -> list[float] | None:
+    """Scale of a level along each axis: of its dataset, times that of the whole; None if unsaid."""
+    scale, said = [1.0] * axes, False
     for transformation in (
         *multiscale["datasets"][level].get("coordinateTransformations", ()),
         *multiscale.get("coordinateTransformations", ()),
     ):
         if transformation.get("type") == "scale":
             scale = [a * b for a, b in zip(scale, transformation["scale"], strict=True)]
-    return scale
+            said = True
+    return scale if said else None
 
 
 def _scaling(pairs: list[list[float]] | None, bands: int) -> Scaling:

@@ -9,6 +9,7 @@ from tilepipe.errors import InputError
 from tilepipe.images.bands import select_bands
 from tilepipe.images.base import Image
 from tilepipe.images.files import open_bytes
+from tilepipe.images.other_formats import HEAD_BYTES, name_other, refuse_other
 from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source, WindowedImage
 from tilepipe.places import InputRefused, Place, place, readable
@@ -29,7 +30,7 @@ def open_image(
     ----------
     path
         A file (TIFF, OME-TIFF, SVS, NDPI, GeoTIFF, PNG, JPEG, JPEG 2000, whatever GDAL reads) or
-        an OME-Zarr folder, 0.4 or 0.5; on a disk, or on an object store (``s3://BUCKET/NAME``).
+        an OME-Zarr folder (0.1 to 0.5); on a disk, or on an object store (``s3://BUCKET/NAME``).
     reading
         What of it is read, and how, where that is not as the file says.
     streaming
@@ -65,9 +66,9 @@ def open_source(
         if where.is_dir():
             from tilepipe.images.ngff import open_ngff
 
-            source: Source = open_ngff(name)
+            source: Source = open_ngff(name, reading.series)
         else:
-            source = _source(name, _head(name), streaming)
+            source = _source(name, _head(name), reading.series, streaming)
     try:
         return source, replace(reading, bands=select_bands(source, reading.bands))
     except BaseException:
@@ -75,26 +76,39 @@ def open_source(
         raise
 
 
-def _source(path: str, head: bytes, streaming: bool) -> Source:
+def _source(path: str, head: bytes, series: int | str | None, streaming: bool) -> Source:
     from tilepipe.images.raster import knows_more, open_raster
 
+    refuse_other(path, head)
     if streaming:
-        return open_raster(path, streaming=True)
+        return open_raster(path, series, streaming=True)
     if head.startswith(TIFF_SIGNATURES):
-        from tilepipe.images.tiff import is_plain, open_tiff
+        from tilepipe.images.tiff import open_tiff, plain_notes
 
-        return open_raster(path) if is_plain(path) and knows_more(path) else open_tiff(path)
+        notes = plain_notes(path)
+        if notes is not None and knows_more(path):
+            return open_raster(path, series, notes=notes)
+        return open_tiff(path, series)
     if head.startswith(PICTURE_SIGNATURES):
         from tilepipe.images.picture import deep_colour, open_picture
 
         return open_raster(path) if deep_colour(head) or knows_more(path) else open_picture(path)
-    return open_raster(path)
+    if b"<OME" in head:
+        from tilepipe.images.ome_sets import first_file
+        from tilepipe.images.tiff import open_tiff
+
+        return open_tiff(first_file(path), series)
+    try:
+        return open_raster(path, series)
+    except InputError:
+        name_other(path, head)
+        raise
 
 
 def _head(path: str) -> bytes:
     try:
         with closing(open_bytes(place(path))) as file:
-            head = file.read(0, 32)
+            head = file.read(0, HEAD_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:

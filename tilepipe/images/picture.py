@@ -18,6 +18,7 @@ from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import Level
 from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
+from tilepipe.images.orientation import TAG, orientation_notes
 from tilepipe.images.segments import fault
 from tilepipe.images.windowed import Description, TooLargeError, UndecodableError
 from tilepipe.places import place
@@ -78,6 +79,7 @@ class PictureSource:
             masked=self._alpha,
             band_names=RGB if bands == 3 else (),
             alpha=bands if self._alpha else None,
+            notes=orientation_notes(_orientation(picture)),
         )
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
@@ -144,6 +146,14 @@ def _decoder(file: Any) -> ImageFile.ImageFile:
     if head == PNG_SIGNATURE:
         return PngImagePlugin.PngImageFile(file)
     return JpegImagePlugin.JpegImageFile(file)
+
+
+def _orientation(picture: ImageFile.ImageFile) -> object:
+    """Value of the EXIF tag; None where there is none, or no EXIF that can be read."""
+    try:
+        return picture.getexif().get(TAG)
+    except BROKEN:
+        return None
 
 
 def _mode(picture: PillowImage.Image) -> str:

@@ -28,8 +28,11 @@ from tilepipe.images.gdal import (
     reason,
 )
 from tilepipe.images.gdal_paths import place_of, require_reachable
+from tilepipe.images.gdal_series import directory
 from tilepipe.images.geotiff_tiles import PartChecks, TileCheck
 from tilepipe.images.levels import pyramid
+from tilepipe.images.library_warnings import listening, remarks
+from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
@@ -56,8 +59,16 @@ ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 """Drivers that decode from the top; a window further up than the last one starts over."""
 
 
-def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
-    """Open an image with GDAL.
+def open_raster(
+    path: str,
+    series: int | str | None = None,
+    *,
+    streaming: bool = False,
+    notes: tuple[str, ...] = (),
+) -> RasterSource:
+    """Open an image with GDAL: of a GeoTIFF of several, the main one, unless another is chosen.
+
+    ``notes`` are what is known of the file that GDAL does not tell.
 
     Raises
     ------
@@ -65,7 +76,8 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
         GDAL does not know it, or it holds no numbers.
     """
     try:
-        return RasterSource(path, streaming=streaming)
+        with listening() as heard:
+            return RasterSource(path, series, heard, notes, streaming=streaming)
     except GDAL_ERRORS as error:
         require_reachable(path)
         # What GDAL says of an address is what the server said, and is not for others.
@@ -79,7 +91,7 @@ def open_raster(path: str, *, streaming: bool = False) -> RasterSource:
 def knows_more(path: str) -> bool:
     """Whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
     try:
-        with _opened(path) as dataset:
+        with listening(), _opened(path) as dataset:
             return (
                 dataset.crs is not None
                 or not dataset.transform.is_identity
@@ -95,10 +107,20 @@ def knows_more(path: str) -> bool:
 class RasterSource:
     """A GDAL dataset and its overviews."""
 
-    def __init__(self, path: str, *, streaming: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        series: int | str | None,
+        heard: list[str],
+        notes: tuple[str, ...],
+        *,
+        streaming: bool,
+    ) -> None:
         self._files = file_set(path)
         self._part_checks = PartChecks()
-        self._pool = _Handles(path, self._files, streaming)
+        with _dataset(path) as dataset:
+            name, listed, number = directory(path, dataset, series, _dataset, _pixel_size)
+        self._pool = _Handles(name or path, self._files, streaming)
         self._alpha: int | None
         self._masked: bool
         self._has_mask: bool
@@ -106,7 +128,9 @@ class RasterSource:
         self._palette: NDArray[Any] | None
         self._segments: TileCheck | None
         try:
-            self.description = self._describe(path, streaming)
+            described = self._describe(path, streaming)
+            notes = (*notes, *described.notes, *remarks("GDAL", heard))
+            self.description = replace(described, series=listed, series_number=number, notes=notes)
         except BaseException:
             self._pool.close()
             raise
@@ -174,6 +198,7 @@ class RasterSource:
             names = tuple(_name(dataset, index) for index in self._bands)
             alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
             self._segments = TileCheck.of(dataset)
+            orientation = orientation_notes(dataset.tags().get("EXIF_Orientation"))
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
         self._pool.overviews = {place: number - 1 for place, number in enumerate(levels)}
@@ -205,6 +230,7 @@ class RasterSource:
             band_names=names if self._palette is None else RGB,
             alpha=None if self._alpha is None else self._alpha - 1,
             alpha_name=alpha_name,
+            notes=orientation,
         )
 
     def _read(
@@ -229,7 +255,7 @@ class RasterSource:
                 self._files.require_unchanged(window, factors)
         except GDAL_ERRORS as error:
             # Nobody's damage, but the network's or the store's.
-            require_reachable(self._pool.path)
+            require_reachable(self.description.path)
             raise UndecodableError(reason(error)) from error
         if masked and self._alpha:
             pixels, valid = pixels[:-1], pixels[-1] != 0
@@ -274,7 +300,8 @@ class _Handles:
         overview = self.overviews.get(level, -1)
         options = {} if overview < 0 else {"OVERVIEW_LEVEL": overview}
         self._files.require_unchanged()
-        return open_dataset(self.path, drivers=self.drivers, **options)
+        with listening():  # GDAL says no more than when the image was described
+            return open_dataset(self.path, drivers=self.drivers, **options)
 
     def close(self) -> None:
         self._closed = True
@@ -286,7 +313,14 @@ class _Handles:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     file_set(path)
-    with gdal_settings(path), open_dataset(path) as dataset:
+    with _dataset(path) as dataset:
+        yield dataset
+
+
+@contextmanager
+def _dataset(name: str) -> Iterator[Any]:
+    """A dataset by GDAL's name, of a file whose references have been looked at."""
+    with gdal_settings(name), open_dataset(name) as dataset:
         yield dataset
 
 

@@ -85,6 +85,8 @@ class ResampledImage:
         self.decoded_bytes = image.decoded_bytes
         self.reading = image.reading
         self.validity_by_band = image.validity_by_band
+        self.series = image.series
+        self.series_number = image.series_number
         old = image.levels[level]
         height, width = resampled_size(old, factors)
         new = Level(height, width, old.scale_y * factors[0], old.scale_x * factors[1])

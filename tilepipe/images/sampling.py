@@ -28,9 +28,9 @@ LARGEST_WINDOW = 64 * 2**20
 
 
 def sample_pixels(image: Image, level: int = 0) -> NDArray[Any]:
-    """Pixels of a level that hold data in all bands, from evenly spaced windows; always the same ones.
+    """Pixels of a level that hold data in all bands, from evenly spaced windows.
 
-    What cannot be decoded is passed over.
+    Always the same ones. What cannot be decoded is passed over.
 
     Returns
     -------

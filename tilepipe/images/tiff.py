@@ -1,4 +1,4 @@
-"""TIFF, BigTIFF, OME-TIFF, SVS and NDPI: strips and tiles, decoded one by one with tifffile.
+"""TIFF of all makers: strips and tiles, decoded one by one with tifffile.
 
 tifffile finds the structure (series, pyramid, codecs) and decodes; which strips and tiles a
 window needs is worked out here. Its zarr view would do as much, but gives zeros for what lies
@@ -11,8 +11,8 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,30 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.images import pixel_sizes
 from tilepipe.images.bands import RGB, narrowed
-from tilepipe.images.base import PixelSize
 from tilepipe.images.bombs import image_size
 from tilepipe.images.directories import check_directories
 from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, for_library, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
+from tilepipe.images.library_warnings import listening, remarks
+from tilepipe.images.ome_sets import check_set, companion_xml
+from tilepipe.images.orientation import TAG as ORIENTATION
+from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.segments import JPEG, fault
+from tilepipe.images.series import choose, show_choices
 from tilepipe.images.tiff_bands import band_names
+from tilepipe.images.tiff_colours import (
+    check_colours,
+    has_alpha,
+    holds_ycbcr,
+    notes_on_colours,
+    palette_of,
+    to_rgb,
+)
+from tilepipe.images.tiff_planes import Plane, chunk_of, is_raw
+from tilepipe.images.tiff_series import bands_of, check_axes, kind_of, pixel_size_of, series_of
+from tilepipe.images.tiff_vendors import check_overlaps
 from tilepipe.images.windowed import Description, UndecodableError
 from tilepipe.places import is_url, place
 
@@ -60,12 +74,6 @@ BROKEN_SEGMENT = (
 )
 """What decoders raise on broken data."""
 
-ALPHA = frozenset({1, 2})
-"""Values of ExtraSamples: associated and unassociated alpha."""
-
-RAW_BYTES = 2**18
-"""About how much of an uncompressed strip is read at a time, however large the strip is."""
-
 _Reader = FileBytes | Ahead
 IMAGES = JPEG | {33003, 33004, 33005, 34712, 34933, 50001}
 """TIFF compressions whose segments have sizes of their own: JPEG, JPEG 2000, PNG and WebP."""
@@ -73,12 +81,16 @@ IMAGES = JPEG | {33003, 33004, 33005, 34712, 34933, 50001}
 BOMB_PIXELS = 2**16
 """Pixels beyond which a segment's own size matters."""
 
-PALETTE = 3
-"""Value of PhotometricInterpretation."""
 
+def open_tiff(path: str, series: int | str | None = None) -> TiffSource:
+    """Open an image of a TIFF file and its pyramid: the main one, unless another is chosen.
 
-def open_tiff(path: str) -> TiffSource:
-    """Open the first image of a TIFF file and its pyramid.
+    Parameters
+    ----------
+    path
+        Of the file; of an OME-TIFF set, of any of its files.
+    series
+        Number or name of the image.
 
     Raises
     ------
@@ -86,126 +98,93 @@ def open_tiff(path: str) -> TiffSource:
         It is broken, holds something other than one plane, or needs a codec that is missing.
     """
     try:
-        check_directories(path)
-        with tifffile.TiffFile(for_library(path)) as file:
+        with listening() as heard, _opened(path) as file:
             if not file.series:
                 raise InputError(
                     f"{path} holds no image that can be found: its directory is missing, as in a "
                     "file that was cut off; copy it again from where it came"
                 )
-            return TiffSource(path, file)
+            return TiffSource(path, file, series, heard)
     except BROKEN_STRUCTURE as error:
         raise InputError(
-            f"{path} is a broken TIFF file ({error}); copy it again from where it came"
+            f"{path} cannot be read as a TIFF file ({error}); if other programs cannot open it "
+            "either, copy it again from where it came"
         ) from error
 
 
-def is_plain(path: str) -> bool:
-    """Whether a TIFF file is of no kind that its own maker defined, so that GDAL may know more."""
+def plain_notes(path: str) -> tuple[str, ...] | None:
+    """What is not applied of a TIFF that no maker defined, so that GDAL may know more of it.
+
+    None for all others.
+    """
     try:
-        check_directories(path)
-        with tifffile.TiffFile(for_library(path)) as file:
-            return bool(file.series) and _kind(file) == "TIFF"
-    except BROKEN_STRUCTURE:
-        return False
+        with listening(), _opened(path) as file:
+            if not file.series or kind_of(file) != "TIFF":
+                return None
+            return _not_applied(path, file.pages.first)
+    except (*BROKEN_STRUCTURE, InputError):
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One level of one image: pages of one layout that together hold its bands."""
-
-    pages: tuple[Any, ...]
-    """A `tifffile.TiffPage` or `TiffFrame` for each group of bands."""
-    files: tuple[FileBytes | ObjectBytes, ...]
-    """Where the pages lie."""
-    shifts: tuple[int, ...]
-    """Added to the offsets in a page: planes of ImageJ lie one behind the other."""
-    height: int
-    width: int
-    samples: int
-    """Samples of each page."""
-    separate: bool
-    """Whether each sample has strips or tiles of its own (PlanarConfiguration 2)."""
-    chunk: tuple[int, int]
-    """(rows, columns) of a strip or tile, or of a part of a raw strip."""
-    raw_rows: int | None = None
-    """Rows of a strip, where strips are not compressed and so can be read in part."""
-
-    def segments(self, window: Window) -> Iterator[tuple[int, Window]]:
-        """Number, counted in one page and sample, and extent of all that a window touches."""
-        rows, columns = self.chunk
-        across = -(-self.width // columns)
-        for row in range(window.y // rows, -(-window.stop_y // rows)):
-            for column in range(window.x // columns, -(-window.stop_x // columns)):
-                y, x = row * rows, column * columns
-                height, width = min(rows, self.height - y), min(columns, self.width - x)
-                yield row * across + column, Window(y, x, height, width)
-
-    @property
-    def per_sample(self) -> int:
-        """Segments that one sample takes where each has its own."""
-        return -(-self.height // self.chunk[0]) * -(-self.width // self.chunk[1])
-
-    @property
-    def _stored(self) -> int:
-        """As `per_sample`, of what the file holds: raw strips count whole."""
-        return self.per_sample if self.raw_rows is None else -(-self.height // self.raw_rows)
-
-    def locate(self, index: int, sample: int, number: int) -> tuple[int, int, int]:
-        """Number in its page, offset and count of bytes of a segment; 0 bytes if left out."""
-        page, shift = self.pages[index], self.shifts[index]
-        stored, skip = number, 0
-        if self.raw_rows is not None:
-            stored, skip = divmod(number * self.chunk[0], self.raw_rows)
-        stored += sample * self._stored
-        if stored >= min(len(page.dataoffsets), len(page.databytecounts)):
-            return stored, 0, 0
-        offset, count = page.dataoffsets[stored], page.databytecounts[stored]
-        if not offset or not count:
-            return stored, 0, 0
-        if self.raw_rows is not None:
-            rows = min(self.chunk[0], self.height - number * self.chunk[0])
-            if (skip + rows) * self.row_bytes > count:
-                raise UndecodableError(f"strip {stored} is shorter than it should be")
-            offset, count = offset + skip * self.row_bytes, rows * self.row_bytes
-        return stored, offset + shift, count
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row of a raw strip."""
-        samples = 1 if self.separate else self.samples
-        return int(self.width * samples * self.pages[0].keyframe.dtype.itemsize)
-
-    @property
-    def sparse(self) -> bool:
-        """Whether the file leaves out some segment."""
-        total = self._stored * (self.samples if self.separate else 1)
-        return any(
-            min(len(page.dataoffsets), len(page.databytecounts)) < total
-            or 0 in page.databytecounts
-            or 0 in page.dataoffsets
-            for page in self.pages
-        )
+@contextmanager
+def _opened(path: str) -> Iterator[tifffile.TiffFile]:
+    check_directories(path)
+    with tifffile.TiffFile(for_library(path)) as file:
+        xml = file.ome_metadata
+        companion = companion_xml(path, xml) if xml else None
+        check_set(path, companion or xml or "")
+        if companion is None:
+            yield file
+            return
+    with tifffile.TiffFile(for_library(path), omexml=companion) as file:
+        yield file
 
 
 class TiffSource:
-    """The first series of a TIFF file.
+    """One series of a TIFF file.
 
     A strip or tile of no bytes is by convention one that was left out: it reads as the nodata
     value or 0, and is not valid.
     """
 
-    def __init__(self, path: str, file: tifffile.TiffFile) -> None:
-        series = file.series[0]
-        _check_axes(path, series)
+    def __init__(
+        self,
+        path: str,
+        file: tifffile.TiffFile,
+        wanted: int | str | None,
+        heard: list[str],
+    ) -> None:
+        found = series_of(file)
+        if not found:
+            raise InputError(f"{path} holds no plane of rows and columns")
+        number = choose(path, found, wanted).number
+        series = file.series[number]
+        try:
+            check_axes(path, series)
+            _not_applied(path, series.keyframe)
+        except InputError as error:
+            others = [other for other in found if other.number != number]
+            if not others:
+                raise
+            raise InputError(
+                f"{error}; or take another image of the file with --series: {show_choices(others)}"
+            ) from None
         _check_codec(path, series.keyframe)
+        check_overlaps(path, file, [page for page in series.pages if page is not None])
         self._path = path
         self._files: dict[str, FileBytes | ObjectBytes] = {}
         self._selected: tuple[int, ...] | None = None
         self._alpha: int | None
         self._palette: NDArray[Any] | None
         try:
-            self.description = self._describe(path, file, series)
+            self.description = self._describe(path, file, number)
+            self.description = replace(
+                self.description,
+                series=tuple(found),
+                series_number=number,
+                # Last: pages are read, and remarked on, as they are looked at.
+                notes=self.description.notes + remarks("tifffile", heard),
+            )
         except BaseException:
             self.close()
             raise
@@ -243,29 +222,29 @@ class TiffSource:
         for file in self._files.values():
             file.close()
 
-    def _describe(
-        self, path: str, file: tifffile.TiffFile, series: tifffile.TiffPageSeries
-    ) -> Description:
+    def _describe(self, path: str, file: tifffile.TiffFile, number: int) -> Description:
+        series = file.series[number]
         keyframe = series.keyframe
         levels = pyramid([_size(level) for level in series.levels])
-        self._planes = tuple(self._plane(series.levels[number]) for number in levels)
+        self._planes = tuple(self._plane(series.levels[place]) for place in levels)
         samples = len(self._planes[0].pages) * self._planes[0].samples
         if samples < 1:
             raise ValueError("it has no samples")
-        self._palette = _palette(keyframe)
-        self._alpha = samples - 1 if _has_alpha(keyframe) and samples > 1 else None
+        self._palette = palette_of(keyframe)
+        self._ycbcr = holds_ycbcr(keyframe)
+        self._alpha = samples - 1 if has_alpha(keyframe) and samples > 1 else None
         self._compression = int(keyframe.compression)
         self._ndpi = file.is_ndpi
         self._raw_dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         self._sample_dtype = np.dtype(series.dtype).newbyteorder("=")
         nodata = _nodata(keyframe)
-        pixel_size, doubt = _pixel_size(file)
+        pixel_size, doubt = pixel_size_of(file, number)
         self._fill = nodata or 0
-        bands = 3 if self._palette is not None else samples - (self._alpha is not None)
+        bands = bands_of(series)
         dtype = self._sample_dtype if self._palette is None else self._palette.dtype
         return Description(
             path=path,
-            kind=_kind(file),
+            kind=kind_of(file),
             levels=tuple(levels.values()),
             bands=bands,
             # Files of 1 bit a pixel: numbers to a network, as every other image.
@@ -278,6 +257,7 @@ class TiffSource:
             masked=self._alpha is not None or any(plane.sparse for plane in self._planes),
             band_names=RGB if self._palette is not None else band_names(file, series, bands),
             alpha=self._alpha,
+            notes=_not_applied(path, keyframe),
         )
 
     def _plane(self, series: tifffile.TiffPageSeries) -> Plane:
@@ -301,8 +281,8 @@ class TiffSource:
             width=keyframe.imagewidth,
             samples=keyframe.samplesperpixel,
             separate=keyframe.planarconfig == 2 and keyframe.samplesperpixel > 1,
-            chunk=_chunk(keyframe),
-            raw_rows=min(keyframe.rowsperstrip, keyframe.imagelength) if _raw(keyframe) else None,
+            chunk=chunk_of(keyframe),
+            raw_rows=min(keyframe.rowsperstrip, keyframe.imagelength) if is_raw(keyframe) else None,
         )
 
     def _file(self, path: str) -> FileBytes | ObjectBytes:
@@ -404,11 +384,11 @@ class TiffSource:
         ]
 
     def _decode(
-        self, plane: Plane, index: int, sample: int, number: int, reader: _Reader
+        self, plane: Plane, index: int, part: int, number: int, reader: _Reader
     ) -> NDArray[Any] | None:
         """A segment, shape (rows, columns, samples), or None where it was left out."""
         file = plane.files[index]
-        stored, offset, count = plane.locate(index, sample, number)
+        stored, offset, count = plane.locate(index, part, number)
         if not count:
             return None
         if offset + count > file.size:
@@ -423,7 +403,8 @@ class TiffSource:
             raise UndecodableError(f"tile {stored}: the file was cut off while it was open")
         if plane.raw_rows is not None:
             rows = count // plane.row_bytes
-            return np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
+            samples = np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
+            return to_rgb(samples, b"") if self._ycbcr else samples
         if reason := fault(data, self._compression, restarts=self._ndpi):
             raise UndecodableError(f"tile {stored}: {reason}")
         size = image_size(data) if self._compression in IMAGES else None
@@ -452,82 +433,38 @@ class TiffSource:
             raise UndecodableError(f"tile {number} is broken ({error})") from error
         if samples.dtype != self._sample_dtype:
             raise UndecodableError(f"tile {number} holds {samples.dtype}, not {self._sample_dtype}")
-        return samples
+        return to_rgb(samples, data) if self._ycbcr else samples
 
 
-def _kind(file: tifffile.TiffFile) -> str:
-    for kind in ("svs", "ndpi"):
-        if getattr(file, f"is_{kind}"):
-            return kind.upper()
-    if file.is_ome:
-        return "OME-TIFF"
-    if file.is_imagej:
-        return "ImageJ TIFF"
-    kind = file.series[0].kind
-    return "TIFF" if kind in {"generic", "uniform", "shaped"} else f"TIFF ({kind})"
+def _not_applied(path: str, keyframe: Any) -> tuple[str, ...]:
+    """Notes on what a page asks viewers for; refuses colours that would be taken for others."""
+    check_colours(path, keyframe)
+    return (
+        *orientation_notes(keyframe.tags.valueof(ORIENTATION)),
+        *notes_on_colours(keyframe),
+    )
 
 
 def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
     return series.keyframe.imagelength, series.keyframe.imagewidth
 
 
-def _chunk(keyframe: Any) -> tuple[int, int]:
-    if keyframe.is_tiled:
-        return keyframe.tilelength, keyframe.tilewidth
-    rows = min(keyframe.rowsperstrip, keyframe.imagelength)
-    if _raw(keyframe):
-        separate = keyframe.planarconfig == 2
-        row_bytes = keyframe.imagewidth * keyframe.dtype.itemsize
-        row_bytes *= 1 if separate else keyframe.samplesperpixel
-        largest = max(1, min(rows, RAW_BYTES // row_bytes))
-        # A whole part of the strip, so that none lies in two.
-        rows = next(part for part in range(largest, 0, -1) if rows % part == 0)
-    return rows, keyframe.imagewidth
-
-
-def _raw(keyframe: Any) -> bool:
-    """Whether strips are rows of numbers one after the other, as they will be in memory."""
-    return (
-        not keyframe.is_tiled
-        and keyframe.compression == 1
-        and keyframe.predictor == 1
-        and keyframe.fillorder == 1
-        and keyframe.dtype is not None
-        and keyframe.bitspersample == keyframe.dtype.itemsize * 8
-        and not keyframe.is_subsampled
-    )
-
-
-def _check_axes(path: str, series: tifffile.TiffPageSeries) -> None:
-    keyframe = series.keyframe
-    sizes = {axis: size for axis, size in zip(series.axes, series.shape, strict=True) if size > 1}
-    for axis, size in sizes.items():
-        if axis not in "YXSC":
-            raise InputError(
-                f"{path} has {size} planes along axis {axis}, and tilepipe reads one: save the "
-                "plane you want as a file of its own, or name the axis C if these are channels"
-            )
-    if "C" in sizes and "S" in sizes:
-        raise InputError(
-            f"{path} has {sizes['C']} channels of {sizes['S']} colours each: save the channel you "
-            "want as a file of its own"
-        )
-    if keyframe.imagedepth > 1 or "YX" not in series.axes:
-        raise InputError(f"{path} is not a plane of rows and columns (axes {series.axes})")
-    if keyframe.dtype is None or keyframe.dtype.kind not in "buif":
-        raise InputError(
-            f"{path} holds samples that tilepipe does not read ({keyframe.dtype or 'unknown'}): "
-            "save it with integer or floating-point ones"
-        )
-
-
 def _check_codec(path: str, keyframe: Any) -> None:
-    if keyframe.compression == 1:
-        return
+    """Refuse what cannot be decoded, however sound it is."""
     try:
         tifffile.TIFF.DECOMPRESSORS[keyframe.compression]
     except (KeyError, ImportError) as error:
         raise _missing_codec(path, keyframe) from error
+    decode = keyframe.decode
+    if decode.__name__.startswith("decode_raise"):
+        # tifffile keeps to itself what it cannot decode until it is asked to.
+        try:
+            decode(b"", 0)
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"{path} is compressed in a way that tilepipe does not read ({error}); save it "
+                "with another compression"
+            ) from error
 
 
 def _missing_codec(path: str, keyframe: Any) -> InputError:
@@ -538,46 +475,5 @@ def _missing_codec(path: str, keyframe: Any) -> InputError:
     )
 
 
-def _has_alpha(keyframe: Any) -> bool:
-    return bool(keyframe.extrasamples) and int(keyframe.extrasamples[-1]) in ALPHA
-
-
-def _palette(keyframe: Any) -> NDArray[Any] | None:
-    """The colours of a palette image, shape (entries, 3); None where there are none."""
-    if keyframe.photometric != PALETTE or keyframe.colormap is None:
-        return None
-    colours: NDArray[Any] = np.ascontiguousarray(keyframe.colormap.T)
-    # TIFF 6.0 wants 16 bits; some writers put 8 in.
-    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
-
-
 def _nodata(keyframe: Any) -> float | None:
     return float(keyframe.nodata) if "GDAL_NODATA" in keyframe.tags else None
-
-
-def _pixel_size(file: tifffile.TiffFile) -> tuple[PixelSize | None, str | None]:
-    """The pixel size, and why it is in doubt where the file contradicts itself."""
-    keyframe = file.series[0].keyframe
-    resolution = _resolution(keyframe, "YResolution"), _resolution(keyframe, "XResolution")
-    unit = keyframe.tags.get("ResolutionUnit")
-    largest = math.inf if file.is_ndpi else pixel_sizes.LARGEST_PLAIN_UM
-    tags = pixel_sizes.from_resolution(resolution, int(unit.value) if unit else 2, largest)
-    stated = [("its resolution tag", tags)]
-    if file.is_svs:
-        stated.insert(0, ("its MPP", pixel_sizes.from_svs(keyframe.description)))
-    elif file.is_ome:
-        stated.insert(0, ("its OME-XML", pixel_sizes.from_ome_xml(file.ome_metadata or "")))
-    elif file.is_imagej:
-        stated.insert(
-            0, ("its ImageJ metadata", pixel_sizes.from_imagej(file.imagej_metadata, resolution))
-        )
-    return pixel_sizes.settle(stated)
-
-
-def _resolution(keyframe: Any, name: str) -> float:
-    """Pixels per unit, or NaN."""
-    tag = keyframe.tags.get(name)
-    if tag is None:
-        return math.nan
-    numerator, denominator = tag.value
-    return numerator / denominator if denominator else math.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, mirror_index, mirror_span, round_up
 from tilepipe.images.bands import file_bands, named
-from tilepipe.images.base import Image, Level, PixelSize
+from tilepipe.images.base import Image, Level, PixelSize, Series
 from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 from tilepipe.images.rescaling import Rescaling
@@ -25,6 +25,7 @@ from tilepipe.images.scaling import (
     show_scaling,
     unscaled,
 )
+from tilepipe.images.series import choose, passed_over
 from tilepipe.images.validity import Validity, all_valid, both, chosen_nodata, of_pixels, validity
 
 DASK_CHUNK = 2048
@@ -82,6 +83,9 @@ class Description:
     """What the file calls it."""
     decoded_bands: int | None = None
     """Bands that are decoded to read these; None: as many as there are, alpha included."""
+    series: tuple[Series, ...] = ()
+    """Every image that the file holds; may be left out where there is only one."""
+    series_number: int = 0
 
 
 class SelectedSource(Protocol):
@@ -130,6 +134,10 @@ class WindowedImage:
     def __init__(self, source: SelectedSource, reading: Reading | None = None) -> None:
         described = source.description
         self.reading = reading = reading or Reading()
+        self.series = described.series or (_only_series(described),)
+        self.series_number = described.series_number
+        if reading.series is not None and not described.series:
+            choose(described.path, self.series, reading.series)
         _check_sizes(described)
         self.path = described.path
         self.kind = described.kind
@@ -169,7 +177,7 @@ class WindowedImage:
             self.dtype, self.band_nodata = self._rescale.dtype, ()
         self.nodata = next((value for value in self.band_nodata if value is not None), None)
         self.validity_by_band = bool(self._raw_nodata) or self._raw_dtype.kind == "f"
-        self.notes = (*described.notes, *_notes(described, reading))
+        self.notes = (*described.notes, *_notes(described, self.series, reading))
         self._source = source
         self._fingerprint: str | None = None
         # An image that nobody closes is closed when nobody has it any more.
@@ -277,18 +285,24 @@ class WindowedImage:
         )
 
 
+def _only_series(described: Description) -> Series:
+    level, dtype = described.levels[0], np.dtype(described.dtype).name
+    size = described.pixel_size
+    return Series(0, "", level.height, level.width, described.bands, dtype, size)
+
+
 def _check_sizes(described: Description) -> None:
     """Refuse numbers that only a broken file has, before anything is computed from them."""
     for level in described.levels:
         if not (0 < level.height <= LARGEST_SIDE and 0 < level.width <= LARGEST_SIDE):
             raise InputError(
                 f"{described.path} is broken: it says that it has {level.height} x {level.width} "
-                "pixels; copy it again from where it came"
+                "pixels; write it again with another program"
             )
     if not 0 < described.bands <= MOST_BANDS:
         raise InputError(
-            f"{described.path} is broken: it says that it has {described.bands} bands; copy it "
-            "again from where it came"
+            f"{described.path} is broken: it says that it has {described.bands} bands; write "
+            "it again with another program"
         )
 
 
@@ -383,14 +397,17 @@ def sizes(level: Level) -> tuple[int, int]:
     return level.height, level.width
 
 
-def _notes(described: Description, reading: Reading) -> tuple[str, ...]:
-    """What the file says that this reading does not apply."""
-    if not described.scaling or reading.unscale:
-        return ()
-    return (
-        f"the image declares a scale and offset ({show_scaling(described.scaling)}) that are not "
-        "applied: --unscale applies them, and gives float32",
-    )
+def _notes(described: Description, series: tuple[Series, ...], reading: Reading) -> Iterator[str]:
+    """What the file says that this reading does not apply, and what it passes over."""
+    if described.scaling and not reading.unscale:
+        yield (
+            f"the image declares a scale and offset ({show_scaling(described.scaling)}) that are "
+            "not applied: --unscale applies them, and gives float32"
+        )
+    if reading.series is None:
+        note = passed_over(series, described.series_number)
+        if note is not None:
+            yield note
 
 
 def _dask_chunk(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int]:

@@ -1,0 +1,111 @@
+"""What libraries remark on a file while it is opened: heard here, and shown by us.
+
+Remarks become notes of the image, which `tilepipe info` prints and the plan of a run warns of.
+Those that are listed below say nothing that could make a mask wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from rasterio.errors import NotGeoreferencedWarning
+
+LOGGERS = ("tifffile", "rasterio._env", "rasterio._err")
+"""What tifffile and, by way of rasterio, GDAL log to."""
+
+HARMLESS: tuple[tuple[str, str], ...] = (
+    (
+        r"BIF series tiles are not stitched",
+        "files whose tiles overlap are refused (tiff_vendors.py); where none do, nothing is to be "
+        "stitched",
+    ),
+    (
+        r"OME series failed to read",
+        "a missing file of a set is an error of ours, which names it (ome_sets.py)",
+    ),
+    (
+        r"OME series is missing \d+ frames",
+        "a plane that is missing is an error of ours (tiff.py)",
+    ),
+)
+"""Messages (regular expressions), and why nothing is lost when they are not shown."""
+
+HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
+    (
+        NotGeoreferencedWarning,
+        "an image without a place on Earth is as good as any: that it has none, `info` shows",
+    ),
+)
+"""Python warnings, and why nothing is lost when they are not shown."""
+
+MOST = 5
+"""Remarks on one file that are shown."""
+
+LONGEST = 300
+"""Characters of a remark that are shown."""
+
+_ORIGIN = re.compile(r"^(<[^<>]*>\s*)+|^CPLE_\w+( in |:)")
+"""Before a message: the object that complains (``<TiffPage 0 @8>``), or GDAL's kind of error."""
+
+_heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+
+class _Ear(logging.Filter):
+    """Keeps what is logged while somebody listens, and lets pass all else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        heard = _heard.get()
+        if heard is None:
+            return True
+        if record.levelno >= logging.WARNING:
+            heard.append(_text(record.getMessage()))
+        return False
+
+
+def _text(message: str) -> str:
+    """A message as one short line; it may hold whatever the file does."""
+    line = " ".join(_ORIGIN.sub("", message).split())
+    shown = "".join(character if character.isprintable() else "?" for character in line)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} ..."
+
+
+_ear = _Ear()
+for _name in LOGGERS:
+    logging.getLogger(_name).addFilter(_ear)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What libraries log in this thread while inside, a text each; it is not printed."""
+    heard: list[str] = []
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
+
+
+@contextmanager
+def ignoring_harmless() -> Iterator[None]:
+    """Without the Python warnings of `HARMLESS_PYTHON`; of one thread at a time."""
+    with warnings.catch_warnings():
+        for category, _ in HARMLESS_PYTHON:
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+def remarks(library: str, heard: Iterable[str]) -> tuple[str, ...]:
+    """Notes on what a library said, without what is harmless and what it said twice."""
+    texts = list(dict.fromkeys(text for text in heard if not _harmless(text)))
+    notes = tuple(f"{library} remarks: {text}" for text in texts[:MOST])
+    more = len(texts) - MOST
+    return (*notes, f"{library} remarks on {more} more things") if more > 0 else notes
+
+
+def _harmless(text: str) -> bool:
+    return any(re.search(pattern, text) for pattern, _ in HARMLESS)
