@@ -115,3 +115,19 @@ def test_files_of_others(data: Path) -> None:
     pixels, valid = read_with_valid(image, whole(image))
     known = np.broadcast_to(True if valid is None else valid, pixels.shape)
     np.testing.assert_allclose(pixels[known], expected[known], rtol=1e-6)
+
+
+def test_the_attributes_of_xarray_count(tmp_path: Path) -> None:
+    import zarr
+
+    pixels = make_image(40, 50, 1)[..., 0].astype(np.int16)
+    pixels[:10] = -999
+    convert(write(tmp_path / "i.tif", pixels[..., None]), tmp_path / "i.ome.zarr")
+    array = zarr.open_array(tmp_path / "i.ome.zarr/0")
+    array.attrs.update({"scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -999})
+    image = open_image(tmp_path / "i.ome.zarr", UNSCALE)
+    read, valid = read_with_valid(image, whole(image))
+    assert valid is not None
+    assert (valid[..., 0] == (np.arange(40) >= 10)[:, None]).all()
+    expected = (pixels[10:] * 0.01 + 273.15).astype(np.float32)
+    np.testing.assert_array_equal(read[10:, :, 0], expected)

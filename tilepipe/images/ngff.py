@@ -25,7 +25,7 @@ from tilepipe.images.control import GroundControl
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.levels import whole_scale
 from tilepipe.images.ngff_layout import Entry, below, entries_of
-from tilepipe.images.scaling import Scaling
+from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.series import choose
 from tilepipe.images.units import unit_name
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
@@ -171,8 +171,10 @@ class NgffSource:
             self._level(array, scales[level], scales[0]) for level, array in enumerate(self._arrays)
         )
         pixel_size, doubt = _pixel_size(multiscale, self._axes, scales[0], own)
-        nodata = own.get("nodata")
         bands = self._axes.band_count(self._arrays[0].shape)
+        # In xarray's words (the CF conventions), where the image is not of our own making.
+        packed = dict(self._arrays[0].attrs)
+        nodata = own.get("nodata") or _packed_nodata(packed, bands)
         self.description = Description(
             path=path,
             kind="OME-Zarr",
@@ -185,7 +187,7 @@ class NgffSource:
             crs=own.get("crs"),
             transform=_transform(own.get("transform")),
             control=GroundControl.from_json(own["control"]) if own.get("control") else None,
-            scaling=_scaling(own.get("scaling"), bands),
+            scaling=_scaling(own.get("scaling"), bands) or _packed_scaling(packed, bands),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
             band_names=_band_names(entry.attributes),
@@ -400,6 +402,17 @@ def _scaling(pairs: list[list[float]] | None, bands: int) -> Scaling:
     if len(pairs) != bands:
         raise ValueError(f"scale and offset of {len(pairs)} bands, where there are {bands}")
     return tuple((float(scale), float(offset)) for scale, offset in pairs)
+
+
+def _packed_scaling(attributes: dict[str, Any], bands: int) -> Scaling:
+    scale, offset = attributes.get("scale_factor", 1.0), attributes.get("add_offset", 0.0)
+    return scaling_of((float(scale),) * bands, (float(offset),) * bands)
+
+
+def _packed_nodata(attributes: dict[str, Any], bands: int) -> list[float] | None:
+    value = attributes.get("_FillValue", attributes.get("missing_value"))
+    # Zarr 3 has it encoded as text, which is zarr's own business.
+    return [float(value)] * bands if isinstance(value, int | float) else None
 
 
 def _transform(values: list[float] | None) -> Transform | None:
