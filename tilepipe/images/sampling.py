@@ -44,7 +44,9 @@ def sample_pixels(image: Image, level: int = 0) -> NDArray[Any]:
             pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
             continue
-        found.append(pixels.reshape(-1, image.bands) if valid is None else pixels[valid])
+        # Data in every band, where validity is told band by band.
+        known = ... if valid is None else np.atleast_3d(valid).all(2)
+        found.append(pixels[known].reshape(-1, image.bands))
     if not found:
         return np.empty((0, image.bands), image.dtype)
     together = np.concatenate(found)
