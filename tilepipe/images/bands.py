@@ -73,7 +73,7 @@ def narrowed(described: Description, places: Sequence[int], *, apart: bool = Fal
         Whether each band is decoded by itself; otherwise all are, and those not read are dropped.
     """
     names, data = file_bands(described), data_bands(described)
-    of_bands = {}
+    of_bands: dict[str, Any] = {}
     for name, of_alpha in OF_EACH_BAND.items():
         values = dict(zip(data, getattr(described, name), strict=False))  # or none at all
         found = tuple(values.get(place, of_alpha) for place in places)
