@@ -77,7 +77,7 @@ def groups(data: Path, model: str) -> dict[str, list[Path]]:
         for name in ("CMU-1-Small-Region.svs", "HE_example.ome.tif", "XYC.png"):
             found[name] = [data / "wsi" / name]
         found["IHC sample of make run"] = [sample_slide(4096)]
-        found["aerial, NAIP fields"] = sorted((data / "geo/naip_fields").rglob("*.png"))
+        found["aerial, NAIP fields"] = sorted((data / "geo/naip_fields/images").iterdir())
         found["Landsat, RGB.byte.tif"] = [data / "geo/RGB.byte.tif"]
     else:  # of one band
         fluorescence = sorted((test / "fluorescence/images").iterdir())

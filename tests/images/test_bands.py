@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from tests.making import make_image
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import open_image
-from tilepipe.images.bands import misplaced, places_by_name
+from tilepipe.images.bands import OF_EACH_BAND, misplaced, places_by_name
 from tilepipe.images.convert import convert
 from tilepipe.images.reading import Reading
+from tilepipe.images.windowed import Description
 
 SIZE = 200, 170
 WHOLE = Window(0, 0, *SIZE)
@@ -234,6 +236,17 @@ def test_nodata_is_that_of_the_bands_that_are_read(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "a.tif", pixels, nodata=7)
     with closing(open_image(path, Reading(bands=(1,)))) as image:
         np.testing.assert_array_equal(image.read_valid(WHOLE), pixels[..., 0] != 7)
+
+
+def test_every_field_of_a_description_is_known_to_be_of_the_file_or_of_its_bands() -> None:
+    # A new one that has an entry for each band belongs into `OF_EACH_BAND`, or bands that are
+    # chosen get those of others.
+    of_bands = {*OF_EACH_BAND, "bands", "band_names", "alpha", "decoded_bands", "masked"}
+    of_the_file = {
+        "path", "kind", "levels", "dtype", "chunks", "pixel_size", "pixel_size_doubt", "crs",
+        "transform", "streaming", "notes", "alpha_name",
+    }  # fmt: skip
+    assert {field.name for field in fields(Description)} == of_bands | of_the_file
 
 
 def test_a_colour_of_a_palette_can_be_read_alone(tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import InputError
 
 if TYPE_CHECKING:
-    from tilepipe.images.scaling import Scaling
     from tilepipe.images.windowed import Description, Source
 
 RGB = ("red", "green", "blue")
+
+OF_EACH_BAND: dict[str, Any] = {"nodata": None, "scaling": (1.0, 0.0)}
+"""Fields of a `Description` that have an entry for each band, or are empty; and the entry that says
+nothing, as of an alpha band."""
 
 MOST_SHOWN = 12
 """Bands that are listed."""
@@ -69,26 +72,21 @@ def narrowed(described: Description, places: Sequence[int], *, apart: bool = Fal
     apart
         Whether each band is decoded by itself; otherwise all are, and those not read are dropped.
     """
-    names = file_bands(described)
-    nodata: tuple[float | None, ...] = ()
-    if described.nodata:
-        of_place = dict(zip(data_bands(described), described.nodata, strict=True))
-        nodata = tuple(of_place.get(place) for place in places)
-    scaling: Scaling = ()
-    if described.scaling:
-        pairs = dict(zip(data_bands(described), described.scaling, strict=True))
-        scaling = tuple(pairs.get(place, (1.0, 0.0)) for place in places)
-    alpha_is_data = described.alpha in places
+    names, data = file_bands(described), data_bands(described)
+    of_bands: dict[str, Any] = {}
+    for name, of_alpha in OF_EACH_BAND.items():
+        values = dict(zip(data, getattr(described, name), strict=False))  # or none at all
+        found = tuple(values.get(place, of_alpha) for place in places)
+        of_bands[name] = () if all(value == of_alpha for value in found) else found
     return replace(
         described,
+        **of_bands,
         bands=len(places),
         band_names=tuple(names[place] for place in places),
-        nodata=nodata if any(value is not None for value in nodata) else (),
-        scaling=scaling if any(pair != (1.0, 0.0) for pair in scaling) else (),
         # What it says of the file is of no use any more.
         alpha=None,
         decoded_bands=len(set(places)) if apart else described.decoded_bands or len(names),
-        masked=described.masked and not alpha_is_data,
+        masked=described.masked and described.alpha not in places,
     )
 
 
