@@ -11,6 +11,7 @@ from PIL import Image as Picture
 
 from tests.masks.making import CLASSES, KINDS, SHAPES, MemoryImage, make_mask, make_spec, whole
 from tilepipe.grid import Window
+from tilepipe.masks import thumbnail as thumbnail_module
 from tilepipe.masks.base import MaskClass
 from tilepipe.masks.preview import preview_shape, write_preview
 from tilepipe.masks.pyramid import build_pyramid
@@ -171,3 +172,20 @@ def test_a_real_slide_has_a_picture(tmp_path: Path, data: Path) -> None:
     picture = read_png(tmp_path / "m.png")
     assert max(picture.shape[:2]) > 1024
     assert picture.std() > 10
+
+
+def test_of_a_large_image_without_levels_only_what_has_an_answer_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnail_module, "_QUICKLY_READ", 10**6)
+    mask = create_mask(tmp_path / "m.ome.zarr", make_spec((5000, 5000)))
+    mask.write(Window(2048, 0, 512, 512), np.zeros((512, 512), np.uint8))
+    build_pyramid(mask)
+    write_preview(mask, grey((5000, 5000)), 0, tmp_path / "m.png")
+    picture = read_png(tmp_path / "m.png")
+    unread = np.asarray(NO_DATA_COLOUR)
+    answered = picture[2100 * 1024 // 5000, 30]
+    assert (answered == 100).all()
+    hatched = picture[: 2000 * 1024 // 5000]  # dark and light stripes over what was not read
+    lightest = np.rint(unread + (np.array([176] * 3) - unread) * 0.75)
+    assert (hatched.reshape(-1, 3).max(0) == lightest).all()

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tests.masks.making import KINDS, NO_ANSWER, make_content, make_mask, make_spec, whole
-from tilepipe.grid import CHUNK
+from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.pyramid import (
     downsample_block,
     downsample_labels,
@@ -120,6 +120,27 @@ def test_units_cover_each_level_once_and_keep_to_chunks(tmp_path: Path) -> None:
         assert sum(window.area for window in windows) == height * width
         assert all(w.y % CHUNK == 0 and w.x % CHUNK == 0 for w in windows)
         assert all(max(w.shape) <= 2048 for w in windows)
+
+
+def test_units_are_those_above_what_was_computed(tmp_path: Path) -> None:
+    mask = create_mask(tmp_path / "m.ome.zarr", make_spec((9000, 5000)))
+    everywhere = pyramid_blocks(mask)
+    computed = [Window(8192, 4096, 808, 904), Window(0, 1024, 512, 512)]
+    for level, windows in pyramid_blocks(mask, computed).items():
+        above = [
+            unit
+            for unit in everywhere[level]
+            if any(_covers(unit, level, window) for window in computed)
+        ]
+        assert windows == above
+    assert sum(map(len, pyramid_blocks(mask, computed).values())) == 2 + 1 + 1 + 1 + 1
+    assert not any(pyramid_blocks(mask, []).values())
+
+
+def _covers(unit: Window, level: int, window: Window) -> bool:
+    factor = 2**level
+    below = Window(unit.y * factor, unit.x * factor, unit.height * factor, unit.width * factor)
+    return below.intersect(window) is not None
 
 
 def test_what_was_never_written_stays_unwritten(tmp_path: Path) -> None:

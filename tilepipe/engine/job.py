@@ -383,8 +383,11 @@ class Job:
 
     def _pyramid(self) -> None:
         """Compute the levels that are not done, each from the one above it."""
-        workforce = self.connection.workforce()
-        for level, windows in pyramid_blocks(self.mask).items():
+        workforce, plan = self.connection.workforce(), self.plan
+        computed = None
+        if plan.region is not None:
+            computed = [plan.tiling.block_window(number) for number in plan.coverage]
+        for level, windows in pyramid_blocks(self.mask, computed).items():
             if level in self.progress.levels:
                 continue
             self.watch.stage(f"pyramid level {level}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import tifffile
 
 from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
@@ -18,6 +20,8 @@ from tilepipe.places.settling import settle_folder
 
 CHUNKS_A_READ = 8
 """Chunks that lie beside each other are read together, so that they are decoded together."""
+
+ENCODE_THREADS = 2
 
 LARGEST_CLASSIC_TIFF = 2 << 30
 """Bytes of pixels, uncompressed, above which offsets of 4 bytes are no longer trusted."""
@@ -39,26 +43,39 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def tiles(mask: ZarrMask, level: int, plane: int) -> Iterator[NDArray[Any]]:
-    """Whole tiles of 512 x 512 of one plane, row by row; filled up with "no answer"."""
-    for window, pixels in rows_of_tiles(mask, level, plane):
-        for x in range(0, window.width, CHUNK):
-            tile = pixels[:, x : x + CHUNK]
-            if tile.shape != (CHUNK, CHUNK):
-                whole = np.full((CHUNK, CHUNK), mask.spec.fill, mask.dtype)
-                whole[: tile.shape[0], : tile.shape[1]] = tile
-                tile = whole
-            yield np.ascontiguousarray(tile)
+def deflated_tiles(
+    mask: ZarrMask, level: int, plane: int, compression: int | None = None
+) -> Iterator[bytes]:
+    """Whole tiles of 512 x 512 of one plane, row by row, as a TIFF holds them.
 
+    Filled up with "no answer". Of a tile without any answer, which is not stored, all are copies of
+    one, so that a mask of a small region costs little more than the region.
 
-def rows_of_tiles(mask: ZarrMask, level: int, plane: int) -> Iterator[tuple[Window, NDArray[Any]]]:
-    """The pixels of a plane, row by row of chunks, a few chunks at a time."""
+    Parameters
+    ----------
+    compression : int, optional
+        As of zlib; 6 by default.
+    """
+    encode = partial(
+        tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE], level=compression
+    )
+    nothing = np.full((CHUNK, CHUNK), mask.spec.fill, mask.dtype)
+    deflated_nothing = encode(nothing)
+    stored = mask.stored_chunks(level, plane)
     height, width = mask.levels[level]
-    step = CHUNK * CHUNKS_A_READ
-    for y in range(0, height, CHUNK):
-        for x in range(0, width, step):
-            window = Window(y, x, min(CHUNK, height - y), min(step, width - x))
-            yield window, mask.read_plane(plane, window, level)
+    with ThreadPoolExecutor(ENCODE_THREADS) as pool:
+        for row in range(-(-height // CHUNK)):
+            for first in range(0, -(-width // CHUNK), CHUNKS_A_READ):
+                columns = range(first, min(first + CHUNKS_A_READ, -(-width // CHUNK)))
+                if not any((row, column) in stored for column in columns):
+                    yield from repeat(deflated_nothing, len(columns))
+                    continue
+                y, x = row * CHUNK, first * CHUNK
+                window = Window(y, x, min(CHUNK, height - y), min(len(columns) * CHUNK, width - x))
+                pixels = np.full((CHUNK, len(columns) * CHUNK), mask.spec.fill, mask.dtype)
+                pixels[: window.height, : window.width] = mask.read_plane(plane, window, level)
+                whole = (pixels[:, x : x + CHUNK] for x in range(0, pixels.shape[1], CHUNK))
+                yield from pool.map(encode, map(np.ascontiguousarray, whole))
 
 
 def needs_bigtiff(spec: MaskSpec) -> bool:

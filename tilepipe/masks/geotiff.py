@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import rasterio
@@ -19,16 +20,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tilepipe.grid import CHUNK
 from tilepipe.masks.base import MaskSpec
-from tilepipe.masks.files import complete_or_absent, needs_bigtiff, tiles
+from tilepipe.masks.files import complete_or_absent, deflated_tiles, needs_bigtiff
 from tilepipe.masks.store import ZarrMask
 from tilepipe.masks.vrt import side_file, virtual_raster
 from tilepipe.places import utf8_path
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """The cache in MB, instead of a share of the machine's memory; no files beside ours."""
-
-_ENCODE_BUFFER = 16 << 20
-"""Bytes of tiles that wait for compression at a time."""
 
 _FULL = 1 << 20
 """Bytes left on a disk below which a failed write is taken for a full disk."""
@@ -106,17 +104,14 @@ def _write_levels(mask: ZarrMask, folder: Path) -> Path:
     for level, file in enumerate(files):
         with tifffile.TiffWriter(file, bigtiff=True) as writer:
             writer.write(
-                (tile for plane in range(planes) for tile in tiles(mask, level, plane)),
+                chain.from_iterable(deflated_tiles(mask, level, n, 1) for n in range(planes)),
                 shape=(*((planes,) if planes > 1 else ()), *mask.levels[level]),
                 dtype=mask.dtype,
                 tile=(CHUNK, CHUNK),
                 compression="zlib",
-                compressionargs={"level": 1},
                 photometric="minisblack",
                 planarconfig="separate" if planes > 1 else None,
                 metadata=None,
-                maxworkers=2,
-                buffersize=_ENCODE_BUFFER,
             )
     virtual = folder / "mask.vrt"
     virtual.write_bytes(virtual_raster(mask.spec, [file.name for file in files]))

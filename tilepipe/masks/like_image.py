@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import CHUNK, Window
 from tilepipe.masks.base import MaskSpec
-from tilepipe.masks.pyramid import build_pyramid
+from tilepipe.masks.pyramid import build_pyramid, squares
 from tilepipe.masks.store import ZarrMask, create_mask
 from tilepipe.places import Place, made_here, remove
 from tilepipe.places.hashing import hash_of
@@ -100,7 +99,8 @@ def write_like_image(mask: ZarrMask, target: Place, spec: MaskSpec, nearest: Nea
 
 def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
     spec = result.spec
-    for window in _chunks(spec):
+    windows = _answered(mask, spec, nearest)
+    for window in windows:
         rows, columns = nearest.taken(window)
         source = Window(
             int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
@@ -111,12 +111,19 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
         if mask.probabilities is not None:
             stored: NDArray[Any] = mask.read_stored_probabilities(source)
             result.write_stored_probabilities(window, stored[:, down, across])
-    build_pyramid(result)
+    build_pyramid(result, windows)
     for level in range(len(result.levels)):
         result.settle(level=level)  # before it takes its name
 
 
-def _chunks(spec: MaskSpec) -> Iterator[Window]:
-    for y in range(0, spec.height, CHUNK):
-        for x in range(0, spec.width, CHUNK):
-            yield Window(y, x, min(CHUNK, spec.height - y), min(CHUNK, spec.width - x))
+def _answered(mask: ZarrMask, spec: MaskSpec, nearest: Nearest) -> list[Window]:
+    """The chunks of the result that take anything from a chunk of the mask that is stored."""
+    stored = set[tuple[int, int]]().union(*(mask.stored_chunks(0, n) for n in range(mask.planes)))
+    taken = (nearest.under(_chunk(row, column, mask.shape)) for row, column in stored)
+    reached = squares((window for window in taken if window is not None), CHUNK)
+    return [_chunk(row, column, (spec.height, spec.width)) for row, column in sorted(reached)]
+
+
+def _chunk(row: int, column: int, shape: tuple[int, int]) -> Window:
+    y, x = row * CHUNK, column * CHUNK
+    return Window(y, x, min(CHUNK, shape[0] - y), min(CHUNK, shape[1] - x))

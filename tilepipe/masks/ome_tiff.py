@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import tifffile
 
 from tilepipe.grid import CHUNK
 from tilepipe.masks.base import MaskSpec
-from tilepipe.masks.files import complete_or_absent, needs_bigtiff, tiles
+from tilepipe.masks.files import complete_or_absent, deflated_tiles, needs_bigtiff
 from tilepipe.masks.ome_xml import ome_xml, pixel_size_um
 from tilepipe.masks.store import ZarrMask
-
-_ENCODE_BUFFER = 16 << 20
-"""Bytes of tiles that wait for compression at a time."""
-
-_ENCODE_THREADS = 2
 
 
 def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
@@ -46,7 +42,7 @@ def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
             planes = () if spec.kind == "labels" else (spec.planes,)
             first = level == 0
             writer.write(
-                (tile for plane in range(spec.planes) for tile in tiles(mask, level, plane)),
+                chain.from_iterable(deflated_tiles(mask, level, n) for n in range(spec.planes)),
                 shape=(*planes, *shape),
                 dtype=mask.dtype,
                 tile=(CHUNK, CHUNK),
@@ -59,8 +55,6 @@ def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
                 software="tilepipe",
                 metadata=None,
                 **_resolution(spec, level),
-                maxworkers=_ENCODE_THREADS,
-                buffersize=_ENCODE_BUFFER,
             )
 
 

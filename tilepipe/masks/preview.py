@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
-from tilepipe.grid import Window
-from tilepipe.images.base import Image
+from tilepipe.grid import CHUNK, Window
+from tilepipe.images.base import Image, Level
 from tilepipe.masks.base import NO_ANSWER, MaskClass
 from tilepipe.masks.files import complete_or_absent
 from tilepipe.masks.store import ZarrMask
@@ -46,7 +48,8 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     mask : ZarrMask
         With its pyramid.
     image : Image
-        That the mask is of; read once from the level that fits, in pieces.
+        That the mask is of; read once from the level that fits, in pieces. Of one without a small
+        level, only what has an answer is read; the rest stays grey.
     level : int
         Of the image, at which the mask was computed.
     path : Path
@@ -61,7 +64,7 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     if (grid.height, grid.width) != mask.shape:
         raise ValueError(f"a mask of {mask.shape} is not of level {level} of {image.path}")
     shape = preview_shape(*mask.shape)
-    canvas = thumbnail(image, shape).astype(np.float64)
+    canvas = thumbnail(image, shape, _answered(mask)).astype(np.float64)
     planes = _read_small(mask, shape)
     unknown = _draw(canvas, mask, planes)
     picture = Picture.fromarray(np.rint(canvas).astype(np.uint8))
@@ -71,6 +74,22 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     whole.paste(legend, (0, picture.height))
     with complete_or_absent(path) as part:
         whole.save(part, format="PNG", optimize=True)
+
+
+def _answered(mask: ZarrMask) -> Callable[[Window, Level], bool]:
+    """Whether a window of a level of the image holds an answer: else a large image is not read."""
+    there = np.zeros([-(-side // CHUNK) for side in mask.shape], np.bool_)
+    for plane in range(mask.planes):
+        for row, column in mask.stored_chunks(0, plane):
+            there[row, column] = True
+
+    def holds_any(window: Window, level: Level) -> bool:
+        down, across = mask.shape[0] / level.height / CHUNK, mask.shape[1] / level.width / CHUNK
+        rows = slice(math.floor(window.y * down), math.ceil(window.stop_y * down))
+        columns = slice(math.floor(window.x * across), math.ceil(window.stop_x * across))
+        return bool(there[rows, columns].any())
+
+    return holds_any
 
 
 def preview_shape(height: int, width: int) -> tuple[int, int]:

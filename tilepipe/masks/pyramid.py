@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,42 @@ LARGEST_PIECE = 2048
 """Side of a unit of work, in pixels of the level that is written."""
 
 
-def pyramid_blocks(mask: ZarrMask) -> dict[int, list[Window]]:
+def pyramid_blocks(
+    mask: ZarrMask, computed: Iterable[Window] | None = None
+) -> dict[int, list[Window]]:
     """The units of work of each level from 1 on; those of one level may run in any order.
 
     A level needs all of the level before it. Units share no chunk.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        Complete at level 0.
+    computed : iterable of Window, optional
+        All that was written of level 0. What lies elsewhere has no answer at any level, and is left
+        out. By default it is all of it.
     """
-    return {
-        level: [
+    window = Window(0, 0, *mask.shape)
+    reached = squares([window] if computed is None else computed, LARGEST_PIECE * 2)
+    units: dict[int, list[Window]] = {}
+    for level, (height, width) in enumerate(mask.levels[1:], 1):
+        units[level] = [
             Window(y, x, min(LARGEST_PIECE, height - y), min(LARGEST_PIECE, width - x))
-            for y in range(0, height, LARGEST_PIECE)
-            for x in range(0, width, LARGEST_PIECE)
+            for y, x in (
+                (row * LARGEST_PIECE, column * LARGEST_PIECE) for row, column in sorted(reached)
+            )
         ]
-        for level, (height, width) in enumerate(mask.levels)
-        if level > 0
+        reached = {(row // 2, column // 2) for row, column in reached}
+    return units
+
+
+def squares(windows: Iterable[Window], side: int) -> set[tuple[int, int]]:
+    """(row, column) of the squares, of ``side`` pixels, that any of the windows touches."""
+    return {
+        (row, column)
+        for window in windows
+        for row in range(window.y // side, -(-window.stop_y // side))
+        for column in range(window.x // side, -(-window.stop_x // side))
     }
 
 
@@ -57,9 +80,9 @@ def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
             mask.write_stored_probabilities(part, downsample_probabilities(stored), level)
 
 
-def build_pyramid(mask: ZarrMask) -> None:
-    """Write all coarser levels, one unit after the other."""
-    for level, windows in pyramid_blocks(mask).items():
+def build_pyramid(mask: ZarrMask, computed: Iterable[Window] | None = None) -> None:
+    """Write all coarser levels, one unit after the other; see `pyramid_blocks`."""
+    for level, windows in pyramid_blocks(mask, computed).items():
         for window in windows:
             downsample_block(mask, level, window)
 

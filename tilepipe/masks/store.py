@@ -7,6 +7,7 @@ need no lock, in one process or in many.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -168,6 +169,14 @@ class ZarrMask:
             raise ValueError(f"{self.path} was not opened by open_zarr_mask")
         return store.take_seals(self.chunk_keys(window, level))
 
+    def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
+        """(row, column) of the chunks of a plane that are stored; all others have no answer."""
+        self._require_ours()
+        folder = self.path / self._arrays[level].path / "c"
+        if self._arrays[level].ndim > 2:
+            folder = folder / str(plane)
+        return set(_numbered(folder))
+
     def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
         """Bytes of the chunks of a window (or a level) on a disk, probabilities too."""
         return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
@@ -192,16 +201,28 @@ class ZarrMask:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _require_ours(self) -> None:
+        if not self._ours:
+            raise ValueError(f"{self.path} was not made by tilepipe: its chunks may be any")
+
     def _require_probabilities(self) -> _Arrays:
         if not self._probability_arrays:
             raise ValueError(f"{self.path} was made without probabilities")
         return self._probability_arrays
 
     def _files(self, window: Window | None, level: int) -> Iterator[Path]:
-        """The chunk files of a window, or a level, there or not; on an object store none."""
-        if isinstance(self.path, Path):
-            for key in self.chunk_keys(window, level):
-                yield self.path / key
+        """The chunk files of a window, there or not, or those of a level that are there.
+
+        On an object store none.
+        """
+        if not isinstance(self.path, Path):
+            return
+        if window is not None:
+            yield from (self.path / key for key in self.chunk_keys(window, level))
+            return
+        for arrays in (self._arrays, self._probability_arrays):
+            if arrays:
+                yield from _stored_files(self.path, arrays[level])
 
     def _read(self, arrays: _Arrays, window: Window, level: int) -> NDArray[Any]:
         require_inside(window, self.levels[level])
@@ -217,8 +238,7 @@ class ZarrMask:
             ) from error
 
     def _write(self, arrays: _Arrays, window: Window, data: NDArray[Any], level: int) -> None:
-        if not self._ours:
-            raise ValueError(f"{self.path} was not made by tilepipe, so it is not written to")
+        self._require_ours()
         _require_whole_chunks(window, self.levels[level])
         array = arrays[level]
         expected = (*array.shape[:-2], *window.shape)
@@ -417,6 +437,31 @@ def _chunk_keys(array: zarr.Array[Any], window: Window) -> Iterator[str]:
         for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
             for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
                 yield f"{array.path}/c/{plane}{row}/{column}"
+
+
+def _stored_files(mask: Path, array: zarr.Array[Any]) -> Iterator[Path]:
+    """The files of the chunks that are there, however many there could be."""
+    folder = mask / array.path / "c"
+    planes = [""] if array.ndim == 2 else [str(plane) for plane in range(array.shape[0])]
+    for plane in planes:
+        for row, column in sorted(_numbered(folder / plane)):
+            yield folder / plane / str(row) / str(column)
+
+
+def _numbered(folder: Place) -> Iterator[tuple[int, int]]:
+    """What lies in a folder of chunks under names that are numbers: (row, column)."""
+    if isinstance(folder, Path):
+        if not folder.is_dir():
+            return
+        names = (
+            (row.name, column.name)
+            for row in os.scandir(folder)
+            if row.name.isdecimal() and row.is_dir()
+            for column in os.scandir(row)
+        )
+    else:
+        names = ((chunk.parent.name, chunk.name) for chunk in folder.objects())
+    yield from ((int(r), int(c)) for r, c in names if r.isdecimal() and c.isdecimal())
 
 
 def _selection(array: zarr.Array[Any], window: Window) -> tuple[slice, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window, round_down
 from tilepipe.images import Image, read_with_valid
+from tilepipe.images.base import Level
 
 NO_DATA_COLOUR = (232, 232, 232)
 """Of what holds no data, or could not be read."""
@@ -17,16 +18,24 @@ NO_DATA_COLOUR = (232, 232, 232)
 _PIECE = 2048
 """Side of what is read at a time, where the file's tiles allow it."""
 
+_QUICKLY_READ = 2**26
+"""Pixels of a level that are read whatever is shown of them."""
+
 _STRETCH = (2.0, 98.0)
 """Percentiles that become black and white."""
 
 
-def thumbnail(image: Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def thumbnail(
+    image: Image,
+    shape: tuple[int, int],
+    is_shown: Callable[[Window, Level], bool] = lambda _window, _level: True,
+) -> NDArray[np.uint8]:
     """An image as RGB of ``shape`` (height, width), shape (height, width, 3).
 
     Taken from the coarsest level that is large enough, each pixel the mean of those it covers.
     Bytes of one, three or four bands are shown as they are; everything else is stretched, band by
-    band. Memory does not depend on the size of the image. What cannot be read stays grey.
+    band. Memory does not depend on the size of the image. What cannot be read stays grey, and so
+    does what is not shown, in an image whose coarsest level is still large.
 
     Parameters
     ----------
@@ -34,13 +43,15 @@ def thumbnail(image: Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
         At least as large as ``shape`` at level 0.
     shape : tuple of int
         Rows and columns of the result.
+    is_shown : callable, optional
+        Whether a window of a level is worth reading, where all of it would take long.
     """
     fitting = [
         number
         for number, level in enumerate(image.levels)
         if level.height >= shape[0] and level.width >= shape[1]
     ]
-    means, valid = _averaged(image, max(fitting, default=0), shape)
+    means, valid = _averaged(image, max(fitting, default=0), shape, is_shown)
     if image.dtype != np.uint8 or image.bands not in (1, 3, 4):
         means = _stretched(means, valid)
     rgb = np.rint(np.clip(means, 0, 255)).astype(np.uint8)
@@ -50,14 +61,20 @@ def thumbnail(image: Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _averaged(
-    image: Image, level: int, shape: tuple[int, int]
+    image: Image,
+    level: int,
+    shape: tuple[int, int],
+    is_shown: Callable[[Window, Level], bool],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Means of the bands that are shown, (H, W, 1 or 3), and where there are any, (H, W)."""
     height, width = image.levels[level].height, image.levels[level].width
     bands = 3 if image.bands >= 3 else 1
     sums = np.zeros((*shape, bands))
     counts = np.zeros((*shape, bands))
+    all_of_it = height * width <= _QUICKLY_READ
     for window in _pieces(height, width, image.chunks[level]):
+        if not all_of_it and not is_shown(window, image.levels[level]):
+            continue
         try:
             pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
