@@ -45,6 +45,12 @@ def test_bf16_is_named_only_where_the_processor_has_it() -> None:
     assert "GPU was busy" in gpu.what
 
 
+def test_tissue_is_recommended_only_where_it_would_spare_work() -> None:
+    timings = receipts(100, 0.1, 1.9, 1, 0.1)
+    assert "--tissue auto" in found(101, timings, replace(HERE, tissue=True)).help
+    assert "--tissue" not in found(101, timings).help
+
+
 def test_slow_reading() -> None:
     # Three slots, each 3.6 s a block, of which 0.5 compute.
     result = found(120, receipts(100, 3.0, 0, 0.5, 0.1))
