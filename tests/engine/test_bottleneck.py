@@ -116,8 +116,12 @@ def test_a_run_that_leaves_parts_out_already_is_not_told_to(
         "tilepipe.engine.job.find_bottleneck", lambda _, __, setting: seen.append(setting)
     )
     save_tiny(tmp_path / "m.safetensors", UNetArguments(width=1))
+    image = write_tiff(tmp_path / "image.tif", make_image(120, 110))
     tilepipe.run(
-        write_tiff(tmp_path / "image.tif", make_image(120, 110)),
-        model=tmp_path / "m.safetensors", outputs=tmp_path / "m.ome.zarr", region=region, window=572,
-    )  # fmt: skip
+        image,
+        model=tmp_path / "m.safetensors",
+        outputs=tmp_path / "m.ome.zarr",
+        region=region,
+        window=572,
+    )
     assert [setting.tissue for setting in seen] == [tissue]
