@@ -408,3 +408,58 @@ def test_a_model_for_something_else_is_refused_and_its_way_out(
 def test_probabilities_without_a_place_for_them(refused: Refused, model: Path, image: Path) -> None:
     said = refused("run", image, "-m", model, "-o", "m.ome.tif", "--probabilities", "uint8")
     assert "add -o MASK.ome.zarr" in said
+
+
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [
+        ("0,0,1e20", "'1e20' is not a whole number of pixels; give Y,X,HEIGHT,WIDTH"),
+        ("0,0,100", "has 3 numbers, not four"),
+        ("0,0,,5", "'nothing' is not a whole number"),
+        (f"0,0,5,{10**20}", "no image has more than 2147483647 rows or columns"),
+    ],
+)
+def test_a_region_that_is_none_says_what_is_wrong(
+    region: str, said: str, refused: Refused, model: Path, image: Path
+) -> None:
+    assert said in refused("run", image, "-m", model, "--region", region)
+
+
+def test_an_output_that_is_empty_is_not_the_root_folder(
+    refused: Refused, model: Path, image: Path
+) -> None:
+    assert "outputs: is empty" in refused("run", image, "-m", model, "-o", "")
+
+
+def test_a_folder_as_model(refused: Refused, image: Path) -> None:
+    assert ".: is a folder, not a model file" in refused("run", image, "-m", ".")
+
+
+def test_a_class_name_without_end(
+    refused: Refused, model: Path, image: Path, tmp_path: Path
+) -> None:
+    def edit(document: dict[str, Any], _: dict[str, Any]) -> None:
+        document["output"]["classes"][1]["name"] = "n" * 10**6
+
+    path = edited(model, tmp_path / "m.safetensors", edit)
+    said = refused("run", image, "-m", path)
+    assert "output.classes[1].name must be a name of at most 200 characters" in said
+    assert len(said) < 300
+
+
+def test_no_memory_at_all(refused: Refused, model: Path, image: Path) -> None:
+    assert "memory must be at least 1 byte" in refused("run", image, "-m", model, "--memory", "0")
+
+
+def test_a_default_name_that_is_too_long(refused: Refused, model: Path, tmp_path: Path) -> None:
+    image = write_tiff(tmp_path / f"{'x' * 246}.tif", make_image(300, 280))
+    assert "choose a shorter one (-o)" in refused("run", image, "-m", model)
+    assert call(["run", str(image), "-m", str(model), "-q", "-o", "short.ome.zarr"]) == 0
+
+
+def test_a_place_where_nothing_can_be_made(refused: Refused, model: Path, image: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("needs /proc")
+    for output in ("/proc/x.tif", "/proc/self/fd/m.ome.zarr"):
+        said = refused("run", image, "-m", model, "-o", output)
+        assert "cannot be made there" in said or "you may not write" in said

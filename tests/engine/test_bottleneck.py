@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tilepipe
+from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.engine.block import Receipt
 from tilepipe.engine.bottleneck import Bottleneck, Setting, Timings, find_bottleneck
+from tilepipe.models.unet import UNetArguments
 
 HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", bf16=False)
 
@@ -43,6 +48,12 @@ def test_bf16_is_named_only_where_the_processor_has_it() -> None:
     gpu = found(101, timings, replace(HERE, gpu=True, precision="fp16", bf16=True))
     assert "bf16" not in gpu.help
     assert "GPU was busy" in gpu.what
+
+
+def test_tissue_is_recommended_only_where_it_would_spare_work() -> None:
+    timings = receipts(100, 0.1, 1.9, 1, 0.1)
+    assert "--tissue auto" in found(101, timings, replace(HERE, tissue=True)).help
+    assert "--tissue" not in found(101, timings).help
 
 
 def test_slow_reading() -> None:
@@ -94,3 +105,23 @@ def test_a_receipt_of_an_older_ledger_has_no_begin_and_no_wait() -> None:
     del record["begin"], record["wait"]
     old = Receipt.from_record(record)
     assert (old.number, old.begin, old.wait, old.write) == (3, 0.0, 0.0, 0.3)
+
+
+@pytest.mark.parametrize(("region", "tissue"), [(None, True), ((0, 0, 60, 60), False)])
+def test_a_run_that_leaves_parts_out_already_is_not_told_to(
+    region: Any, tissue: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Setting] = []
+    monkeypatch.setattr(
+        "tilepipe.engine.job.find_bottleneck", lambda _, __, setting: seen.append(setting)
+    )
+    save_tiny(tmp_path / "m.safetensors", UNetArguments(width=1))
+    image = write_tiff(tmp_path / "image.tif", make_image(120, 110))
+    tilepipe.run(
+        image,
+        model=tmp_path / "m.safetensors",
+        outputs=tmp_path / "m.ome.zarr",
+        region=region,
+        window=572,
+    )
+    assert [setting.tissue for setting in seen] == [tissue]

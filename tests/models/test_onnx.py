@@ -18,6 +18,7 @@ import onnx
 import tilepipe
 from tests.making import make_image, write_tiff
 from tests.models.making_onnx import TINY, input_spec, network, node, output_spec, write, write_unet
+from tilepipe.cli import call
 from tilepipe.engine.device import Device, labels_of, probabilities_of
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -50,6 +51,14 @@ def saved(path: Path, **given: Any) -> Path:
 
 def pixels(side: int, bands: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (side, side, bands), np.uint8)
+
+
+def test_info_describes_it(unet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(unet)
+    assert call(["info", str(path)]) == 0
+    assert capsys.readouterr().out.rstrip("\n") == describe(load_model(path))
+    assert call(["info", str(unet)]) == 2
+    assert "is an ONNX network without a description" in capsys.readouterr().err
 
 
 # What it computes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilepipe.cli.options import as_bytes
+from tilepipe.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,7 +107,7 @@ def command(
         task = bar.add_task("evaluate", total=None)
 
         def tell(name: str, done: int, total: int) -> None:
-            bar.update(task, description=name, completed=done, total=total)
+            bar.update(task, description=one_line(name), completed=done, total=total)
 
         result = evaluate(mask, truth, progress=tell, **options)
     if csv_path is not None:
