@@ -138,7 +138,8 @@ def prepare() -> None:
     with torch.device("meta"):  # what this imports takes a second
         UNet(UNetArguments(width=1, depth=1))
     for library in ("tifffile", "rasterio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+        # Heard while a file is opened (images/library_warnings.py), and not printed otherwise.
+        logging.getLogger(library).addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
     # A collection in a child would copy every page that objects lie on.
     gc.collect()
