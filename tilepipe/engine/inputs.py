@@ -77,6 +77,13 @@ def warnings_about(image: Image, model: Model, options: RunOptions, level: int) 
             f"{', '.join(wanted)}: it gets them in the order of the file; say --bands if that is "
             "wrong"
         )
+    # Names may be a writer's default: GDAL calls any three bands of 8 bits red, green and blue.
+    numbers = [int(band) for band in image.reading.bands or ()]
+    if options.bands is None and numbers != sorted(numbers):
+        warnings.append(
+            f"model {model.name} gets the image's bands by name, in another order than the file's "
+            f"({show_bands(names, numbers)}); say --bands if the image's names are wrong"
+        )
     if (unlike := unlike_warning(image, model, level)) is not None:
         warnings.append(unlike)
     return tuple(warnings)
