@@ -87,7 +87,7 @@ def test_a_truncated_tiff(keep: float, refused: Refused, model: Path, tmp_path: 
 
 def test_other_bands(refused: Refused, model: Path, tmp_path: Path) -> None:
     grey = write_tiff(tmp_path / "grey.tif", make_image(300, 300, bands=1)[..., 0])
-    assert "has 1 band, and model tiny takes 3" in refused("run", grey, "-m", model)
+    assert "has 1 band (1), and model tiny takes 3" in refused("run", grey, "-m", model)
 
 
 def test_another_dtype(refused: Refused, model: Path, tmp_path: Path) -> None:

@@ -162,6 +162,19 @@ def test_a_band_whose_name_belongs_elsewhere_is_warned_of(tmp_path: Path, model:
     assert warned(image, model, bands=(1, 2, 3)) == ()
 
 
+def test_an_order_that_was_changed_by_name_is_warned_of(tmp_path: Path, model: Path) -> None:
+    image = geotiff(tmp_path / "a.tif", make_image(*SIZE), ["blue", "green", "red"])
+    (warning,) = warned(image, model)
+    assert "3 red, 2 green, 1 blue" in warning
+    assert warned(image, model, bands=(3, 2, 1)) == ()
+
+
+def test_a_band_that_is_left_out_by_name_is_not(tmp_path: Path, model: Path) -> None:
+    names = ["red", "green", "blue", "nir"]
+    image = geotiff(tmp_path / "a.tif", make_image(*SIZE, 4), names)
+    assert warned(image, model) == ()
+
+
 def test_names_of_another_kind_are_no_reason_to_warn(tmp_path: Path, model: Path) -> None:
     image = geotiff(tmp_path / "image.tif", make_image(*SIZE), ["B4", "B3", "B2"])
     assert warned(image, model) == ()

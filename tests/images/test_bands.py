@@ -289,6 +289,13 @@ def test_a_converted_image_keeps_the_names_of_its_bands(tmp_path: Path, bands: i
         assert list(image.band_names) == names
 
 
+def test_a_conversion_does_not_make_up_names(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif", pixels_of(4))
+    convert(path, tmp_path / "a.ome.zarr", reading=Reading(bands=(4, 1, 2)))
+    with closing(open_image(tmp_path / "a.ome.zarr")) as image:
+        assert image.band_names == ("", "", "")
+
+
 def test_an_image_is_converted_as_it_is_to_be_read(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "a.tif", pixels_of(4))
     convert(path, tmp_path / "a.ome.zarr", reading=Reading(bands=(4, 1)))

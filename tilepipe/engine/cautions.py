@@ -34,7 +34,7 @@ def plan_warnings(image: Image, model: Model, options: RunOptions, scale: Scale)
     found = (
         scale.warning,
         _inexact(model),
-        misplaced_bands(image, model, options),
+        order_of_bands(image, model, options),
         unlike_warning(image, model, scale.level),
         *notes_of(image),
         implausible_size(image, options),
@@ -52,10 +52,19 @@ def _inexact(model: Model) -> str | None:
     )
 
 
-def misplaced_bands(image: Image, model: Model, options: RunOptions) -> str | None:
-    """The warning for bands that the model gets in the order of the file, against their names."""
+def order_of_bands(image: Image, model: Model, options: RunOptions) -> str | None:
+    """The warning for bands whose names and order in the file disagree, where nobody chose."""
+    if options.bands is not None:
+        return None
     names, wanted = image.band_names, model.input.band_names
-    if options.bands is not None or not misplaced(names, wanted):
+    # Names may be a writer's default: GDAL calls any three bands of 8 bits red, green and blue.
+    numbers = [int(band) for band in image.reading.bands or ()]
+    if numbers != sorted(numbers):
+        return (
+            f"model {model.name} gets the image's bands by name, in another order than the file's "
+            f"({show_bands(names, numbers)}); use --bands if the image's names are wrong"
+        )
+    if not misplaced(names, wanted):
         return None
     return (
         f"the image's bands are {show_bands(names)}, and model {model.name} takes "

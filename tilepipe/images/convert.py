@@ -18,11 +18,10 @@ from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.grid import Window, round_down
-from tilepipe.images.bands import RGB
 from tilepipe.images.base import UNITS_IN_METRES, Image
 from tilepipe.images.files import open_bytes
 from tilepipe.images.halving import halve
-from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, VALID
+from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, DISPLAY_LABELS, VALID
 from tilepipe.images.opening import open_image
 from tilepipe.images.reading import Reading
 from tilepipe.images.validity import Validity, both, in_any_band, is_ambiguous, of_pixels, validity
@@ -395,7 +394,7 @@ def _omero(image: Image) -> dict[str, Any]:
     if image.bands != 3 or image.dtype != np.uint8:
         return {}
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    labels = image.band_names if all(image.band_names) else RGB
+    labels = image.band_names if all(image.band_names) else DISPLAY_LABELS
     channels = [
         {"label": label, "color": colour, "active": True, "window": window}
         for label, colour in zip(labels, ("FF0000", "00FF00", "0000FF"), strict=True)

@@ -38,6 +38,9 @@ ATTRIBUTE = "tilepipe"
 BAND_NAMES = "bands"
 """Key of what that holds of the bands' names: OMERO's are for channels with colours only."""
 
+DISPLAY_LABELS = ("R", "G", "B")
+"""Labels of three bands that nobody named, which say how they are shown, not what they are."""
+
 VALID = "valid"
 """Folder in the image of a level's validity, where that is more than what pixels tell."""
 
@@ -311,9 +314,10 @@ def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
         return tuple(str(name) for name in own)
     ome = attributes.get("ome", attributes)
     try:
-        return tuple(str(channel["label"]) for channel in ome["omero"]["channels"])
+        labels = tuple(str(channel["label"]) for channel in ome["omero"]["channels"])
     except (KeyError, TypeError):
         return ()
+    return () if labels == DISPLAY_LABELS else labels
 
 
 def _array(folder: Place) -> zarr.Array[Any]:
