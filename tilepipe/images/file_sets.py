@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,9 @@ class PartWindow:
 class FileSet:
     """The files of one image, each of which was opened and found to be what is said of it."""
 
-    def __init__(self, files: Sequence[_File]) -> None:
+    def __init__(self, files: Sequence[_File], beside: dict[Place, Stamp]) -> None:
         self._files = files
+        self._beside = beside
         self._boxes = np.array([file.box for file in files])
 
     @property
@@ -127,15 +128,16 @@ class FileSet:
             file = self._files[number]
             if file.used is None or file.box == EVERYWHERE:
                 continue
-            seen = _mapped(_clipped(wanted, file.box), file.box, file.used)
+            part = _mapped(_clipped(wanted, file.box), file.box, file.used)
             reduction = (file.used[2] - file.used[0]) / (file.box[2] - file.box[0]) * y
-            found.append(PartWindow(file.path, seen, reduction))
+            found.append(PartWindow(file.path, part, reduction))
         return found
 
     @property
     def unchanged(self) -> bool:
-        """Whether all of them are there still, as they were."""
-        return all(_stamp(file.path) == file.stamp for file in self._files)
+        """Whether all of them are there still, as they were, and no others beside them."""
+        stamps = self._beside | {file.path: file.stamp for file in self._files}
+        return all(_stamp(path) == stamp for path, stamp in stamps.items())
 
     def _touched(self, window: Window | None, scale: tuple[float, float]) -> Iterator[int]:
         boxes = self._boxes
@@ -171,8 +173,7 @@ def file_set(path: str) -> FileSet:
         return _object_set(path)
     found = _known.get(path)
     if found is None or not found.unchanged:
-        with gdal_settings(path):
-            found = FileSet(_look(place(path), {}).files)
+        found = _survey(path)
         while len(_known) >= _MOST_KNOWN:
             _known.pop(next(iter(_known)), None)
         _known[path] = found
@@ -182,51 +183,72 @@ def file_set(path: str) -> FileSet:
 @lru_cache(maxsize=_MOST_KNOWN)
 def _object_set(path: str) -> FileSet:
     """Each look at an object is a request."""
+    return _survey(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What is known while the files of one image are looked at."""
+
+    looks: dict[tuple[str, int | None], _Look] = field(default_factory=dict)
+    """By path, and number of the overview that is used in the place of the image."""
+    pending: set[str] = field(default_factory=set)
+    """What is being looked at: mosaics, each of which is a part of another."""
+    beside: dict[Place, Stamp] = field(default_factory=dict)
+    """What GDAL would read with an image, if it were there."""
+
+
+def _survey(path: str) -> FileSet:
+    survey = _Survey()
     with gdal_settings(path):
-        return FileSet(_look(place(path), {}).files)
+        return FileSet(_look(place(path), survey).files, survey.beside)
 
 
 def _look(
     path: Place,
-    seen: dict[Any, _Look | None],
+    survey: _Survey,
     drivers: Sequence[str] = DRIVERS,
     overview: int | None = None,
 ) -> _Look:
-    """Open a file and all that it is read with.
-
-    ``seen`` has what was looked at before, and None for what is being looked at.
-    """
+    """Open a file and all that it is read with."""
     key = str(path), overview
-    if key in seen:
-        look = seen[key]
-        if look is None:
+    if key not in survey.looks:
+        if key[0] in survey.pending or len(survey.pending) > DEEPEST:
             raise InputError(
                 f"{path} is a mosaic of mosaics of mosaics without end; name images in it"
             )
-        return look
-    if len([look for look in seen.values() if look is None]) > DEEPEST:
-        raise InputError(f"{path} is a mosaic of mosaics of mosaics without end; name images in it")
-    seen[key] = None
+        survey.pending.add(key[0])
+        try:
+            survey.looks[key] = _opened_look(path, survey, drivers, overview)
+        finally:
+            survey.pending.remove(key[0])
+    return survey.looks[key]
+
+
+def _opened_look(
+    path: Place, survey: _Survey, drivers: Sequence[str], overview: int | None
+) -> _Look:
     stamp = _stamp(path)
-    parts = parts_of(path) or []
-    files = list(_look_at_parts(path, parts, seen))
+    for suffix in (*COMPANIONS, ".aux.xml"):
+        beside = path.with_name(path.name + suffix)
+        survey.beside[beside] = _stamp(beside)
+    files = list(_look_at_parts(path, parts_of(path) or [], survey))
     options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
     dataset = open_dataset(str(path), drivers=drivers, **options)
     try:
         # GDAL opens none of these before it is asked for overviews or masks.
-        files += _look_at_overview_file(path, dataset, seen)
+        files += _look_at_overview_file(path, dataset, survey)
         for suffix in COMPANIONS:
             beside = path.with_name(path.name + suffix)
-            if beside.exists():
-                files += _look_at_companion(path, beside, dataset, seen)
+            if beside.is_file() if isinstance(beside, ObjectPath) else beside.exists():
+                files += _look_at_companion(path, beside, dataset, survey)
         _check_place_of_pixels(path, dataset)
         used = _whole(dataset.shape) if _passes_over_faults(dataset) else None
         files.insert(0, _File(path, stamp, EVERYWHERE, used))
-        look = _Look(dataset.shape, dataset.count, dataset.dtypes, has_mask(dataset), tuple(files))
+        masked = has_mask(dataset)
+        return _Look(dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files))
     finally:
         dataset.close()
-    seen[key] = look
-    return look
 
 
 def _check_place_of_pixels(path: Place, dataset: Any) -> None:
@@ -241,16 +263,14 @@ def _check_place_of_pixels(path: Place, dataset: Any) -> None:
             )
 
 
-def _look_at_parts(
-    mosaic: Place, parts: Sequence[Part], seen: dict[Any, _Look | None]
-) -> Iterator[_File]:
+def _look_at_parts(mosaic: Place, parts: Sequence[Part], survey: _Survey) -> Iterator[_File]:
     faults: dict[str, str] = {}
     files: dict[_File, None] = {}
     for part in parts:
         if part.name in faults:
             continue
         try:
-            for file in _look_at_part(part, seen):
+            for file in _look_at_part(part, survey):
                 files[file] = None
         except _PartError as error:
             faults[part.name] = str(error)
@@ -269,11 +289,11 @@ class _PartError(Exception):
     """What is wrong with a part, as the rest of a sentence that begins with its name."""
 
 
-def _look_at_part(part: Part, seen: dict[Any, _Look | None]) -> list[_File]:
+def _look_at_part(part: Part, survey: _Survey) -> list[_File]:
     if not part.place.is_file():
         raise _PartError("is not a file" if part.place.exists() else "is missing")
     try:
-        look = _look(part.place, seen, overview=part.overview)
+        look = _look(part.place, survey, overview=part.overview)
     except GDAL_ERRORS as error:
         why = "GDAL cannot" if isinstance(part.place, ObjectPath) else reason(error)
         raise _PartError(f"cannot be opened ({why})") from error
@@ -336,9 +356,7 @@ def _clipped(box: Box, limits: Box) -> Box:
     return y, x, max(y, min(box[2], limits[2])), max(x, min(box[3], limits[3]))
 
 
-def _look_at_overview_file(
-    path: Place, dataset: Any, seen: dict[Any, _Look | None]
-) -> tuple[_File, ...]:
+def _look_at_overview_file(path: Place, dataset: Any, survey: _Survey) -> tuple[_File, ...]:
     """Overviews in a file that the metadata of an image name: one beside it, or none."""
     named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     if not named:
@@ -351,16 +369,16 @@ def _look_at_overview_file(
             f"{path} says that its overviews are in {named[:80]}, and only a file beside it is "
             "opened on its behalf; save it without that (gdal_translate)"
         )
-    return _look(file, seen, drivers=(*TIFF, "HFA")).files
+    return _look(file, survey, drivers=(*TIFF, "HFA")).files
 
 
 def _look_at_companion(
-    path: Place, beside: Place, dataset: Any, seen: dict[Any, _Look | None]
+    path: Place, beside: Place, dataset: Any, survey: _Survey
 ) -> tuple[_File, ...]:
     """An overview file or a mask beside an image, which GDAL would not miss if it were broken."""
     what = "the overviews" if beside.suffix == ".ovr" else "the mask"
     try:
-        look = _look(beside, seen, drivers=TIFF)
+        look = _look(beside, survey, drivers=TIFF)
     except GDAL_ERRORS as error:
         why = "GDAL cannot" if isinstance(beside, ObjectPath) else reason(error)
         fault: str | None = f"cannot be opened ({why})"
