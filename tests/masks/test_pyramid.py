@@ -133,7 +133,7 @@ def test_units_are_those_above_what_was_computed(tmp_path: Path) -> None:
             if any(_covers(unit, level, window) for window in computed)
         ]
         assert windows == above
-    assert sum(map(len, pyramid_blocks(mask, computed).values())) == 2 + 1 + 1 + 1 + 1
+    assert sum(map(len, pyramid_blocks(mask, computed).values())) == 2 + 2 + 1 + 1 + 1
     assert not any(pyramid_blocks(mask, []).values())
 
 

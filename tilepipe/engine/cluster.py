@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import queue
 import time
 from collections import deque
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tilepipe.engine.cluster_file import (
     SLOTS,
     close_cluster,
+    of_this_user_only,
     read_cluster_file,
     renew,
     start_cluster,
 )
+from tilepipe.engine.dask_settings import NO_PAGES, OWN_CLUSTER, RUN, dask_settings
 from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.sizing import Crew, check_workers
@@ -60,23 +61,11 @@ def connect(
     SurroundingsError
         When it is lost while connected, or no worker comes.
     """
-    import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     workers = options.workers or (gpus if gpus > 1 and not options.elsewhere else None)
-    settings = {
-        # A block that kills its worker is tried elsewhere, and given up after `retries` deaths.
-        "distributed.scheduler.allowed-failures": options.retries,
-        # Memory is bounded by the plan; spilling or pausing tiny receipts helps nobody.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-        "distributed.admin.tick.limit": "1h",
-        "distributed.scheduler.locks.lease-timeout": "inf",
-    }
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(settings))
+        stack.enter_context(dask_settings(RUN))
         if options.scheduler is not None:
             try:
                 client = stack.enter_context(
@@ -100,19 +89,13 @@ def connect(
             yield _own_cluster(options, watch, stack, to_plan=to_plan)
             return
         check_workers(workers or 1, options.memory or default_memory())
-        cluster = _cuda_cluster(workers) if gpus > 1 and options.workers is None else None
+        cluster = None
+        if gpus > 1 and options.workers is None:
+            cluster = _cuda_cluster(workers, options.retries)
         if cluster is None:
-            cluster = LocalCluster(
-                n_workers=workers or 1,
-                threads_per_worker=SLOTS,
-                processes=workers is not None,
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                # What fails is told by the run, in one line, and not as a worker's traceback.
-                silence_logs=logging.CRITICAL,
-                protocol=None if workers is not None else "inproc://",
-            )
+            from tilepipe.engine.local_cluster import start_local_cluster
+
+            cluster = start_local_cluster(workers, SLOTS, options.retries)
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster, set_as_default=False))
         local = Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch)
@@ -126,17 +109,15 @@ def _own_cluster(
     options: RunOptions, watch: Watch | None, stack: ExitStack, *, to_plan: bool
 ) -> tuple[Workers, Crew]:
     """Start the cluster of a cluster file, and wait for the first of its workers."""
-    import dask
     from distributed import Client
 
     assert options.cluster is not None, "asked only where there is one"
     file = read_cluster_file(options.cluster)
     wait = file.wait if options.wait is None else options.wait
-    # A worker whose host is gone is given up in minutes, also where its connection hangs.
-    stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": "2 minutes"}))
+    stack.enter_context(dask_settings(OWN_CLUSTER | ({} if file.has_dashboard else NO_PAGES)))
     if watch is not None:
         watch.stage(f"starting {file.kind.path}; waiting for its first worker")
-    cluster = start_cluster(file, 1 if to_plan else None)
+    cluster = start_cluster(file, options.retries, 1 if to_plan else None)
     stack.callback(_close, cluster, file.path, watch)
     client = stack.enter_context(Client(cluster, set_as_default=False))
     if not _first_worker(client, wait, None):
@@ -189,15 +170,19 @@ def gpu_memory(gpus: int, workers: int = 1) -> int | None:
     return int(0.9 * free / -(-workers // gpus))
 
 
-def _cuda_cluster(workers: int | None) -> Any | None:
+def _cuda_cluster(workers: int | None, allowed_failures: int) -> Any | None:
     """One worker a GPU by dask-cuda, which also binds each to the cores near its GPU."""
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError:
         return None
-    return LocalCUDACluster(
-        n_workers=workers, threads_per_worker=SLOTS, dashboard_address="127.0.0.1:0", memory_limit=0
-    )
+    with dask_settings(NO_PAGES):
+        return LocalCUDACluster(
+            n_workers=workers,
+            threads_per_worker=SLOTS,
+            memory_limit=0,
+            **of_this_user_only(allowed_failures),
+        )
 
 
 def prepare_workers(workers: Workers, function: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -29,6 +29,9 @@ SLOTS = 3
 WAIT_SECONDS = 600.0
 CLOSE_SECONDS = 60.0
 
+UNSEEN = "127.0.0.1:0"
+"""Where Dask serves its pages for browsers if nobody asks for them; it cannot be told not to."""
+
 KEYS = ("cluster", "workers", "adapt", "arguments", "environment", "prologue", "wait")
 ADAPT_KEYS = ("minimum", "maximum", "interval", "wait_count", "target_duration")
 
@@ -95,24 +98,42 @@ class ClusterFile:
             return None
         return max(1, cores // int(self.arguments.get("processes") or 1))
 
-    def full_arguments(self) -> dict[str, Any]:
-        """The arguments of the class, with what a run needs where the file is silent."""
+    @property
+    def has_dashboard(self) -> bool:
+        """Whether the file asks for one."""
+        options = self.arguments.get("scheduler_options") or {}
+        return "dashboard_address" in {**self.arguments, **options}
+
+    def full_arguments(self, allowed_failures: int = 3) -> dict[str, Any]:
+        """The arguments of the class, with what a run needs where the file is silent.
+
+        Parameters
+        ----------
+        allowed_failures
+            Deaths of workers after which the task that they had in hand is given up.
+        """
         given = dict(self.arguments)
         style = self.kind.style
         environment = {name: str(value) for name, value in self.environment.items()}
         if style in ("local", "cuda"):
             given.setdefault("n_workers", self._at_first)
             given.setdefault("threads_per_worker", SLOTS)
-            given.setdefault("dashboard_address", "127.0.0.1:0")
             given.setdefault("silence_logs", logging.CRITICAL)
+            own = of_this_user_only(allowed_failures)
+            if self.has_dashboard:
+                own["scheduler_kwargs"].pop("dashboard")
+            own["scheduler_kwargs"] |= given.pop("scheduler_kwargs", {})
+            given = own | given
             if environment:
                 given.setdefault("env", environment)
         elif style == "ssh":
             given.setdefault("silence_logs", logging.CRITICAL)
             given["worker_options"] = {"nthreads": SLOTS, **given.get("worker_options", {})}
             given["scheduler_options"] = {
-                "port": 0, "dashboard_address": ":0", **given.get("scheduler_options", {})
-            }  # fmt: skip
+                "port": 0,
+                **self._scheduler_options(allowed_failures),
+                **given.get("scheduler_options", {}),
+            }
         elif style == "queue":
             # Dask would take as many blocks in hand as there are cores; the cores are for a pass.
             extra = list(given.get("worker_extra_args") or [])
@@ -126,8 +147,9 @@ class ClusterFile:
             if prologue:
                 given["job_script_prologue"] = prologue
             given["scheduler_options"] = {
-                "dashboard_address": ":0", **(given.get("scheduler_options") or {})
-            }  # fmt: skip
+                **self._scheduler_options(allowed_failures),
+                **(given.get("scheduler_options") or {}),
+            }
             given.setdefault("silence_logs", logging.CRITICAL)
         elif style == "kubernetes":
             if "custom_cluster_spec" not in given:  # which replaces all that stands beside it
@@ -135,6 +157,12 @@ class ClusterFile:
             if environment:
                 given.setdefault("env", environment)
         return given
+
+    def _scheduler_options(self, allowed_failures: int) -> dict[str, Any]:
+        options: dict[str, Any] = {"allowed_failures": allowed_failures}
+        if not self.has_dashboard:
+            options |= {"dashboard": False, "dashboard_address": UNSEEN}
+        return options
 
     @property
     def _at_first(self) -> int:
@@ -241,7 +269,19 @@ def read_cluster_file(path: str) -> ClusterFile:
     )  # fmt: skip
 
 
-def start_cluster(file: ClusterFile, workers: int | None = None) -> Any:
+def of_this_user_only(allowed_failures: int) -> dict[str, Any]:
+    """Arguments of a `distributed.LocalCluster` that other users of this machine cannot use.
+
+    Connections take a key that is made for it, and that only its own processes have.
+    """
+    return {
+        "security": True,
+        "dashboard_address": UNSEEN,
+        "scheduler_kwargs": {"dashboard": False, "allowed_failures": allowed_failures},
+    }
+
+
+def start_cluster(file: ClusterFile, allowed_failures: int, workers: int | None = None) -> Any:
     """Start the cluster of a file; ``workers``, where given, instead of as many as it says.
 
     Raises
@@ -249,7 +289,7 @@ def start_cluster(file: ClusterFile, workers: int | None = None) -> Any:
     InputError
         When its arguments are at fault, or what it needs is not here, or the queue refuses a job.
     """
-    factory, arguments = file.factory(), file.full_arguments()
+    factory, arguments = file.factory(), file.full_arguments(allowed_failures)
     if workers is not None and "n_workers" in arguments:
         arguments["n_workers"] = workers
     try:
