@@ -44,7 +44,7 @@ def test_a_byte_of_a_name_that_is_no_text_is_shown_as_that_byte() -> None:
 def test_only_lines_of_our_own_are_ended() -> None:
     assert printable("a\nb\tc") == "a\nb\tc"
     assert one_line("a\nb\tc") == r"a\nb\tc"
-    assert sentence("a\n\tb\n") == "a b"
+    assert sentence("  a\n\tb") == "  a b"
     assert aligned([("kind", "two\nlines"), ("", "x")], 6) == "kind   two\\nlines\n       x"
 
 

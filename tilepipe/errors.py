@@ -14,7 +14,7 @@ class TilepipeError(Exception):
 
     def __str__(self) -> str:
         # Parts of it may come from a file, or from a library that writes several lines.
-        return shortened(sentence(super().__str__()))
+        return shortened(sentence(super().__str__()).strip())
 
 
 class InputError(TilepipeError):

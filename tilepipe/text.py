@@ -36,8 +36,8 @@ def one_line(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text in one line, and as a line is meant: what broke it, or set it off, is a space."""
-    return one_line(re.sub(r"[\t\n\r]+", " ", text)).strip()
+    """The text in one line, with a space where there was an end of a line, or a tab."""
+    return one_line(re.sub(r"[\t\n\r]+", " ", text))
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

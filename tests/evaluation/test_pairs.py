@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.masks.making import make_mask, make_spec
 from tilepipe.errors import InputError
+from tilepipe.evaluation.label_maps import open_label_map
 from tilepipe.evaluation.pairs import find_pairs
+from tilepipe.masks.base import MaskClass
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -106,3 +109,11 @@ def test_what_is_missing_or_unlike_is_refused(tmp_path: Path) -> None:
         find_pairs(touch(tmp_path / "e"), touch(tmp_path / "f"))
     with pytest.raises(InputError, match=r"gone.csv does not exist"):
         find_pairs(tmp_path / "gone.csv")
+
+
+def test_a_class_name_without_end_is_shown_by_its_ends(tmp_path: Path) -> None:
+    classes = (MaskClass("background", "#000000"), MaskClass("n" * 10**6, "#ffffff"))
+    make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9), classes=classes))
+    with open_label_map(tmp_path / "m.ome.zarr", 10**9) as opened:
+        assert opened.classes is not None
+        assert [len(name) < 210 for name in opened.classes] == [True, True]

@@ -432,7 +432,7 @@ def test_a_name_that_is_no_model_is_refused_with_those_there_are() -> None:
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, not a model file"):
         load_model(tmp_path)
 
 

@@ -15,9 +15,13 @@ from tilepipe.grid import CHUNK, Window, round_down
 from tilepipe.images.base import PixelSize
 from tilepipe.masks.base import Kind, Transform
 from tilepipe.places import local
+from tilepipe.text import shortened
 
 SIDE = 2048
 """Side of what is read at a time, where the files' tiles and the memory allow it."""
+
+LONGEST_NAME = 200
+"""Characters of a class's name, in a file of anybody's making."""
 
 LEAST_ROWS = 16
 """Of a window, however wide the strips of a file are."""
@@ -128,7 +132,7 @@ def _open_mask(path: Path) -> LabelMap | None:
         mask.close()
         return None
 
-    names = [c.name for c in mask.classes or ()]
+    names = [shortened(c.name, LONGEST_NAME) for c in mask.classes or ()]
     if not ours and all(name.isdecimal() for name in names):
         # Not named in the file, only numbered.
         names = []
