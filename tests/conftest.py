@@ -11,9 +11,9 @@ import hypothesis
 import psutil
 import pytest
 
-# Before anything else loads torch: in the tests, too, its threads sleep while they wait. Spinning, they
-# make a busy machine several times as slow.
-import tilepipe.engine.device  # noqa: F401
+# Before anything else loads torch: in the tests, too, its threads sleep while they wait. Spinning,
+# they make a busy machine several times as slow.
+import tilepipe._torch  # noqa: F401
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.engine import choosing
 from tilepipe.models.unet import UNetArguments
