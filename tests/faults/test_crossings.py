@@ -15,19 +15,10 @@ import pytest
 from tests.faults.crossings import EVENTS, FEATURES, Bench, Row, Setting, Trial, rows
 from tests.faults.scene import Zygote
 
-KNOWN: dict[frozenset[str], str] = {
-    frozenset(("region", "repair")): (
-        "sound blocks that the region cuts count as changed, as other windows of them are hashed"
-    ),
-}
-"""Crossings that fail, and why."""
-
 
 def _row(row: Row) -> Any:
     event, features = row
-    reasons = [why for pair, why in KNOWN.items() if pair <= features | {event}]
-    marks = [pytest.mark.xfail(reason=why, strict=True) for why in reasons]
-    return pytest.param(*row, id=f"{event}: {', '.join(sorted(features))}", marks=marks)
+    return pytest.param(*row, id=f"{event}: {', '.join(sorted(features))}")
 
 
 @pytest.fixture(scope="module")
