@@ -157,17 +157,25 @@ def test_a_part_that_changes_after_opening_is_unreadable_each_time(
         np.testing.assert_array_equal(opened.read(Window(0, 0, SIDE, 200)), PIXELS[:, :200])
 
 
-def test_what_failed_once_in_gdal_fails_each_time(
+def test_what_gdal_could_not_open_once_is_unreadable_from_then_on(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without the look at the parts, only that a handle which failed is never used again.
-    opened = open_image(image)
-    monkeypatch.setattr("tilepipe.images.file_sets.FileSet.require_unchanged", lambda *_: None)
-    image.with_name("b.tif").unlink()
-    for _ in range(3):
-        with pytest.raises(UnreadableError, match=r"b\.tif"):
-            opened.read(ALL)
-    opened.close()
+    # As for an error that passes: the part is the same file before and after.
+    monkeypatch.setattr("tilepipe.images.file_sets._stamp", lambda _: (1,))
+    part, away = image.with_name("b.tif"), image.with_name("away.tif")
+    # GDAL remembers failures as long as any dataset of a mosaic is open.
+    with closing(open_image(mosaic(image.with_name("other.vrt"), ["a.tif"]))) as other:
+        other.read(LEFT)
+        for _ in range(2):
+            with closing(open_image(image)) as opened:
+                part.rename(away)
+                for window in (ALL, RIGHT, ALL):
+                    with pytest.raises(UnreadableError, match=r"b\.tif"):
+                        opened.read(window)
+                np.testing.assert_array_equal(opened.read(LEFT), PIXELS[:, :SIDE])
+                away.rename(part)
+                with pytest.raises(UnreadableError, match=r"b\.tif"):
+                    opened.read(ALL)
 
 
 def test_a_part_put_back_is_read_by_whoever_opens_the_mosaic_again(image: Path) -> None:

@@ -111,13 +111,26 @@ class FileSet:
         Raises
         ------
         UndecodableError
-            Naming the first file that is not.
+            Naming the first file that is not, or that GDAL could not open once.
         """
         for number in self._touched(window, scale):
             file = self._files[number]
+            if file.path in _suspects:
+                raise UndecodableError(f"{_suspects[file.path]} (in this process, once)")
             if not isinstance(file.path, ObjectPath) and _stamp(file.path) != file.stamp:
                 what = "has changed since" if file.path.exists() else "was there when"
                 raise UndecodableError(f"{file.path} {what} the image was opened")
+
+    def suspect(self, window: Window, scale: tuple[float, float], why: str) -> None:
+        """Note that GDAL could not open a part that a window shows: it is unreadable from now on.
+
+        GDAL remembers such a part in a pool of the process. Another dataset that finds it there
+        makes zeros of it, and says nothing. The parts are those that ``why`` names, or all.
+        """
+        parts = [self._files[number].path for number in self._touched(window, scale)]
+        parts = [path for path in parts if path != self._files[0].path]
+        named = [path for path in parts if str(path) in why]
+        _suspects.update(dict.fromkeys(named or parts, why))
 
     def part_windows(self, window: Window, scale: tuple[float, float] = (1, 1)) -> list[PartWindow]:
         """What a window shows of those parts of a mosaic in which GDAL passes over faults."""
@@ -153,6 +166,9 @@ class FileSet:
             )
         return (int(number) for number in np.flatnonzero(touched))
 
+
+_suspects: dict[Place, str] = {}
+"""Parts of mosaics that GDAL could not open once, and why."""
 
 _known: dict[str, FileSet] = {}
 _MOST_KNOWN = 16

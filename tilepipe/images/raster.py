@@ -55,6 +55,9 @@ COLOURLESS = frozenset(
 SIDECARS = (".aux.xml", ".ovr")
 """Made by viewers that only look at an image: statistics, overviews; no part of its content."""
 
+DECODING = "IReadBlock failed"
+"""Said by GDAL of a file that it has opened."""
+
 ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 """Drivers that decode from the top; a window further up than the last one starts over."""
 
@@ -78,6 +81,8 @@ def open_raster(
     try:
         with listening() as heard:
             return RasterSource(path, series, heard, notes, streaming=streaming)
+    except UndecodableError as error:
+        raise InputError(f"{path} cannot be opened: {error}; try again when it is whole") from error
     except GDAL_ERRORS as error:
         require_reachable(path)
         # What GDAL says of an address is what the server said, and is not for others.
@@ -164,8 +169,7 @@ class RasterSource:
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
-        with self._pool.handle(0) as dataset:
-            files = dict.fromkeys([*map(place_of, dataset.files), *self._files.paths])
+        files = dict.fromkeys([*self._named, *self._files.paths])
         return fingerprint_files(file for file in files if not file.name.endswith(SIDECARS))
 
     def close(self) -> None:
@@ -194,6 +198,7 @@ class RasterSource:
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             crs, transform = dataset.crs or None, dataset.transform
             driver, control = dataset.driver, _control(dataset)
+            self._named = [place_of(file) for file in dataset.files]
             scaling = () if self._palette is not None else _scaling(dataset, self._bands)
             names = tuple(_name(dataset, index) for index in self._bands)
             alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
@@ -247,10 +252,15 @@ class RasterSource:
                 self._part_checks.check(self._files.part_windows(window, factors))
                 if self._segments:
                     self._segments.check(window, self._pool.overviews.get(level, -1), dataset)
-                # All bands in one go: an image that is decoded row by row cannot go back.
-                pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
-                if masked and not self._alpha:
-                    valid = dataset.dataset_mask(window=place) != 0
+                try:
+                    # All bands in one go: an image that is decoded row by row cannot go back.
+                    pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
+                    if masked and not self._alpha:
+                        valid = dataset.dataset_mask(window=place) != 0
+                except GDAL_ERRORS as error:
+                    if DECODING not in reason(error):
+                        self._files.suspect(window, factors, reason(error))
+                    raise
                 # Of a part that has gone meanwhile GDAL may have made zeros.
                 self._files.require_unchanged(window, factors)
         except GDAL_ERRORS as error:
