@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,19 @@ def test_a_picture_too_large_to_hold_is_streamed(
     image = open_image(tmp_path / "image.ome.zarr")
     difference = np.abs(image.read(whole(image)).astype(int) - expected)
     assert difference.max() <= (0 if suffix == "png" else 4)  # two JPEG decoders
+
+
+def test_a_large_progressive_jpeg_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    PillowImage.fromarray(chart(64, 64, 3)).save(path, progressive=True)
+    content = bytearray(path.read_bytes())
+    start_of_frame = content.index(b"\xff\xc2")
+    size = slice(start_of_frame + 5, start_of_frame + 9)
+    content[size] = struct.pack(">HH", 30000, 30000)  # as it says itself
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"decoded whole.* or as a baseline JPEG"):
+        convert(path, tmp_path / "image.ome.zarr")
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.jpg"]
 
 
 def test_one_huge_tile_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tilepipe.engine.cluster_file import KINDS, ClusterFile, read_cluster_file
 from tilepipe.errors import InputError
@@ -62,3 +63,25 @@ def test_the_script_of_a_job_is_what_the_file_says(name: str, asked: str) -> Non
     # Cores are for a pass; three blocks are in hand. The last one counts.
     assert script.rindex("--nthreads 3") > script.index("--nthreads 16")
     assert file.threads == 16
+
+
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_jobs_of_a_file_that_asks_for_it_have_a_key(name: str, tmp_path: Path) -> None:
+    _, factory = read(name)
+    asked = {"security": True, "protocol": "tls", "shared_temp_directory": str(tmp_path)}
+    text = yaml.safe_dump({"cluster": name, "arguments": {"cores": 2, "memory": "4GB", **asked}})
+    (tmp_path / "keys.yaml").write_text(text)
+    file = read_cluster_file(str(tmp_path / "keys.yaml"))
+    with factory(**file.full_arguments()) as cluster:
+        assert cluster.scheduler_address.startswith("tls://")
+        script = cluster.job_script()
+        keys = [word for word in script.split() if word.startswith(str(tmp_path))]
+        assert len(keys) == 3  # of the certificate authority, the certificate and the key
+        assert not any(Path(key).stat().st_mode & 0o077 for key in keys)
+        pages = cluster.scheduler.http_server
+        assert pages.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_example_serves_pages_to_others(name: str) -> None:
+    assert not read_cluster_file(str(FOLDER / f"{name}.yaml")).has_dashboard

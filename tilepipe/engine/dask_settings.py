@@ -16,6 +16,9 @@ RUN: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
+    # Variables for worker processes, which Dask sets in this process first and leaves there. None
+    # of them counts: a pass is told its threads.
+    "distributed.nanny.pre-spawn-environ": {},
     "distributed.admin.tick.limit": "1h",
     "distributed.scheduler.locks.lease-timeout": "inf",
 }

@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.errors import InputError, SurroundingsError, UnreadableError
 from tilepipe.grid import Window, round_down
 from tilepipe.images.base import UNITS_IN_METRES, Image
 from tilepipe.images.files import open_bytes
@@ -299,7 +299,7 @@ def _streamed(
     refusal = InputError(
         f"{path} can only be decoded whole, which takes more than the {largest / 2**20:.0f} MiB "
         "that this conversion may spend on it; raise its memory limit, or have its maker save it "
-        "in tiles"
+        "in tiles" + (" or as a baseline JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "")
     )
     try:
         image = open_image(path, reading if opened is None else opened.reading, streaming=True)
@@ -313,6 +313,7 @@ def _streamed(
         # GDAL holds a compressed strip whole, however few of its rows are decoded.
         or (image.kind in {"TIFF", "GeoTIFF"} and _file_bytes(path) > largest)
         or min(chunk, height) * row_bytes > largest
+        or _is_held_whole(image)
     ):
         image.close()
         raise refusal
@@ -327,6 +328,15 @@ def _same(streamed: Image, opened: Image) -> bool:
         and (streamed.shape, streamed.dtype) == (opened.shape, opened.dtype)
         and streamed.series_number == opened.series_number
     )
+
+
+def _is_held_whole(image: Image) -> bool:
+    """Whether libjpeg would hold a progressive JPEG whole, and is too large for GDAL to let it."""
+    try:
+        image.read(Window(0, 0, 1, 1))
+    except UnreadableError as error:
+        return "libjpeg to allocate" in str(error)
+    return False
 
 
 def _file_bytes(path: str) -> int:

@@ -44,7 +44,12 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 
 def deflated_tiles(
-    mask: ZarrMask, level: int, plane: int, compression: int | None = None
+    mask: ZarrMask,
+    level: int,
+    plane: int,
+    *,
+    compression: int | None = None,
+    empty: bytes | None = None,
 ) -> Iterator[bytes]:
     """Whole tiles of 512 x 512 of one plane, row by row, as a TIFF holds them.
 
@@ -55,12 +60,14 @@ def deflated_tiles(
     ----------
     compression : int, optional
         As of zlib; 6 by default.
+    empty : bytes, optional
+        Instead of a tile that is not stored.
     """
     encode = partial(
         tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE], level=compression
     )
     nothing = np.full((CHUNK, CHUNK), mask.spec.fill, mask.dtype)
-    deflated_nothing = encode(nothing)
+    deflated_nothing = encode(nothing) if empty is None else empty
     stored = mask.stored_chunks(level, plane)
     height, width = mask.levels[level]
     with ThreadPoolExecutor(ENCODE_THREADS) as pool:

@@ -8,18 +8,23 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 import tifffile
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from tilepipe.grid import CHUNK
 from tilepipe.masks.base import MaskSpec
+from tilepipe.masks.cog_gaps import fill_gaps
 from tilepipe.masks.files import complete_or_absent, deflated_tiles, needs_bigtiff
 from tilepipe.masks.store import ZarrMask
 from tilepipe.masks.vrt import side_file, virtual_raster
@@ -27,6 +32,9 @@ from tilepipe.places import utf8_path
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """The cache in MB, instead of a share of the machine's memory; no files beside ours."""
+
+GDAL_NODATA = 42113
+"""The tag of a TIFF that says which value is none."""
 
 _FULL = 1 << 20
 """Bytes left on a disk below which a failed write is taken for a full disk."""
@@ -36,10 +44,11 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
     """Write a mask and its pyramid as COG: tiles of 512, deflate, nodata 255 or NaN.
 
     First each level as a temporary tiled TIFF beside ``path``, streamed; then GDAL's COG driver
-    puts them in order. So the overviews are the mask's own pyramid, not GDAL's idea of it. Equal
-    masks give equal bytes. Labels carry a colour table and, as items of metadata, the names of the
-    classes. QGIS takes its legend from nothing but ``PATH.aux.xml``, so the names are there too; it
-    is written first, so that both are complete when the TIFF appears.
+    puts them in order, without the tiles that have no answer, which are filled in last. So the
+    overviews are the mask's own pyramid, not GDAL's idea of it. Equal masks give equal bytes.
+    Labels carry a colour table and, as items of metadata, the names of the classes. QGIS takes its
+    legend from nothing but ``PATH.aux.xml``, so the names are there too; it is written first, so
+    that both are complete when the TIFF appears.
 
     Parameters
     ----------
@@ -55,7 +64,9 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
     """
     with complete_or_absent(path) as part:
         with _temporary_folder(path) as folder:
-            _copy_to_cog(_write_levels(mask, folder), part, mask)
+            sparse = folder / "sparse.tif"
+            _copy_to_cog(_write_levels(mask, folder), sparse, mask)
+            fill_gaps(sparse, part, mask.spec.fill, partial(_deflated_nothing, mask))
         require_whole(part)
         _write_side_file(mask.spec, part, path.with_name(path.name + ".aux.xml"))
 
@@ -67,13 +78,18 @@ def require_whole(path: Path) -> None:
     which compares its checksum too.
     """
     with tifffile.TiffFile(path) as file, path.open("rb") as raw:
+        before = b""
         for page in file.pages:
             for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
                 raw.seek(offset)
+                tile = raw.read(size)
+                if tile == before:
+                    continue  # as most are in a mask of a small region
                 try:
-                    zlib.decompress(raw.read(size))
+                    zlib.decompress(tile)
                 except zlib.error as error:
                     raise _write_error(path, "a tile of it is not whole") from error
+                before = tile
 
 
 def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
@@ -104,7 +120,9 @@ def _write_levels(mask: ZarrMask, folder: Path) -> Path:
     for level, file in enumerate(files):
         with tifffile.TiffWriter(file, bigtiff=True) as writer:
             writer.write(
-                chain.from_iterable(deflated_tiles(mask, level, n, 1) for n in range(planes)),
+                chain.from_iterable(
+                    deflated_tiles(mask, level, n, compression=1, empty=b"") for n in range(planes)
+                ),
                 shape=(*((planes,) if planes > 1 else ()), *mask.levels[level]),
                 dtype=mask.dtype,
                 tile=(CHUNK, CHUNK),
@@ -112,10 +130,17 @@ def _write_levels(mask: ZarrMask, folder: Path) -> Path:
                 photometric="minisblack",
                 planarconfig="separate" if planes > 1 else None,
                 metadata=None,
+                # What a tile that is left out holds, in GDAL's own words.
+                extratags=[(GDAL_NODATA, "s", 0, f"{mask.spec.fill:g}", True)],
             )
     virtual = folder / "mask.vrt"
     virtual.write_bytes(virtual_raster(mask.spec, [file.name for file in files]))
     return virtual
+
+
+def _layout(mask: ZarrMask) -> dict[str, Any]:
+    predictor = "YES" if mask.kind == "values" else "NO"
+    return {"driver": "COG", "blocksize": CHUNK, "compress": "DEFLATE", "predictor": predictor}
 
 
 def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
@@ -124,18 +149,36 @@ def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
             rasterio.shutil.copy(
                 utf8_path(source),
                 utf8_path(target),
-                driver="COG",
                 strict=True,
-                blocksize=CHUNK,
-                compress="DEFLATE",
-                predictor="YES" if mask.kind == "values" else "NO",
+                **_layout(mask),
                 overviews="AUTO",
                 bigtiff="YES" if needs_bigtiff(mask.spec) else "NO",
+                sparse_ok=True,
             )
     except (RasterioError, CPLE_BaseError) as error:
         # What GDAL could not finish it has removed by now. A COG takes about as much as its levels.
         needed = sum(file.stat().st_size for file in source.parent.iterdir())
         raise _write_error(target, str(error), needed + needed // 4) from error
+
+
+def _deflated_nothing(mask: ZarrMask) -> bytes:
+    """A tile without any answer, as GDAL compresses it in a COG of a mask."""
+    spec = mask.spec
+    nothing = np.full((spec.planes, CHUNK, CHUNK), spec.fill, spec.dtype)
+    with (
+        rasterio.Env(**_ENV),
+        _without_georeference_warning(),
+        MemoryFile() as plain,
+        MemoryFile() as cog,
+    ):
+        shape = {"height": CHUNK, "width": CHUNK, "count": spec.planes, "dtype": spec.dtype.name}
+        with plain.open(driver="GTiff", **shape) as dataset:
+            dataset.write(nothing)
+        rasterio.shutil.copy(plain.name, cog.name, strict=True, **_layout(mask))
+        with tifffile.TiffFile(cog) as file:
+            page = file.pages[0]
+            cog.seek(page.dataoffsets[0])
+            return bytes(cog.read(page.databytecounts[0]))
 
 
 def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
