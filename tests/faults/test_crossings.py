@@ -15,6 +15,8 @@ import pytest
 from tests.faults.crossings import EVENTS, FEATURES, Bench, Row, Setting, Trial, rows
 from tests.faults.scene import Zygote
 
+pytestmark = pytest.mark.slow
+
 KNOWN: dict[frozenset[str], str] = {
     frozenset(("region", "repair")): (
         "sound blocks that the region cuts count as changed, as other windows of them are hashed"

@@ -36,6 +36,7 @@ def assert_reads(image: Image, level: int, expected: NDArray[Any]) -> None:
         np.testing.assert_array_equal(pixels, mirrored(expected, window), str(window))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -68,6 +69,7 @@ def test_a_slide_reads_as_openslide_reads_it(data: Path) -> None:
     assert np.abs(pixels.astype(int) - expected).max() <= 2
 
 
+@pytest.mark.slow
 def test_every_level_of_an_ndpi_is_read(data: Path) -> None:
     path = data / "wsi/test3-DAPI-2-387.ndpi"
     image = open_image(path)
