@@ -11,8 +11,8 @@ import hypothesis
 import psutil
 import pytest
 
-# Before anything else loads torch: in the tests, too, its threads sleep while they wait. Spinning,
-# they make a busy machine several times as slow.
+# Before anything else loads torch, so that its threads sleep while they wait, as in a run.
+# Where they spin, a busy machine does not get to running those that they wait for.
 import tilepipe._torch  # noqa: F401
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.engine import choosing

@@ -21,6 +21,8 @@ from tilepipe.grid import Window
 from tilepipe.models.file import save_model
 from tilepipe.models.unet import UNetArguments
 
+pytestmark = pytest.mark.slow
+
 LANDSAT = "geo/LC08_L1TP_224078_20200518_20200518_01_RT.TIF"
 
 

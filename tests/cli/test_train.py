@@ -192,6 +192,7 @@ def test_a_loss_that_is_no_number_is_code_2_and_out_of_memory_code_4(
     assert "lower --batch (now 2), --tile (now 48) or --width (now 2)" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_code_130_and_the_same_command_goes_on(
     spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

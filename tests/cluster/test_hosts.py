@@ -30,6 +30,8 @@ from tests.cluster.hosts import (
 from tests.making import digest, make_image, save_tiny, write_tiff
 from tilepipe.models.unet import UNetArguments
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 24
 LONG = pytest.mark.skipif("TILEPIPE_LONG" not in os.environ, reason="set TILEPIPE_LONG=1 to run it")
 DASK = {

@@ -18,6 +18,8 @@ from tilepipe.engine.batch import BatchWatch, Outcome
 from tilepipe.engine.record import Watch
 from tilepipe.errors import InputError, SurroundingsError
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 
 

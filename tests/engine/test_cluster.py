@@ -317,6 +317,7 @@ def written(folder: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_local_cluster_of_a_file_gives_the_same_bytes(
     image: Path, model: Path, tmp_path: Path
 ) -> None:

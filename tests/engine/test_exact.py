@@ -32,7 +32,9 @@ NETWORKS = {
         width=2, depth=4, padding="same", upsampling="interpolation"
     ),
 }
-SIZES = [(1, 1), (7, 300), (513, 40), (600, 517)]
+SIZES = [
+    (1, 1), (7, 300), *(pytest.param(s, marks=pytest.mark.slow) for s in [(513, 40), (600, 517)]),
+]  # fmt: skip
 
 
 def tiled_logits(
@@ -98,7 +100,11 @@ def test_tiles_give_the_logits_of_a_single_pass_over_the_whole_image(
     ids=["valid", "padded"],
 )
 @pytest.mark.parametrize("window", ["auto", "paper"])
-@pytest.mark.parametrize("shape", [(513, 514), (1537, 700), (90, 30)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [*(pytest.param(s, marks=pytest.mark.slow) for s in [(513, 514), (1537, 700)]), (90, 30)],
+    ids=str,
+)
 def test_the_mask_of_a_run_is_the_whole_image_answer(
     arguments: UNetArguments, window: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:

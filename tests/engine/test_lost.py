@@ -17,6 +17,8 @@ from tilepipe.engine.state import FOLDER
 from tilepipe.errors import InputError
 from tilepipe.places.settling import settle, settle_folder
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
 
 

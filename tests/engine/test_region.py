@@ -69,6 +69,7 @@ def read(path: Path, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> NDArray[Any]:
 KINDS = [("softmax", 3), ("sigmoid", 1), ("sigmoid", 3), ("linear", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "outputs"), KINDS)
 def test_inside_is_the_crop_of_the_whole_and_outside_has_no_answer_whatever_the_window(
     activation: str, outputs: int, small: Path, inside: Path, tmp_path: Path
@@ -125,6 +126,7 @@ def test_the_same_window_gives_the_same_bits_with_a_region_and_without(
     assert (whole[:, cells] == part[:, cells]).all()
 
 
+@pytest.mark.slow
 def test_an_image_that_is_resampled_has_its_region_on_the_grid_of_the_model(
     inside: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +326,7 @@ def test_blocks_outside_are_not_written(small: Path, model: Path, tmp_path: Path
     assert (path / FOLDER / "plan.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
 def test_verify_proves_what_is_inside_and_that_there_is_nothing_outside(
     suffix: str, small: Path, inside: Path, model: Path, tmp_path: Path

@@ -17,6 +17,8 @@ from tilepipe.engine.ledger import read_ledger
 from tilepipe.engine.state import FOLDER, RunState
 from tilepipe.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
 
 

@@ -48,6 +48,7 @@ def labels(store: Path) -> NDArray[np.uint8]:
     return mask.read(Window(0, 0, *mask.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", *OTHERS])
 def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
     name: str, odd: Path, shallow: Path, tmp_path: Path
@@ -283,6 +284,7 @@ print((status("VmHWM") - before) / bound)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(("width", "side"), [(4, 892), (32, 412)])
 @pytest.mark.parametrize("name", ["torch", *OTHERS])

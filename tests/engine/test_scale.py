@@ -142,6 +142,7 @@ def resampled_by_hand(path: Path, factor: float, level: int = 0) -> NDArray[Any]
     return image.read(Window(0, 0, grid.height, grid.width), level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixel_size", "factor"), [(0.5, 0.5), (0.2, 1.25), (0.182, 0.25 / 0.182)])
 def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
     pixel_size: float, factor: float, tmp_path: Path
@@ -171,6 +172,7 @@ def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
     assert again == summary.plan
 
 
+@pytest.mark.slow
 def test_verify_sees_another_resampling(tmp_path: Path) -> None:
     image = write_tiff(tmp_path / "i.tif", make_image(600, 500), 0.5)
     save_tiny(tmp_path / "m.safetensors", SMALL)
@@ -184,6 +186,7 @@ def test_verify_sees_another_resampling(tmp_path: Path) -> None:
     assert not tilepipe.verify(output, windows=3).exact
 
 
+@pytest.mark.slow
 def test_the_plan_says_whether_and_why(tmp_path: Path) -> None:
     for size, model_size, said in (
         (0.5, 0.25, "level 0 (0.5 um/px) resampled by 0.5 to the model's 0.25 um/px"),
@@ -202,6 +205,7 @@ def test_the_plan_says_whether_and_why(tmp_path: Path) -> None:
     assert estimate.warnings
 
 
+@pytest.mark.slow
 def test_a_slide_keeps_its_place(tmp_path: Path) -> None:
     image = write_tiff(tmp_path / "i.tif", make_image(700, 900), 0.5)
     model = tmp_path / "m.safetensors"
@@ -239,6 +243,7 @@ def save_for_scenes(path: Path, metres: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_scene_keeps_its_place_and_its_nodata(tmp_path: Path) -> None:
     pixels = np.maximum(make_image(611, 733), 1)
     pixels[104:200, 304:496] = 0
@@ -265,6 +270,7 @@ def test_a_scene_keeps_its_place_and_its_nodata(tmp_path: Path) -> None:
 LIKE = ("mask.ome.zarr", "mask.ome.tif", "mask.tif", "mask.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixel_size", "factor"), [(0.5, 0.5), (0.182, 0.25 / 0.182)])
 def test_like_image_brings_every_format_back_to_the_images_own_grid(
     pixel_size: float, factor: float, tmp_path: Path
@@ -310,6 +316,7 @@ def test_like_image_brings_every_format_back_to_the_images_own_grid(
     assert (tilepipe.open_mask(outputs[0]).read(Window(0, 0, height, width)) == truth).all()
 
 
+@pytest.mark.slow
 def test_verify_sees_a_mask_on_the_images_grid_that_is_wrong(tmp_path: Path) -> None:
     image = write_tiff(tmp_path / "i.tif", make_image(600, 500), 0.5)
     save_tiny(tmp_path / "m.safetensors", SMALL)
@@ -333,6 +340,7 @@ def test_like_image_puts_a_scene_on_its_own_transform(tmp_path: Path) -> None:
         tilepipe.run(scene, model=model, outputs=output)
 
 
+@pytest.mark.slow
 def test_probabilities_come_back_too(tmp_path: Path) -> None:
     image = write_tiff(tmp_path / "i.tif", make_image(600, 500), 0.5)
     save_tiny(tmp_path / "m.safetensors", SMALL)
@@ -366,6 +374,7 @@ class StopAt(Watch):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["block", "mask.ome.zarr", "mask.ome.tif"])
 def test_a_resumed_run_ends_with_the_same_bytes(stage: str, tmp_path: Path) -> None:
     image = write_tiff(tmp_path / "i.tif", make_image(700, 901), 0.5)
@@ -386,6 +395,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(stage: str, tmp_path: Path) -> N
     assert digest(tmp_path / "whole") == digest(tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_read_around_on_the_models_grid(tmp_path: Path) -> None:
     model = tmp_path / "m.safetensors"
     save_tiny(model, SMALL)

@@ -93,6 +93,7 @@ def test_workers_elsewhere_are_bounded_each(path: Path) -> None:
     assert 6 < local / remote < 10
 
 
+@pytest.mark.slow
 def test_a_small_gpu_takes_a_smaller_window(path: Path) -> None:
     free, _ = chosen(path, 64 * 10**9, device="cuda")
     crew = replace(ALONE, gpu_memory=250 * 10**6)

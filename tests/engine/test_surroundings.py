@@ -38,6 +38,7 @@ def test_everything_else_is_not(error: Exception) -> None:
     assert surroundings(error) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["export", "pyramid_blocks", "create_mask"])
 @pytest.mark.parametrize(
     "trouble", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")]

@@ -22,6 +22,7 @@ from tilepipe.models.file import save_model
 from tilepipe.models.unet import UNetArguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["auto", 572])
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
 def test_a_sound_mask_is_exact_in_every_format(
@@ -110,6 +111,7 @@ def test_every_kind_of_mask_is_verified(activation: str, outputs: int, tmp_path:
     assert result.pixels > 0
 
 
+@pytest.mark.slow
 def test_half_precision_is_verified_within_a_measured_bound(image: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", make_model(UNetArguments(width=4)))
     mask = tmp_path / "m.ome.zarr"
@@ -155,6 +157,7 @@ def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path
         tilepipe.verify(tmp_path / "m.ome.tif")
 
 
+@pytest.mark.slow
 def test_a_label_that_is_no_class_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=path, window=572)
@@ -164,6 +167,7 @@ def test_a_label_that_is_no_class_is_caught(image: Path, model: Path, tmp_path: 
     assert tilepipe.verify(path, windows=9).differing > 0
 
 
+@pytest.mark.slow
 def test_missing_probabilities_are_caught(image: Path, model: Path, tmp_path: Path) -> None:
     import shutil
 

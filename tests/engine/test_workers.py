@@ -19,6 +19,8 @@ from tests.making import digest
 from tilepipe.engine.record import Watch
 from tilepipe.errors import InputError, SurroundingsError
 
+pytestmark = pytest.mark.slow
+
 
 def options(model: Path, folder: Path) -> dict[str, object]:
     return {

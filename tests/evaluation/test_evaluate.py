@@ -563,6 +563,7 @@ def write_sparse(path: Path, side: int, step: int, *, every: int) -> None:
             array[y * step + step - 20 : y * step + step + 30, x * step : x * step + 40] = 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("side", "instances"), [(30_720, "no"), (10_240, "yes")])

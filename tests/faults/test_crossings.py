@@ -15,6 +15,8 @@ import pytest
 from tests.faults.crossings import EVENTS, FEATURES, Bench, Row, Setting, Trial, rows
 from tests.faults.scene import Zygote
 
+pytestmark = pytest.mark.slow
+
 
 def _row(row: Row) -> Any:
     event, features = row

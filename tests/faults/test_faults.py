@@ -9,9 +9,12 @@ import pytest
 from tests.faults.scene import Scene, Zygote, permitted
 from tests.faults.trials import KINDS, attempt, needs
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them"
+    ),
+]
 
 CASE = {
     kind: "two workers" if "worker" in kind else ("one process", "COG only")[number % 2]

@@ -20,6 +20,8 @@ import zarr
 
 from tests.making import make_image
 
+pytestmark = pytest.mark.slow
+
 HUGE = np.zeros((20000, 20000), np.uint8)
 
 

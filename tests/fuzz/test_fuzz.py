@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"tiff": 80, "picture": 50, "zarr": 60, "model": 50, "onnx": 40, "mask": 40, "config": 50}
 
 

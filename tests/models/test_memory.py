@@ -73,6 +73,7 @@ def test_small_passes_tell_of_large_ones(padding: str, upsampling: str, dtype: t
         assert memory.peak(height, width) == forward_bytes(network, 3, height, width, dtype)
 
 
+@pytest.mark.slow
 def test_starting_does_not_load_the_compiler() -> None:
     code = (
         "import sys, tilepipe.engine.device; from tilepipe.models import ForwardMemory, load_model;"
@@ -126,6 +127,7 @@ def test_it_allocates_nothing() -> None:
     assert forward_bytes(network, 3, 40_012, 40_012) > 10**12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_process_grows_about_as_much() -> None:
     environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "1"}

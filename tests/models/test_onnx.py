@@ -112,6 +112,7 @@ def test_saturated_probabilities_stay_finite(tmp_path: Path) -> None:
     assert model.network(torch.randn(1, 3, 64, 64)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_values_that_are_no_probabilities_are_refused(unet: Path) -> None:
     with pytest.raises(InputError, match="which are no probabilities"):
         imported(unet, gives="probabilities")
@@ -124,6 +125,7 @@ def test_memory_is_about_that_of_the_same_network_in_torch(unet: Path) -> None:
         assert 0.6 < ours / forward_bytes(network(), 3, side, side) < 1.4
 
 
+@pytest.mark.slow
 def test_whole_runs_give_the_same_mask_as_torch(
     unet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +294,7 @@ def test_chance_and_branches_are_refused(tmp_path: Path) -> None:
         imported(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_mutated_bytes_never_end_in_a_traceback(unet: Path, seed: int) -> None:
     path = saved(unet)

@@ -140,6 +140,7 @@ def test_kinds_are_what_the_options_offer() -> None:
     assert set(_CHOICES["runtime"]) == {"auto", *RUNTIMES}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own parts
 def test_torch_compile_gives_torchs_logits() -> None:

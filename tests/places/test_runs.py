@@ -26,6 +26,8 @@ from tilepipe.errors import InputError, SurroundingsError
 from tilepipe.places import holding, made_here, place
 from tilepipe.places.objects import connection
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif", "m.png")
 
 

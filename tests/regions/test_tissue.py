@@ -93,6 +93,7 @@ def test_what_has_no_tissue_to_find_is_refused_with_a_way_out(
     assert "--tissue none" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_finds_tissue_and_says_so(tmp_path: Path) -> None:
     pixels, inside = slide(1500, 2100)
     image = write_tiff(tmp_path / "slide.tif", pixels)

@@ -42,6 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
     spots: Path, tmp_path: Path, name: str
