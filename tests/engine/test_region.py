@@ -432,7 +432,7 @@ def test_the_command_line_and_the_yaml_file_take_a_region(
     assert call(["plan", str(small), "-m", str(model), "--config", str(config)]) == 0
     assert f"inside {inside}; rectangle 0,0,600,700" in capsys.readouterr().out
     assert call([*words, "--region", "0,0,600"]) == 2
-    assert "say Y,X,HEIGHT,WIDTH" in capsys.readouterr().err
+    assert "give Y,X,HEIGHT,WIDTH" in capsys.readouterr().err
     config.write_text("region: 7\n")
     assert call(["plan", str(small), "-m", str(model), "--config", str(config)]) == 2
     assert "region: must be four numbers" in capsys.readouterr().err

@@ -114,6 +114,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_first_step(
 def test_a_folder_without_write_permission_is_refused(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilepipe.training.train.os.access", lambda *_: False)
+    monkeypatch.setattr("tilepipe.places.verbs.os.access", lambda *_: False)
     with pytest.raises(InputError, match="you may not write in"):
         train(spots, tmp_path / "m.safetensors")
