@@ -38,7 +38,9 @@ def borrow(path: str, reading: Reading, *, streaming: bool) -> Borrowed:
     InputError
         As `open_image`.
     """
-    return Borrowed(_shared(path, reading, streaming, _version(place(path))))
+    # What is done to the pixels afterwards is each image's own affair.
+    of_file = Reading(series=reading.series, bands=reading.bands)
+    return Borrowed(_shared(path, of_file, streaming, _version(place(path))))
 
 
 class Borrowed:

@@ -231,7 +231,7 @@ class TiffSource:
         if samples < 1:
             raise ValueError("it has no samples")
         self._palette = palette_of(keyframe)
-        self._ycbcr = holds_ycbcr(keyframe)
+        self._ycbcr = holds_ycbcr(keyframe, aperio=file.is_svs)
         self._alpha = samples - 1 if has_alpha(keyframe) and samples > 1 else None
         self._compression = int(keyframe.compression)
         self._ndpi = file.is_ndpi

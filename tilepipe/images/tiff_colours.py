@@ -64,12 +64,16 @@ def notes_on_colours(keyframe: Any) -> tuple[str, ...]:
     return ()
 
 
-def holds_ycbcr(keyframe: Any) -> bool:
-    """Whether decoded segments may be YCbCr, which `to_rgb` makes RGB."""
+def holds_ycbcr(keyframe: Any, *, aperio: bool) -> bool:
+    """Whether decoded segments may be YCbCr, which `to_rgb` makes RGB.
+
+    ``aperio`` says that the file is one of Aperio's: others (Bio-Formats, for one) write RGB under
+    the same number of compression.
+    """
     if keyframe.samplesperpixel < 3 or keyframe.planarconfig == 2:
         return False
     compression = int(keyframe.compression)
-    if compression == APERIO_YCBCR:
+    if aperio and compression == APERIO_YCBCR:
         return bool(keyframe.dtype == np.uint8)
     return bool(keyframe.photometric == YCBCR and compression in ONLY_NUMBERS)
 
