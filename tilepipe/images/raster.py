@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
-from tilepipe.images.file_sets import FileSet, file_set, has_mask
+from tilepipe.images.file_sets import FileSet
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal import (
     CACHE_MB,
@@ -27,6 +27,7 @@ from tilepipe.images.gdal import (
 from tilepipe.images.gdal_paths import place_of, require_reachable
 from tilepipe.images.geotiff_tiles import PartChecks, TileCheck
 from tilepipe.images.levels import pyramid
+from tilepipe.images.survey import file_set, has_mask
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
 
