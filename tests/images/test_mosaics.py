@@ -161,7 +161,8 @@ def test_what_gdal_could_not_open_once_is_unreadable_from_then_on(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for an error that passes: the part is the same file before and after.
-    monkeypatch.setattr("tilepipe.images.file_sets._stamp", lambda _: (1,))
+    for module in ("file_sets", "survey"):
+        monkeypatch.setattr(f"tilepipe.images.{module}.stamp_of", lambda _: (1,))
     part, away = image.with_name("b.tif"), image.with_name("away.tif")
     # GDAL remembers failures as long as any dataset of a mosaic is open.
     with closing(open_image(mosaic(image.with_name("other.vrt"), ["a.tif"]))) as other:

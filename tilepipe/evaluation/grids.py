@@ -67,8 +67,8 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
-    from tilepipe.images.file_sets import file_set
     from tilepipe.images.gdal import GDAL_ERRORS, gdal_settings, open_dataset
+    from tilepipe.images.survey import file_set
 
     assert mask.transform is not None
     values = truth.kind == "values"

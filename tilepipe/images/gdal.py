@@ -85,7 +85,7 @@ def gdal_settings(path: str, *, streaming: bool = False) -> Iterator[None]:
 
 
 def open_dataset(path: str, *, drivers: Sequence[str] = DRIVERS, **options: Any) -> Any:
-    """Open a file, within `gdal_settings`; to what it refers, `file_sets.file_set` has seen.
+    """Open a file, within `gdal_settings`; to what it refers, `survey.file_set` has seen.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import PixelSize
 from tilepipe.images.control import ControlPoint, GroundControl, are_rpcs
-from tilepipe.images.file_sets import FileSet, file_set, has_mask
+from tilepipe.images.file_sets import FileSet
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.gdal import (
     CACHE_MB,
@@ -34,6 +34,7 @@ from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import listening, remarks
 from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.scaling import Scaling, scaling_of
+from tilepipe.images.survey import file_set, has_mask
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
 from tilepipe.places import is_url
 

@@ -16,8 +16,8 @@ from tilepipe.documents import load_json
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
-from tilepipe.images.file_sets import file_set
 from tilepipe.images.gdal import GDAL_ERRORS, TIFF, gdal_settings, open_dataset
+from tilepipe.images.survey import file_set
 from tilepipe.masks.base import (
     Kind,
     MaskClass,

@@ -1,0 +1,296 @@
+"""Opening each file of an image, when that is opened, to see that it is what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rasterio.enums import MaskFlags
+
+from tilepipe.errors import InputError
+from tilepipe.images.file_sets import (
+    EVERYWHERE,
+    File,
+    FileSet,
+    Stamp,
+    clipped,
+    mapped,
+    stamp_of,
+    whole,
+)
+from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open_dataset, reason
+from tilepipe.images.levels import pyramid
+from tilepipe.images.references import Part, parts_of
+from tilepipe.images.segments import COMPRESSIONS
+from tilepipe.places import ObjectPath, Place, is_url, place
+
+COMPANIONS = (".ovr", ".msk")
+"""Overviews and a mask of an image, in TIFFs beside it."""
+
+DEEPEST = 8
+"""Mosaics of mosaics."""
+
+GDAL_TYPES = {
+    "byte": "uint8",
+    "cint16": "complex_int16",
+    "cint32": "complex_int32",
+    "cfloat32": "complex64",
+    "cfloat64": "complex128",
+}
+"""GDAL's names of types, in lower case, where rasterio has others."""
+
+_known: dict[str, FileSet] = {}
+_MOST_KNOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found of a file, and in it."""
+
+    shape: tuple[int, int]
+    count: int
+    dtypes: tuple[str, ...]
+    masked: bool
+    files: tuple[File, ...]
+    """The file itself first."""
+
+
+def file_set(path: str) -> FileSet:
+    """Look at all the files that an image is read from; again only if one of them has changed.
+
+    Raises
+    ------
+    InputError
+        Naming a part of a mosaic, an overview file or a mask that is missing, cannot be opened,
+        or is not what it is said to be.
+    RasterioError, CPLE_BaseError
+        GDAL cannot open the image itself.
+    """
+    if is_url(path):
+        return _object_set(path)
+    found = _known.get(path)
+    if found is None or not found.unchanged:
+        found = _survey(path)
+        while len(_known) >= _MOST_KNOWN:
+            _known.pop(next(iter(_known)), None)
+        _known[path] = found
+    return found
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _object_set(path: str) -> FileSet:
+    """Each look at an object is a request."""
+    return _survey(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What is known while the files of one image are looked at."""
+
+    looks: dict[tuple[str, int | None], _Look] = field(default_factory=dict)
+    """By path, and number of the overview that is used in the place of the image."""
+    pending: set[str] = field(default_factory=set)
+    """What is being looked at: mosaics, each of which is a part of another."""
+    beside: dict[Place, Stamp] = field(default_factory=dict)
+    """What GDAL would read with an image, if it were there."""
+
+
+def _survey(path: str) -> FileSet:
+    survey = _Survey()
+    with gdal_settings(path):
+        return FileSet(_look(place(path), survey).files, survey.beside)
+
+
+def _look(
+    path: Place,
+    survey: _Survey,
+    drivers: Sequence[str] = DRIVERS,
+    overview: int | None = None,
+) -> _Look:
+    """Open a file and all that it is read with."""
+    key = str(path), overview
+    if key not in survey.looks:
+        if key[0] in survey.pending or len(survey.pending) > DEEPEST:
+            raise InputError(
+                f"{path} is a mosaic of mosaics of mosaics without end; name images in it"
+            )
+        survey.pending.add(key[0])
+        try:
+            survey.looks[key] = _opened_look(path, survey, drivers, overview)
+        finally:
+            survey.pending.remove(key[0])
+    return survey.looks[key]
+
+
+def _opened_look(
+    path: Place, survey: _Survey, drivers: Sequence[str], overview: int | None
+) -> _Look:
+    stamp = stamp_of(path)
+    for suffix in (*COMPANIONS, ".aux.xml"):
+        beside = path.with_name(path.name + suffix)
+        survey.beside[beside] = stamp_of(beside)
+    files = list(_look_at_parts(path, parts_of(path) or [], survey))
+    options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
+    dataset = open_dataset(str(path), drivers=drivers, **options)
+    try:
+        # GDAL opens none of these before it is asked for overviews or masks.
+        files += _look_at_overview_file(path, dataset, survey)
+        for suffix in COMPANIONS:
+            beside = path.with_name(path.name + suffix)
+            if beside.is_file() if isinstance(beside, ObjectPath) else beside.exists():
+                files += _look_at_companion(path, beside, dataset, survey)
+        _check_place_of_pixels(path, dataset)
+        used = whole(dataset.shape) if _passes_over_faults(dataset) else None
+        files.insert(0, File(path, stamp, EVERYWHERE, used))
+        masked = has_mask(dataset)
+        return _Look(dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files))
+    finally:
+        dataset.close()
+
+
+def _check_place_of_pixels(path: Place, dataset: Any) -> None:
+    """Refuse a file of the one kind that may name any other as that which holds its pixels."""
+    if dataset.driver != "HFA":
+        return
+    for name in dataset.files:
+        if Path(name).resolve().parent != Path(dataset.name).resolve().parent:
+            raise InputError(
+                f"{path} says that its pixels are in {name[:200]}, and only a file beside it is "
+                "read on its behalf; move that there, or save it as a GeoTIFF (gdal_translate)"
+            )
+
+
+def _look_at_parts(mosaic: Place, parts: Sequence[Part], survey: _Survey) -> Iterator[File]:
+    faults: dict[str, str] = {}
+    files: dict[File, None] = {}
+    for part in parts:
+        if part.name in faults:
+            continue
+        try:
+            for file in _look_at_part(part, survey):
+                files[file] = None
+        except _PartError as error:
+            faults[part.name] = str(error)
+    if faults:
+        name, fault = next(iter(faults.items()))
+        total = len({part.name for part in parts})
+        others = f" ({len(faults)} of its {total} parts have faults)" if len(faults) > 1 else ""
+        raise InputError(
+            f"{mosaic} is a mosaic, and its part {name[:200]} {fault}{others}; put back "
+            "what it is made of, or write it again (gdalbuildvrt)"
+        )
+    yield from files
+
+
+class _PartError(Exception):
+    """What is wrong with a part, as the rest of a sentence that begins with its name."""
+
+
+def _look_at_part(part: Part, survey: _Survey) -> list[File]:
+    if not part.place.is_file():
+        raise _PartError("is not a file" if part.place.exists() else "is missing")
+    try:
+        look = _look(part.place, survey, overview=part.overview)
+    except GDAL_ERRORS as error:
+        why = "GDAL cannot" if isinstance(part.place, ObjectPath) else reason(error)
+        raise _PartError(f"cannot be opened ({why})") from error
+    height, width = look.shape
+    if part.size and part.size != look.shape:
+        raise _PartError(
+            f"has {height} x {width} pixels where {part.size[0]} x {part.size[1]} are named"
+        )
+    # Where it says nothing else, the mosaic reaches as far as it believes the part to.
+    _, _, needed_y, needed_x = part.used or (0, 0, 0, 0)
+    if not part.size and (needed_y > height + 1 or needed_x > width + 1):
+        raise _PartError(
+            f"has {height} x {width} pixels where {needed_y:g} x {needed_x:g} are used"
+        )
+    if part.band > look.count:
+        raise _PartError(f"has {look.count} bands where band {part.band} is used")
+    if part.of_mask and not look.masked:
+        raise _PartError("has no mask where its mask is used")
+    dtype = look.dtypes[part.band - 1]
+    if part.dtype and GDAL_TYPES.get(part.dtype.lower(), part.dtype.lower()) != dtype:
+        raise _PartError(f"holds {dtype} numbers where {part.dtype} ones are named")
+    # Whatever a part of a mosaic is read with counts where the part does.
+    placed = [_placed(file, part, look.shape) for file in look.files]
+    return [file for file in placed if file.box[0] < file.box[2] and file.box[1] < file.box[3]]
+
+
+def _placed(file: File, part: Part, shape: tuple[int, int]) -> File:
+    """A file of a part, with what is read from it in pixels of the mosaic."""
+    if part.box is None or part.overview is not None:
+        return File(file.path, file.stamp, part.box or EVERYWHERE)
+    everything = whole(shape)
+    inside = everything if file.box == EVERYWHERE else file.box
+    box = clipped(mapped(inside, part.used or everything, part.box), part.box)
+    used = None
+    if file.used is not None:
+        within = mapped(box, part.box, part.used or everything)
+        used = mapped(within, inside, file.used)
+    return File(file.path, file.stamp, box, used)
+
+
+def _look_at_overview_file(path: Place, dataset: Any, survey: _Survey) -> tuple[File, ...]:
+    """Overviews in a file that the metadata of an image name: one beside it, or none."""
+    named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if not named:
+        return ()
+    folder = Path(dataset.name).absolute().parent
+    below = named.removeprefix(":::BASE:::")
+    file = Path(named).absolute() if below == named else folder / below
+    if file.parent != folder or not file.is_file():
+        raise InputError(
+            f"{path} says that its overviews are in {named[:80]}, and only a file beside it is "
+            "opened on its behalf; save it without that (gdal_translate)"
+        )
+    return _look(file, survey, drivers=(*TIFF, "HFA")).files
+
+
+def _look_at_companion(
+    path: Place, beside: Place, dataset: Any, survey: _Survey
+) -> tuple[File, ...]:
+    """An overview file or a mask beside an image, which GDAL would not miss if it were broken."""
+    what = "the overviews" if beside.suffix == ".ovr" else "the mask"
+    try:
+        look = _look(beside, survey, drivers=TIFF)
+    except GDAL_ERRORS as error:
+        why = "GDAL cannot" if isinstance(beside, ObjectPath) else reason(error)
+        fault: str | None = f"cannot be opened ({why})"
+    else:
+        fault = _fault_of_companion(beside, look, dataset)
+    if fault:
+        raise InputError(
+            f"{beside} holds {what} of {path.name} but {fault}; make it again, or remove it to do "
+            "without"
+        )
+    return look.files
+
+
+def _fault_of_companion(beside: Place, look: _Look, dataset: Any) -> str | None:
+    height, width = look.shape
+    full = "{} x {}".format(*dataset.shape)
+    if beside.suffix == ".msk":
+        if look.shape != dataset.shape:
+            return f"has {height} x {width} pixels, not {full}"
+        return None if has_mask(dataset) else "is no mask that GDAL takes"
+    if (look.count, look.dtypes) != (dataset.count, dataset.dtypes):
+        wanted = f"{dataset.count} of {dataset.dtypes[0]}"
+        return f"has {look.count} bands of {look.dtypes[0]}, not {wanted}"
+    if len(pyramid([dataset.shape, look.shape], snap=False)) == 1 and look.shape != dataset.shape:
+        return f"its {height} x {width} pixels are no smaller version of {full}"
+    return None
+
+
+def _passes_over_faults(dataset: Any) -> bool:
+    compression = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "").upper()
+    return dataset.driver == "GTiff" and compression in COMPRESSIONS
+
+
+def has_mask(dataset: Any) -> bool:
+    """Whether there is a mask, or an alpha band, that the pixels' values do not tell."""
+    told = ([MaskFlags.all_valid], [MaskFlags.nodata])
+    return any(flags not in told for flags in dataset.mask_flag_enums)
