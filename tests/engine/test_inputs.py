@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 import tilepipe
-from tests.images.test_bands import geotiff
+from tests.images.making import geotiff
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.cautions import plan_warnings
 from tilepipe.engine.inputs import open_input
@@ -237,7 +237,7 @@ def test_a_model_of_floats_with_a_scale_of_its_own_is_no_model_for_0_to_1(tmp_pa
 def test_tissue_is_found_in_the_colours_of_the_file_whatever_band_the_model_gets(
     tmp_path: Path,
 ) -> None:
-    from tests.regions.test_tissue import slide
+    from tests.regions.making import slide
 
     pixels, inside = slide(768, 1024)
     image = write_tiff(tmp_path / "slide.tif", pixels, 0.5)

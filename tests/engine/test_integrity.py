@@ -14,8 +14,7 @@ import tifffile
 import zarr
 
 import tilepipe
-from tests.engine.test_resume import digest
-from tests.making import make_image, save_tiny
+from tests.making import digest, make_image, save_tiny
 from tilepipe.cli import call
 from tilepipe.engine.ledger import Ledger, read_ledger
 from tilepipe.engine.record import Watch

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from numpy.typing import NDArray
 
 import tilepipe
-from tests.engine.test_scale import model_of
+from tests.engine.making import model_of, write_tiled_scene
 from tests.making import make_image, save_tiny, whole_image_logits
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -29,17 +28,6 @@ HOLE = (slice(60, 130), slice(40, 200))
 """Where no band does."""
 
 
-def write(path: Path, pixels: NDArray[Any], nodata: float | None, **extra: Any) -> Path:
-    height, width, bands = pixels.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype,
-        nodata=nodata, crs="EPSG:32633", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6),
-        tiled=True, blockxsize=128, blockysize=128, **extra,
-    ) as scene:  # fmt: skip
-        scene.write(np.moveaxis(pixels, -1, 0))
-    return path
-
-
 def scene_with_holes(
     path: Path, dtype: str, nodata: float | None, hole: float
 ) -> tuple[Path, NDArray[Any]]:
@@ -50,7 +38,7 @@ def scene_with_holes(
     seen = pixels.astype(np.float64)
     seen[STRIP][..., 1] = MEAN
     seen[HOLE] = MEAN
-    return write(path, pixels, nodata), seen
+    return write_tiled_scene(path, pixels, nodata), seen
 
 
 @pytest.mark.parametrize(
@@ -91,7 +79,7 @@ def test_a_shadow_or_a_cloud_in_one_band_stays_data(dtype: str, value: int, tmp_
     pixels = np.clip(make_image(300, 400), 1, 254).astype(dtype)
     pixels[50:90, 60:200, 1] = value
     pixels[150:200] = value
-    scene = write(tmp_path / "scene.tif", pixels, value)
+    scene = write_tiled_scene(tmp_path / "scene.tif", pixels, value)
     model = save_tiny(tmp_path / "m.safetensors", SMALL, dtype=dtype, pixel_size_um=None)
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(scene, model=tmp_path / "m.safetensors", outputs=output, precision="fp64")
@@ -105,9 +93,9 @@ def test_a_shadow_or_a_cloud_in_one_band_stays_data(dtype: str, value: int, tmp_
 def test_fill_without_a_tag_is_left_out_when_the_user_names_it(tmp_path: Path) -> None:
     pixels = np.maximum(make_image(300, 400), 1)
     pixels[:, :90] = 0
-    scene = write(tmp_path / "scene.tif", pixels, None)
+    scene = write_tiled_scene(tmp_path / "scene.tif", pixels, None)
     save_tiny(tmp_path / "m.safetensors", SMALL, pixel_size_um=None)
-    tagged = write(tmp_path / "tagged.tif", pixels, 0)
+    tagged = write_tiled_scene(tmp_path / "tagged.tif", pixels, 0)
     masks = []
     for name, image, nodata in (("a", scene, 0), ("b", tagged, None), ("c", tagged, "none")):
         output = tmp_path / f"{name}.ome.zarr"
@@ -127,7 +115,7 @@ def test_fill_without_a_tag_is_left_out_when_the_user_names_it(tmp_path: Path) -
 def test_a_run_goes_on_with_the_nodata_value_that_it_began_with(tmp_path: Path) -> None:
     pixels = np.maximum(make_image(100, 120), 1)
     pixels[:40] = 0
-    scene = write(tmp_path / "scene.tif", pixels, None)
+    scene = write_tiled_scene(tmp_path / "scene.tif", pixels, None)
     save_tiny(tmp_path / "m.safetensors", SMALL, pixel_size_um=None)
     options: dict[str, Any] = {
         "model": tmp_path / "m.safetensors", "outputs": tmp_path / "m.ome.zarr",

@@ -17,8 +17,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 import tilepipe
-from tests.engine.test_nodata import write
-from tests.engine.test_scale import model_of
+from tests.engine.making import model_of, write_tiled_scene
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.cli import call
 from tilepipe.cli.show import show_image, show_plan, show_summary
@@ -54,7 +53,7 @@ def metre_model(tmp_path: Path) -> Callable[[float], Path]:
 def scene(
     path: Path, pixels: NDArray[Any], crs: str, size: float, corner: tuple[float, float]
 ) -> Path:
-    write(path, pixels, None)
+    write_tiled_scene(path, pixels, None)
     with rasterio.open(path, "r+") as dataset:
         dataset.crs = CRS.from_string(crs)
         dataset.transform = rasterio.Affine(size, 0, corner[0], 0, -size, corner[1])
@@ -246,7 +245,7 @@ RPCS = {
 
 
 def controlled(path: Path, kind: str, pixels: NDArray[Any]) -> Path:
-    write(path, pixels, None)
+    write_tiled_scene(path, pixels, None)
     height, width = pixels.shape[:2]
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=pixels.shape[2],
@@ -351,7 +350,7 @@ def test_a_conversion_keeps_what_places_its_image(kind: str, tmp_path: Path) -> 
 
 def test_a_scene_keeps_its_scale_when_it_is_unscaled_for_a_model_of_floats(tmp_path: Path) -> None:
     pixels = make_image(200, 240).astype(np.uint16) * 16
-    image = write(tmp_path / "i.tif", pixels, 0)
+    image = write_tiled_scene(tmp_path / "i.tif", pixels, 0)
     with rasterio.open(image, "r+") as dataset:
         dataset.scales, dataset.offsets = (1 / 16,) * 3, (0.0,) * 3
     made = model_of(None)
@@ -367,7 +366,7 @@ def test_a_scene_keeps_its_scale_when_it_is_unscaled_for_a_model_of_floats(tmp_p
     assert not summary.warnings
     with pytest.raises(InputError, match="its pixels are float32"):
         tilepipe.plan(image, model=tmp_path / "u.safetensors", unscale=True)
-    write(tmp_path / "b.tif", make_image(200, 240), 0)
+    write_tiled_scene(tmp_path / "b.tif", make_image(200, 240), 0)
     tilepipe.run(
         tmp_path / "b.tif", model=tmp_path / "u.safetensors", outputs=tmp_path / "b.ome.zarr"
     )

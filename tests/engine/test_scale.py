@@ -15,7 +15,8 @@ import zarr
 from numpy.typing import NDArray
 
 import tilepipe
-from tests.making import digest, make_image, make_model, save_tiny, whole_image_logits, write_tiff
+from tests.engine.making import SMALL, model_of
+from tests.making import digest, make_image, save_tiny, whole_image_logits, write_tiff
 from tests.masks.making import MemoryImage
 from tilepipe.engine.options import RunOptions, parse_length
 from tilepipe.engine.plan import Plan, show_scale
@@ -25,16 +26,6 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import PixelSize, open_image
 from tilepipe.images.resampled import ResampledImage
-from tilepipe.models.specs import Model
-from tilepipe.models.unet import UNetArguments
-
-SMALL = UNetArguments(width=2, depth=2)
-
-
-def model_of(size: float | None, unit: str = "micrometer") -> Model:
-    model = make_model(SMALL)
-    found = None if size is None else PixelSize(size, size, unit)
-    return replace(model, input=replace(model.input, pixel_size=found))
 
 
 def image_of(y: float | None, x: float | None = None, unit: str = "micrometer") -> MemoryImage:

@@ -13,8 +13,7 @@ import dask
 import pytest
 
 import tilepipe
-from tests.engine.test_resume import digest
-from tests.making import make_image, write_tiff
+from tests.making import digest, make_image, write_tiff
 from tilepipe.engine.record import Summary, Watch
 from tilepipe.errors import InputError
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import tifffile
 import zarr
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from rasterio.enums import ColorInterp
 
+from tests.images.making import geotiff
 from tests.making import make_image
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -32,27 +32,6 @@ WHOLE = Window(0, 0, *SIZE)
 
 def pixels_of(bands: int) -> NDArray[np.uint8]:
     return make_image(*SIZE, bands)
-
-
-def geotiff(path: Path, pixels: NDArray[Any], names: list[str] | None = None, **more: Any) -> Path:
-    """Through GDAL, with a place on Earth; ``colours`` are the interpretations of its bands."""
-    # By default, GDAL makes the last of four bands of 8 bits an alpha band.
-    colours = more.pop("colours", None)
-    if colours is None and "photometric" not in more:
-        more |= {"photometric": "minisblack", "alpha": "no"}
-    profile = {
-        "driver": "GTiff", "height": pixels.shape[0], "width": pixels.shape[1],
-        "count": pixels.shape[2], "dtype": pixels.dtype, "crs": "EPSG:32633",
-        "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6), "tiled": True,
-        "blockxsize": 64, "blockysize": 64,
-    }  # fmt: skip
-    with rasterio.open(path, "w", **profile | more) as target:
-        target.write(np.moveaxis(pixels, -1, 0))
-        if colours:
-            target.colorinterp = colours
-        for index, name in enumerate(names or (), 1):
-            target.set_band_description(index, name)
-    return path
 
 
 def planes_tiff(path: Path, pixels: NDArray[Any], **more: Any) -> Path:
@@ -244,7 +223,8 @@ def test_every_field_of_a_description_is_known_to_be_of_the_file_or_of_its_bands
     of_bands = {*OF_EACH_BAND, "bands", "band_names", "alpha", "decoded_bands", "masked"}
     of_the_file = {
         "path", "kind", "levels", "dtype", "chunks", "pixel_size", "pixel_size_doubt", "crs",
-        "transform", "streaming", "notes", "alpha_name",
+        "transform", "streaming", "notes", "alpha_name", "series", "series_number", "control",
+        "palette",
     }  # fmt: skip
     assert {field.name for field in fields(Description)} == of_bands | of_the_file
 

@@ -376,3 +376,71 @@ def test_more_parts_than_are_kept_open_are_checked(tmp_path: Path) -> None:
         windows = [Window(0, number * SIDE, 64, SIDE) for number in range(40)] * 2
         for pixels in pool.map(opened.read, windows):
             np.testing.assert_array_equal(pixels, PIXELS[:64, :SIDE])
+
+
+def with_a_hole(path: Path, name: str, *, nodata: str = "") -> Path:
+    """A mosaic of 256 x 768 whose middle no part fills."""
+    bands = ""
+    for band in (1, 2, 3):
+        sources = "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" xSize="256" ySize="256"/>'
+            f'<DstRect xOff="{x}" yOff="0" xSize="256" ySize="256"/></SimpleSource>'
+            for x in (0, 512)
+        )
+        bands += f'<VRTRasterBand dataType="Byte" band="{band}">{nodata}{sources}</VRTRasterBand>'
+    path.write_text(
+        '<VRTDataset rasterXSize="768" rasterYSize="256"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>500000,1,0,5000000,0,-1</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+HOLE = np.zeros((256, 768), np.bool_)
+HOLE[:, 256:512] = True
+
+
+def test_what_no_part_of_a_mosaic_fills_is_no_data(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", PIXELS[:, :SIDE])
+    with closing(open_image(with_a_hole(tmp_path / "m.vrt", "a.tif"))) as found:
+        valid = found.read_valid(Window(0, 0, 256, 768))
+        assert valid is not None
+        np.testing.assert_array_equal(valid, ~HOLE)
+        window = Window(10, 200, 90, 100)
+        part = found.read_valid(window)
+        assert part is not None
+        np.testing.assert_array_equal(part, ~HOLE[window.slices()])
+
+
+def test_a_hole_in_a_part_of_a_mosaic_is_one_of_the_mosaic(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", PIXELS[:, :SIDE])
+    inner = with_a_hole(tmp_path / "inner.vrt", "a.tif")
+    outer = tmp_path / "outer.vrt"
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{inner.name}</SourceFilename>'
+        f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" xSize="768" ySize="256"/>'
+        '<DstRect xOff="0" yOff="0" xSize="384" ySize="128"/></SimpleSource></VRTRasterBand>'
+        for band in (1, 2, 3)
+    )
+    outer.write_text(
+        '<VRTDataset rasterXSize="384" rasterYSize="128"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>500000,2,0,5000000,0,-2</GeoTransform>{bands}</VRTDataset>"
+    )
+    with closing(open_image(outer)) as found:
+        valid = found.read_valid(Window(0, 0, 128, 384))
+        assert valid is not None
+        np.testing.assert_array_equal(valid, ~HOLE[::2, ::2])
+
+
+def test_a_mosaic_that_its_parts_fill_has_no_holes(image: Path) -> None:
+    with closing(open_image(image)) as found:
+        assert found.read_valid(ALL) is None
+
+
+def test_a_hole_for_which_there_is_a_nodata_value_is_told_by_that(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", np.maximum(PIXELS[:, :SIDE], 1))
+    nodata = "<NoDataValue>7</NoDataValue>"
+    with closing(open_image(with_a_hole(tmp_path / "m.vrt", "a.tif", nodata=nodata))) as found:
+        assert found.nodata == 7
+        np.testing.assert_array_equal(found.read(Window(0, 256, 256, 256)), 7)

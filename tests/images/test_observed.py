@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from rasterio.enums import ColorInterp
 
-from tests.images.test_validity import write
+from tests.images.making import write_scene
 from tests.making import make_image
 from tests.masks.making import MemoryImage
 from tilepipe.grid import Window
@@ -41,7 +41,7 @@ def turned(pixels: NDArray[Any], value: float) -> NDArray[Any]:
 @pytest.mark.parametrize("value", [0, 255])
 def test_fill_is_found_with_its_value_and_its_share(value: int, tmp_path: Path) -> None:
     pixels = turned(scene(), value)
-    found = border_fill(open_image(write(tmp_path / "i.tif", pixels)))
+    found = border_fill(open_image(write_scene(tmp_path / "i.tif", pixels)))
     assert found is not None
     assert found.value == value
     assert found.share == pytest.approx((pixels == value).all(2).mean(), abs=0.01)
@@ -49,7 +49,9 @@ def test_fill_is_found_with_its_value_and_its_share(value: int, tmp_path: Path) 
 
 
 def test_fill_of_floats_is_found(tmp_path: Path) -> None:
-    found = border_fill(open_image(write(tmp_path / "i.tif", turned(scene() / 255.0, -9999.0))))
+    found = border_fill(
+        open_image(write_scene(tmp_path / "i.tif", turned(scene() / 255.0, -9999.0)))
+    )
     assert found is not None
     assert found.value == -9999
 
@@ -68,19 +70,19 @@ def no_fill(pixels: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 @pytest.mark.parametrize("kind", ["none", "one band", "inside", "thin", "colour"])
 def test_what_is_not_fill_is_not_called_fill(kind: str, tmp_path: Path) -> None:
-    assert border_fill(open_image(write(tmp_path / "i.tif", no_fill(scene())[kind]))) is None
+    assert border_fill(open_image(write_scene(tmp_path / "i.tif", no_fill(scene())[kind]))) is None
 
 
 def test_it_is_said_only_of_scenes_that_say_nothing_themselves(tmp_path: Path) -> None:
     pixels = turned(scene(), 0)
-    assert border_fill(open_image(write(tmp_path / "tagged.tif", pixels, 0))) is None
-    path = write(tmp_path / "scene.tif", pixels)
+    assert border_fill(open_image(write_scene(tmp_path / "tagged.tif", pixels, 0))) is None
+    path = write_scene(tmp_path / "scene.tif", pixels)
     for choice in (0.0, "none"):
         assert border_fill(open_image(path, Reading(nodata=choice))) is None  # type: ignore[arg-type]
     tifffile.imwrite(tmp_path / "slide.tif", turned(scene(), 255), photometric="rgb")
     assert border_fill(open_image(tmp_path / "slide.tif")) is None
     alpha = np.dstack([pixels, 255 * pixels.any(2).astype(np.uint8)])
-    rgba = write(tmp_path / "rgba.tif", alpha, photometric="rgb", alpha="yes")
+    rgba = write_scene(tmp_path / "rgba.tif", alpha, photometric="rgb", alpha="yes")
     assert open_image(rgba).bands == 3
     assert border_fill(open_image(rgba)) is None
 
@@ -92,7 +94,7 @@ def test_of_a_large_image_some_places_are_looked_at(
     monkeypatch.setattr(observed, "LARGEST_LEVEL", 1000)
     pixels = turned(scene(900, 1000), 0)
     layout = {"tiled": True, "blockxsize": 64, "blockysize": 64} if tiled else {"tiled": False}
-    image = open_image(write(tmp_path / "i.tif", pixels, **layout))
+    image = open_image(write_scene(tmp_path / "i.tif", pixels, **layout))
     seen = 0
     read = image.read
 
@@ -113,7 +115,9 @@ def test_no_more_is_decoded_than_a_look_may_cost(
 ) -> None:
     monkeypatch.setattr(observed, "LARGEST_LEVEL", 1000)
     monkeypatch.setattr(observed, "MOST_BYTES", 20 * 128 * 128 * 4)
-    path = write(tmp_path / "i.tif", turned(scene(), 0), tiled=True, blockxsize=128, blockysize=128)
+    path = write_scene(
+        tmp_path / "i.tif", turned(scene(), 0), tiled=True, blockxsize=128, blockysize=128
+    )
     assert border_fill(open_image(path)) is None, "20 tiles show too little"
 
 
@@ -139,7 +143,7 @@ def with_alpha(tmp_path: Path, alpha: NDArray[Any], kind: str, dtype: str = "uin
     pixels = np.dstack([scene(300, 280), alpha]).astype(dtype)
     path = tmp_path / f"{kind}.tif"
     if kind == "geo":
-        write(path, pixels, photometric="rgb", alpha="yes")
+        write_scene(path, pixels, photometric="rgb", alpha="yes")
         with rasterio.open(path) as dataset:
             assert dataset.colorinterp[3] == ColorInterp.alpha
     elif kind == "png":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.images.test_bands import geotiff
+from tests.images.making import geotiff
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import open_image

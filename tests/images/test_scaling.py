@@ -10,7 +10,7 @@ import rasterio
 import tifffile
 from rasterio.errors import NotGeoreferencedWarning
 
-from tests.images.test_validity import whole, write
+from tests.images.making import whole, write_scene
 from tests.making import make_image
 from tilepipe.errors import InputError
 from tilepipe.images import open_image, read_with_valid, scaling
@@ -28,7 +28,7 @@ def scaled(tmp_path: Path) -> Path:
     pixels = make_image(300, 200, 2).astype(np.int16) * 20
     pixels[40:80, 50:90, 1] = -9999
     pixels[100:120] = -9999
-    path = write(tmp_path / "i.tif", pixels, -9999)
+    path = write_scene(tmp_path / "i.tif", pixels, -9999)
     with rasterio.open(path, "r+") as dataset:
         dataset.scales, dataset.offsets = (1e-4, 2e-4), (-0.1, 0.0)
     return path
@@ -93,7 +93,7 @@ def test_a_conversion_carries_it_over_or_applies_it(scaled: Path, tmp_path: Path
 
 
 def test_what_is_not_there_cannot_be_applied(tmp_path: Path) -> None:
-    path = write(tmp_path / "i.tif", make_image(20, 30))
+    path = write_scene(tmp_path / "i.tif", make_image(20, 30))
     with pytest.raises(InputError, match=r"i\.tif: declares no scale or offset; leave --unscale"):
         open_image(path, UNSCALE)
 
@@ -122,7 +122,7 @@ def test_the_attributes_of_xarray_count(tmp_path: Path) -> None:
 
     pixels = make_image(40, 50, 1)[..., 0].astype(np.int16)
     pixels[:10] = -999
-    convert(write(tmp_path / "i.tif", pixels[..., None]), tmp_path / "i.ome.zarr")
+    convert(write_scene(tmp_path / "i.tif", pixels[..., None]), tmp_path / "i.ome.zarr")
     array = zarr.open_array(tmp_path / "i.ome.zarr/0")
     array.attrs.update({"scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -999})
     image = open_image(tmp_path / "i.ome.zarr", UNSCALE)

@@ -15,6 +15,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import Image, convert, open_image, sharing
 from tilepipe.images.opening import open_source
+from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source
 
 WINDOW = Window(10, 20, 30, 40)
@@ -26,8 +27,10 @@ class Counter:
     def __init__(self) -> None:
         self.opened = self.closed = 0
 
-    def __call__(self, path: str, *, streaming: bool = False) -> Source:
-        source = open_source(path, streaming=streaming)
+    def __call__(
+        self, path: str, reading: Reading, *, streaming: bool = False
+    ) -> tuple[Source, Reading]:
+        source, reading = open_source(path, reading, streaming=streaming)
         self.opened += 1
         close = source.close
 
@@ -36,7 +39,7 @@ class Counter:
             close()
 
         source.close = closed  # type: ignore[method-assign]
-        return source
+        return source, reading
 
 
 @pytest.fixture

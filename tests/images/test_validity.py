@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.images.making import whole, write_scene
 from tests.making import make_image
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.images import Image, open_image, read_with_valid, validity
+from tilepipe.images import open_image, read_with_valid, validity
 from tilepipe.images.convert import convert
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import ResampledImage
@@ -73,27 +73,12 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(whole, strips)
 
 
-def write(path: Path, pixels: NDArray[Any], nodata: float | None = None, **extra: Any) -> Path:
-    height, width, bands = pixels.shape
-    options = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)} | extra
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype,
-        nodata=nodata, **options,
-    ) as dataset:  # fmt: skip
-        dataset.write(np.moveaxis(pixels, 2, 0))
-    return path
-
-
-def whole(image: Image, level: int = 0) -> Window:
-    return Window(0, 0, image.levels[level].height, image.levels[level].width)
-
-
 def test_each_band_of_a_vrt_has_its_own_nodata_value(tmp_path: Path) -> None:
     pixels = np.full((40, 50, 3), 3000, np.uint16)
     pixels[:10, :10] = (1, 2, 3)
     pixels[20:25, 20:25, 1] = 2
     pixels[30, 30] = (2, 3, 1)  # values of other bands are data
-    write(tmp_path / "i.tif", pixels)
+    write_scene(tmp_path / "i.tif", pixels)
     bands = "".join(
         f'<VRTRasterBand dataType="UInt16" band="{i}"><NoDataValue>{i}</NoDataValue><SimpleSource>'
         f'<SourceFilename relativeToVRT="1">i.tif</SourceFilename><SourceBand>{i}</SourceBand>'
@@ -114,7 +99,7 @@ def test_a_conversion_keeps_the_validity_of_each_band_on_all_levels(tmp_path: Pa
         pixels = make_image(700, 600, 2).astype(np.float32) + 1
         pixels[100:200, 100:300, 1] = hole
         pixels[400:500, :50] = np.nan if nodata is None else nodata
-        source = open_image(write(tmp_path / f"{name}.tif", pixels, nodata))
+        source = open_image(write_scene(tmp_path / f"{name}.tif", pixels, nodata))
         convert(source, tmp_path / f"{name}.ome.zarr")
         image = open_image(tmp_path / f"{name}.ome.zarr")
         for level, step in ((0, 1), (1, 2)):
@@ -132,7 +117,9 @@ def test_a_hole_in_one_band_is_resampled_in_that_band_alone(factor: float, tmp_p
     holed = pixels.copy()
     holed[30:60, 40:80, 1] = -9999
     both = [
-        ResampledImage(open_image(write(tmp_path / f"{i}.tif", p, -9999)), 0, (factor, factor))
+        ResampledImage(
+            open_image(write_scene(tmp_path / f"{i}.tif", p, -9999)), 0, (factor, factor)
+        )
         for i, p in enumerate((pixels, holed))
     ]
     (clean, all_data), (read, valid) = (read_with_valid(i, whole(both[0])) for i in both)
@@ -141,7 +128,7 @@ def test_a_hole_in_one_band_is_resampled_in_that_band_alone(factor: float, tmp_p
     assert read[..., [0, 2]].tobytes() == clean[..., [0, 2]].tobytes()
     assert valid[..., [0, 2]].all()
     # The band by itself, as an image of one band.
-    alone = open_image(write(tmp_path / "alone.tif", holed[..., 1:2], -9999))
+    alone = open_image(write_scene(tmp_path / "alone.tif", holed[..., 1:2], -9999))
     expected, known = read_with_valid(ResampledImage(alone, 0, (factor, factor)), whole(both[0]))
     assert known is not None
     np.testing.assert_array_equal(read[..., 1:2], expected)
@@ -169,9 +156,9 @@ def filled(tmp_path: Path, kind: str, value: int) -> tuple[Path, NDArray[Any]]:
     elif kind == "png":
         Picture.fromarray(pixels).save(path)
     elif kind == "geo.tif":
-        write(path, pixels, 255 - value)
+        write_scene(path, pixels, 255 - value)
     else:
-        write(tmp_path / "g.tif", pixels)
+        write_scene(tmp_path / "g.tif", pixels)
         convert(tmp_path / "g.tif", path)
     return path, pixels
 
@@ -195,7 +182,7 @@ def test_a_nodata_value_of_the_users_holds_for_every_kind_of_file(
 def test_none_takes_the_files_nodata_value_away_and_no_mask(tmp_path: Path, data: Path) -> None:
     pixels = make_image(60, 50)
     pixels[:20] = 7
-    path = write(tmp_path / "i.tif", pixels, 7)
+    path = write_scene(tmp_path / "i.tif", pixels, 7)
     assert open_image(path).read_valid(Window(0, 0, 60, 50)) is not None
     image = open_image(path, Reading(nodata="none"))
     assert image.nodata is None
@@ -207,7 +194,7 @@ def test_none_takes_the_files_nodata_value_away_and_no_mask(tmp_path: Path, data
 
 @pytest.mark.parametrize("value", [-9999.0, 0.5, 256.0, math.nan])
 def test_a_value_that_the_pixels_cannot_hold_is_refused(value: float, tmp_path: Path) -> None:
-    path = write(tmp_path / "i.tif", make_image(20, 20))
+    path = write_scene(tmp_path / "i.tif", make_image(20, 20))
     with pytest.raises(InputError, match=r"i\.tif: its pixels are uint8, which cannot hold"):
         open_image(path, Reading(nodata=value))
 
@@ -220,7 +207,11 @@ def test_a_palette_has_no_nodata_value_to_choose(data: Path) -> None:
 def test_a_conversion_writes_the_users_nodata_value_down(tmp_path: Path) -> None:
     pixels = np.maximum(make_image(60, 50), 1)
     pixels[:20] = 0
-    convert(write(tmp_path / "i.tif", pixels), tmp_path / "i.ome.zarr", reading=Reading(nodata=0.0))
+    convert(
+        write_scene(tmp_path / "i.tif", pixels),
+        tmp_path / "i.ome.zarr",
+        reading=Reading(nodata=0.0),
+    )
     image = open_image(tmp_path / "i.ome.zarr")
     assert image.nodata == 0
     valid = image.read_valid(Window(0, 0, 60, 50))
@@ -233,7 +224,7 @@ def test_convert_takes_the_option(tmp_path: Path) -> None:
 
     pixels = np.maximum(make_image(60, 50), 1)
     pixels[:20] = 9
-    path, target = write(tmp_path / "i.tif", pixels, 9), tmp_path / "i.ome.zarr"
+    path, target = write_scene(tmp_path / "i.tif", pixels, 9), tmp_path / "i.ome.zarr"
     assert call(["convert", str(path), str(target), "-q", "--nodata", "none"]) == 0
     assert open_image(target).nodata is None
     assert call(["convert", str(path), str(target), "-q", "--nodata", "1e9"]) == 2

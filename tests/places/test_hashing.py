@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.places.conftest import Service
-from tests.places.test_objects import at
+from tests.places.making import at
 from tilepipe.places.hashing import (
     ABSENT,
     PIECE_BYTES,

@@ -281,7 +281,7 @@ def test_bands_without_names_stay_without(look: Look) -> None:
 
 
 def test_bands_in_another_order_are_refused(tmp_path: Path) -> None:
-    from tests.images.test_bands import geotiff
+    from tests.images.making import geotiff
 
     pairs = []
     for i, names in enumerate((["red", "green", "blue"], ["blue", "green", "red"])):

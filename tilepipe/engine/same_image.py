@@ -33,13 +33,23 @@ class Look:
 
     fingerprint: str
     identity: str
+    files: tuple[tuple[Place, str], ...]
+    """Each file, with its own identity; that of the image itself is the first."""
 
     @classmethod
     def at(cls, image: Image) -> Look:
         """At an image that was just opened."""
         with noting_files() as files:
             fingerprint = image.fingerprint()
-        return cls(fingerprint, identity(files))
+        return cls(fingerprint, identity(files), tuple((file, identity([file])) for file in files))
+
+    def has_only_lost_parts(self) -> bool:
+        """Whether all that happened since is that parts of a mosaic are gone.
+
+        What was read of them before still holds, and what was not is unreadable.
+        """
+        other = [file for file, known in self.files if identity([file]) != known]
+        return bool(other) and self.files[0][0] not in other and not any(f.exists() for f in other)
 
 
 def forget_other_pixels(ledger: Ledger, image: Image, plan: Plan, look: Look, watch: Watch) -> None:
@@ -84,7 +94,12 @@ def require_unchanged(ledger: Ledger, opened: Callable[[], Image], plan: Plan, l
         When it changed, or cannot be opened any more.
     """
     ledger.flush()
-    image = opened()
+    try:
+        image = opened()
+    except InputError:
+        if look.has_only_lost_parts():
+            return look
+        raise
     try:
         now = Look.at(image)
         if now == look:

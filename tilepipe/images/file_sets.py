@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.windowed import UndecodableError
@@ -21,6 +22,9 @@ from tilepipe.places import ObjectPath, Place
 
 Stamp = tuple[int, ...]
 Box = tuple[float, float, float, float]
+MOST_CELLS = 4 << 20
+"""Rectangles between the edges of the parts of a mosaic, beyond which they are not looked at."""
+
 EVERYWHERE: Box = (-math.inf, -math.inf, math.inf, math.inf)
 
 
@@ -50,7 +54,15 @@ class PartWindow:
 class FileSet:
     """The files of one image, each of which was opened and found to be what is said of it."""
 
-    def __init__(self, files: Sequence[File], beside: dict[Place, Stamp]) -> None:
+    def __init__(
+        self,
+        files: Sequence[File],
+        beside: dict[Place, Stamp],
+        shape: tuple[int, int],
+        filled: tuple[Box, ...] | None,
+    ) -> None:
+        self._filled = None if filled is None else np.array(filled).reshape(-1, 4)
+        self._shape = shape
         self._files = files
         self._beside = beside
         self._boxes = np.array([file.box for file in files])
@@ -85,6 +97,40 @@ class FileSet:
             if not isinstance(file.path, ObjectPath) and stamp_of(file.path) != file.stamp:
                 what = "has changed since" if file.path.exists() else "was there when"
                 raise UndecodableError(f"{file.path} {what} the image was opened")
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether parts of a mosaic leave some of its pixels out, to which GDAL gives zeros."""
+        if self._filled is None:
+            return False
+        limits = np.array([*self._shape, *self._shape])
+        boxes = np.rint(self._filled).clip(0, limits).astype(int)
+        rows, columns = (
+            np.unique([0, side, *boxes[:, axis], *boxes[:, axis + 2]])
+            for axis, side in enumerate(self._shape)
+        )
+        if len(rows) * len(columns) > MOST_CELLS:
+            return True  # which windows will tell
+        # Between two neighbouring edges, all pixels are filled or none.
+        cells = np.zeros((len(rows) - 1, len(columns) - 1), np.bool_)
+        for y, x, stop_y, stop_x in boxes:
+            top, bottom = np.searchsorted(rows, (y, stop_y))
+            left, right = np.searchsorted(columns, (x, stop_x))
+            cells[top:bottom, left:right] = True
+        return not cells.all()
+
+    def filled(self, window: Window, scale: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
+        """Which pixels of a window some part of the mosaic fills, shape (height, width)."""
+        found = np.full(window.shape, self._filled is None)
+        if self._filled is None:
+            return found
+        # Pixels whose centres lie inside.
+        edges = np.ceil(self._filled / (*scale, *scale) - 0.5).astype(int)
+        edges -= (window.y, window.x, window.y, window.x)
+        edges = edges.clip(0, (*window.shape, *window.shape))
+        for top, left, bottom, right in np.unique(edges, axis=0):
+            found[top:bottom, left:right] = True
+        return found
 
     def suspect(self, window: Window, scale: tuple[float, float], why: str) -> None:
         """Note that GDAL could not open a part that a window shows: it is unreadable from now on.

@@ -129,6 +129,7 @@ class RasterSource:
         self._pool = _Handles(name or path, self._files, streaming)
         self._alpha: int | None
         self._masked: bool
+        self._holes: bool
         self._has_mask: bool
         self._apart: bool
         self._palette: NDArray[Any] | None
@@ -161,7 +162,7 @@ class RasterSource:
             if self._alpha in self._bands:
                 self._alpha = None
                 self._masked = self._has_mask
-                described = replace(described, masked=self._masked)
+                described = replace(described, masked=self._masked or self._holes)
             if self._segments and self._apart:
                 self._segments.bands = sorted(
                     {*self._bands, *([self._alpha] if self._alpha else [])}
@@ -197,6 +198,9 @@ class RasterSource:
             self._palette = _palette(dataset)
             self._sample_dtype = dtype
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
+            unsaid = not has_mask(dataset) and all(value is None for value in nodata)
+            # Where no part of a mosaic lies, and nothing says so, GDAL gives zeros.
+            self._holes = unsaid and self._files.has_holes
             crs, transform = dataset.crs or None, dataset.transform
             driver, control = dataset.driver, _control(dataset)
             self._named = [place_of(file) for file in dataset.files]
@@ -230,6 +234,7 @@ class RasterSource:
             palette=self._palette is not None,
             # The nodata of a palette image is an entry of it, which GDAL has to look up.
             masked=self._masked
+            or self._holes
             or self._alpha is not None
             or (self._palette is not None and any(value is not None for value in nodata)),
             streaming=streaming,
@@ -258,6 +263,8 @@ class RasterSource:
                     pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
                     if masked and not self._alpha:
                         valid = dataset.dataset_mask(window=place) != 0
+                        if self._holes:
+                            valid &= self._files.filled(window, factors)
                 except GDAL_ERRORS as error:
                     if DECODING not in reason(error):
                         self._files.suspect(window, factors, reason(error))

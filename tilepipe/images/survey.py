@@ -13,6 +13,7 @@ from rasterio.enums import MaskFlags
 from tilepipe.errors import InputError
 from tilepipe.images.file_sets import (
     EVERYWHERE,
+    Box,
     File,
     FileSet,
     Stamp,
@@ -56,6 +57,8 @@ class _Look:
     masked: bool
     files: tuple[File, ...]
     """The file itself first."""
+    filled: tuple[Box, ...] | None = None
+    """What parts fill of a mosaic, in its own pixels; None where that is all of it."""
 
 
 def file_set(path: str) -> FileSet:
@@ -101,7 +104,8 @@ class _Survey:
 def _survey(path: str) -> FileSet:
     survey = _Survey()
     with gdal_settings(path):
-        return FileSet(_look(place(path), survey).files, survey.beside)
+        look = _look(place(path), survey)
+        return FileSet(look.files, survey.beside, look.shape, look.filled)
 
 
 def _look(
@@ -132,7 +136,8 @@ def _opened_look(
     for suffix in (*COMPANIONS, ".aux.xml"):
         beside = path.with_name(path.name + suffix)
         survey.beside[beside] = stamp_of(beside)
-    files = list(_look_at_parts(path, parts_of(path) or [], survey))
+    parts = parts_of(path)
+    files = list(_look_at_parts(path, parts or [], survey))
     options: dict[str, Any] = {} if overview is None else {"OVERVIEW_LEVEL": overview}
     dataset = open_dataset(str(path), drivers=drivers, **options)
     try:
@@ -146,7 +151,8 @@ def _opened_look(
         used = whole(dataset.shape) if _passes_over_faults(dataset) else None
         files.insert(0, File(path, stamp, EVERYWHERE, used))
         masked = has_mask(dataset)
-        return _Look(dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files))
+        filled = None if parts is None else _filled(parts, survey)
+        return _Look(dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files), filled)
     finally:
         dataset.close()
 
@@ -183,6 +189,24 @@ def _look_at_parts(mosaic: Place, parts: Sequence[Part], survey: _Survey) -> Ite
             "what it is made of, or write it again (gdalbuildvrt)"
         )
     yield from files
+
+
+def _filled(parts: Sequence[Part], survey: _Survey) -> tuple[Box, ...] | None:
+    """The boxes of a mosaic that its parts, which were looked at, fill; None where that is all."""
+    boxes: dict[Box, None] = {}
+    for part in parts:
+        if part.of_mask:
+            continue
+        if part.box is None:
+            return None
+        look = survey.looks[str(part.place), part.overview]
+        if look.filled is None:
+            boxes[part.box] = None
+            continue
+        used = part.used or whole(look.shape)
+        for box in look.filled:
+            boxes[clipped(mapped(box, used, part.box), part.box)] = None
+    return tuple(boxes)
 
 
 class _PartError(Exception):
