@@ -227,9 +227,9 @@ def _no_room(
     facts: ImageFacts, smallest: Tiling, memory: MemoryModel, limit: int, crew: Crew
 ) -> InputError:
     needs = f"{memory.needs(smallest)}, and --memory is {gigabytes(limit)}"
+    rows, columns = memory.chunk
     decoding = crew.slots * (crew.workers if crew.local else 1) * memory.decoding()
-    if memory.total(smallest) - decoding <= limit:
-        rows, columns = memory.chunk
+    if rows * columns > CHUNK * CHUNK and memory.total(smallest) - decoding <= limit:
         return TooLargeError(
             f"{facts.path} can only be decoded {rows} x {columns} pixels at a time, with which a "
             f"run needs {needs}; make it a chunked image first: tilepipe convert {facts.path} "
