@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -56,6 +57,7 @@ def test_the_plot_is_a_picture(profiled: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 4
 
 
+@pytest.mark.slow
 def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -80,11 +82,13 @@ def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     assert len(again.profile) == 2
 
 
-def test_overwrite_removes_it(profiled: Path, image: Path, model: Path) -> None:
-    tilepipe.run(image, model=model, outputs=[profiled], window=572, overwrite=True)
-    assert profiled.is_dir()
-    assert not profiled.with_name("mask.profile.csv").exists()
-    assert not profiled.with_name("mask.profile.png").exists()
+def test_overwrite_removes_it(profiled: Path, image: Path, model: Path, tmp_path: Path) -> None:
+    mask = shutil.copytree(profiled.parent, tmp_path / "copy") / profiled.name
+    assert mask.with_name("mask.profile.csv").exists()
+    tilepipe.run(image, model=model, outputs=[mask], window=572, overwrite=True)
+    assert mask.is_dir()
+    assert not mask.with_name("mask.profile.csv").exists()
+    assert not mask.with_name("mask.profile.png").exists()
 
 
 @pytest.mark.parametrize(("side", "workers"), [(4096, 2), (20000, 1), (20000, 30)])
@@ -122,6 +126,7 @@ def test_time_is_spread_over_the_steps_it_lies_in() -> None:
     assert row.sum() == pytest.approx(110)
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_process_is_its_own() -> None:
     """Not what the process that started it had taken: getrusage would say so."""
     code = "from tilepipe.engine.block import peak_memory; print(peak_memory())"

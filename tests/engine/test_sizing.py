@@ -53,6 +53,7 @@ def test_with_room_enough_the_work_is_the_least_there_is(path: Path) -> None:
     assert tiling.work == min(t.work for t in candidate_tilings(3000, 3100, geometry, 2048))
 
 
+@pytest.mark.slow
 def test_several_workers_are_all_given_work(path: Path) -> None:
     tiling, _ = chosen(path, 64 * 10**9, Crew(4, in_process=False, slots=3))
     assert len(tiling) >= 4
