@@ -113,6 +113,7 @@ def ome_tiff(path: Path, y: float, x: float, tag_um: float | None = None) -> Pat
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
@@ -327,6 +328,7 @@ def test_verify_of_what_is_no_mask(refused: Refused, image: Path) -> None:
     assert "nothing says how it was made" in refused("verify", image)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
 def test_a_full_disk_stops_with_4_and_is_resumed(model: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

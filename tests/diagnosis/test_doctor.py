@@ -358,6 +358,7 @@ def test_the_worst_comes_first() -> None:
     assert Diagnosis(some[:2], 1.0).exit_code == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "from tilepipe.diagnosis import disks\n"

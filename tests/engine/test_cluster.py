@@ -293,6 +293,7 @@ class InHand:
         monkeypatch.setattr(work.ZarrMask, "write", slow_write)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["reader", "writer"])
 def test_a_slow_end_makes_the_run_slower_and_not_larger(
     slow: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

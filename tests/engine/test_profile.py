@@ -57,6 +57,7 @@ def test_the_plot_is_a_picture(profiled: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 4
 
 
+@pytest.mark.slow
 def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_time_is_spread_over_the_steps_it_lies_in() -> None:
     assert row.sum() == pytest.approx(110)
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_process_is_its_own() -> None:
     """Not what the process that started it had taken: getrusage would say so."""
     code = "from tilepipe.engine.block import peak_memory; print(peak_memory())"

@@ -77,6 +77,7 @@ def test_an_image_of_one_large_strip_is_refused_before_any_of_it_is_read(
             tilepipe.plan(strip, memory=150 * 10**6, **given, **options)  # alone beyond
 
 
+@pytest.mark.slow
 def test_several_workers_are_all_given_work(path: Path) -> None:
     tiling, _ = chosen(path, 64 * 10**9, Crew(4, in_process=False, slots=3))
     assert len(tiling) >= 4

@@ -36,6 +36,7 @@ def test_a_sound_mask_is_exact_in_every_format(
     assert result.pixels > 300_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["float16", "uint8"])
 def test_stored_probabilities_are_compared(
     stored: str, image: Path, model: Path, tmp_path: Path
@@ -54,6 +55,7 @@ def misalign(tiling: Tiling) -> Tiling:
     return paper_tiling(tiling.height, tiling.width, geometry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiles_in_steps_of_388_are_caught(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
@@ -86,6 +88,7 @@ def test_a_single_wrong_label_is_caught(image: Path, model: Path, tmp_path: Path
     assert not result.exact
 
 
+@pytest.mark.slow
 def test_a_hole_in_the_mask_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=path, window=572)

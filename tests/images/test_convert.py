@@ -88,6 +88,7 @@ def test_what_is_not_valid_does_not_bleed_into_the_pyramid(tmp_path: Path) -> No
     np.testing.assert_array_equal(valid, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2, 64])
 def test_memory_changes_the_steps_and_not_the_result(
     data: Path, tmp_path: Path, limit: int
@@ -106,6 +107,7 @@ def test_memory_changes_the_steps_and_not_the_result(
     np.testing.assert_array_equal(image.read(whole(image)), source.read(whole(source)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["zlib", "lzw", None])
 @pytest.mark.parametrize("bands", [1, 3])
 def test_one_huge_strip_is_streamed(tmp_path: Path, compression: str | None, bands: int) -> None:

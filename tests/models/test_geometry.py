@@ -102,6 +102,7 @@ def test_tiles_give_the_whole_image_pass_and_no_smaller_margin_does(
             assert (whole - smaller).abs().max() > 1e-9 * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_counting_and_probing_find_the_same_geometry(

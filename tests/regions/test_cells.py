@@ -151,6 +151,7 @@ def test_without_a_region_everything_is_covered() -> None:
     assert (0 in coverage, 99 in coverage) == (True, False)
 
 
+@pytest.mark.slow
 @given(
     size=st.tuples(st.integers(1, 1800), st.integers(1, 1800)),
     block=st.tuples(st.sampled_from([512, 1024, 1536]), st.sampled_from([512, 1024])),

@@ -88,6 +88,7 @@ class Stop(TrainWatch):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 7])
 @pytest.mark.parametrize(
     "options",

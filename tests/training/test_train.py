@@ -48,6 +48,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_an_easy_task_is_learnt_and_the_model_runs_and_verifies(
     spots: Path, tmp_path: Path
 ) -> None:
