@@ -21,7 +21,7 @@ from tilepipe.cli import call
 from tilepipe.engine.block import Workbench
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images import open_image
+from tilepipe.images import check_bounded, open_image
 from tilepipe.models.unet import UNetArguments
 
 SIDE = 256
@@ -444,3 +444,16 @@ def test_a_hole_for_which_there_is_a_nodata_value_is_told_by_that(tmp_path: Path
     with closing(open_image(with_a_hole(tmp_path / "m.vrt", "a.tif", nodata=nodata))) as found:
         assert found.nodata == 7
         np.testing.assert_array_equal(found.read(Window(0, 256, 256, 256)), 7)
+
+
+def test_a_mosaic_of_huge_strips_is_refused_where_they_do_not_fit(tmp_path: Path) -> None:
+    strip = tmp_path / "a.tif"
+    tifffile.imwrite(
+        strip, np.zeros((SIDE, SIDE, 3), np.uint8), rowsperstrip=SIDE, compression="zlib",
+        photometric="rgb", metadata=None,
+    )  # fmt: skip
+    with closing(open_image(mosaic(tmp_path / "m.vrt", ["a.tif", "a.tif"]))) as found:
+        assert found.chunks[0] == (SIDE, SIDE)
+        with pytest.raises(InputError, match="tilepipe convert"):
+            check_bounded(found, 0, 3 * SIDE * SIDE - 1)
+        check_bounded(found, 0, 3 * SIDE * SIDE)

@@ -109,7 +109,7 @@ class RunOptions:
             value = getattr(self, name)
             most = MOST_THREADS if name == "threads" else _MOST
             if value is not None and not least <= value <= most:
-                bound = f"at least {least}" if value < least else f"at most {most}"
+                bound = f"at least {least}" if value < least else f"at most {most:,}"
                 raise InputError(f"{name} must be {bound}, not {value}")
         if self.workers is not None and self.scheduler is not None:
             raise InputError(

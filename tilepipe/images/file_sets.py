@@ -60,7 +60,10 @@ class FileSet:
         beside: dict[Place, Stamp],
         shape: tuple[int, int],
         filled: tuple[Box, ...] | None,
+        block: tuple[int, int],
     ) -> None:
+        self.block = block
+        """(rows, columns) that are decoded together, of a mosaic in the part where that is most."""
         self._filled = None if filled is None else np.array(filled).reshape(-1, 4)
         self._shape = shape
         self._files = files

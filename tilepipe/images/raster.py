@@ -216,7 +216,11 @@ class RasterSource:
         chunks = []
         for place in range(len(levels)):
             with self._pool.handle(place) as dataset:
-                chunks.append(tuple(dataset.block_shapes[0]))
+                block = tuple(dataset.block_shapes[0])
+                # A mosaic has blocks of its own, whatever its parts are decoded by.
+                if driver == "VRT" and place == 0:
+                    block = max(block, self._files.block, key=math.prod)
+                chunks.append(block)
         has_nodata = self._palette is None and any(value is not None for value in nodata)
         return Description(
             path=path,

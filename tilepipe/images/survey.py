@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -59,6 +60,8 @@ class _Look:
     """The file itself first."""
     filled: tuple[Box, ...] | None = None
     """What parts fill of a mosaic, in its own pixels; None where that is all of it."""
+    block: tuple[int, int] = (1, 1)
+    """(rows, columns) that are decoded together, of a mosaic in the part where that is most."""
 
 
 def file_set(path: str) -> FileSet:
@@ -105,7 +108,7 @@ def _survey(path: str) -> FileSet:
     survey = _Survey()
     with gdal_settings(path):
         look = _look(place(path), survey)
-        return FileSet(look.files, survey.beside, look.shape, look.filled)
+        return FileSet(look.files, survey.beside, look.shape, look.filled, look.block)
 
 
 def _look(
@@ -152,7 +155,11 @@ def _opened_look(
         files.insert(0, File(path, stamp, EVERYWHERE, used))
         masked = has_mask(dataset)
         filled = None if parts is None else _filled(parts, survey)
-        return _Look(dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files), filled)
+        blocks = [survey.looks[str(part.place), part.overview].block for part in parts or ()]
+        block = max((tuple(dataset.block_shapes[0]), *blocks), key=math.prod)
+        return _Look(
+            dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files), filled, block
+        )
     finally:
         dataset.close()
 
