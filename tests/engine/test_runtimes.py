@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,13 +97,12 @@ def test_a_run_goes_on_with_the_runtime_it_began_with(
     with pytest.raises(InputError, match="runtime was onnxruntime, now torch"):
         tilepipe.run(odd, runtime="torch", **asked)
     # Another version of the runtime rounds in another way.
-    file = RunState(store).plan_file
-    document = json.loads(file.read_text())
-    assert document["environment"]["onnxruntime"]
-    document["environment"]["onnxruntime"] = "0.1"
-    file.write_text(json.dumps(document))
-    ledger = RunState(store).ledger_file
-    ledger.write_text("")
+    state = RunState(store)
+    plan = state.read_plan()
+    assert plan is not None
+    assert plan.environment["onnxruntime"]
+    state.freeze(replace(plan, environment=plan.environment | {"onnxruntime": "0.1"}))
+    state.ledger_file.write_text("")
     (tmp_path / "m.run.json").unlink()
     with pytest.raises(InputError, match=r"another kind of worker \(onnxruntime 0.1 and"):
         tilepipe.run(odd, **asked)
