@@ -96,6 +96,11 @@ def test_reads_and_writes_are_those_of_the_region(
     picture = np.asarray(Picture.open(outputs[2]).convert("RGB"))
     assert picture.shape[:2] > (1000, 1000)
     assert tilepipe.run(sparse, model=model, region=REGION, outputs=outputs).resumed == 1
+    assert tilepipe.verify(outputs[0], windows=1, scrub=True).exact
+    next((outputs[0] / "1/c").rglob("[0-9]*/[0-9]*")).write_bytes(b"damaged")
+    assert not tilepipe.verify(outputs[0], windows=1, scrub=True).exact
+    tilepipe.run(sparse, model=model, region=REGION, outputs=outputs)
+    assert tilepipe.verify(outputs[0], windows=1, scrub=True).exact
 
 
 def test_masks_on_the_grid_of_the_image_too(

@@ -83,6 +83,7 @@ from tilepipe.masks.pyramid import pyramid_blocks
 from tilepipe.masks.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.models.file import load_model
 from tilepipe.places import Place, make_folder, refuse_links, remove, size_of
+from tilepipe.places.hashing import ABSENT
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -401,7 +402,9 @@ class Job:
                     raise outcome.error
                 keys = self.mask.chunk_keys(item[3], level)
                 seals.update(zip(keys, outcome.split(" "), strict=True))
-            chunks = " ".join(seals[key] for key in self.mask.chunk_keys(level=level))
+            # Nothing is written where nothing of the region is.
+            keys = self.mask.chunk_keys(level=level)
+            chunks = " ".join(seals.get(key, ABSENT) for key in keys)
             record = {"bytes": self.mask.stored_bytes(level=level), "chunks": chunks}
             self.ledger.append({"kind": "level", "level": level, **record})
             self.progress.levels.add(level)
