@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 import tilepipe
 from tests.making import digest
 from tilepipe.engine.record import Watch
+from tilepipe.engine.state import RunState
 from tilepipe.errors import InputError, SurroundingsError
 
 pytestmark = pytest.mark.slow
@@ -154,8 +156,10 @@ def test_workers_of_another_kind_are_refused_unless_allowed(
 ) -> None:
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output)
-    plan_file = output / ".tilepipe" / "plan.json"
-    plan_file.write_text(plan_file.read_text().replace('"torch": "', '"torch": "1.'))
+    state = RunState(output)
+    plan = state.read_plan()
+    assert plan is not None
+    state.freeze(replace(plan, environment=plan.environment | {"torch": "1.0"}))
     with pytest.raises(InputError, match="another kind of worker"):
         tilepipe.run(image, model=model, outputs=output)
     tilepipe.run(image, model=model, outputs=output, allow_mixed=True)

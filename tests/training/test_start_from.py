@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def go_on(data: Path, output: Path, start: Path, **options: Any) -> Path:
 def test_the_same_classes_begin_with_the_same_answers(spots: Path, tmp_path: Path) -> None:
     start = save_tiny(tmp_path / "start.safetensors", TINY, pixel_size_um=None)
     model = load_model(go_on(spots, tmp_path / "m.safetensors", tmp_path / "start.safetensors"))
-    assert model.input == start.input
+    # What the images are now known to hold is all that is new.
+    assert model.input == replace(start.input, band_names=("red", "green", "blue"))
     assert model.output.classes == start.output.classes
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
