@@ -11,7 +11,6 @@ their scores are higher than those of new ones; what counts is how they fall.)
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from common import WORK, record, sample_slide
+from common import command_line, parse, record, sample_slide
 from skimage.color import hed2rgb, rgb2hed
 from skimage.io import imread
 
@@ -37,26 +36,26 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 def main() -> None:
     """Measure groups, then changes of stain."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("data", type=Path, help="folder of the real images (docs/data.md)")
     parser.add_argument("--images", type=int, default=12, help="of each set whose stains change")
-    options = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
+    options = parse(parser, images=1)
+    few = 1 if options.quick else None
     for model in ("nuclei-he", "nuclei-fluo"):
-        for name, paths in groups(options.data, model).items():
-            measure_group(model, name, paths)
+        for name, paths in groups(options.data, model, quick=options.quick).items():
+            measure_group(model, name, paths[:few])
     tnbc, others = options.data / "nuclei/tnbc", options.data / "nuclei/dsb2018_test/stained"
-    changes = stain_changes()
+    changes = dict(list(stain_changes().items())[:few])
     for folder, name in ((tnbc, "TNBC"), (others, "Data Science Bowl, test, stained")):
         images = sorted((folder / "images").iterdir())
         images = images[:: max(1, len(images) // options.images)][: options.images]
         for change, function in changes.items():
             measure_change(images, folder / "masks", f"{name}: {change}", function)
-    for image in sorted((others / "images").iterdir()):
+    for image in sorted((others / "images").iterdir())[:few]:
         measure_change([image], others / "masks", f"{image.stem} as it is", lambda pixels: pixels)
 
 
-def groups(data: Path, model: str) -> dict[str, list[Path]]:
+def groups(data: Path, model: str, *, quick: bool) -> dict[str, list[Path]]:
     """Images by kind: the model's own, others of its kind, and what is foreign to it."""
     nuclei, bowl = data / "nuclei", data / "nuclei/dsb2018"
     with (bowl / "index.tsv").open() as file:
@@ -76,7 +75,7 @@ def groups(data: Path, model: str) -> dict[str, list[Path]]:
     if model == "nuclei-he":
         for name in ("CMU-1-Small-Region.svs", "HE_example.ome.tif", "XYC.png"):
             found[name] = [data / "wsi" / name]
-        found["IHC sample of make run"] = [sample_slide(4096)]
+        found["IHC sample of make run"] = [sample_slide(1024 if quick else 4096)]
         found["aerial, NAIP fields"] = sorted((data / "geo/naip_fields/images").iterdir())
         found["Landsat, RGB.byte.tif"] = [data / "geo/RGB.byte.tif"]
     else:  # of one band

@@ -23,15 +23,18 @@ from tilepipe.models.unet import UNetArguments
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
-    "allocator", "compare", "constant", "gpu", "limit", "memory", "million", "overhead", "plots",
-    "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training", "peers/install",
+    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "overhead",
+    "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training",
+    "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")
 MODULES = {"common", "nothing", "peers/network"}
 """Imported by scripts, and started by nobody."""
 SCRIPTS = sorted(
-    name for name in STARTED - {"compare", "million", "plots", "report", "suite", "training"}
+    name
+    for name in STARTED
+    - {"compare", "likeness", "million", "plots", "report", "suite", "training"}
     if "/" not in name
 )  # fmt: skip
 """Those that need nothing but `--quick`."""
@@ -91,6 +94,11 @@ def test_a_benchmark_measures_something(script: str, work: Path) -> None:
     mine = [row for row in figures(work) if row["benchmark"] == script]
     assert mine
     assert all(np.isfinite(float(row["value"])) for row in mine)
+
+
+def test_likeness_is_measured(work: Path, data: Path) -> None:
+    start("likeness", work, data, "--quick")
+    assert {row["benchmark"] for row in figures(work)} >= {"likeness"}
 
 
 def test_trainings_are_compared(work: Path, tmp_path: Path) -> None:
