@@ -227,7 +227,7 @@ MUTATIONS: list[tuple[str, Any, str]] = [
     ("input.std", [1, 0], "input.std[1] must be greater than 0"),
     ("input.std", [1, 10**400], "input.std[1] must be a finite number"),
     ("input.pixel_size.value", 0, "input.pixel_size.value must be greater than 0"),
-    ("input.pixel_size.unit", "inch", "input.pixel_size.unit must be one of"),
+    ("input.pixel_size.unit", "furlong", "input.pixel_size.unit must be one of"),
     ("input.pixel_size", 0.25, "input.pixel_size must be an object"),
     ("input.band_names", ["red"], "input.band_names must have 2 entries"),
     ("input.band_names", ["red", "Red"], "input.band_names[1] must be a name that no other band"),
