@@ -18,7 +18,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     save_tiny(Path("tiny.safetensors"), UNetArguments(width=2, depth=2))
     write_tiff(Path("coarse.tif"), make_image(120, 150), pixel_size_um=0.5)
-    return ["coarse.tif", "-m", "tiny.safetensors", "-o", "mask.ome.zarr", "--memory", "1GB"]
+    return ["coarse.tif", "-m", "tiny.safetensors", "-o", "mask.ome.zarr"]
 
 
 @pytest.mark.parametrize("flag", ["-q", "--json"])
