@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import tilepipe.engine.device  # noqa: F401 - before torch: it makes torch's settings
+import tilepipe.engine.work.device  # noqa: F401 - before torch: it makes torch's settings
 
 HERE = Path(__file__).parent
 WORK = Path(os.environ.get("TILEPIPE_BENCHMARKS", HERE / "work"))

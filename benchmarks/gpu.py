@@ -21,11 +21,11 @@ from pathlib import Path
 
 from common import WORK, command, command_line, fresh, parse, record, sample_slide
 
-from tilepipe.engine.plan import Plan
+from tilepipe.engine.plan.plan import Plan
 
 BARE = """
 import sys, time, torch, tilepipe
-from tilepipe.engine.cuda import settle
+from tilepipe.engine.work.gpu import make_deterministic
 from tilepipe.models.runtimes import DTYPES
 
 model, device, precision, height, width, passes = *sys.argv[1:4], *map(int, sys.argv[4:])
@@ -36,7 +36,7 @@ x = torch.rand((1, 3, height, width), device=device, dtype=DTYPES[precision])
 x = x.to(memory_format=torch.channels_last)
 with torch.inference_mode():
     if device.type == "cuda":
-        settle(device)
+        make_deterministic(device)
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
             for _ in range(3):

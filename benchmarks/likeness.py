@@ -2,7 +2,8 @@
 
     python benchmarks/likeness.py ../shared/data [--images 12]
 
-First the distances of whole groups of images (`tilepipe.engine.likeness`), and the time of a look.
+First the distances of whole groups of images (`tilepipe.engine.planning.likeness`), and the
+time of a look.
 Then the scores of `nuclei-he` on H&E whose stains are made weaker or stronger, or the light of
 another colour, step by step, beside the distances: the threshold should lie where scores fall.
 (Stains as in Ruifrok and Johnston 2001. The model has seen all images of TNBC in training, so that
@@ -25,8 +26,8 @@ from skimage.color import hed2rgb, rgb2hed
 from skimage.io import imread
 
 import tilepipe
-from tilepipe.engine.device import Device
-from tilepipe.engine.likeness import Likeness, compare
+from tilepipe.engine.planning.likeness import Likeness, compare
+from tilepipe.engine.work.device import Device
 from tilepipe.grid import Window
 from tilepipe.images.reading import Reading
 from tilepipe.models import load_model

@@ -24,7 +24,7 @@ from compare import has_bf16
 
 BARE = """
 import sys, time
-import tilepipe.engine.device  # before torch: it makes torch's settings
+import tilepipe.engine.work.device  # before torch: it makes torch's settings
 import torch, tilepipe
 from tilepipe.models.runtimes import DTYPES
 
@@ -133,7 +133,7 @@ def limit(side: int, precision: str, options: argparse.Namespace) -> None:
 
 def own_tiling(said: dict[str, Any]) -> Any:
     """The tiling of a run record."""
-    from tilepipe.engine.plan import Plan
+    from tilepipe.engine.plan.plan import Plan
 
     return Plan.from_json(json.dumps(said["plan"])).tiling
 

@@ -17,10 +17,10 @@ import psutil
 from common import WORK, command_line, fresh, parse, record
 from nothing import no_work
 
-from tilepipe.engine.cluster import connect, run_bounded
-from tilepipe.engine.ledger import Ledger
+from tilepipe.engine.cluster.connect import connect, run_bounded
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.progress import Progress
+from tilepipe.engine.state.ledger import Ledger
+from tilepipe.engine.state.progress import Progress
 
 LOOK_EVERY = 500
 

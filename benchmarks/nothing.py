@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilepipe.engine.block import Receipt
+from tilepipe.engine.work.block import Receipt
 
 SIDE = 2048
 

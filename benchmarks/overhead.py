@@ -15,10 +15,10 @@ import time
 from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
-from tilepipe.engine.record import Watch
+from tilepipe.engine.report.record import RunCallbacks
 
 
-class Stopwatch(Watch):
+class Stopwatch(RunCallbacks):
     """When the first block was submitted, and when the last was written."""
 
     first = last = 0.0

@@ -23,8 +23,8 @@ PASS = """
 import json, statistics, sys, time
 from pathlib import Path
 import numpy as np
-from tilepipe.engine.device import Device
-from tilepipe.engine.sizing import MemoryModel
+from tilepipe.engine.work.device import Device
+from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.models import ClassSpec, InputSpec, OutputSpec, UNet, UNetArguments
 from tilepipe.models.file import build_model
 

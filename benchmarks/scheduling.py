@@ -17,9 +17,9 @@ from typing import Any
 from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
-from tilepipe.engine.cluster import connect, run_bounded
+from tilepipe.engine.cluster.connect import connect, run_bounded
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.record import Watch
+from tilepipe.engine.report.record import RunCallbacks
 
 
 def _nothing(number: int) -> int:
@@ -43,7 +43,7 @@ def blocks_a_second(tasks: int, workers: int) -> float:
     return tasks / seconds
 
 
-class Files(Watch):
+class Files(RunCallbacks):
     """Counts what Python opens and renames while blocks are computed."""
 
     def __init__(self) -> None:

@@ -17,9 +17,9 @@ from common import WORK, command_line, fresh, parse, record, sample_slide
 
 CHILD = """
 import sys, time, tilepipe
-from tilepipe.engine.record import Watch
+from tilepipe.engine.report.record import RunCallbacks
 
-class First(Watch):
+class First(RunCallbacks):
     def submitted(self):
         print(time.time(), flush=True)
 

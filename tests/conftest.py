@@ -15,7 +15,7 @@ import pytest
 # Where they spin, a busy machine does not get to running those that they wait for.
 import tilepipe._torch  # noqa: F401
 from tests.making import make_image, save_tiny, write_tiff
-from tilepipe.engine import choosing
+from tilepipe.engine.planning import runtime_selection as choosing
 from tilepipe.models.unet import UNetArguments
 
 # How long an example takes, or is in the making, is the machine's affair.

@@ -13,8 +13,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from tilepipe.engine.record import Watch
-from tilepipe.engine.state import FOLDER
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import FOLDER
 from tilepipe.images.base import PixelSize
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
@@ -180,7 +180,7 @@ def zero_tiles(path: Path, numbers: list[int]) -> None:
     path.write_bytes(content)
 
 
-class KillAfter(Watch):
+class KillAfter(RunCallbacks):
     """Ends the process as `kill -9` does, after some blocks or at a stage."""
 
     def __init__(self, blocks: int | None = None, stage: str | None = None) -> None:

@@ -36,7 +36,7 @@ def slide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def slide_run(
     data: Path, slide_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, tilepipe.engine.record.Summary]:  # type: ignore[name-defined]
+) -> tuple[Path, tilepipe.engine.report.record.Summary]:  # type: ignore[name-defined]
     folder = tmp_path_factory.mktemp("slide")
     summary = tilepipe.run(
         data / "wsi" / "CMU-1-Small-Region.svs",

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilepipe.api import plan, run, run_batch, train
     from tilepipe.diagnosis import doctor
-    from tilepipe.engine.verify import verify
+    from tilepipe.engine.run.verify import verify
     from tilepipe.evaluation.evaluate import evaluate
     from tilepipe.images import open_image
     from tilepipe.images.convert import convert
-    from tilepipe.masks.formats import open_mask
     from tilepipe.models.file import load_model, save_model
+    from tilepipe.products.formats import open_mask
 
 __all__ = [
     "convert",
@@ -44,12 +44,12 @@ _HOME = {
     "run_batch": "tilepipe.api",
     "plan": "tilepipe.api",
     "train": "tilepipe.api",
-    "verify": "tilepipe.engine.verify",
+    "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.evaluation.evaluate",
     "open_image": "tilepipe.images",
     "convert": "tilepipe.images.convert",
     "doctor": "tilepipe.diagnosis",
-    "open_mask": "tilepipe.masks.formats",
+    "open_mask": "tilepipe.products.formats",
     "load_model": "tilepipe.models.file",
     "save_model": "tilepipe.models.file",
 }

@@ -11,14 +11,14 @@ from tilepipe.engine.options import RunOptions, of_each, options_from_mapping
 from tilepipe.errors import InputError
 
 if TYPE_CHECKING:
-    from tilepipe.engine.batch import BatchSummary, BatchWatch
-    from tilepipe.engine.plan import Plan
-    from tilepipe.engine.record import Summary, Watch
-    from tilepipe.engine.sizing import Estimate
+    from tilepipe.engine.plan.plan import Plan
+    from tilepipe.engine.planning.sizing import Estimate
+    from tilepipe.engine.report.record import RunCallbacks, Summary
+    from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.training.train import TrainSummary, TrainWatch
 
 
-def run(image: str | Path, *, watch: Watch | None = None, **options: Any) -> Summary:
+def run(image: str | Path, *, watch: RunCallbacks | None = None, **options: Any) -> Summary:
     """Segment an image, or go on where an earlier run of the same options stopped.
 
     Parameters
@@ -40,16 +40,16 @@ def run(image: str | Path, *, watch: Watch | None = None, **options: Any) -> Sum
     ------
     InputError
         When image, model, options or an existing output are at fault.
-    SurroundingsError
+    EnvironmentFailure
         When the machine stopped the run; calling it again resumes it.
     """
-    from tilepipe.engine.run import run as start
+    from tilepipe.engine.run.run import run as start
 
     return start(_options(image, options), watch)
 
 
 def run_batch(
-    images: Sequence[str | Path], *, watch: BatchWatch | None = None, **options: Any
+    images: Sequence[str | Path], *, watch: BatchCallbacks | None = None, **options: Any
 ) -> BatchSummary:
     """Segment many images in one run; one that fails stops no other, done ones are skipped.
 
@@ -71,10 +71,10 @@ def run_batch(
     ------
     InputError
         When options or model are at fault, or the outputs of two images are the same.
-    SurroundingsError
+    EnvironmentFailure
         When the machine stopped the batch; calling it again goes on.
     """
-    from tilepipe.engine.batch import run_batch as start
+    from tilepipe.engine.run.batch import run_batch as start
 
     named = [fspath(image) for image in images]
     if not named:
@@ -90,7 +90,7 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     InputError
         For everything about image, model or options that `run` would refuse.
     """
-    from tilepipe.engine.planning import make_plan
+    from tilepipe.engine.planning.planning import make_plan
 
     return make_plan(_options(image, options))
 
@@ -124,7 +124,7 @@ def train(
     ------
     InputError
         When images, masks or options are at fault, or the loss is no number any more.
-    SurroundingsError
+    EnvironmentFailure
         When memory or disk are exhausted.
     """
     from tilepipe.training.options import TrainOptions, train_options

@@ -46,7 +46,7 @@ class UnfitWorkerError(InputError):
         return self.reason
 
 
-class SurroundingsError(TilepipeError):
+class EnvironmentFailure(TilepipeError):  # noqa: N818 - EnvironmentError is Python's own
     """The machine stopped the run (disk full, scheduler lost); the same command resumes it."""
 
     exit_code = 4

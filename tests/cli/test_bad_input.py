@@ -167,7 +167,7 @@ def test_a_folder_that_may_not_be_written(
     refused: Refused, model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root may write anywhere, so the system's answer is imitated.
-    monkeypatch.setattr("tilepipe.places.verbs.os.access", lambda *_: False)
+    monkeypatch.setattr("tilepipe.storage.ops.os.access", lambda *_: False)
     said = refused("run", image, "-m", model, "-o", tmp_path / "mask.ome.zarr")
     assert "you may not write" in said
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tilepipe.cli import call
-from tilepipe.engine import run as engine
-from tilepipe.errors import SurroundingsError
+from tilepipe.engine.run import run as engine
+from tilepipe.errors import EnvironmentFailure
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, *, begun: bool, words: list[str]) -> int:
     def stop(options: Any, watch: Any) -> None:
         watch.begun = begun
-        raise KeyboardInterrupt if "x.tif" in options.image else SurroundingsError("no room")
+        raise KeyboardInterrupt if "x.tif" in options.image else EnvironmentFailure("no room")
 
     monkeypatch.setattr(engine, "run", stop)
     monkeypatch.setattr(sys, "argv", ["tilepipe", *words])

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tilepipe.engine import block
+from tilepipe.engine.work import block
 
 
 def dask_setup(_: Any) -> None:

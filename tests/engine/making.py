@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.images.making import write_scene
 from tests.making import make_model
-from tilepipe.engine.sizing import MemoryModel
+from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.images import PixelSize
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNetArguments

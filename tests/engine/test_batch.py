@@ -14,9 +14,9 @@ import pytest
 import tilepipe
 from tests.making import digest, make_image, write_tiff
 from tilepipe.cli import call
-from tilepipe.engine.batch import BatchWatch, Outcome
-from tilepipe.engine.record import Watch
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.run.batch import BatchCallbacks, Outcome
+from tilepipe.errors import EnvironmentFailure, InputError
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +45,16 @@ def alone(
     return digest(folder)
 
 
-class Diary(BatchWatch):
+class Diary(BatchCallbacks):
     """Who was told what, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def image(self, number: int, image: str) -> Watch:
+    def image(self, number: int, image: str) -> RunCallbacks:
         name, lines = Path(image).stem, self.lines
 
-        class OfOne(Watch):
+        class OfOne(RunCallbacks):
             def submitted(self) -> None:
                 lines.append(f"{name} begins")
 
@@ -127,13 +127,13 @@ def test_an_image_with_damage_is_done_in_part(
 
 BATCH = """
 import os, signal, sys, tilepipe
-from tilepipe.engine.batch import BatchWatch
-from tilepipe.engine.record import Watch
-class Kill(BatchWatch):
+from tilepipe.engine.run.batch import BatchCallbacks
+from tilepipe.engine.report.record import RunCallbacks
+class Kill(BatchCallbacks):
     left = int(sys.argv[1])
     def image(self, number, image):
         kill = self
-        class OfOne(Watch):
+        class OfOne(RunCallbacks):
             def block(self, receipt):
                 kill.left -= 1
                 if kill.left == 0:
@@ -179,14 +179,14 @@ def test_what_is_wrong_with_all_is_said_once(
 def test_a_full_disk_stops_the_batch(
     images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tilepipe.engine import job
+    from tilepipe.engine.run import job
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(job, "export", full)
-        with pytest.raises(SurroundingsError):
+        with pytest.raises(EnvironmentFailure):
             tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
     assert tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
 

@@ -10,8 +10,8 @@ import pytest
 
 import tilepipe
 from tests.making import make_image, save_tiny, write_tiff
-from tilepipe.engine.block import Receipt
-from tilepipe.engine.bottleneck import Bottleneck, Setting, Timings, find_bottleneck
+from tilepipe.engine.report.bottleneck import Bottleneck, Setting, Timings, find_bottleneck
+from tilepipe.engine.work.block import Receipt
 from tilepipe.models.unet import UNetArguments
 
 HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", bf16=False)
@@ -113,7 +113,7 @@ def test_a_run_that_leaves_parts_out_already_is_not_told_to(
 ) -> None:
     seen: list[Setting] = []
     monkeypatch.setattr(
-        "tilepipe.engine.job.find_bottleneck", lambda _, __, setting: seen.append(setting)
+        "tilepipe.engine.run.job.find_bottleneck", lambda _, __, setting: seen.append(setting)
     )
     save_tiny(tmp_path / "m.safetensors", UNetArguments(width=1))
     image = write_tiff(tmp_path / "image.tif", make_image(120, 110))

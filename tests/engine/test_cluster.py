@@ -13,17 +13,17 @@ import pytest
 
 import tilepipe
 from tests.making import digest
-from tilepipe.engine import block as work
-from tilepipe.engine.cluster import gpu_memory, run_bounded
-from tilepipe.engine.cluster_file import KINDS, read_cluster_file, what_went_wrong
+from tilepipe.engine.cluster.cluster_file import KINDS, read_cluster_file, what_went_wrong
+from tilepipe.engine.cluster.connect import gpu_memory, run_bounded
+from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.options import RunOptions, parse_duration
-from tilepipe.engine.record import Watch
-from tilepipe.engine.state import RunState
-from tilepipe.engine.workers import Workers
-from tilepipe.errors import InputError, SurroundingsError, UnfitWorkerError
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.work import block as work
+from tilepipe.errors import EnvironmentFailure, InputError, UnfitWorkerError
 
 
-class Troubles(Watch):
+class Troubles(RunCallbacks):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Crew:
 def crew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     from distributed import Scheduler, SpecCluster
 
-    monkeypatch.setattr("tilepipe.engine.workers.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("tilepipe.engine.cluster.workers.LOOK_SECONDS", 0.05)
     monkeypatch.setattr("tilepipe.engine.cluster.TICK_SECONDS", 0.05)
     scheduler = {
         "cls": Scheduler,
@@ -220,7 +220,7 @@ def test_no_worker_for_too_long_ends_the_run_resumably(crew: Crew) -> None:
     crew.join("first")
     with (
         watched(crew, wait=0.2) as workers,
-        pytest.raises(SurroundingsError, match=r"no workers are left for 0\.2 s") as caught,
+        pytest.raises(EnvironmentFailure, match=r"no workers are left for 0\.2 s") as caught,
     ):
         _run(workers, _numbers(crew, 10, lambda: crew.leave("first")))
     assert caught.value.exit_code == 4
@@ -237,14 +237,14 @@ def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
 ) -> None:
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output, window=572)
-    assert not work._benches
-    with pytest.raises(SurroundingsError, match="has ended"):
+    assert not work._contexts
+    with pytest.raises(EnvironmentFailure, match="has ended"):
         work.compute_block(str(output), "a dead run", 0)
-    assert not work._benches
+    assert not work._contexts
     run_id = RunState(output).begin()
-    work.workbench(str(output), run_id)
-    with work._at_work(str(output), run_id) as bench:
-        work.close_workbench(run_id)
+    work.worker_context(str(output), run_id)
+    with work._borrowed(str(output), run_id) as bench:
+        work.release_context(run_id)
         bench.device.turn.acquire()  # still usable: a task is at it
         assert bench.device._thread.submit(int).result() == 0
     with pytest.raises(RuntimeError, match="shutdown"):
@@ -299,7 +299,7 @@ def test_a_slow_end_makes_the_run_slower_and_not_larger(
     slow: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.making import make_image, write_tiff
-    from tilepipe.engine.cluster_file import SLOTS
+    from tilepipe.engine.cluster.cluster_file import SLOTS
 
     image = write_tiff(tmp_path / "wide.tif", make_image(128, 7600))
     in_hand = InHand(monkeypatch, slow, SLOTS)
@@ -391,7 +391,7 @@ def test_arguments_that_a_cluster_does_not_take_are_one_sentence(
 
 
 def test_cores_of_a_job_are_for_its_passes() -> None:
-    from tilepipe.engine.cluster_file import ClusterFile
+    from tilepipe.engine.cluster.cluster_file import ClusterFile
 
     arguments = {"cores": 16, "processes": 2, "memory": "32GB", "worker_extra_args": ["--lifetime", "1h"]}  # fmt: skip  # noqa: E501
     environment = {"A": "b c"}

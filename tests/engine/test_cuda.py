@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from tests.making import make_image, make_model
-from tilepipe.engine.cuda import BUFFERS, Lane, Slot, TorchCuda
-from tilepipe.engine.device import Device
+from tilepipe.engine.work.device import Device
+from tilepipe.engine.work.gpu import BUFFERS, GpuPipeline, Slot, TorchCuda
 from tilepipe.errors import NonFiniteError
 from tilepipe.models.unet import UNetArguments
 
@@ -120,7 +120,9 @@ def windows(count: int) -> list[tuple[Tensor, Tensor | None]]:
     return [(pixels[i], kinds[i % 3](holes[i])) for i in range(count)]
 
 
-def through(lane: Lane, given: list[tuple[Tensor, Tensor | None]]) -> list[tuple[Tensor, ...]]:
+def through(
+    lane: GpuPipeline, given: list[tuple[Tensor, Tensor | None]]
+) -> list[tuple[Tensor, ...]]:
     """What comes of windows that are begun on one thread and finished on another."""
     with ThreadPoolExecutor(1) as other:
         futures = [other.submit(lane.finish, lane.begin(*window)) for window in given]
@@ -133,7 +135,7 @@ def test_every_window_gets_its_own_answer_in_whatever_order_streams_advance(
     seed: int, captures: bool
 ) -> None:
     hardware = LazyHardware(seed, captures)
-    lane = Lane(summed, SHAPE, torch.uint8, hardware)
+    lane = GpuPipeline(summed, SHAPE, torch.uint8, hardware)
     assert lane.graphs is captures
     assert hardware.captured == (BUFFERS if captures else 0)
     given = windows(12)
@@ -161,13 +163,13 @@ def test_the_stand_in_would_show_a_missing_event(forgotten: int) -> None:
     wrong = 0
     for seed in range(10):
         given = windows(12)
-        made = through(Lane(summed, SHAPE, torch.uint8, Forgetful(seed, forgotten)), given)
+        made = through(GpuPipeline(summed, SHAPE, torch.uint8, Forgetful(seed, forgotten)), given)
         wrong += any(int(m[1]) != int(g[0].sum()) for m, g in zip(made, given, strict=True))
     assert wrong
 
 
 def test_no_more_windows_are_under_way_than_there_are_buffers() -> None:
-    lane = Lane(summed, SHAPE, torch.uint8, LazyHardware())
+    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
     given = windows(BUFFERS + 1)
     slots = [lane.begin(*window) for window in given[:-1]]
     assert len({id(slot) for slot in slots}) == BUFFERS
@@ -179,7 +181,7 @@ def test_no_more_windows_are_under_way_than_there_are_buffers() -> None:
 
 
 def test_a_window_that_cannot_be_sent_gives_its_buffers_back() -> None:
-    lane = Lane(summed, SHAPE, torch.uint8, LazyHardware())
+    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
     for _ in range(BUFFERS + 1):
         with pytest.raises(RuntimeError):
             lane.begin(torch.zeros((1, 2, 3, 4)), None)
@@ -262,7 +264,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 @needs_cuda
 @pytest.mark.parametrize("graphs", [True, False])
 def test_a_real_gpu_gives_each_window_its_own_answer(graphs: bool) -> None:
-    lane = Lane(summed, SHAPE, torch.uint8, TorchCuda(torch.device("cuda")), graphs)
+    lane = GpuPipeline(summed, SHAPE, torch.uint8, TorchCuda(torch.device("cuda")), graphs)
     assert lane.graphs is graphs
     given = windows(12)
     for (pixels, holes), made in zip(given, through(lane, given), strict=True):
@@ -289,7 +291,7 @@ def test_a_graph_gives_the_labels_of_the_launches_it_replays(
 
 
 def test_slots_hold_what_the_host_and_the_gpu_share() -> None:
-    lane = Lane(summed, SHAPE, torch.uint8, LazyHardware())
+    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
     slot: Slot = lane.begin(*windows(1)[0])
     assert [t.dtype for t in slot.given] == [torch.uint8, torch.bool]
     assert [tuple(t.shape) for t in slot.taken] == [(6, 5), ()]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.making import make_image, make_model
-from tilepipe.engine.device import (
+from tilepipe.engine.work.device import (
     Device,
     choose_device,
     choose_precision,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, whole_image_logits, write_tiff
-from tilepipe.engine.device import Device
+from tilepipe.engine.work.device import Device
 from tilepipe.grid import Tiling, Window, candidate_tilings, paper_tiling
 from tilepipe.images import open_image
 from tilepipe.models.specs import Model

@@ -18,7 +18,7 @@ import tilepipe
 from tests.making import make_image, write_tiff
 from tilepipe.engine import hardware
 from tilepipe.engine.hardware import Grant, cores, default_memory, free_memory, granted, most_memory
-from tilepipe.engine.planning import _survey_worker
+from tilepipe.engine.planning.planning import _survey_worker
 from tilepipe.errors import InputError
 
 GB = 10**9

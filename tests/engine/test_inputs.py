@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.images.making import geotiff
 from tests.making import make_image, make_model, write_tiff
-from tilepipe.engine.cautions import plan_warnings
 from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan import Plan, show_rescaling, show_selection
-from tilepipe.engine.scale import choose_scale
+from tilepipe.engine.plan.plan import Plan, show_rescaling, show_selection
+from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.errors import InputError
 from tilepipe.images.rescaling import Rescaling
 from tilepipe.models.file import build_model, load_model, save_model

@@ -16,14 +16,14 @@ import zarr
 import tilepipe
 from tests.making import digest, make_image, save_tiny
 from tilepipe.cli import call
-from tilepipe.engine.ledger import Ledger, read_ledger
-from tilepipe.engine.record import Watch
-from tilepipe.engine.state import FOLDER
-from tilepipe.errors import CheckError, InputError, SurroundingsError
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import FOLDER
+from tilepipe.engine.state.ledger import Ledger, read_ledger
+from tilepipe.errors import CheckError, EnvironmentFailure, InputError
 from tilepipe.images.fingerprints import HEAD_BYTES, SAMPLE_BYTES, SAMPLES
-from tilepipe.masks.store import open_zarr_mask
 from tilepipe.models.unet import UNetArguments
-from tilepipe.places.hashing import ABSENT, read_seal
+from tilepipe.products.store import open_zarr_mask
+from tilepipe.storage.hashing import ABSENT, read_seal
 
 SIDE = 1500
 NAMES = ("m.ome.zarr", "m.ome.tif", "m.tif")
@@ -78,7 +78,7 @@ def masks(once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once, tmp_path / "masks"))
 
 
-class Told(Watch):
+class Told(RunCallbacks):
     """Keeps what a run says; at a stage, does something."""
 
     def __init__(self, stage: str = "", act: Callable[[], None] = lambda: None) -> None:
@@ -95,7 +95,7 @@ class Told(Watch):
 
 
 def stop() -> None:
-    raise SurroundingsError("stopped by a test")
+    raise EnvironmentFailure("stopped by a test")
 
 
 def flip(path: Path, place: float = 0.5) -> None:
@@ -135,7 +135,7 @@ def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:
 
 
 def scene_tiling(folder: Path) -> Any:
-    from tilepipe.engine.state import RunState
+    from tilepipe.engine.state.folder import RunState
 
     plan = RunState(folder / "m.ome.zarr").read_plan()
     assert plan is not None
@@ -208,7 +208,7 @@ def test_an_interrupted_run_reads_what_it_builds_on(
 ) -> None:
     """A flipped bit once made such a run impossible to finish, and a swap made a wrong mask."""
     masks = tmp_path / "masks"
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(EnvironmentFailure):
         scene.run(masks, watch=Told("pyramid level 1", stop))
     flip(masks / "m.ome.zarr/0/c/1/1")
     swap(masks / "m.ome.zarr/0/c/0/2", masks / "m.ome.zarr/0/c/1/2")
@@ -225,7 +225,7 @@ def test_damage_of_the_same_size_to_levels_and_exports_is_found_when_a_run_goes_
     once: Path, scene: Scene, tmp_path: Path
 ) -> None:
     masks = tmp_path / "masks"
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(EnvironmentFailure):
         scene.run(masks, watch=Told("writing m.tif", stop))
     flip(masks / "m.ome.tif")
     flip(masks / "m.ome.zarr/2/c/0/0")
@@ -238,7 +238,7 @@ def test_a_chunk_damaged_while_the_run_goes_on_stops_it_and_it_can_be_resumed(
 ) -> None:
     masks = tmp_path / "masks"
     told = Told("pyramid level 1", lambda: flip(masks / "m.ome.zarr/0/c/1/1"))
-    with pytest.raises(SurroundingsError, match="the same command finds the damaged blocks"):
+    with pytest.raises(EnvironmentFailure, match="the same command finds the damaged blocks"):
         scene.run(masks, watch=told)
     assert scene.run(masks).resumed == 3
     assert digest(masks) == digest(once)
@@ -250,8 +250,8 @@ def test_nothing_is_read_of_a_finished_output(
     def refuse(*_: object) -> str:
         raise AssertionError("a chunk or an export was read")
 
-    monkeypatch.setattr("tilepipe.masks.sealed.read_seal", refuse)
-    monkeypatch.setattr("tilepipe.engine.progress.hash_of", refuse)
+    monkeypatch.setattr("tilepipe.products.sealed.read_seal", refuse)
+    monkeypatch.setattr("tilepipe.engine.state.progress.hash_of", refuse)
     assert scene.run(masks).resumed == 4
 
 
@@ -390,7 +390,7 @@ def test_a_run_of_an_older_version_is_decoded_when_it_goes_on(
     once: Path, scene: Scene, tmp_path: Path
 ) -> None:
     masks = tmp_path / "masks"
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(EnvironmentFailure):
         scene.run(masks, watch=Told("pyramid level 2", stop))
     forget_hashes(masks)
     flip(masks / "m.ome.zarr/0/c/1/1")
@@ -492,7 +492,7 @@ def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
 ) -> None:
     copy, masks, whole = tmp_path / "image.tif", tmp_path / "masks", tmp_path / "whole"
     shutil.copy(scene.image, copy)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(EnvironmentFailure):
         scene.run(masks, copy, watch=Told("pyramid level 1", stop))
     overwrite_unsampled(copy)
     told = Told()
@@ -510,7 +510,7 @@ def test_an_image_that_is_only_touched_or_moved_costs_no_block(
     scene.run(masks, copy, watch=Told("pyramid level 1", lambda: os.utime(copy, (1, 1))))
     assert digest(masks) == digest(once)
     elsewhere = tmp_path / "elsewhere"
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(EnvironmentFailure):
         scene.run(elsewhere, copy, watch=Told("pyramid level 1", stop))
     moved = copy.rename(tmp_path / "moved.tif")
     assert scene.run(elsewhere, moved).resumed == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilepipe.engine.ledger import Ledger, read_ledger
+from tilepipe.engine.state.ledger import Ledger, read_ledger
 
 RECORDS = [{"kind": "block", "number": n, "counts": [n, 2 * n]} for n in range(5)]
 
@@ -48,7 +48,7 @@ def test_an_altered_record_is_dropped_and_the_others_stay(tmp_path: Path) -> Non
 
 
 def test_sound_records_of_another_form_are_done_again(tmp_path: Path) -> None:
-    from tilepipe.engine.progress import Progress
+    from tilepipe.engine.state.progress import Progress
 
     path = tmp_path / "ledger"
     with Ledger(path) as ledger:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import tilepipe
 from tests.making import make_image, save_tiny, write_tiff
-from tests.masks.making import MemoryImage
+from tests.products.making import MemoryImage
 from tests.regions.making import slide
-from tilepipe.engine.likeness import Likeness, compare, unlike_warning
+from tilepipe.engine.planning.likeness import Likeness, compare, unlike_warning
 from tilepipe.grid import Window
 from tilepipe.images import open_image
 from tilepipe.images.reading import Reading

@@ -15,8 +15,8 @@ import dask
 import psutil
 import pytest
 
-from tilepipe.engine.cluster import connect
-from tilepipe.engine.dask_settings import dask_settings
+from tilepipe.engine.cluster.connect import connect
+from tilepipe.engine.cluster.dask_settings import dask_settings
 from tilepipe.engine.options import RunOptions
 
 INTRUDER = """

@@ -12,10 +12,10 @@ import tifffile
 
 import tilepipe
 from tests.making import digest, make_image, write_tiff, zero_tiles
-from tilepipe.engine.outputs import record_path
-from tilepipe.engine.state import FOLDER
+from tilepipe.engine.state.folder import FOLDER
+from tilepipe.engine.state.outputs import record_path
 from tilepipe.errors import InputError
-from tilepipe.places.settling import settle, settle_folder
+from tilepipe.storage.fsync import fsync_files, fsync_folder
 
 pytestmark = pytest.mark.slow
 
@@ -176,15 +176,15 @@ def test_outputs_that_differ_by_their_suffix_alone_have_records_of_their_own(
 def test_settling_takes_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "c/0").mkdir(parents=True)
     (tmp_path / "c/0/1").write_bytes(b"x")
-    settle([tmp_path / "c/0/1", tmp_path / "c/0/2", tmp_path / "c/9/9"], tmp_path)
-    settle_folder(tmp_path / "nowhere")
+    fsync_files([tmp_path / "c/0/1", tmp_path / "c/0/2", tmp_path / "c/9/9"], tmp_path)
+    fsync_folder(tmp_path / "nowhere")
 
 
 def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tilepipe.engine.ledger import Ledger
-    from tilepipe.masks.store import ZarrMask
+    from tilepipe.engine.state.ledger import Ledger
+    from tilepipe.products.store import ZarrMask
 
     settled: list[tuple[Any, int]] = []
     plan, _ = tilepipe.plan(image, model=model, window=572)
@@ -198,11 +198,11 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
             assert windows
         append(ledger, record)
 
-    def settle(self: ZarrMask, window: Any = None, level: int = 0) -> None:
+    def flush(self: ZarrMask, window: Any = None, level: int = 0) -> None:
         settled.append((window, level))
 
     monkeypatch.setattr(Ledger, "append", watched)
-    monkeypatch.setattr(ZarrMask, "settle", settle)
+    monkeypatch.setattr(ZarrMask, "flush", flush)
     tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
     assert len(settled) == 4 + 2  # blocks, and levels of one piece each
 
@@ -211,7 +211,7 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
 def test_a_tile_that_cannot_be_read_costs_no_pixel_of_another(tmp_path: Path, tile: int) -> None:
     import numpy as np
 
-    from tilepipe.engine.block import read_around
+    from tilepipe.engine.work.block import read_around
     from tilepipe.grid import Window
 
     path = write_tiff(tmp_path / "image.tif", make_image(700, 720))

@@ -21,8 +21,8 @@ from tests.engine.making import model_of, write_tiled_scene
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.cli import call
 from tilepipe.cli.show import show_image, show_plan, show_summary
-from tilepipe.engine.cautions import implausible_size
 from tilepipe.engine.options import RunOptions
+from tilepipe.engine.planning.cautions import implausible_size
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import Image, PixelSize, open_image

@@ -15,12 +15,13 @@ import pytest
 from PIL import Image as Picture
 
 import tilepipe
-from tilepipe.engine import block, profile
-from tilepipe.engine.ledger import Ledger, read_ledger
-from tilepipe.engine.plan import Plan
-from tilepipe.engine.profile import write_profile
-from tilepipe.engine.record import Watch
-from tilepipe.engine.state import RunState
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.report import profile
+from tilepipe.engine.report.profile import write_profile
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.state.ledger import Ledger, read_ledger
+from tilepipe.engine.work import block
 from tilepipe.grid import Tiling
 
 
@@ -61,7 +62,7 @@ def test_the_plot_is_a_picture(profiled: Path) -> None:
 def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
-    class Stop(Watch):
+    class Stop(RunCallbacks):
         def block(self, receipt: object) -> None:
             raise KeyboardInterrupt
 
@@ -129,7 +130,7 @@ def test_time_is_spread_over_the_steps_it_lies_in() -> None:
 @pytest.mark.slow
 def test_the_peak_of_a_process_is_its_own() -> None:
     """Not what the process that started it had taken: getrusage would say so."""
-    code = "from tilepipe.engine.block import peak_memory; print(peak_memory())"
+    code = "from tilepipe.engine.work.block import peak_memory; print(peak_memory())"
     heavy = (
         "import subprocess, sys; b = bytearray(1_000_000_000); b[::4096] = b'x' * len(b[::4096]);"
         f"print(subprocess.run([sys.executable, '-c', {code!r}], capture_output=True, text=True, "

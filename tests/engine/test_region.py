@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 import tilepipe
 from tests.making import digest, make_image, make_model, save_tiny, write_tiff
-from tilepipe.engine.coverage import Coverage
-from tilepipe.engine.device import Device
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan import Plan, image_facts
-from tilepipe.engine.record import Watch
-from tilepipe.engine.scale import choose_scale
-from tilepipe.engine.sizing import Crew, MemoryModel, choose_tiling
-from tilepipe.engine.state import FOLDER
+from tilepipe.engine.plan.coverage import Coverage
+from tilepipe.engine.plan.plan import Plan, image_facts
+from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.sizing import Crew, MemoryModel, choose_tiling
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import FOLDER
+from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import open_image
-from tilepipe.masks.store import open_zarr_mask
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products.store import open_zarr_mask
 from tilepipe.regions.cells import Region
 
 HEIGHT, WIDTH = 711, 850
@@ -260,7 +260,7 @@ def test_verify_finds_an_island_in_nodata(tmp_path: Path) -> None:
     assert 0 < found.pixels <= 2 * 20 * 30
 
 
-class StopAfter(Watch):
+class StopAfter(RunCallbacks):
     def __init__(self, blocks: int) -> None:
         self.left = blocks
 

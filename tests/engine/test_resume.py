@@ -13,8 +13,8 @@ import pytest
 
 import tilepipe
 from tests.making import digest, make_image, save_tiny, write_tiff
-from tilepipe.engine.ledger import read_ledger
-from tilepipe.engine.state import FOLDER, RunState
+from tilepipe.engine.state.folder import FOLDER, RunState
+from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1, runtime
 AT_A_RECORD = """
 import os, signal, sys
 from tilepipe.cli import main
-from tilepipe.engine.ledger import Ledger
+from tilepipe.engine.state.ledger import Ledger
 
 append, records = Ledger.append, 0
 number, last = signal.Signals["SIG" + sys.argv.pop(1)], int(sys.argv.pop(1))
@@ -192,7 +192,7 @@ def test_overwrite_spares_an_image_but_not_a_mask(image: Path, model: Path, tmp_
 
 
 def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_path: Path) -> None:
-    from tilepipe.engine.block import SupersededError, close_workbench, compute_block
+    from tilepipe.engine.work.block import SupersededError, compute_block, release_context
 
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output, window=572)
@@ -202,7 +202,7 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
     before = digest(tmp_path)
     with pytest.raises(SupersededError):
         compute_block(str(output), orphan, 0)
-    close_workbench(orphan)
+    release_context(orphan)
     assert digest(tmp_path) == before
 
 
@@ -273,7 +273,7 @@ def test_an_overwrite_stopped_half_way_is_never_taken_for_a_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tilepipe.places.verbs.shutil", SimpleNamespace(rmtree=fail))
+        patch.setattr("tilepipe.storage.ops.shutil", SimpleNamespace(rmtree=fail))
         with pytest.raises(KeyboardInterrupt):
             tilepipe.run(image, overwrite=True, **options)
     for path in outputs[1:]:

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tests.models.making import OTHERS, has_bf16
-from tilepipe.engine import choosing
-from tilepipe.engine.choosing import Choice, fastest_runtime
-from tilepipe.engine.device import depended_on, environment
-from tilepipe.engine.plan import Plan
-from tilepipe.engine.state import RunState
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.planning import runtime_selection as choosing
+from tilepipe.engine.planning.runtime_selection import Choice, fastest_runtime
+from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.work.device import environment, relevant_to
 from tilepipe.errors import InputError
 from tilepipe.grid import Window, paper_tiling
-from tilepipe.masks.store import open_zarr_mask
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products.store import open_zarr_mask
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,9 +121,9 @@ def test_a_plan_of_before_there_were_runtimes_is_one_of_torch(
 def test_only_half_precision_depends_on_instructions_for_it() -> None:
     here = environment("cpu", 1)
     assert "half" in here
-    assert "half" not in depended_on(here, "fp32")
-    assert "half" not in depended_on(here, "fp64")
-    assert depended_on(here, "bf16") == here
+    assert "half" not in relevant_to(here, "fp32")
+    assert "half" not in relevant_to(here, "fp64")
+    assert relevant_to(here, "bf16") == here
 
 
 class FakeDevice:
@@ -262,7 +262,7 @@ from pathlib import Path
 import numpy as np
 from tests.engine.making import foretold
 from tests.making import make_model
-from tilepipe.engine.device import Device
+from tilepipe.engine.work.device import Device
 from tilepipe.models.unet import UNetArguments
 
 name, width, side = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

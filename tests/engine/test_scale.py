@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.engine.making import SMALL, model_of
 from tests.making import digest, make_image, save_tiny, whole_image_logits, write_tiff
-from tests.masks.making import MemoryImage
+from tests.products.making import MemoryImage
 from tilepipe.engine.options import RunOptions, parse_length
-from tilepipe.engine.plan import Plan, show_scale
-from tilepipe.engine.record import Watch
-from tilepipe.engine.scale import choose_scale
+from tilepipe.engine.plan.plan import Plan, show_scale
+from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.report.record import RunCallbacks
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import PixelSize, open_image
@@ -350,7 +350,7 @@ def test_probabilities_come_back_too(tmp_path: Path) -> None:
     assert (shares.argmax(0) == mask.read(Window(0, 0, 600, 500)))[clear].all()
 
 
-class StopAt(Watch):
+class StopAt(RunCallbacks):
     """Interrupts a run after a block, or at a stage."""
 
     def __init__(self, stage: str) -> None:

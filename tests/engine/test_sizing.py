@@ -13,9 +13,9 @@ import tifffile
 import tilepipe
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions, parse_bytes
-from tilepipe.engine.plan import image_facts
-from tilepipe.engine.scale import choose_scale
-from tilepipe.engine.sizing import Crew, MemoryModel, choose_tiling
+from tilepipe.engine.plan.plan import image_facts
+from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.sizing import Crew, MemoryModel, choose_tiling
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling, candidate_tilings
 from tilepipe.images import open_image

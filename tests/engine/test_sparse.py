@@ -12,11 +12,11 @@ from PIL import Image as Picture
 
 import tilepipe
 from tests.making import make_image
-from tilepipe.engine import block
+from tilepipe.engine.work import block
 from tilepipe.grid import Window
 from tilepipe.images import ngff
-from tilepipe.masks import like_image
-from tilepipe.masks.store import ZarrMask
+from tilepipe.products import like_image
+from tilepipe.products.store import ZarrMask
 
 SIDE = 100_000
 CORNER = 50_000

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import tilepipe
-from tilepipe.engine import job as engine
-from tilepipe.engine.cluster import REMEDIES, surroundings
-from tilepipe.errors import SurroundingsError, UnreadableError
+from tilepipe.engine.cluster.connect import REMEDIES, environment_failure
+from tilepipe.engine.run import job as engine
+from tilepipe.errors import EnvironmentFailure, UnreadableError
 
 
 @pytest.mark.parametrize("number", sorted(REMEDIES))
 def test_what_cannot_be_written_says_where_and_what_to_do(number: int) -> None:
-    cause = surroundings(OSError(number, os.strerror(number), "/masks/0/c/1/2"))
+    cause = environment_failure(OSError(number, os.strerror(number), "/masks/0/c/1/2"))
     assert cause is not None
     assert cause.exit_code == 4
     assert "/masks/0/c/1/2" in str(cause)
@@ -26,7 +26,7 @@ def test_what_cannot_be_written_says_where_and_what_to_do(number: int) -> None:
 def test_a_block_that_ends_its_workers_is_the_machines_doing() -> None:
     from distributed import KilledWorker
 
-    cause = surroundings(KilledWorker("block-7", None, 3))
+    cause = environment_failure(KilledWorker("block-7", None, 3))
     assert cause is not None
     assert "--memory" in str(cause)
 
@@ -35,7 +35,7 @@ def test_a_block_that_ends_its_workers_is_the_machines_doing() -> None:
     "error", [ValueError("a bug"), UnreadableError("x"), OSError(errno.ENOENT)]
 )
 def test_everything_else_is_not(error: Exception) -> None:
-    assert surroundings(error) is None
+    assert environment_failure(error) is None
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_trouble_outside_the_blocks_is_one_sentence_from_python_too(
     outputs = [tmp_path / "m.ome.zarr", tmp_path / "m.ome.tif"]
     with monkeypatch.context() as patched:
         patched.setattr(engine, part, fail)
-        with pytest.raises(SurroundingsError):
+        with pytest.raises(EnvironmentFailure):
             tilepipe.run(image, model=model, outputs=outputs, window=572)
     summary = tilepipe.run(image, model=model, outputs=outputs, window=572)
     assert summary.exit_code == 0

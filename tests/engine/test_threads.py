@@ -14,7 +14,7 @@ import pytest
 
 import tilepipe
 from tests.making import digest, make_image, write_tiff
-from tilepipe.engine.record import Summary, Watch
+from tilepipe.engine.report.record import RunCallbacks, Summary
 from tilepipe.errors import InputError
 
 
@@ -22,7 +22,7 @@ def content(path: Path) -> Any:
     return digest(path) if path.is_dir() else path.read_bytes()
 
 
-class Together(Watch):
+class Together(RunCallbacks):
     """Lets no block begin before all runs are as far."""
 
     def __init__(self, barrier: threading.Barrier) -> None:
@@ -125,7 +125,7 @@ def test_one_that_comes_while_another_writes_is_told_which(
     options: dict[str, Any] = {"model": model, "outputs": output, "window": 572, "threads": 1}
     found: list[BaseException] = []
 
-    class Meanwhile(Watch):
+    class Meanwhile(RunCallbacks):
         def submitted(self) -> None:
             for overwrite in (False, True):
                 with pytest.raises(InputError, match="another run is writing it") as caught:

@@ -12,14 +12,14 @@ import pytest
 
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
-from tilepipe.engine import job as engine
-from tilepipe.engine.plan import Plan
-from tilepipe.engine.verify import seam_windows
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.run import job as engine
+from tilepipe.engine.run.verify import seam_windows
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling, Window, paper_tiling
-from tilepipe.masks.store import open_zarr_mask
 from tilepipe.models.file import save_model
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products.store import open_zarr_mask
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tilepipe.engine import cluster
-from tilepipe.engine.watchdog import PATIENCE, TIMES_USUAL, Watchdog, duration
-from tilepipe.errors import SurroundingsError
+from tilepipe.engine.cluster import connect as cluster
+from tilepipe.engine.cluster.watchdog import PATIENCE, TIMES_USUAL, Watchdog, duration
+from tilepipe.errors import EnvironmentFailure
 
 
 def items(late: list[tuple[str, Any, float]]) -> list[Any]:
@@ -55,7 +55,7 @@ def test_with_a_timeout_it_is_said_at_half_of_it_and_ends_at_all_of_it() -> None
     dog.submitted("b", 2, 1e6 + 50)
     dog.finished("b", 1e6 + 55)
     assert dog.late(1e6 + 114) == [("a", 1, 114.0)]
-    with pytest.raises(SurroundingsError, match="no block was finished for 60 s"):
+    with pytest.raises(EnvironmentFailure, match="no block was finished for 60 s"):
         dog.late(1e6 + 115)
 
 
@@ -100,7 +100,7 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         )  # fmt: skip
         assert next(outcomes) == ((0,), 0)
         step = 0.6
-        with pytest.raises(SurroundingsError, match="no block was finished"):
+        with pytest.raises(EnvironmentFailure, match="no block was finished"):
             next(outcomes)
         _let_go.set()
     assert [item for item, _ in told] == [(1,)]

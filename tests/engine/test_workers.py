@@ -17,9 +17,9 @@ import pytest
 
 import tilepipe
 from tests.making import digest
-from tilepipe.engine.record import Watch
-from tilepipe.engine.state import RunState
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.state.folder import RunState
+from tilepipe.errors import EnvironmentFailure, InputError
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,7 @@ def test_two_worker_processes_give_the_same_bytes(
     assert digest(tmp_path) == in_process
 
 
-class KillAWorker(Watch):
+class KillAWorker(RunCallbacks):
     """Kills one of this process's worker processes when the first block is done."""
 
     def __init__(self) -> None:
@@ -118,11 +118,11 @@ def test_an_external_cluster_gives_the_same_bytes_and_its_loss_is_resumed(
         tilepipe.run(image, scheduler=address, **options(model, tmp_path))  # type: ignore[arg-type]
         assert digest(tmp_path) == in_process
 
-        class KillTheScheduler(Watch):
+        class KillTheScheduler(RunCallbacks):
             def block(self, receipt: object) -> None:
                 scheduler.kill()
 
-        with pytest.raises(SurroundingsError, match="scheduler was lost"):
+        with pytest.raises(EnvironmentFailure, match="scheduler was lost"):
             tilepipe.run(
                 image,
                 scheduler=address,
@@ -134,7 +134,7 @@ def test_an_external_cluster_gives_the_same_bytes_and_its_loss_is_resumed(
 
 
 def test_a_worker_that_does_not_see_the_image_is_named(image: Path, model: Path) -> None:
-    from tilepipe.engine.block import prepare
+    from tilepipe.engine.work.block import prepare
 
     report = prepare("/nowhere/m.ome.zarr", "run")
     assert "does not see the output" in report["error"]
@@ -183,7 +183,7 @@ def _failing(number: int) -> int:
 def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
     from distributed import Client, LocalCluster
 
-    from tilepipe.engine.cluster import run_bounded
+    from tilepipe.engine.cluster.connect import run_bounded
 
     drawn: list[int] = []
 
@@ -209,7 +209,7 @@ def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
 def test_a_task_that_fails_is_tried_again_and_then_given_up() -> None:
     from distributed import Client, LocalCluster
 
-    from tilepipe.engine.cluster import Failure, run_bounded
+    from tilepipe.engine.cluster.connect import Failure, run_bounded
 
     _tries.clear()
     with (

@@ -20,17 +20,17 @@ from PIL import Image
 import tilepipe
 from tests.evaluation.making import brute_force, discs
 from tests.making import make_image
-from tests.masks.making import whole
+from tests.products.making import whole
 from tilepipe.errors import InputError
 from tilepipe.evaluation.evaluate import Evaluation
 from tilepipe.evaluation.objects import objects_from_labels
 from tilepipe.images.base import PixelSize
-from tilepipe.masks import MaskClass, MaskSpec
-from tilepipe.masks.base import Transform
-from tilepipe.masks.geotiff import write_cog
-from tilepipe.masks.ome_tiff import write_ome_tiff
-from tilepipe.masks.pyramid import build_pyramid
-from tilepipe.masks.store import ZarrMask, create_mask
+from tilepipe.products import MaskClass, MaskSpec
+from tilepipe.products.base import Transform
+from tilepipe.products.geotiff import write_cog
+from tilepipe.products.ome_tiff import write_ome_tiff
+from tilepipe.products.pyramid import build_pyramid
+from tilepipe.products.store import ZarrMask, create_mask
 
 TWO = (MaskClass("background", "#000000"), MaskClass("nucleus", "#ff0000"))
 THREE = (*TWO, MaskClass("border", "#00ff00"))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.masks.making import make_mask, make_spec
+from tests.products.making import make_mask, make_spec
 from tilepipe.errors import InputError
 from tilepipe.evaluation.label_maps import open_label_map
 from tilepipe.evaluation.pairs import find_pairs
-from tilepipe.masks.base import MaskClass
+from tilepipe.products.base import MaskClass
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -59,7 +59,7 @@ def _writes(fault: dict[str, Any]) -> None:
 
 
 def _records(last: int) -> None:
-    from tilepipe.engine.ledger import Ledger
+    from tilepipe.engine.state.ledger import Ledger
 
     whole, records = Ledger.append, 0
 

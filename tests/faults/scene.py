@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from tests.faults.hooks import VARIABLE
 from tests.making import digest, make_image, save_tiny, write_tiff
-from tilepipe.engine.ledger import read_ledger
-from tilepipe.engine.state import FOLDER
+from tilepipe.engine.state.folder import FOLDER
+from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.models.unet import UNetArguments
 
 NO_ANSWER = 255

@@ -37,8 +37,8 @@ from tests.faults.scene import (
     wait_for,
 )
 from tests.making import digest
-from tilepipe.engine.ledger import read_ledger
-from tilepipe.engine.state import FOLDER
+from tilepipe.engine.state.folder import FOLDER
+from tilepipe.engine.state.ledger import read_ledger
 
 MEGABYTE = 1 << 20
 

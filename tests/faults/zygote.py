@@ -21,9 +21,9 @@ WARM = (
     "torch", "torch._dynamo", "numpy", "zarr", "dask", "distributed",
     "tifffile", "imagecodecs", "rasterio",
     "rasterio.shutil", "psutil", "PIL.Image", "tilepipe.cli.run", "tilepipe.cli.show",
-    "tilepipe.engine.run", "tilepipe.engine.verify", "tilepipe.models.file",
-    "tilepipe.images.tiff", "tilepipe.images.raster", "tilepipe.masks.formats",
-    "tilepipe.masks.geotiff", "tilepipe.masks.ome_tiff",
+    "tilepipe.engine.run.run", "tilepipe.engine.run.verify", "tilepipe.models.file",
+    "tilepipe.images.tiff", "tilepipe.images.raster", "tilepipe.products.formats",
+    "tilepipe.products.geotiff", "tilepipe.products.ome_tiff",
 )  # fmt: skip
 
 

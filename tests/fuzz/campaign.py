@@ -28,9 +28,9 @@ BATCH = 25
 """Mutants that share a process, as long as none fails."""
 _IMPORTED = (
     "tilepipe.cli.info", "tilepipe.cli.plan", "tilepipe.cli.run", "tilepipe.cli.verify",
-    "tilepipe.cli.show", "tilepipe.engine.run", "tilepipe.engine.verify", "tilepipe.images.ngff",
+    "tilepipe.cli.show", "tilepipe.engine.run.run", "tilepipe.engine.run.verify", "tilepipe.images.ngff",
     "tilepipe.images.picture", "tilepipe.images.raster", "tilepipe.images.tiff",
-    "tilepipe.masks.read_geotiff", "tilepipe.masks.read_ome_tiff", "tilepipe.masks.preview",
+    "tilepipe.products.read_geotiff", "tilepipe.products.read_ome_tiff", "tilepipe.products.preview",
     "tilepipe.models.describe", "tilepipe.models.file", "imagecodecs", "yaml", "onnxruntime",
     "onnx.checker", "PIL.PngImagePlugin", "dask.array",
 )  # fmt: skip

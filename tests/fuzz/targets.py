@@ -76,10 +76,10 @@ def use_model(path: Path) -> str:
 
 def open_mask(path: Path) -> str:
     """Open a mask, read its corners, and what the run that made it left beside it."""
-    from tilepipe.engine.progress import Progress
-    from tilepipe.engine.state import RunState
+    from tilepipe.engine.state.folder import RunState
+    from tilepipe.engine.state.progress import Progress
     from tilepipe.grid import Window
-    from tilepipe.masks.formats import open_mask as open_any
+    from tilepipe.products.formats import open_mask as open_any
 
     state = RunState(path)
     state.current_run()

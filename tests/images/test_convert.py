@@ -15,7 +15,7 @@ from ome_zarr_models.v05 import Image as NgffImage
 from PIL import Image as PillowImage
 
 from tests.images.oracle import chart
-from tilepipe.errors import InputError, SurroundingsError, UnreadableError
+from tilepipe.errors import EnvironmentFailure, InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, open_image
 from tilepipe.images import convert as convert_module
@@ -193,7 +193,7 @@ def test_a_folder_of_something_else_is_never_overwritten(data: Path, tmp_path: P
     [
         (KeyboardInterrupt(), KeyboardInterrupt),
         (UnreadableError("broken"), UnreadableError),
-        (OSError(errno.ENOSPC, "No space left on device"), SurroundingsError),
+        (OSError(errno.ENOSPC, "No space left on device"), EnvironmentFailure),
     ],
 )
 def test_a_conversion_that_stops_leaves_what_was_there(

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio.crs import CRS
 
-from tests.masks.making import MemoryImage
+from tests.products.making import MemoryImage
 from tilepipe.grid import Window
 from tilepipe.images import PixelSize
 from tilepipe.images.ground import Ground, PixelAreas, ground_of

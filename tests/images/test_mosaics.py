@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from tests.images.oracle import chart
 from tests.making import save_tiny
 from tilepipe.cli import call
-from tilepipe.engine.block import Workbench
+from tilepipe.engine.work.block import WorkerContext
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import check_bounded, open_image
@@ -303,13 +303,13 @@ def test_a_part_that_goes_during_a_run_has_no_answer(
     model, whole, mask = (tmp_path / name for name in ("m.safetensors", "whole.tif", "mask.tif"))
     save_tiny(model, UNetArguments(bands=3, outputs=2, width=2, depth=1), pixel_size_um=None)
     assert call(["run", str(image), "-m", str(model), "-o", str(whole), "-q"]) == 0
-    open_all = Workbench.__init__
+    open_all = WorkerContext.__init__
 
     def open_and_remove(*args: Any, **options: Any) -> None:
         open_all(*args, **options)
         image.with_name("b.tif").unlink()
 
-    monkeypatch.setattr(Workbench, "__init__", open_and_remove)
+    monkeypatch.setattr(WorkerContext, "__init__", open_and_remove)
     assert call(["run", str(image), "-m", str(model), "-o", str(mask), "-q"]) == 3
     assert "b.tif was there when the image was opened" in capsys.readouterr().err
     with rasterio.open(whole) as file, rasterio.open(mask) as other:

@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 
 from tests.images.making import write_scene
 from tests.making import make_image
-from tests.masks.making import MemoryImage
+from tests.products.making import MemoryImage
 from tilepipe.grid import Window
 from tilepipe.images import Image, observed, open_image
 from tilepipe.images.observed import alpha_note, border_fill, notes_of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from tests.making import make_image, write_tiff
-from tests.masks.making import MemoryImage
+from tests.products.making import MemoryImage
 from tilepipe.grid import Window
 from tilepipe.images import open_image, read_with_valid, resampled
 from tilepipe.images.resampled import ResampledImage

@@ -76,7 +76,8 @@ def test_small_passes_tell_of_large_ones(padding: str, upsampling: str, dtype: t
 @pytest.mark.slow
 def test_starting_does_not_load_the_compiler() -> None:
     code = (
-        "import sys, tilepipe.engine.device; from tilepipe.models import ForwardMemory, load_model;"
+        "import sys, tilepipe.engine.work.device;"
+        "from tilepipe.models import ForwardMemory, load_model;"
         "import torch; m = load_model('nuclei-he'); g = m.geometry;"
         "f = ForwardMemory(m.network, 3, g.smallest_input, g.stride_factor, torch.float32);"
         "f.peak(700, 700);"

@@ -19,7 +19,7 @@ import tilepipe
 from tests.making import make_image, write_tiff
 from tests.models.making_onnx import TINY, input_spec, network, node, output_spec, write, write_unet
 from tilepipe.cli import call
-from tilepipe.engine.device import Device, labels_of, probabilities_of
+from tilepipe.engine.work.device import Device, labels_of, probabilities_of
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.models import (

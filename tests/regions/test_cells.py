@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.engine.coverage import Coverage
+from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.grid import Geometry, Tiling, Window
 from tilepipe.images.base import Level
 from tilepipe.regions.cells import (

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.training.making import QUICK, train
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
 from tilepipe.training import state as states
 from tilepipe.training.train import TrainWatch
@@ -62,11 +62,11 @@ def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
 
     begun: list[int] = []
 
-    class Watch(TrainWatch):
+    class RunCallbacks(TrainWatch):
         def begin(self, recipe: Any) -> None:
             begun.append(recipe.resumed)
 
-    summary = train(spots, output, Watch(), **options)
+    summary = train(spots, output, RunCallbacks(), **options)
     assert begun == [4]
     assert summary.model.read_bytes() == whole.model.read_bytes()
 
@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_can_be_gone_on_from(
             raise RuntimeError("[enforce fail at inline_container.cc:659] . file write failed")
 
     monkeypatch.setattr(states.torch, "save", full)
-    with pytest.raises(SurroundingsError, match="is the disk full") as stopped:
+    with pytest.raises(EnvironmentFailure, match="is the disk full") as stopped:
         train(spots, tmp_path / "m.safetensors")
     assert stopped.value.exit_code == 4
     assert not list(tmp_path.rglob("*.part"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.making import make_image, write_tiff
 from tests.training.making import write_png, write_values
-from tilepipe.engine.device import Device
+from tilepipe.engine.work.device import Device
 from tilepipe.grid import Window
 from tilepipe.images import open_image
 from tilepipe.models.geometry import geometry_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.making import train
-from tilepipe.errors import InputError, NonFiniteError, SurroundingsError
+from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import load_model
 from tilepipe.training.train import _Training
 
@@ -80,7 +80,7 @@ def test_out_of_memory_says_which_options_to_lower(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     fail_at(monkeypatch, 2, error)
-    with pytest.raises(SurroundingsError) as stop:
+    with pytest.raises(EnvironmentFailure) as stop:
         train(spots, tmp_path / "m.safetensors")
     assert stop.value.exit_code == 4
     for option in ("--batch (now 2)", "--tile (now 48)", "--width (now 2)"):
@@ -114,6 +114,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_first_step(
 def test_a_folder_without_write_permission_is_refused(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilepipe.places.verbs.os.access", lambda *_: False)
+    monkeypatch.setattr("tilepipe.storage.ops.os.access", lambda *_: False)
     with pytest.raises(InputError, match="you may not write in"):
         train(spots, tmp_path / "m.safetensors")

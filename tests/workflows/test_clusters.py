@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tilepipe.engine.cluster_file import KINDS, ClusterFile, read_cluster_file
+from tilepipe.engine.cluster.cluster_file import KINDS, ClusterFile, read_cluster_file
 from tilepipe.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "clusters"

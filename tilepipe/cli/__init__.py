@@ -150,7 +150,7 @@ def _show_remarks() -> None:
 
 
 def _say(line: str) -> None:
-    from tilepipe.places.address import without_secrets
+    from tilepipe.storage.address import without_secrets
 
     click.echo(without_secrets(line), err=True)
 

@@ -8,24 +8,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tilepipe.cli.show import QuietScreen, duration, near
 from tilepipe.cli.terminal import Terminal
-from tilepipe.engine.batch import BatchSummary, BatchWatch, Outcome
-from tilepipe.engine.plan import Plan
-from tilepipe.engine.record import Summary, Watch
-from tilepipe.engine.sizing import Estimate
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.planning.sizing import Estimate
+from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary, Outcome
 
 SHOWN_CLASSES = 3
 """Of each image, in the table; its run record has all."""
 
 
-class QuietBatchScreen(BatchWatch):
+class QuietBatchScreen(BatchCallbacks):
     """Of each image of a batch, its warnings alone."""
 
-    def image(self, number: int, image: str) -> Watch:
+    def image(self, number: int, image: str) -> RunCallbacks:
         """Whose warnings name the image."""
         return QuietScreen(near(image))
 
 
-class BatchScreen(BatchWatch):
+class BatchScreen(BatchCallbacks):
     """The progress of a batch on standard error."""
 
     def __init__(self, total: int) -> None:
@@ -45,12 +45,12 @@ class BatchScreen(BatchWatch):
             self._images = self._bar.add_task("batch", total=total, unit="images")
             self._bar.start()
 
-    def image(self, number: int, image: str) -> Watch:
+    def image(self, number: int, image: str) -> RunCallbacks:
         """Its blocks get a bar of their own, for as long as they last."""
         self._open[image] = watch = _ImageWatch(image, self._console, self._bar)
         return watch
 
-    def workers(self) -> Watch:
+    def workers(self) -> RunCallbacks:
         """Lines of their own."""
         return _WorkersWatch(self._console)
 
@@ -77,7 +77,7 @@ class BatchScreen(BatchWatch):
             self._bar = None
 
 
-class _ImageWatch(Watch):
+class _ImageWatch(RunCallbacks):
     def __init__(self, image: str, console: Terminal, bar: Progress | None) -> None:
         self._image, self._console, self._bar = image, console, bar
         self._task: Any = None
@@ -109,7 +109,7 @@ class _ImageWatch(Watch):
             self._bar.update(self._task, visible=False)
 
 
-class _WorkersWatch(Watch):
+class _WorkersWatch(RunCallbacks):
     def __init__(self, console: Terminal) -> None:
         self._console = console
 

@@ -124,7 +124,7 @@ def command(
 def _require_folder(path: str) -> None:
     """Refuse before the work what could not be written after it."""
     from tilepipe.errors import InputError
-    from tilepipe.places import written_here
+    from tilepipe.storage import written_here
 
     target = written_here(path)
     if target.is_dir() or not target.parent.is_dir():
@@ -134,7 +134,7 @@ def _require_folder(path: str) -> None:
 
 def _write(path: str, text: str) -> None:
     from tilepipe.errors import InputError
-    from tilepipe.places import written_here
+    from tilepipe.storage import written_here
 
     try:
         written_here(path).write_text(text + "\n", encoding="utf-8")

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
-from tilepipe.errors import SurroundingsError
+from tilepipe.errors import EnvironmentFailure
 from tilepipe.text import printable
 
 KEPT = "files that the command has written are complete"
 
 
-class OutputError(SurroundingsError):
+class OutputError(EnvironmentFailure):
     """Standard output cannot be written."""
 
 

@@ -12,7 +12,7 @@ from tilepipe.cli.options import series_option
 @series_option
 def command(what: str, series: int | str | None) -> None:
     """Describe WHAT: a model (file, or name of a shipped one) or an image."""
-    from tilepipe.places import is_url, readable
+    from tilepipe.storage import is_url, readable
 
     if what.lower().endswith((".safetensors", ".onnx")) or not (
         is_url(what) or readable(what).exists()

@@ -22,7 +22,7 @@ from tilepipe.engine.options import (
     parse_series,
 )
 from tilepipe.errors import InputError
-from tilepipe.places import local_file
+from tilepipe.storage import local_file
 
 
 def as_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

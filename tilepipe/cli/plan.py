@@ -20,7 +20,7 @@ def command(config: Path | None, as_json: bool, **given: Any) -> None:
     options = collect(config, given)
 
     from tilepipe.cli.show import show_plan
-    from tilepipe.engine.planning import make_plan
+    from tilepipe.engine.planning.planning import make_plan
 
     plan, estimate = make_plan(options)
     if as_json:

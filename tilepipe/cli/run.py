@@ -13,7 +13,7 @@ import click
 from tilepipe.cli import INTERRUPTED
 from tilepipe.cli.options import collect_several, run_options
 from tilepipe.engine.options import RunOptions
-from tilepipe.errors import SurroundingsError
+from tilepipe.errors import EnvironmentFailure
 
 
 @click.command("run")
@@ -41,14 +41,14 @@ def command(
 
 def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     from tilepipe.cli.show import QuietScreen, Screen, show_summary
-    from tilepipe.engine.record import Watch
-    from tilepipe.engine.run import run
+    from tilepipe.engine.report.record import RunCallbacks
+    from tilepipe.engine.run.run import run
 
     (options,) = many
-    watch: Watch = QuietScreen() if quiet or as_json else Screen()
+    watch: RunCallbacks = QuietScreen() if quiet or as_json else Screen()
     try:
         summary = run(options, watch)
-    except (KeyboardInterrupt, SurroundingsError) as error:
+    except (KeyboardInterrupt, EnvironmentFailure) as error:
         return _stopped(error, options, begun=watch.begun)
     finally:
         if isinstance(watch, Screen):
@@ -64,12 +64,12 @@ def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
 
 def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     from tilepipe.cli.batch_screen import BatchScreen, QuietBatchScreen, show_batch
-    from tilepipe.engine.batch import run_batch
+    from tilepipe.engine.run.batch import run_batch
 
     watch = QuietBatchScreen() if quiet or as_json else BatchScreen(len(many))
     try:
         summary = run_batch(many, watch)
-    except (KeyboardInterrupt, SurroundingsError) as error:
+    except (KeyboardInterrupt, EnvironmentFailure) as error:
         # Masks that were to be overwritten, and were not reached, are there still: not begun.
         return _stopped(error, many[0], begun=False)
     finally:
@@ -89,7 +89,7 @@ def _stopped(error: BaseException, options: RunOptions, *, begun: bool) -> int:
     """Say why, and how to go on; returns the exit code."""
     interrupted = isinstance(error, KeyboardInterrupt)
     _say_how_to_resume("interrupted" if interrupted else str(error), options, begun=begun)
-    return error.exit_code if isinstance(error, SurroundingsError) else INTERRUPTED
+    return error.exit_code if isinstance(error, EnvironmentFailure) else INTERRUPTED
 
 
 def _say_how_to_resume(reason: str, options: RunOptions, *, begun: bool) -> None:

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from tilepipe.cli.terminal import Terminal
-from tilepipe.engine.plan import (
+from tilepipe.engine.plan.plan import (
     Plan,
     gigabytes,
     show_ground,
@@ -31,21 +31,21 @@ from tilepipe.engine.plan import (
     show_scale,
     show_selection,
 )
-from tilepipe.engine.record import Summary, Watch
-from tilepipe.engine.sizing import Estimate
+from tilepipe.engine.planning.sizing import Estimate
+from tilepipe.engine.report.record import RunCallbacks, Summary
 from tilepipe.images.bands import show_bands
 from tilepipe.images.base import Image, show_pixel_size, show_series
 from tilepipe.images.ground import crs_name, ground_of
 from tilepipe.images.observed import notes_of
 from tilepipe.images.scaling import show_scaling
-from tilepipe.places import Place, is_url
+from tilepipe.storage import StoragePath, is_url
 from tilepipe.text import aligned, one_line
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
 
 
-class Screen(Watch):
+class Screen(RunCallbacks):
     """The progress of a run on standard error: a bar, or now and then a line in a log."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Screen(Watch):
             self._bar = None
 
 
-class QuietScreen(Watch):
+class QuietScreen(RunCallbacks):
     """Of a run, its warnings alone: what may make a mask wrong is never kept from the user."""
 
     def __init__(self, image: str = "") -> None:
@@ -280,7 +280,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def near(path: str | Place) -> str:
+def near(path: str | StoragePath) -> str:
     """A path as it looks from the current folder, in one line."""
     text = str(path)
     if not is_url(path):

@@ -33,7 +33,7 @@ def command(
     any label differs that is no tie, or anything is damaged; after --scrub, the command that made
     the mask computes what is damaged again.
     """
-    from tilepipe.engine.verify import verify
+    from tilepipe.engine.run.verify import verify
 
     result = verify(
         mask, windows=windows, seed=seed, image=image, model=model, device=device, scrub=scrub

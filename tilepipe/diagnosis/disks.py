@@ -94,7 +94,7 @@ def check_room(folder: Path, needed: int | None = None) -> list[Finding]:
     needed
         Bytes of the masks before they are compressed, where the image is known.
     """
-    from tilepipe.engine.plan import gigabytes
+    from tilepipe.engine.plan.plan import gigabytes
 
     usage = shutil.disk_usage(folder)
     entries = os.statvfs(folder)

@@ -97,7 +97,7 @@ def doctor(
 def _folder(output: Path) -> Path:
     """The folder of an output, also where a mask to be is named."""
     from tilepipe.errors import InputError
-    from tilepipe.masks.formats import suffix_kind
+    from tilepipe.products.formats import suffix_kind
 
     try:
         suffix_kind(output)
@@ -109,7 +109,7 @@ def _folder(output: Path) -> Path:
 def _load() -> list[Finding]:
     """Load torch, and what computes with it."""
     try:
-        import tilepipe.engine.planning  # noqa: F401
+        import tilepipe.engine.planning.planning  # noqa: F401
     except ImportError as error:
         reason = " ".join(str(error).split())[:200]
         return [Finding("torch", "fails", f"cannot be loaded ({reason})",

@@ -12,13 +12,13 @@ import psutil
 
 from tilepipe.diagnosis.disks import NETWORK, file_system
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.cluster_file import SLOTS
-from tilepipe.engine.device import choose_device, choose_precision
+from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan import Plan, absolute, as_planned, gigabytes
-from tilepipe.engine.planning import make_plan
-from tilepipe.engine.sizing import Estimate, MemoryModel
+from tilepipe.engine.plan.plan import Plan, absolute, at_model_scale, gigabytes
+from tilepipe.engine.planning.planning import make_plan
+from tilepipe.engine.planning.sizing import Estimate, MemoryModel
+from tilepipe.engine.work.device import choose_device, choose_precision
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, read_with_valid
@@ -178,7 +178,7 @@ def reading_speed(image: Image, plan: Plan, seconds: float = READING_SECONDS) ->
         For a window that cannot be decoded.
     """
     _forget(Path(absolute(image.path)))
-    shown, level = as_planned(image, plan.image), plan.image.level
+    shown, level = at_model_scale(image, plan.image), plan.image.level
     coverage = plan.coverage
     numbers = tuple(coverage)
     end = time.perf_counter() + seconds

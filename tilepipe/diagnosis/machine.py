@@ -89,7 +89,7 @@ def check_memory(grant: Grant | None = None) -> list[Finding]:
     """Memory that is free, as far as this process may have it, and swap."""
     import psutil
 
-    from tilepipe.engine.plan import gigabytes
+    from tilepipe.engine.plan.plan import gigabytes
 
     grant = granted() if grant is None else grant
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
@@ -142,7 +142,7 @@ def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
 def check_gpu() -> list[Finding]:
     """GPUs, and whether torch and the driver know of each other."""
     from tilepipe._torch import torch
-    from tilepipe.engine.plan import gigabytes
+    from tilepipe.engine.plan.plan import gigabytes
 
     seen = _nvidia_smi()
     if torch.cuda.is_available():

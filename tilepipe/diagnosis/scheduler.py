@@ -12,7 +12,7 @@ from typing import Any
 
 from tilepipe.diagnosis.disks import Scratch
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.cluster_file import SLOTS
+from tilepipe.engine.cluster.cluster_file import SLOTS
 
 CONNECT_SECONDS = 3
 WORKERS_SECONDS = 20
@@ -135,7 +135,7 @@ def _own(model: str, image: str | None) -> dict[str, Any]:
     """Versions, device, and the fingerprints of model and image, as this process has them."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from tilepipe.engine.device import choose_device, environment
+    from tilepipe.engine.work.device import choose_device, environment
     from tilepipe.errors import TilepipeError
     from tilepipe.images import open_image
     from tilepipe.models.file import load_model
@@ -177,7 +177,7 @@ def compare_reports(
     asked
         The marker in it that workers had to see, if there was one.
     """
-    from tilepipe.engine.plan import gigabytes
+    from tilepipe.engine.plan.plan import gigabytes
 
     findings = []
     broken = {a: r for a, r in reports.items() if not isinstance(r, dict)}

@@ -14,7 +14,7 @@ from tilepipe.images.sampling import usual_range
 
 if TYPE_CHECKING:
     from tilepipe.engine.options import RunOptions
-    from tilepipe.engine.plan import ImageFacts
+    from tilepipe.engine.plan.plan import ImageFacts
     from tilepipe.images.reading import Reading
     from tilepipe.models.file import Model
 

@@ -77,7 +77,8 @@ class RunOptions:
     scheduler: str | None = None
     """Address of a running Dask scheduler, such as ``tcp://host:8786``."""
     cluster: str | None = None
-    """A YAML file that says which Dask cluster to start (see `tilepipe.engine.cluster_file`)."""
+    """A YAML file that says which Dask cluster to start (see
+    `tilepipe.engine.cluster.cluster_file`)."""
     wait: float | None = None
     """Seconds to wait for a worker: for the first one, and where all are lost (default: as the
     cluster file says; with a `scheduler`, 0 for the first one, 10 minutes where all are lost)."""
@@ -141,7 +142,7 @@ class RunOptions:
         return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
 
     @property
-    def elsewhere(self) -> bool:
+    def uses_external_workers(self) -> bool:
         """Whether the workers are not of this program's own making on this machine."""
         return self.scheduler is not None or self.cluster is not None
 

@@ -12,8 +12,8 @@ from PIL import ImageDraw, ImageFont
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.masks.base import NO_ANSWER, Kind
-from tilepipe.masks.files import complete_or_absent
+from tilepipe.products.base import NO_ANSWER, Kind
+from tilepipe.products.files import complete_or_absent
 
 LONGER_SIDE = 1600
 """Of the picture, in pixels; a smaller mask is shown as it is, or enlarged by a whole factor."""
@@ -163,7 +163,7 @@ def _grey(image: Path | None, sample: Sample) -> NDArray[np.float64]:
     if image is None:
         return np.full((*sample.shape, 3), float(_PAPER))
     from tilepipe.images import open_image
-    from tilepipe.masks.thumbnail import thumbnail
+    from tilepipe.products.thumbnail import thumbnail
 
     opened = open_image(image)
     try:

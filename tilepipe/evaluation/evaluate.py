@@ -30,8 +30,8 @@ from tilepipe.evaluation.pairs import Pair, find_pairs
 from tilepipe.evaluation.passes import Options, Progress, Seen, compare_objects, look
 from tilepipe.evaluation.pictures import Pictures
 from tilepipe.evaluation.scores import METRICS, Counts, Scores, over_images, plain
-from tilepipe.masks.base import NO_ANSWER, Kind
-from tilepipe.places import written_here
+from tilepipe.products.base import NO_ANSWER, Kind
+from tilepipe.storage import written_here
 from tilepipe.text import table_row
 
 

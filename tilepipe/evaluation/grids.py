@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.evaluation.label_maps import LabelMap
 from tilepipe.grid import CHUNK, Window
-from tilepipe.masks.base import Transform, one_line
+from tilepipe.products.base import Transform, one_line
 
 TOLERANCE_PIXELS = 0.01
 """How far the corners of two grids may lie apart: what rounding in files comes to."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window, round_down
 from tilepipe.images.base import PixelSize
-from tilepipe.masks.base import Kind, Transform
-from tilepipe.places import local
+from tilepipe.products.base import Kind, Transform
+from tilepipe.storage import local
 from tilepipe.text import shortened
 
 SIDE = 2048
@@ -118,7 +118,7 @@ class Grid:
 
 def _open_mask(path: Path) -> LabelMap | None:
     """A mask that tilepipe wrote, or an OME-Zarr of the same form."""
-    from tilepipe.masks import open_mask
+    from tilepipe.products import open_mask
 
     try:
         mask = open_mask(path)

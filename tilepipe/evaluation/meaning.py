@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.masks.base import NO_ANSWER
+from tilepipe.products.base import NO_ANSWER
 
 LARGER, NONE = 256, 257
 """Bins of labels above 255, and of pixels that are declared to have none."""

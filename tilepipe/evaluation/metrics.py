@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.masks.base import NO_ANSWER
+from tilepipe.products.base import NO_ANSWER
 
 LABELS = 256
 """Labels are 0 .. 255."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
-from tilepipe.places import local, local_file
+from tilepipe.storage import local, local_file
 
 SUFFIXES = (".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Of label maps in a folder. Of files with one stem the first counts: a run's mask is a

@@ -21,7 +21,7 @@ from tilepipe.evaluation.objects import ObjectCounts
 from tilepipe.evaluation.pairs import Pair
 from tilepipe.evaluation.stitching import OverlapTally, StitchedObjects
 from tilepipe.grid import CHUNK, Window, round_down
-from tilepipe.masks.base import NO_ANSWER, Kind
+from tilepipe.products.base import NO_ANSWER, Kind
 
 BYTES_A_PIXEL = 64
 """Held for each pixel of a window, both maps and what is made of them."""

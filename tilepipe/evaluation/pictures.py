@@ -9,7 +9,7 @@ from tilepipe.errors import InputError
 from tilepipe.evaluation.errors_picture import write_differences, write_errors
 from tilepipe.evaluation.pairs import Pair
 from tilepipe.evaluation.passes import Seen
-from tilepipe.places import local, written_here
+from tilepipe.storage import local, written_here
 
 
 class Pictures:

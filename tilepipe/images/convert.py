@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilepipe.errors import InputError, SurroundingsError, UnreadableError
+from tilepipe.errors import EnvironmentFailure, InputError, UnreadableError
 from tilepipe.grid import Window, round_down
 from tilepipe.images.base import UNITS_IN_METRES, Image
 from tilepipe.images.files import open_bytes
@@ -31,7 +31,14 @@ from tilepipe.images.windowed import (
     check_bounded,
     read_with_valid,
 )
-from tilepipe.places import InputRefused, Place, made_here, make_folder, place, require_writable
+from tilepipe.storage import (
+    InputRefused,
+    StoragePath,
+    as_path,
+    make_folder,
+    require_writable,
+    staged_locally,
+)
 
 MEMORY_LIMIT = 2**30
 """Bytes that a conversion may hold, unless told otherwise."""
@@ -57,7 +64,7 @@ Progress = Callable[[int, int], None]
 
 def convert(
     source: Image | str | Path,
-    target: str | Place,
+    target: str | StoragePath,
     *,
     reading: Reading | None = None,
     chunk: int = 512,
@@ -96,13 +103,13 @@ def convert(
         The target exists, or the source can only be decoded whole, beyond ``memory_limit``.
     UnreadableError
         Part of the source cannot be decoded.
-    SurroundingsError
+    EnvironmentFailure
         The disk is full.
     """
-    target = place(target)
+    target = as_path(target)
     with InputRefused():
         _check_target(target, overwrite)
-    with made_here(target) as local:
+    with staged_locally(target) as local:
         _convert(source, reading, local, chunk, memory_limit, progress)
 
 
@@ -124,7 +131,7 @@ def _convert(
         _publish(partial, target)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"the disk is full: {target} was not written; make room and run the same again"
             ) from error
         raise
@@ -266,7 +273,7 @@ class _Validity:
         return valid
 
 
-def _check_target(target: Place, overwrite: bool) -> None:
+def _check_target(target: StoragePath, overwrite: bool) -> None:
     if not target.exists():
         require_writable(target)
         return
@@ -340,7 +347,7 @@ def _is_held_whole(image: Image) -> bool:
 
 
 def _file_bytes(path: str) -> int:
-    with closing(open_bytes(place(path))) as file:
+    with closing(open_bytes(as_path(path))) as file:
         return file.size
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.windowed import UndecodableError
-from tilepipe.places import ObjectPath, Place
+from tilepipe.storage import ObjectPath, StoragePath
 
 Stamp = tuple[int, ...]
 Box = tuple[float, float, float, float]
@@ -32,7 +32,7 @@ EVERYWHERE: Box = (-math.inf, -math.inf, math.inf, math.inf)
 class File:
     """A file as it was when the image was opened."""
 
-    path: Place
+    path: StoragePath
     stamp: Stamp
     box: Box
     """(y, x, stop y, stop x) of what is read from it, in pixels of the image's level 0."""
@@ -44,7 +44,7 @@ class File:
 class PartWindow:
     """What a window of a mosaic shows of one of its parts."""
 
-    path: Place
+    path: StoragePath
     box: Box
     """(y, x, stop y, stop x) in pixels of the part."""
     reduction: float
@@ -57,7 +57,7 @@ class FileSet:
     def __init__(
         self,
         files: Sequence[File],
-        beside: dict[Place, Stamp],
+        beside: dict[StoragePath, Stamp],
         shape: tuple[int, int],
         filled: tuple[Box, ...] | None,
         block: tuple[int, int],
@@ -71,7 +71,7 @@ class FileSet:
         self._boxes = np.array([file.box for file in files])
 
     @property
-    def paths(self) -> list[Place]:
+    def paths(self) -> list[StoragePath]:
         """Each file once: the one that was opened first, then the others in the order of naming."""
         return list(dict.fromkeys(file.path for file in self._files))
 
@@ -181,7 +181,7 @@ class FileSet:
         return (int(number) for number in np.flatnonzero(touched))
 
 
-_suspects: dict[Place, str] = {}
+_suspects: dict[StoragePath, str] = {}
 """Parts of mosaics that GDAL could not open once, and why."""
 
 
@@ -208,7 +208,7 @@ def clipped(box: Box, limits: Box) -> Box:
     return y, x, max(y, min(box[2], limits[2])), max(x, min(box[3], limits[3]))
 
 
-def stamp_of(path: Place) -> Stamp:
+def stamp_of(path: StoragePath) -> Stamp:
     """What changes when a file does; nothing of an object, nor of what is no file."""
     if not isinstance(path, Path):
         return ()

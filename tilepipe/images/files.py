@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tilepipe.errors import SurroundingsError
-from tilepipe.places import ObjectPath, Place, place, require_ordinary
+from tilepipe.errors import EnvironmentFailure
+from tilepipe.storage import ObjectPath, StoragePath, as_path, require_ordinary
 
 BLOCK_BYTES = 128 * 1024
 """What is fetched of an object at a time, where a library reads it piece by piece."""
@@ -23,20 +23,20 @@ AHEAD_BYTES = 4 * 2**20
 """About how much of a window's tiles is fetched together."""
 
 
-def open_bytes(path: Place) -> FileBytes | ObjectBytes:
+def open_bytes(path: StoragePath) -> FileBytes | ObjectBytes:
     """A file, on a disk or an object store, of which any thread may read any range."""
     return ObjectBytes(path) if isinstance(path, ObjectPath) else FileBytes(path)
 
 
 def for_library(path: str) -> str | ObjectReader:
     """What a library that takes a path or a file is given."""
-    where = place(path)
+    where = as_path(path)
     return ObjectReader(where) if isinstance(where, ObjectPath) else path
 
 
 def open_reader(path: str) -> io.RawIOBase | io.BufferedIOBase:
     """A file to seek and read in."""
-    where = place(path)
+    where = as_path(path)
     return ObjectReader(where) if isinstance(where, ObjectPath) else where.open("rb")
 
 
@@ -137,7 +137,7 @@ class ObjectReader(io.RawIOBase):
         self._file = ObjectBytes(path)
         self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self.failure: SurroundingsError | None = None
+        self.failure: EnvironmentFailure | None = None
         """What kept a read from its bytes: libraries may make another error of it, or none."""
 
     def readable(self) -> bool:
@@ -164,7 +164,7 @@ class ObjectReader(io.RawIOBase):
         count = left if size is None or size < 0 else min(size, left)
         try:
             data = self._read(self._place, count)
-        except SurroundingsError as error:
+        except EnvironmentFailure as error:
             self.failure = error
             raise
         self._place += len(data)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from tilepipe.errors import InputError
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
-from tilepipe.places import Place
+from tilepipe.storage import StoragePath
 
 SAMPLES = 64
 """Evenly spaced places at which a file is looked at."""
@@ -20,13 +20,13 @@ SAMPLE_BYTES = 4096
 HEAD_BYTES = 65536
 """Read at either end, where formats keep what they say about the rest."""
 
-_noted: ContextVar[list[Place] | None] = ContextVar("files", default=None)
+_noted: ContextVar[list[StoragePath] | None] = ContextVar("files", default=None)
 
 
 @contextmanager
-def noting_files() -> Iterator[list[Place]]:
+def noting_files() -> Iterator[list[StoragePath]]:
     """A list that fills with the files of which fingerprints are taken inside, by this thread."""
-    files: list[Place] = []
+    files: list[StoragePath] = []
     token = _noted.set(files)
     try:
         yield files
@@ -35,7 +35,7 @@ def noting_files() -> Iterator[list[Place]]:
 
 
 def fingerprint_files(
-    paths: Iterable[Place], texts: Iterable[bytes] = (), samples: int = SAMPLES
+    paths: Iterable[StoragePath], texts: Iterable[bytes] = (), samples: int = SAMPLES
 ) -> str:
     """A hash, 16 hexadecimal digits, of size, both ends and samples of each file.
 
@@ -59,7 +59,7 @@ def fingerprint_files(
     return digest.hexdigest()[:16]
 
 
-def _add_file(digest: hashlib._Hash, path: Place, samples: int) -> None:
+def _add_file(digest: hashlib._Hash, path: StoragePath, samples: int) -> None:
     try:
         with closing(open_bytes(path)) as file:
             size = file.size

@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 
 from tilepipe.images.gdal_paths import gdal_path, place_of
 from tilepipe.images.library_warnings import ignoring_harmless
-from tilepipe.places import ObjectPath
+from tilepipe.storage import ObjectPath
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises; some of GDAL's own errors pass through it unwrapped."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rasterio.env import set_gdal_config
 
-from tilepipe.places import ObjectPath, Place, is_url, place, utf8_path
-from tilepipe.places.objects import endpoint, patience
+from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url, utf8_path
+from tilepipe.storage.objects import endpoint, patience
 
 _ROOTS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _FIRST_DELAY = 0.5
@@ -30,17 +30,17 @@ def gdal_path(path: str) -> str:
     """
     if not is_url(path):
         return str(utf8_path(Path(path)))
-    where = place(path)
+    where = as_path(path)
     assert isinstance(where, ObjectPath), "an address is of an object"
     _tell_gdal()
     return f"{_ROOTS[where.scheme]}{where.bucket}/{where.key}"
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> StoragePath:
     """The place of a file that GDAL names."""
     for scheme, root in _ROOTS.items():
         if name.startswith(root):
-            return place(f"{scheme}://{name.removeprefix(root)}")
+            return as_path(f"{scheme}://{name.removeprefix(root)}")
     return Path(name)
 
 
@@ -53,7 +53,7 @@ def require_reachable(path: str) -> None:
         The object store is not there, or refuses.
     """
     if is_url(path):
-        where = place(path)
+        where = as_path(path)
         assert isinstance(where, ObjectPath), "an address is of an object"
         where.size()
 

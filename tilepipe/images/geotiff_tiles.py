@@ -20,7 +20,7 @@ from tilepipe.images.gdal import TIFF, open_dataset
 from tilepipe.images.gdal_paths import place_of
 from tilepipe.images.segments import COMPRESSIONS, DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
 from tilepipe.images.windowed import UndecodableError
-from tilepipe.places import Place
+from tilepipe.storage import StoragePath
 
 MOST_OPEN = 32
 """Parts of a mosaic that are kept open for checking."""
@@ -134,7 +134,7 @@ class PartChecks:
     """`TileCheck` of the parts of a mosaic, which GDAL opens for itself."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Place, _OpenPart] = OrderedDict()
+        self._open: OrderedDict[StoragePath, _OpenPart] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, parts: list[PartWindow]) -> None:
@@ -159,7 +159,7 @@ class PartChecks:
                 self._open.popitem()[1].close()
 
     @contextmanager
-    def _borrowed(self, path: Place) -> Iterator[_OpenPart]:
+    def _borrowed(self, path: StoragePath) -> Iterator[_OpenPart]:
         with self._lock:
             part = self._opened(path)
             part.lock.acquire()  # before another thread can close it to make room
@@ -168,7 +168,7 @@ class PartChecks:
         finally:
             part.lock.release()
 
-    def _opened(self, path: Place) -> _OpenPart:
+    def _opened(self, path: StoragePath) -> _OpenPart:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]

@@ -29,8 +29,8 @@ from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.series import choose
 from tilepipe.images.units import unit_name
 from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
-from tilepipe.places import Place, place
-from tilepipe.places.zarr_store import zarr_store
+from tilepipe.storage import StoragePath, as_path
+from tilepipe.storage.zarr_store import zarr_store
 
 ATTRIBUTE = "tilepipe"
 """Key of the group's attributes that holds what NGFF has no place for: the georeference."""
@@ -92,7 +92,7 @@ def open_ngff(path: str, series: int | str | None = None) -> NgffSource:
     """
     try:
         wanted = series.strip("/") if isinstance(series, str) else series
-        entries = entries_of(path, place(path), wanted)
+        entries = entries_of(path, as_path(path), wanted)
         listed = tuple(_series(entry) for entry in entries)
         number = choose(path, listed, wanted).number
         entry = next(entry for entry in entries if entry.number == number)
@@ -320,7 +320,7 @@ def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
     return () if labels == DISPLAY_LABELS else labels
 
 
-def _array(folder: Place) -> zarr.Array[Any]:
+def _array(folder: StoragePath) -> zarr.Array[Any]:
     return GuardedStore.open_array(zarr_store(folder, read_only=True))
 
 

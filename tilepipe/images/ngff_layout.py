@@ -14,8 +14,8 @@ import zarr.errors
 from tilepipe.errors import InputError
 from tilepipe.images.other_formats import refuse_folder
 from tilepipe.images.series import MOST_NAMED
-from tilepipe.places import Place
-from tilepipe.places.zarr_store import zarr_store
+from tilepipe.storage import StoragePath
+from tilepipe.storage.zarr_store import zarr_store
 
 NO_GROUP = (
     AttributeError,
@@ -38,13 +38,13 @@ class Entry:
     """From 0; of a field of a well, its name."""
     name: str
     """Of a field, its path in the plate; of others their own, or else that of the folder."""
-    folder: Place
+    folder: StoragePath
     multiscale: dict[str, Any]
     attributes: dict[str, Any]
     """All those of its group."""
 
 
-def entries_of(path: str, folder: Place, series: int | str | None) -> list[Entry]:
+def entries_of(path: str, folder: StoragePath, series: int | str | None) -> list[Entry]:
     """The images in a folder; of a well or a plate, only the one that is wanted.
 
     None of the fields of a plate is the main one, and there may be thousands.
@@ -74,7 +74,7 @@ def entries_of(path: str, folder: Place, series: int | str | None) -> list[Entry
     return found
 
 
-def attributes_of(folder: Place) -> dict[str, Any]:
+def attributes_of(folder: StoragePath) -> dict[str, Any]:
     """The attributes of a group; empty where there is none."""
     try:
         return dict(zarr.open_group(zarr_store(folder, read_only=True), mode="r").attrs)
@@ -93,7 +93,9 @@ def _multiscales(attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else []
 
 
-def _images(folder: Place, name: str, attributes: dict[str, Any], first: int = 0) -> list[Entry]:
+def _images(
+    folder: StoragePath, name: str, attributes: dict[str, Any], first: int = 0
+) -> list[Entry]:
     """The images of one group, as a rule one, numbered from ``first``."""
     version = _ome(attributes).get("version")
     found = []
@@ -103,7 +105,7 @@ def _images(folder: Place, name: str, attributes: dict[str, Any], first: int = 0
     return found
 
 
-def _numbered(folder: Place) -> Iterator[str]:
+def _numbered(folder: StoragePath) -> Iterator[str]:
     """Names of the images in a folder as bioformats2raw writes it: listed, or else numbered."""
     listed = _ome(attributes_of(folder / "OME")).get("series")
     if isinstance(listed, list):
@@ -120,7 +122,7 @@ def _well_fields(ome: dict[str, Any]) -> Iterator[str]:
         yield str(image["path"])
 
 
-def _plate_fields(folder: Place, ome: dict[str, Any]) -> Iterator[str]:
+def _plate_fields(folder: StoragePath, ome: dict[str, Any]) -> Iterator[str]:
     for well in (ome.get("plate") or {}).get("wells", ()):
         path = str(well["path"])
         for field in _well_fields(_ome(attributes_of(below(folder, path)))):
@@ -128,7 +130,7 @@ def _plate_fields(folder: Place, ome: dict[str, Any]) -> Iterator[str]:
 
 
 def _field(
-    path: str, folder: Place, what: str, fields: Iterator[str], series: int | str | None
+    path: str, folder: StoragePath, what: str, fields: Iterator[str], series: int | str | None
 ) -> list[Entry]:
     """The field that is wanted, or the only one."""
     seen: list[str] = []
@@ -150,14 +152,14 @@ def _field(
     raise InputError(f"{path} is a {what} without an image {series!r}; choose one of {shown}")
 
 
-def _entry(path: str, folder: Place, number: int, name: str) -> Entry:
+def _entry(path: str, folder: StoragePath, number: int, name: str) -> Entry:
     group = below(folder, name)
     for found in _images(group, "", attributes_of(group)):
         return replace(found, number=number, name=name)
     raise InputError(f"{path} lists an image {name}, which is not there")
 
 
-def below(folder: Place, path: str) -> Place:
+def below(folder: StoragePath, path: str) -> StoragePath:
     """A path in a container; what leads out of it is refused."""
     for part in path.split("/"):
         if part in {"", ".", ".."}:

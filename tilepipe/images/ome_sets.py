@@ -6,7 +6,7 @@ from pathlib import PurePath
 from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
-from tilepipe.places import Place, is_url, place
+from tilepipe.storage import StoragePath, as_path, is_url
 
 LARGEST_XML = 64 * 2**20
 """Bytes of a companion file that are read."""
@@ -29,7 +29,7 @@ def companion_xml(path: str, xml: str) -> str | None:
         return None
     name = binary_only.get("MetadataFile", "")
     _check_beside(path, name)
-    where = place(path).parent / name
+    where = as_path(path).parent / name
     if not name or not where.is_file():
         raise InputError(
             f"{path} is one file of an OME-TIFF set, whose metadata stand in {name!r}; put that "
@@ -46,10 +46,10 @@ def first_file(path: str) -> str:
     InputError
         It names none, or none is there.
     """
-    names = _files(_root(_text(place(path))))
+    names = _files(_root(_text(as_path(path))))
     for name in names:
         _check_beside(path, name)
-        where = place(path).parent / name
+        where = as_path(path).parent / name
         if where.is_file():
             return str(where)
     what = f"none of its files is there: {_shown(names)}" if names else "it names no files"
@@ -69,7 +69,7 @@ def check_set(path: str, xml: str) -> None:
         return
     own = root.get("UUID")
     names = _files(root, own)
-    this = place(path).name
+    this = as_path(path).name
     # A single file may name itself by a name that it had before.
     others = [name for name in names if name.casefold() != this.casefold()]
     if own is None and len(names) <= 1:
@@ -81,7 +81,7 @@ def check_set(path: str, xml: str) -> None:
             f"{path} is one file of an OME-TIFF set, and on an object store only single files "
             "are read; copy the set to a disk, or convert it to OME-Zarr"
         )
-    missing = [name for name in others if not (place(path).parent / name).is_file()]
+    missing = [name for name in others if not (as_path(path).parent / name).is_file()]
     if missing:
         raise InputError(
             f"{path} is one of the {len(others) + 1} files of an OME-TIFF set, and "
@@ -91,7 +91,7 @@ def check_set(path: str, xml: str) -> None:
         )
 
 
-def _text(where: Place) -> str:
+def _text(where: StoragePath) -> str:
     return where.read_bytes()[:LARGEST_XML].decode(errors="replace")
 
 

@@ -12,7 +12,7 @@ from tilepipe.images.files import open_bytes
 from tilepipe.images.other_formats import HEAD_BYTES, name_other, refuse_other
 from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source, WindowedImage
-from tilepipe.places import InputRefused, Place, place, readable
+from tilepipe.storage import InputRefused, StoragePath, as_path, readable
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """Classic and BigTIFF, in either byte order."""
@@ -22,7 +22,7 @@ PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 def open_image(
-    path: str | Place, reading: Reading | None = None, *, streaming: bool = False
+    path: str | StoragePath, reading: Reading | None = None, *, streaming: bool = False
 ) -> Image:
     """Open a large image for reading windows of it.
 
@@ -51,7 +51,7 @@ def open_image(
 
 
 def open_source(
-    path: str | Place, reading: Reading, *, streaming: bool = False
+    path: str | StoragePath, reading: Reading, *, streaming: bool = False
 ) -> tuple[Source, Reading]:
     """The reader that an image is opened with, and the reading with its bands as numbers.
 
@@ -77,7 +77,7 @@ def open_source(
 
 
 def _source(path: str, head: bytes, series: int | str | None, streaming: bool) -> Source:
-    from tilepipe.images.raster import knows_more, open_raster
+    from tilepipe.images.raster import has_gdal_metadata, open_raster
 
     refuse_other(path, head)
     if streaming:
@@ -86,13 +86,17 @@ def _source(path: str, head: bytes, series: int | str | None, streaming: bool) -
         from tilepipe.images.tiff import open_tiff, plain_notes
 
         notes = plain_notes(path)
-        if notes is not None and knows_more(path):
+        if notes is not None and has_gdal_metadata(path):
             return open_raster(path, series, notes=notes)
         return open_tiff(path, series)
     if head.startswith(PICTURE_SIGNATURES):
         from tilepipe.images.picture import deep_colour, open_picture
 
-        return open_raster(path) if deep_colour(head) or knows_more(path) else open_picture(path)
+        return (
+            open_raster(path)
+            if deep_colour(head) or has_gdal_metadata(path)
+            else open_picture(path)
+        )
     if b"<OME" in head:
         from tilepipe.images.ome_sets import first_file
         from tilepipe.images.tiff import open_tiff
@@ -107,7 +111,7 @@ def _source(path: str, head: bytes, series: int | str | None, streaming: bool) -
 
 def _head(path: str) -> bytes:
     try:
-        with closing(open_bytes(place(path))) as file:
+        with closing(open_bytes(as_path(path))) as file:
             head = file.read(0, HEAD_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error

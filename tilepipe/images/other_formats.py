@@ -11,7 +11,7 @@ from itertools import islice
 
 from tilepipe.errors import InputError
 from tilepipe.images.files import open_bytes
-from tilepipe.places import Place, is_url, place
+from tilepipe.storage import StoragePath, as_path, is_url
 
 HEAD_BYTES = 512
 """Bytes of a file by which these are recognised."""
@@ -82,7 +82,7 @@ def refuse_other(path: str, head: bytes) -> None:
     InputError
         Naming the format, and what to do.
     """
-    where = place(path)
+    where = as_path(path)
     _refuse_overview(path, where, head)
     if head.startswith(_TIFF):
         return
@@ -118,11 +118,11 @@ def name_other(path: str, head: bytes) -> None:
     """
     if head.startswith(ARCHIVES) or head[257:262] == b"ustar":
         raise InputError(f"{path} is an archive; unpack it, and give the image in it")
-    if (what := SUFFIXES.get(place(path).suffix.lower())) is not None:
+    if (what := SUFFIXES.get(as_path(path).suffix.lower())) is not None:
         raise InputError(f"{path} is {what}, which tilepipe does not read; {CONVERT}")
 
 
-def refuse_folder(path: str, folder: Place) -> None:
+def refuse_folder(path: str, folder: StoragePath) -> None:
     """Refuse a folder that is a slide, or a part of one, of a format that is not read.
 
     Raises
@@ -145,7 +145,7 @@ def refuse_folder(path: str, folder: Place) -> None:
                 f"{path} is a bare zarr array without OME-Zarr metadata; if it is one level of an "
                 "image, give the folder above"
             )
-    files: Iterator[Place] = iter(folder.iterdir())
+    files: Iterator[StoragePath] = iter(folder.iterdir())
     for file in islice(files, LOOKED_AT):
         if file.is_file() and _reads(file, 128, b"DICM"):
             raise InputError(
@@ -153,7 +153,7 @@ def refuse_folder(path: str, folder: Place) -> None:
             )
 
 
-def _refuse_overview(path: str, where: Place, head: bytes) -> None:
+def _refuse_overview(path: str, where: StoragePath, head: bytes) -> None:
     """Refuse the small picture that stands for a slide in the folder beside it."""
     suffix, stem = where.suffix.lower(), where.name[: len(where.name) - len(where.suffix)]
     beside = not is_url(path)  # on an object store, to look for a folder is a request
@@ -171,13 +171,13 @@ def _refuse_overview(path: str, where: Place, head: bytes) -> None:
         )
 
 
-def _is_array(document: Place) -> bool:
+def _is_array(document: StoragePath) -> bool:
     if not document.is_file():
         return False
     return document.name == ".zarray" or b'"array"' in document.read_bytes()[: 2**20]
 
 
-def _reads(file: Place, offset: int, expected: bytes) -> bool:
+def _reads(file: StoragePath, offset: int, expected: bytes) -> bool:
     opened = open_bytes(file)
     try:
         return opened.read(offset, len(expected)) == expected

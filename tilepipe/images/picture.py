@@ -21,7 +21,7 @@ from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.orientation import TAG, orientation_notes
 from tilepipe.images.segments import fault
 from tilepipe.images.windowed import Description, TooLargeError, UndecodableError
-from tilepipe.places import place
+from tilepipe.storage import as_path
 
 LARGEST_BYTES = 512 * 2**20
 """Decoded size beyond which an image is not held whole."""
@@ -99,7 +99,7 @@ class PictureSource:
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
-        return fingerprint_files([place(self.description.path)])
+        return fingerprint_files([as_path(self.description.path)])
 
     def close(self) -> None:
         """Let go of the pixels."""
@@ -169,5 +169,5 @@ def _mode(picture: PillowImage.Image) -> str:
 
 
 def _check_jpeg(path: str) -> None:
-    if reason := fault(place(path).read_bytes(), compression=7):
+    if reason := fault(as_path(path).read_bytes(), compression=7):
         raise UndecodableError(reason)

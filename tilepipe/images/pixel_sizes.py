@@ -27,7 +27,7 @@ Lengths = tuple[float, float]
 """(y, x) in micrometres, as a file has them: perhaps 0, negative or no number."""
 
 
-def settle(stated: Sequence[tuple[str, Lengths | None]]) -> tuple[PixelSize | None, str | None]:
+def reconcile(stated: Sequence[tuple[str, Lengths | None]]) -> tuple[PixelSize | None, str | None]:
     """The pixel size of a file that may state it in several places, and why it is in doubt.
 
     Parameters

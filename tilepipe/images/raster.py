@@ -36,7 +36,7 @@ from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.survey import file_set, has_mask
 from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
-from tilepipe.places import is_url
+from tilepipe.storage import is_url
 
 UNITS = {
     "metre": "meter",
@@ -94,7 +94,7 @@ def open_raster(
         ) from cause
 
 
-def knows_more(path: str) -> bool:
+def has_gdal_metadata(path: str) -> bool:
     """Whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
     try:
         with listening(), _opened(path) as dataset:

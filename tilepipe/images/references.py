@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
-from tilepipe.places import ObjectPath, Place
+from tilepipe.storage import ObjectPath, StoragePath
 
 HEAD_BYTES = 4096
 """More than what GDAL looks at to tell what a file is."""
@@ -60,7 +60,7 @@ class Part:
 
     name: str
     """As it is written there."""
-    place: Place
+    place: StoragePath
     box: tuple[float, float, float, float] | None
     """(y, x, stop y, stop x) of what it fills in the mosaic, or None where that is not said."""
     band: int
@@ -76,7 +76,7 @@ class Part:
     """Number of its overview that is used in its place."""
 
 
-def parts_of(path: Place) -> list[Part] | None:
+def parts_of(path: StoragePath) -> list[Part] | None:
     """What a mosaic (VRT) is made of; None where the file is no mosaic.
 
     Raises
@@ -102,14 +102,14 @@ def parts_of(path: Place) -> list[Part] | None:
     return list(_parts(path, _parsed(path, text)))
 
 
-def _beginning(path: Place, count: int) -> bytes:
+def _beginning(path: StoragePath, count: int) -> bytes:
     if isinstance(path, ObjectPath):
         return path.read_ranges([(0, count)])[0]
     with path.open("rb") as file:
         return file.read(count)
 
 
-def _parsed(path: Place, text: bytes) -> ElementTree.Element:
+def _parsed(path: StoragePath, text: bytes) -> ElementTree.Element:
     # GDAL's parser knows no entities of a document's own, and so would read other names than ours.
     if b"<!DOCTYPE" in text or b"\0" in text:
         raise InputError(f"{path} is a VRT with a DOCTYPE or a zero byte; write it again")
@@ -119,7 +119,7 @@ def _parsed(path: Place, text: bytes) -> ElementTree.Element:
         raise InputError(f"{path} is a broken VRT ({error}); write it again") from error
 
 
-def _parts(path: Place, root: ElementTree.Element) -> Iterator[Part]:
+def _parts(path: StoragePath, root: ElementTree.Element) -> Iterator[Part]:
     """The parts of a VRT. Names of elements are compared without case, as GDAL does."""
     pending = [root]
     while pending:
@@ -134,7 +134,7 @@ def _parts(path: Place, root: ElementTree.Element) -> Iterator[Part]:
                 yield _part(path, element, child)
 
 
-def _check_class(path: Place, element: ElementTree.Element) -> None:
+def _check_class(path: StoragePath, element: ElementTree.Element) -> None:
     tag, text = _tag(element), (element.text or "").strip()
     if tag == "pixelfunctioncode" or (tag == "pixelfunctionlanguage" and text.lower() != "c"):
         raise InputError(
@@ -148,7 +148,7 @@ def _check_class(path: Place, element: ElementTree.Element) -> None:
         )
 
 
-def _check_text(path: Place, element: ElementTree.Element) -> None:
+def _check_text(path: StoragePath, element: ElementTree.Element) -> None:
     """Refuse text that GDAL may open and that is no local file, whatever its element is called."""
     tag, text = _tag(element), (element.text or "").strip()
     opened = tag not in _TEXTS and tag != "mdi"
@@ -161,7 +161,7 @@ def _check_text(path: Place, element: ElementTree.Element) -> None:
         )
 
 
-def _part(vrt: Place, use: ElementTree.Element, source: ElementTree.Element) -> Part:
+def _part(vrt: StoragePath, use: ElementTree.Element, source: ElementTree.Element) -> Part:
     """One of a mosaic's parts, of the element that uses it and the one that names it."""
     name = (source.text or "").strip()
     children = {_tag(child): child for child in use}
@@ -182,7 +182,7 @@ def _part(vrt: Place, use: ElementTree.Element, source: ElementTree.Element) -> 
     )
 
 
-def _place_of_part(vrt: Place, name: str, relative: str | None) -> Place:
+def _place_of_part(vrt: StoragePath, name: str, relative: str | None) -> StoragePath:
     beside = (relative or "0").strip() != "0"
     if isinstance(vrt, ObjectPath):
         if not beside or name.startswith("/") or ".." in name.split("/"):
@@ -194,7 +194,7 @@ def _place_of_part(vrt: Place, name: str, relative: str | None) -> Place:
     return vrt.parent / name if beside else Path(name)
 
 
-def _overview(vrt: Place, options: ElementTree.Element | None) -> int | None:
+def _overview(vrt: StoragePath, options: ElementTree.Element | None) -> int | None:
     number = None
     for option in () if options is None else options:
         key, value = (_attribute(option, "key") or "").upper(), (option.text or "").strip()

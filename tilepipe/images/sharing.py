@@ -21,7 +21,7 @@ from tilepipe.grid import Window
 from tilepipe.images.opening import open_source
 from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import Source
-from tilepipe.places import ObjectPath, Place, place
+from tilepipe.storage import ObjectPath, StoragePath, as_path
 
 KEPT = 8
 """Files that stay open for the next image that comes."""
@@ -40,7 +40,7 @@ def borrow(path: str, reading: Reading, *, streaming: bool) -> Borrowed:
     """
     # What is done to the pixels afterwards is each image's own affair.
     of_file = Reading(series=reading.series, bands=reading.bands)
-    return Borrowed(_shared(path, of_file, streaming, _version(place(path))))
+    return Borrowed(_shared(path, of_file, streaming, _version(as_path(path))))
 
 
 class Borrowed:
@@ -91,7 +91,7 @@ def _shared(path: str, reading: Reading, streaming: bool, _version: object) -> _
     return _Shared(open_source(path, reading, streaming=streaming)[0])
 
 
-def _version(path: Place) -> object:
+def _version(path: StoragePath) -> object:
     """What differs as soon as there is another file at a path, or other content in it."""
     if isinstance(path, ObjectPath):
         for part in (path, *(path / name for name in _DOCUMENTS)):

@@ -27,7 +27,7 @@ from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open
 from tilepipe.images.levels import pyramid
 from tilepipe.images.references import Part, parts_of
 from tilepipe.images.segments import COMPRESSIONS
-from tilepipe.places import ObjectPath, Place, is_url, place
+from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url
 
 COMPANIONS = (".ovr", ".msk")
 """Overviews and a mask of an image, in TIFFs beside it."""
@@ -100,19 +100,19 @@ class _Survey:
     """By path, and number of the overview that is used in the place of the image."""
     pending: set[str] = field(default_factory=set)
     """What is being looked at: mosaics, each of which is a part of another."""
-    beside: dict[Place, Stamp] = field(default_factory=dict)
+    beside: dict[StoragePath, Stamp] = field(default_factory=dict)
     """What GDAL would read with an image, if it were there."""
 
 
 def _survey(path: str) -> FileSet:
     survey = _Survey()
     with gdal_settings(path):
-        look = _look(place(path), survey)
+        look = _look(as_path(path), survey)
         return FileSet(look.files, survey.beside, look.shape, look.filled, look.block)
 
 
 def _look(
-    path: Place,
+    path: StoragePath,
     survey: _Survey,
     drivers: Sequence[str] = DRIVERS,
     overview: int | None = None,
@@ -133,7 +133,7 @@ def _look(
 
 
 def _opened_look(
-    path: Place, survey: _Survey, drivers: Sequence[str], overview: int | None
+    path: StoragePath, survey: _Survey, drivers: Sequence[str], overview: int | None
 ) -> _Look:
     stamp = stamp_of(path)
     for suffix in (*COMPANIONS, ".aux.xml"):
@@ -164,7 +164,7 @@ def _opened_look(
         dataset.close()
 
 
-def _check_place_of_pixels(path: Place, dataset: Any) -> None:
+def _check_place_of_pixels(path: StoragePath, dataset: Any) -> None:
     """Refuse a file of the one kind that may name any other as that which holds its pixels."""
     if dataset.driver != "HFA":
         return
@@ -176,7 +176,7 @@ def _check_place_of_pixels(path: Place, dataset: Any) -> None:
             )
 
 
-def _look_at_parts(mosaic: Place, parts: Sequence[Part], survey: _Survey) -> Iterator[File]:
+def _look_at_parts(mosaic: StoragePath, parts: Sequence[Part], survey: _Survey) -> Iterator[File]:
     faults: dict[str, str] = {}
     files: dict[File, None] = {}
     for part in parts:
@@ -265,7 +265,7 @@ def _placed(file: File, part: Part, shape: tuple[int, int]) -> File:
     return File(file.path, file.stamp, box, used)
 
 
-def _look_at_overview_file(path: Place, dataset: Any, survey: _Survey) -> tuple[File, ...]:
+def _look_at_overview_file(path: StoragePath, dataset: Any, survey: _Survey) -> tuple[File, ...]:
     """Overviews in a file that the metadata of an image name: one beside it, or none."""
     named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     if not named:
@@ -282,7 +282,7 @@ def _look_at_overview_file(path: Place, dataset: Any, survey: _Survey) -> tuple[
 
 
 def _look_at_companion(
-    path: Place, beside: Place, dataset: Any, survey: _Survey
+    path: StoragePath, beside: StoragePath, dataset: Any, survey: _Survey
 ) -> tuple[File, ...]:
     """An overview file or a mask beside an image, which GDAL would not miss if it were broken."""
     what = "the overviews" if beside.suffix == ".ovr" else "the mask"
@@ -301,7 +301,7 @@ def _look_at_companion(
     return look.files
 
 
-def _fault_of_companion(beside: Place, look: _Look, dataset: Any) -> str | None:
+def _fault_of_companion(beside: StoragePath, look: _Look, dataset: Any) -> str | None:
     height, width = look.shape
     full = "{} x {}".format(*dataset.shape)
     if beside.suffix == ".msk":

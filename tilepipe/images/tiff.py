@@ -46,7 +46,7 @@ from tilepipe.images.tiff_planes import Plane, chunk_of, is_raw
 from tilepipe.images.tiff_series import bands_of, check_axes, kind_of, pixel_size_of, series_of
 from tilepipe.images.tiff_vendors import check_overlaps
 from tilepipe.images.windowed import Description, UndecodableError
-from tilepipe.places import is_url, place
+from tilepipe.storage import as_path, is_url
 
 BROKEN_STRUCTURE = (
     tifffile.TiffFileError,
@@ -289,7 +289,7 @@ class TiffSource:
         # Of a file that was handed to it, tifffile has no path.
         path = self._path if is_url(self._path) else path
         if path not in self._files:
-            self._files[path] = open_bytes(place(path))
+            self._files[path] = open_bytes(as_path(path))
         return self._files[path]
 
     def _read(self, window: Window, level: int, valid: NDArray[np.bool_] | None) -> NDArray[Any]:

@@ -139,7 +139,7 @@ def pixel_size_of(file: tifffile.TiffFile, number: int) -> tuple[PixelSize | Non
         stated.insert(
             0, ("its ImageJ metadata", pixel_sizes.from_imagej(file.imagej_metadata, resolution))
         )
-    return pixel_sizes.settle(stated)
+    return pixel_sizes.reconcile(stated)
 
 
 def _ome_place(

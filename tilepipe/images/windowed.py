@@ -78,7 +78,7 @@ class Description:
     band_names: tuple[str, ...] = ()
     """Of each band, empty where unknown; or none at all."""
     alpha: int | None = None
-    """Place (from 0) of the alpha band among those of the file; it is not one of `bands`."""
+    """StoragePath (from 0) of the alpha band among those of the file; it is not one of `bands`."""
     alpha_name: str = "alpha"
     """What the file calls it."""
     decoded_bands: int | None = None

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tilepipe._torch import Tensor, torch
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.grid import Geometry
 from tilepipe.models import onnx_file
 from tilepipe.models.document import Document, checked, parse_document
@@ -29,7 +29,7 @@ from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
-from tilepipe.places import local_file, require_room_for_name
+from tilepipe.storage import local_file, require_room_for_name
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -130,7 +130,7 @@ def save_model(
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        kind = SurroundingsError if error.errno == errno.ENOSPC else InputError
+        kind = EnvironmentFailure if error.errno == errno.ENOSPC else InputError
         raise kind(f"{target}: cannot be written: {error.strerror}") from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilepipe.errors import InputError
-from tilepipe.places import local_file
+from tilepipe.storage import local_file
 from tilepipe.text import sentence, shortened
 
 LARGEST_FILE = 2**31 - 1

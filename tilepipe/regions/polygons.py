@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.documents import load_json
 from tilepipe.errors import InputError
 from tilepipe.images import Image
-from tilepipe.places import require_ordinary
 from tilepipe.regions.cells import Bools, CellGrid
+from tilepipe.schema import load_json
+from tilepipe.storage import require_ordinary
 
 LONGITUDE_LATITUDE = "OGC:CRS84"
 """What GeoJSON is in, where it does not say (RFC 7946)."""

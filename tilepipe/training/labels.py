@@ -13,7 +13,7 @@ from scipy import ndimage
 from tilepipe.errors import InputError
 from tilepipe.evaluation.label_maps import open_label_map
 from tilepipe.grid import Window, mirror_index, mirror_span
-from tilepipe.masks.base import NO_ANSWER
+from tilepipe.products.base import NO_ANSWER
 
 IGNORED = NO_ANSWER
 """The label of pixels that weigh nothing."""

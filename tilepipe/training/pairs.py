@@ -12,7 +12,7 @@ import numpy as np
 from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
 from tilepipe.evaluation.pairs import read_table
-from tilepipe.places import local
+from tilepipe.storage import local
 
 MASK_FOLDERS = ("masks", "labels")
 SPLITS = {

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe._torch import Tensor
-from tilepipe.engine.device import Device
+from tilepipe.engine.work.device import Device
 from tilepipe.grid import Window
 from tilepipe.images import Image
 from tilepipe.models.specs import Model

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tilepipe._torch import torch
-from tilepipe.errors import InputError, SurroundingsError
+from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.training.options import TrainOptions
 
 # What does not change what is learnt, and so may differ when a training is resumed.
@@ -126,7 +126,7 @@ class TrainingState:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             why = error.strerror if isinstance(error, OSError) else None
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"{self.checkpoint_file}: cannot be written: {why or 'is the disk full?'}; the "
                 "same command goes on from the checkpoint before it"
             ) from error

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
-from tilepipe.engine.cluster import REMEDIES, out_of_memory
-from tilepipe.engine.device import Device, freed_memory_kept
-from tilepipe.errors import InputError, NonFiniteError, SurroundingsError
+from tilepipe.engine.cluster.connect import REMEDIES, out_of_memory
+from tilepipe.engine.work.device import Device, freed_memory_kept
+from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNet
-from tilepipe.places import require_writable
+from tilepipe.storage import require_writable
 from tilepipe.training import tiles
 from tilepipe.training.augment import Augmentation
 from tilepipe.training.losses import make_loss, weight_map
@@ -77,7 +77,7 @@ def train(options: TrainOptions, watch: TrainWatch | None = None) -> TrainSummar
     InputError
         When images, masks or options are at fault; or when the loss is no number any more, in
         which case the last good weights are kept.
-    SurroundingsError
+    EnvironmentFailure
         When memory or disk are exhausted.
     """
     watch = watch or TrainWatch()
@@ -492,14 +492,14 @@ def _named_troubles(recipe: Recipe, state: TrainingState) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"out of memory: lower --batch (now {options.batch}), --tile (now {recipe.side}) or "
             f"--width (now {recipe.arguments.width})"
         ) from error
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"{state.folder}: cannot be written: {error.strerror}; {REMEDIES[error.errno]}, and "
             "the same command goes on from the last checkpoint"
         ) from error

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.device import Answer, Device
+from tilepipe.engine.work.device import Answer, Device
 from tilepipe.evaluation.metrics import Confusion, Errors
 from tilepipe.evaluation.objects import ObjectCounts, objects_from_labels
 from tilepipe.grid import CHUNK, Tiling, Window, round_up

@@ -1,0 +1,412 @@
+"""Cluster files: which Dask cluster a run starts for itself, with which arguments.
+
+    cluster: slurm          # a short name (`KINDS`), or the path of a class: package.module.Class
+    workers: 8              # or adapt: {minimum: 1, maximum: 40}
+    arguments: {...}        # of the class, as its documentation names them
+    environment: {...}      # variables of the workers' processes
+    prologue: [...]         # lines of shell before a worker starts, in the script of its job
+    wait: 10min             # for the first worker, and where all are lost
+
+The file is the user's own and is trusted as a program of theirs would be: it names code to run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from tilepipe.engine.options import parse_duration
+from tilepipe.errors import InputError
+from tilepipe.storage import local_file
+
+SLOTS = 3
+"""Blocks a worker has in hand: one read, one computed, one written."""
+WAIT_SECONDS = 600.0
+CLOSE_SECONDS = 60.0
+
+UNSEEN = "127.0.0.1:0"
+"""Where Dask serves its pages for browsers if nobody asks for them; it cannot be told not to."""
+
+KEYS = ("cluster", "workers", "adapt", "arguments", "environment", "prologue", "wait")
+ADAPT_KEYS = ("minimum", "maximum", "interval", "wait_count", "target_duration")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A cluster class that is known by a short name."""
+
+    path: str
+    """Module and name."""
+    package: str
+    """What to install for it."""
+    style: Literal["local", "cuda", "ssh", "queue", "kubernetes", "other"]
+    """Which arguments say how many slots, workers and variables there are."""
+
+
+KINDS = {
+    "local": Kind("distributed.LocalCluster", "distributed", "local"),
+    "cuda": Kind("dask_cuda.LocalCUDACluster", "dask-cuda", "cuda"),
+    "ssh": Kind("distributed.SSHCluster", "asyncssh", "ssh"),
+    "kubernetes": Kind("dask_kubernetes.operator.KubeCluster", "dask-kubernetes", "kubernetes"),
+    **{
+        name: Kind(f"dask_jobqueue.{cls}", "dask-jobqueue", "queue")
+        for name, cls in (
+            ("slurm", "SLURMCluster"), ("pbs", "PBSCluster"), ("lsf", "LSFCluster"),
+            ("sge", "SGECluster"), ("oar", "OARCluster"), ("moab", "MoabCluster"),
+            ("htcondor", "HTCondorCluster"),
+        )
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFile:
+    """What a cluster file says."""
+
+    path: str
+    """Of the file, for messages."""
+    kind: Kind
+    workers: int | None
+    """None where `adapt` says it, or the arguments do (the hosts of SSH)."""
+    adapt: dict[str, Any] | None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    prologue: tuple[str, ...] = ()
+    wait: float = WAIT_SECONDS
+    """Seconds."""
+
+    @property
+    def most(self) -> int:
+        """Workers that there may be at once."""
+        if self.adapt is not None:
+            return int(self.adapt["maximum"])
+        if self.workers is not None:
+            return self.workers
+        hosts = self.arguments.get("hosts")
+        return max(1, len(hosts) - 1) if isinstance(hosts, list) else 1
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of a pass, where the file says what a worker gets."""
+        cores = self.arguments.get("cores")
+        if self.kind.style != "queue" or not isinstance(cores, int):
+            return None
+        return max(1, cores // int(self.arguments.get("processes") or 1))
+
+    @property
+    def has_dashboard(self) -> bool:
+        """Whether the file asks for one."""
+        options = self.arguments.get("scheduler_options") or {}
+        return "dashboard_address" in {**self.arguments, **options}
+
+    def full_arguments(self, allowed_failures: int = 3) -> dict[str, Any]:
+        """The arguments of the class, with what a run needs where the file is silent.
+
+        Parameters
+        ----------
+        allowed_failures
+            Deaths of workers after which the task that they had in hand is given up.
+        """
+        given = dict(self.arguments)
+        style = self.kind.style
+        environment = {name: str(value) for name, value in self.environment.items()}
+        if style in ("local", "cuda"):
+            given.setdefault("n_workers", self._at_first)
+            given.setdefault("threads_per_worker", SLOTS)
+            given.setdefault("silence_logs", logging.CRITICAL)
+            own = of_this_user_only(allowed_failures)
+            if self.has_dashboard:
+                own["scheduler_kwargs"].pop("dashboard")
+            own["scheduler_kwargs"] |= given.pop("scheduler_kwargs", {})
+            given = own | given
+            if environment:
+                given.setdefault("env", environment)
+        elif style == "ssh":
+            given.setdefault("silence_logs", logging.CRITICAL)
+            given["worker_options"] = {"nthreads": SLOTS, **given.get("worker_options", {})}
+            given["scheduler_options"] = {
+                "port": 0,
+                **self._scheduler_options(allowed_failures),
+                **given.get("scheduler_options", {}),
+            }
+        elif style == "queue":
+            # Dask would take as many blocks in hand as there are cores; the cores are for a pass.
+            extra = list(given.get("worker_extra_args") or [])
+            if "--nthreads" not in extra:
+                extra += ["--nthreads", str(SLOTS)]
+            given["worker_extra_args"] = extra
+            variables = [f"export {n}={shlex.quote(v)}" for n, v in environment.items()]
+            prologue = [
+                *(given.get("job_script_prologue") or []), *variables, *self.prologue
+            ]  # fmt: skip
+            if prologue:
+                given["job_script_prologue"] = prologue
+            given["scheduler_options"] = {
+                **self._scheduler_options(allowed_failures),
+                **(given.get("scheduler_options") or {}),
+            }
+            given.setdefault("silence_logs", logging.CRITICAL)
+        elif style == "kubernetes":
+            if "custom_cluster_spec" not in given:  # which replaces all that stands beside it
+                given.setdefault("n_workers", self._at_first)
+            if environment:
+                given.setdefault("env", environment)
+        return given
+
+    def _scheduler_options(self, allowed_failures: int) -> dict[str, Any]:
+        options: dict[str, Any] = {"allowed_failures": allowed_failures}
+        if not self.has_dashboard:
+            options |= {"dashboard": False, "dashboard_address": UNSEEN}
+        return options
+
+    @property
+    def _at_first(self) -> int:
+        """Workers to begin with: one, where they come and go by themselves."""
+        return self.workers if self.workers is not None else 1
+
+    def factory(self) -> Callable[..., Any]:
+        """The class (or function) that makes the cluster.
+
+        Raises
+        ------
+        InputError
+            When it cannot be imported, or is no Dask cluster.
+        """
+        from distributed.deploy import Cluster
+
+        module, _, name = self.kind.path.rpartition(".")
+        try:
+            found = getattr(import_module(module), name)
+        except ImportError as error:
+            package = f"; pip install {self.kind.package}" if self.kind.package else ""
+            raise InputError(
+                f"{self.path}: cluster: {self.kind.path} cannot be imported ({error}){package}"
+            ) from error
+        except AttributeError as error:
+            raise InputError(f"{self.path}: cluster: there is no {name} in {module}") from error
+        of_dask = inspect.isclass(found) and issubclass(found, Cluster)
+        if not of_dask and self.kind.style != "ssh":  # which is a function
+            raise InputError(
+                f"{self.path}: cluster: {self.kind.path} is no Dask cluster; name one of "
+                f"{', '.join(KINDS)}, or the path of a class that derives from "
+                "distributed.deploy.Cluster"
+            )
+        return found  # type: ignore[no-any-return]
+
+
+def read_cluster_file(path: str) -> ClusterFile:
+    """The content of a cluster file, checked as far as that is possible without starting anything.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault.
+    """
+    document = _load(path)
+    for key in document:
+        if key not in KEYS:
+            raise InputError(f"{path}: {key}: no such key; there are {', '.join(KEYS)}")
+    name = document.get("cluster")
+    if not isinstance(name, str):
+        raise InputError(
+            f"{path}: cluster: must be one of {', '.join(KINDS)}, or the path of a class"
+        )
+    kind = KINDS.get(name) or next((k for k in KINDS.values() if k.path == name), None)
+    if kind is None and "." not in name:
+        raise InputError(
+            f"{path}: cluster: {name} is not known; there are {', '.join(KINDS)}, and the paths of "
+            "classes, such as dask_jobqueue.SLURMCluster"
+        )
+    kind = kind or Kind(name, "", "other")
+    arguments = _mapping(document, "arguments", path)
+    environment = _mapping(document, "environment", path)
+    prologue = document.get("prologue", [])
+    if isinstance(prologue, str):
+        prologue = prologue.splitlines()
+    if not isinstance(prologue, list) or not all(isinstance(line, str) for line in prologue):
+        raise InputError(f"{path}: prologue: must be a line of shell, or a list of lines")
+    if environment and kind.style not in ("local", "queue", "kubernetes"):
+        raise InputError(
+            f"{path}: environment: {name} has no way to set variables; set them on the hosts"
+        )
+    if environment and "custom_cluster_spec" in arguments:
+        raise InputError(f"{path}: environment: custom_cluster_spec replaces it; say `env` there")
+    if prologue and kind.style != "queue":
+        raise InputError(f"{path}: prologue: {name} runs no script; only batch systems do")
+    workers, adapt = document.get("workers"), _adapt(document, path)
+    if workers is not None and adapt is not None:
+        raise InputError(f"{path}: workers and adapt exclude each other")
+    if workers is not None and (
+        not isinstance(workers, int) or isinstance(workers, bool) or workers < 1
+    ):
+        raise InputError(f"{path}: workers: must be a number of at least 1, not {workers!r}")
+    if kind.style == "ssh":
+        if workers is not None or adapt is not None:
+            raise InputError(
+                f"{path}: {'adapt' if adapt else 'workers'}: the hosts say how many workers there "
+                "are; the first of them is the scheduler's"
+            )
+        if not isinstance(arguments.get("hosts"), list) or len(arguments["hosts"]) < 2:
+            raise InputError(
+                f"{path}: arguments: hosts: must be a list of at least two hosts, the first of "
+                "which is the scheduler's (it may come again as a worker's)"
+            )
+    elif workers is None and adapt is None:
+        workers = 1
+    if "n_workers" in arguments:
+        raise InputError(f"{path}: arguments: n_workers: say `workers:` instead, beside `cluster:`")
+    try:
+        wait = parse_duration(document.get("wait", WAIT_SECONDS))
+    except InputError as error:
+        raise InputError(f"{path}: wait: {error}") from error
+    return ClusterFile(
+        path, kind, workers, adapt, arguments, environment, tuple(prologue), wait
+    )  # fmt: skip
+
+
+def of_this_user_only(allowed_failures: int) -> dict[str, Any]:
+    """Arguments of a `distributed.LocalCluster` that other users of this machine cannot use.
+
+    Connections take a key that is made for it, and that only its own processes have.
+    """
+    return {
+        "security": True,
+        "dashboard_address": UNSEEN,
+        "scheduler_kwargs": {"dashboard": False, "allowed_failures": allowed_failures},
+    }
+
+
+def start_cluster(file: ClusterFile, allowed_failures: int, workers: int | None = None) -> Any:
+    """Start the cluster of a file; ``workers``, where given, instead of as many as it says.
+
+    Raises
+    ------
+    InputError
+        When its arguments are at fault, or what it needs is not here, or the queue refuses a job.
+    """
+    factory, arguments = file.factory(), file.full_arguments(allowed_failures)
+    if workers is not None and "n_workers" in arguments:
+        arguments["n_workers"] = workers
+    try:
+        cluster = factory(**arguments)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        raise InputError(f"{file.path}: {file.kind.path}: {what_went_wrong(error)}") from error
+    from distributed.deploy import Cluster
+
+    if not isinstance(cluster, Cluster):
+        raise InputError(f"{file.path}: cluster: {file.kind.path} makes no Dask cluster")
+    try:
+        if "n_workers" not in arguments and file.kind.style != "ssh":
+            _scale(cluster, workers or file._at_first)
+        if file.adapt is not None and workers is None:
+            # One stays: a run plans with it, and must not lose it before its first block.
+            cluster.adapt(**{**file.adapt, "minimum": max(1, file.adapt.get("minimum", 1))})
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        close_cluster(cluster)
+        raise InputError(f"{file.path}: {file.kind.path}: {what_went_wrong(error)}") from error
+    return cluster
+
+
+def close_cluster(cluster: Any) -> str:
+    """Close a cluster and its workers; returns what went wrong, in one line, or an empty text."""
+    try:
+        cluster.close(timeout=CLOSE_SECONDS)
+    except AssertionError:
+        return ""  # Dask's last look: a worker that never started is not closed either
+    except Exception as error:
+        return what_went_wrong(error)
+    return ""
+
+
+def renew(cluster: Any) -> str:
+    """Start again the workers that a cluster has lost (a job at its walltime, a host that died).
+
+    Returns what went wrong, in one line, or an empty text.
+    """
+    correct = getattr(cluster, "_correct_state", None)
+    if correct is None:  # an operator looks after its workers itself
+        return ""
+    try:
+        cluster.sync(correct)
+    except Exception as error:
+        return what_went_wrong(error)
+    return ""
+
+
+def _scale(cluster: Any, workers: int) -> None:
+    """Ask for workers, and raise what the batch system says; `Cluster.scale` only logs it."""
+    if not hasattr(cluster, "worker_spec"):
+        cluster.scale(workers)
+        return
+    while len(cluster.worker_spec) < workers:
+        cluster.worker_spec.update(cluster.new_worker_spec())
+    cluster.sync(cluster._correct_state)
+
+
+def what_went_wrong(error: BaseException) -> str:
+    """One line for what a cluster class raised: of a command that failed, what it said."""
+    while error.__cause__ is not None:  # "Nanny failed to start" says nothing, its cause does
+        error = error.__cause__
+    text = str(error)
+    if "stderr:" in text:
+        said = [line.strip() for line in text.partition("stderr:")[2].splitlines() if line.strip()]
+        if said:
+            return " ".join(said)
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} is not here; run on a machine that has it (a login node)"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _adapt(document: dict[str, Any], path: str) -> dict[str, Any] | None:
+    adapt = _mapping(document, "adapt", path)
+    if not adapt:
+        return None
+    for key in adapt:
+        if key not in ADAPT_KEYS:
+            raise InputError(
+                f"{path}: adapt: {key}: no such key; there are {', '.join(ADAPT_KEYS)}"
+            )
+    for key in ("minimum", "maximum"):
+        value = adapt.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InputError(f"{path}: adapt: {key}: must be a number of workers, not {value!r}")
+    if adapt.get("maximum", 0) < max(1, adapt.get("minimum", 1)):
+        raise InputError(f"{path}: adapt: maximum: must be there, and no less than minimum")
+    return adapt
+
+
+def _mapping(document: dict[str, Any], key: str, path: str) -> dict[str, Any]:
+    value = document.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{path}: {key}: must be lines of `name: value`, not {value!r}")
+    return value
+
+
+def _load(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(local_file(path, "a YAML file").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:
+        raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: must hold at least `cluster: NAME`")
+    return document

@@ -1,0 +1,1 @@
+"""Making a plan: what is measured of image, model and machine."""

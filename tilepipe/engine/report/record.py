@@ -1,0 +1,340 @@
+"""What came of a run: the progress it reports, its summary, and the record beside the mask."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.plan import Plan, differences
+from tilepipe.engine.state.folder import write_whole
+from tilepipe.engine.state.integrity import is_complete, is_in_order
+from tilepipe.engine.state.progress import Progress
+from tilepipe.engine.work.block import Receipt, peak_memory
+from tilepipe.errors import InputError
+from tilepipe.images.base import Image
+from tilepipe.products.store import open_zarr_mask
+from tilepipe.schema import load_json
+from tilepipe.storage import StoragePath, size_of
+
+if TYPE_CHECKING:
+    from tilepipe.engine.planning.sizing import Estimate
+    from tilepipe.engine.report.bottleneck import Bottleneck
+    from tilepipe.engine.run.verify import Verification
+    from tilepipe.engine.state.outputs import Outputs
+    from tilepipe.models.file import Model
+
+PACKAGES = (
+    "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
+    "imagecodecs", "rasterio", "pyproj", "safetensors", "obstore",
+)  # fmt: skip
+
+
+class RunCallbacks:
+    """What a run tells while it goes on; the base class says nothing."""
+
+    begun = False
+    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        """The plan stands; ``done`` blocks were done by an earlier run."""
+
+    def submitted(self) -> None:
+        """The first block is on its way."""
+
+    def block(self, receipt: Receipt) -> None:
+        """A block is written and recorded."""
+
+    def trouble(self, message: str) -> None:
+        """Something went wrong that the run survives."""
+
+    def stage(self, name: str) -> None:
+        """A part of the run that is not blocks begins: pyramid, an export, verification."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShare:
+    """How much of the mask one class takes."""
+
+    name: str
+    colour: str
+    pixels: int
+    share: float
+    """Of the pixels with an answer."""
+    area: float | None
+    """In `Summary.area_unit`; None where the pixel size is not a known length."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did, in numbers."""
+
+    plan: Plan
+    outputs: tuple[StoragePath, ...]
+    record: StoragePath
+    classes: tuple[ClassShare, ...]
+    area_unit: str | None
+    """``mm2`` or ``km2``."""
+    answered: int
+    """Pixels with an answer."""
+    no_answer: int
+    """Pixels without one: no data, outside the region, or unreadable."""
+    unreadable: int
+    """Pixels without one because they, or what they depend on, could not be read."""
+    incomplete: tuple[tuple[int, str], ...]
+    """Blocks with unreadable pixels: number and reason."""
+    blocks: int
+    resumed: int
+    """Blocks that earlier runs had done."""
+    seconds: dict[str, float]
+    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, wait,
+    compute and write."""
+    peak_memory: int
+    """Bytes, all processes together: the sum of each one's own peak."""
+    warnings: tuple[str, ...] = ()
+    verification: Verification | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    bottleneck: Bottleneck | None = None
+    """What kept this run from being faster; None where it computed no block."""
+    profile: tuple[StoragePath, ...] = ()
+    """Table and plot of the blocks' times, where they were asked for."""
+    hashes: tuple[str | None, ...] = ()
+    """Of each of `outputs` (`tilepipe.storage.hashing.hash_of`); None for the mask that has a
+    ledger of its own."""
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 when pixels have no answer because they could not be read; 5 when not exact."""
+        if self.verification is not None and not self.verification.exact:
+            return 5
+        return 3 if self.incomplete else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run record as JSON-ready values."""
+        return {
+            "tilepipe": "run record",
+            "complete": not self.incomplete,
+            "outputs": [str(path) for path in self.outputs],
+            "sizes": [size_of(path) for path in self.outputs],
+            "hashes": list(self.hashes),
+            "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
+            "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
+            "classes": [
+                {
+                    "name": c.name, "colour": c.colour, "pixels": c.pixels,
+                    "share": c.share, "area": c.area,
+                }
+                for c in self.classes
+            ],
+            "area_unit": self.area_unit,
+            "pixels": {
+                "answered": self.answered,
+                "no_answer": self.no_answer,
+                "unreadable": self.unreadable,
+            },
+            "blocks": {
+                "total": self.blocks,
+                "resumed": self.resumed,
+                "incomplete": [
+                    {"number": number, "window": _window(self.plan, number), "reason": reason}
+                    for number, reason in self.incomplete
+                ],
+            },
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
+            "profile": [str(path) for path in self.profile],
+            "peak_memory_bytes": self.peak_memory,
+            "warnings": list(self.warnings),
+            "verification": self.verification.to_dict() if self.verification else None,
+            "options": self.options,
+            "versions": versions(),
+            "plan": json.loads(self.plan.to_json()),
+        }  # fmt: skip
+
+    def write(self) -> None:
+        """Write the run record beside the mask."""
+        write_whole(self.record, json.dumps(self.to_dict(), indent=1) + "\n")
+
+
+def class_shares(
+    plan: Plan, counts: Sequence[int], answered: int, areas: Sequence[float] = ()
+) -> tuple[tuple[ClassShare, ...], str | None]:
+    """The share and area of each class, from its pixels, and the unit of area.
+
+    ``areas`` holds the square metres of each class, where they were measured on the ground.
+    """
+    counts = counts or [0] * len(plan.mask.classes)
+    size = plan.image.pixel_size.metres() if plan.image.pixel_size else None
+    unit: str | None = None
+    shown: list[float | None] = [None] * len(counts)
+    if size is not None:
+        # Slides are measured in mm2, scenes in km2: whatever made the pixel, its size tells.
+        unit, factor = ("mm2", 1e6) if size[0] < 1e-3 else ("km2", 1e-6)
+        if plan.image.crs_pixel_size is None:
+            areas = [n * size[0] * size[1] for n in counts]
+        shown = [area * factor for area in areas or [0.0] * len(counts)]
+    shares = tuple(
+        ClassShare(c.name, c.colour, n, n / answered if answered else 0.0, area)
+        for c, n, area in zip(plan.mask.classes, counts, shown, strict=True)
+    )
+    return shares, unit
+
+
+def summarise(
+    plan: Plan,
+    outputs: Outputs,
+    progress: Progress,
+    options: RunOptions,
+    resumed: int,
+    seconds: dict[str, float],
+    warnings: tuple[str, ...],
+    verification: Verification | None,
+    *,
+    workers_elsewhere: bool,
+) -> Summary:
+    """The summary of a run, from what its blocks reported."""
+    totals = progress.totals
+    shares, unit = class_shares(plan, totals.counts, totals.answered, totals.areas)
+    unreadable = totals.unreadable
+    for number in progress.failed:
+        block = plan.tiling.block_window(number)
+        inside = plan.coverage.inside(block)
+        unreadable += block.area if inside is None else int(inside.sum())
+    return Summary(
+        plan=plan,
+        outputs=outputs.shown,
+        record=outputs.record,
+        classes=shares,
+        area_unit=unit,
+        answered=progress.answered,
+        no_answer=plan.image.height * plan.image.width - progress.answered,
+        unreadable=unreadable,
+        incomplete=progress.incomplete,
+        blocks=plan.blocks,
+        resumed=resumed,
+        seconds=seconds,
+        peak_memory=peak_memory() + (sum(progress.peaks.values()) if workers_elsewhere else 0),
+        warnings=warnings,
+        verification=verification,
+        hashes=tuple(progress.seals.get(outputs.name_of(path)) for path in outputs.shown),
+        options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.shown))),
+    )
+
+
+def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
+    """What an earlier run of this plan proved, from its record."""
+    from tilepipe.engine.run.verify import Verification
+
+    try:
+        record = load_json(outputs.record.read_text())
+        if record["plan"] != json.loads(plan.to_json()):
+            return None
+        found = record["verification"]
+        return Verification.from_dict(found) if found else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def finished_before(
+    outputs: Outputs, options: RunOptions, image: Image, model: Model
+) -> Summary | None:
+    """The summary of a finished run of the same request whose zarr store was only for a while.
+
+    Raises
+    ------
+    InputError
+        When the exports are there, but were made with other settings.
+    """
+    if outputs.keep_store or not all(path.exists() for path in outputs.made):
+        return None
+    try:
+        record = load_json(outputs.record.read_text())
+        plan = Plan.from_json(json.dumps(record["plan"]))
+        if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
+            return None
+        if record["sizes"] != [size_of(path) for path in outputs.shown]:
+            return None  # cut off since
+        damaged = tuple(map(str, record.get("damaged", ())))
+        counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
+        in_metres = {"km2": 1e6, "mm2": 1e-6}.get(record["area_unit"], 0.0)
+        areas = [(c["area"] or 0.0) * in_metres for c in record["classes"]]
+        shares, unit = class_shares(plan, counts, pixels["answered"], areas)
+        summary = Summary(
+            plan=plan,
+            outputs=outputs.shown,
+            record=outputs.record,
+            classes=shares,
+            area_unit=unit,
+            answered=pixels["answered"],
+            no_answer=pixels["no_answer"],
+            unreadable=0,
+            incomplete=(),
+            blocks=plan.blocks,
+            resumed=plan.blocks,
+            seconds=record["seconds"],
+            peak_memory=record["peak_memory_bytes"],
+            warnings=tuple(record["warnings"]),
+            verification=earlier_verification(outputs, plan),
+            options=record["options"],
+            hashes=tuple(record.get("hashes", ())),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if damaged:
+        raise InputError(
+            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to make it anew"
+        )
+    if changed := differences(plan, options, image, model):
+        raise InputError(
+            f"{outputs.made[0]}: was made with other settings: {'; '.join(changed)}; use "
+            "--overwrite to start anew, or another -o"
+        )
+    return summary
+
+
+def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
+    """The summary of a run whose mask and exports are all there; None where something is not."""
+    if not is_in_order(outputs.state, plan):
+        return None
+    mask = open_zarr_mask(outputs.store)
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
+    if not is_complete(progress, plan, outputs):
+        return None
+    try:
+        record = load_json(outputs.record.read_text())
+        if record["plan"] != json.loads(plan.to_json()):
+            return None
+        seconds, peak = dict(record["seconds"]), int(record["peak_memory_bytes"])
+        warnings = tuple(record["warnings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    summary = summarise(
+        plan, outputs, progress, options, plan.blocks, seconds, warnings,
+        earlier_verification(outputs, plan), workers_elsewhere=False,
+    )  # fmt: skip
+    summary.peak_memory = peak
+    if options.profile:
+        from tilepipe.engine.state.outputs import profile_paths
+
+        summary.profile = tuple(p for p in profile_paths(outputs.record) if p.exists())
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _window(plan: Plan, number: int) -> dict[str, int]:
+    window = plan.tiling.block_window(number)
+    return {"y": window.y, "x": window.x, "height": window.height, "width": window.width}

@@ -1,0 +1,239 @@
+"""Many images in one run: the workers go from one to the next, and none stops the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+from tilepipe.engine.cluster.connect import environment_failure
+from tilepipe.engine.options import RunOptions, image_stem
+from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.run.job import Connection, Job, compute
+from tilepipe.engine.run.run import environment_errors_classified
+from tilepipe.engine.state.outputs import is_folder
+from tilepipe.errors import InputError, TilepipeError
+from tilepipe.models.file import load_model
+
+Result = Literal["done", "done before", "in part", "not exact", "failed"]
+
+FINISHING = 2
+"""Images whose pyramid and exports may be waited for while the blocks of others are computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one image."""
+
+    image: str
+    result: Result
+    summary: Summary | None
+    """None where it failed."""
+    reason: str = ""
+    """Why it failed, or what could not be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        record = self.summary.to_dict() if self.summary else None
+        return {
+            "image": self.image, "result": self.result, "reason": self.reason, "record": record,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What came of all images, in the order given."""
+
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    """Wall time."""
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 when an image failed or has no answer in part; 5 when a mask is not exact."""
+        results = {outcome.result for outcome in self.outcomes}
+        if "not exact" in results:
+            return 5
+        return 3 if results & {"failed", "in part"} else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {
+            "tilepipe": "batch",
+            "seconds": round(self.seconds, 3),
+            "images": [outcome.to_dict() for outcome in self.outcomes],
+        }
+
+
+class BatchCallbacks:
+    """What a batch tells while it goes on; the base class says nothing."""
+
+    def image(self, number: int, image: str) -> RunCallbacks:
+        """An image begins, the ``number``-th from 0 on; returns who is told of its blocks."""
+        return RunCallbacks()
+
+    def workers(self) -> RunCallbacks:
+        """Who is told of workers that are waited for, lost or left out."""
+        return RunCallbacks()
+
+    def finished(self, outcome: Outcome) -> None:
+        """An image ended, one way or another."""
+
+
+def run_batch(many: Sequence[RunOptions], watch: BatchCallbacks | None = None) -> BatchSummary:
+    """Segment images one after another with the same workers; done ones are skipped.
+
+    While the blocks of one image are computed, the next one is planned, and the pyramid and the
+    exports of the one before are written. An image that cannot be read, or that anything else is
+    wrong with, is an outcome and stops no other.
+
+    Parameters
+    ----------
+    many
+        Options that differ in image and outputs only.
+    watch
+        Is told of each image.
+
+    Raises
+    ------
+    InputError
+        When two images would be written to one mask, or the workers cannot be had.
+    EnvironmentFailure
+        When the machine stopped the batch; the same call goes on.
+    """
+    refuse_collisions(many)
+    load_model(many[0].model)  # what is wrong with it is wrong for all
+    begin = time.perf_counter()
+    with environment_errors_classified():
+        outcomes = _Batch(many, watch or BatchCallbacks()).run()
+    return BatchSummary(outcomes, time.perf_counter() - begin)
+
+
+def refuse_collisions(many: Sequence[RunOptions]) -> None:
+    """Refuse images whose masks would bear one name.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    if len(many) < 2:
+        return
+    for output in many[0].outputs:
+        if not is_folder(output) and "{name}" not in output:
+            raise InputError(
+                f"output {output}: is one file for {len(many)} images; give a folder (-o masks/), "
+                "or put {name} where the name of each image belongs (-o 'masks/{name}.ome.tif')"
+            )
+    seen: dict[str, str] = {}
+    for options in many:
+        name = image_stem(options.image)
+        if name in seen:
+            raise InputError(
+                f"{options.image}: would have the same masks as {seen[name]}, as both are called "
+                f"{name}; give them different names, or run them one by one"
+            )
+        seen[name] = options.image
+
+
+class _Batch:
+    """One batch: a thread that plans the next image, the caller's, and a thread that finishes."""
+
+    def __init__(self, many: Sequence[RunOptions], watch: BatchCallbacks) -> None:
+        self.many, self.watch = many, watch
+        self.outcomes: dict[int, Outcome] = {}
+        self.numbers: dict[Job, int] = {}
+        self.finishing: set[Future[None]] = set()
+
+    def run(self) -> tuple[Outcome, ...]:
+        with ExitStack() as stack:
+            # Workers end before threads do, so that an interrupted thread finds out.
+            jobs = stack.enter_context(ExitStack())
+            planner = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-plan"))
+            finisher = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-finish"))
+            connection = stack.enter_context(Connection(self.many[0], self.watch.workers()))
+            stack.callback(planner.shutdown, wait=False, cancel_futures=True)
+            stack.callback(finisher.shutdown, wait=False, cancel_futures=True)
+            prepared = self._prepared(planner, connection, jobs)
+            first = next(prepared, None)
+            if first is not None:
+                every = chain([first], prepared)
+                for job in compute(connection.workforce(), every, self.many[0]):
+                    self.finishing.add(finisher.submit(self._finish, job))
+            self._wait_for_finishing(0)
+        return tuple(self.outcomes[number] for number in range(len(self.many)))
+
+    def _prepared(
+        self, planner: ThreadPoolExecutor, connection: Connection, jobs: ExitStack
+    ) -> Iterator[Job]:
+        """The images that have blocks to compute, each planned while the one before is computed."""
+
+        def plan(number: int) -> Future[Job | None]:
+            return planner.submit(self._prepare, number, connection, jobs)
+
+        following = plan(0)
+        for number in range(len(self.many)):
+            job = following.result()
+            self._wait_for_finishing(FINISHING - 1)
+            if number + 1 < len(self.many):
+                following = plan(number + 1)
+            if job is not None:
+                yield job
+
+    def _prepare(self, number: int, connection: Connection, jobs: ExitStack) -> Job | None:
+        options = self.many[number]
+        job = Job(options, connection, self.watch.image(number, options.image))
+        jobs.callback(job.close)
+        self.numbers[job] = number
+        try:
+            done = job.prepare()
+        except Exception as error:
+            if error is connection.error:
+                raise  # none of the others will have workers either
+            self._failed(job, error)
+            return None
+        if done is not None:
+            self._ended(job, done, "done before")
+            return None
+        return job
+
+    def _finish(self, job: Job) -> None:
+        try:
+            summary = job.finish()
+        except Exception as error:
+            self._failed(job, error)
+            return
+        result: Result = "in part" if summary.incomplete else "done"
+        if summary.exit_code == 5:
+            result = "not exact"
+        self._ended(job, summary, result)
+
+    def _ended(self, job: Job, summary: Summary, result: Result) -> None:
+        reason = "; ".join(f"block {n}: {why}" for n, why in summary.incomplete[:3])
+        self._tell(job, Outcome(job.options.image, result, summary, reason))
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        # What the machine does to one image it would do to the next: that ends the batch.
+        cause = environment_failure(error)
+        if cause is not None:
+            raise cause from error
+        reason = str(error)
+        if not isinstance(error, TilepipeError):
+            reason = f"a bug in tilepipe, please report it: {type(error).__name__}: {reason}"
+        self._tell(job, Outcome(job.options.image, "failed", None, reason))
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        job.close()
+        self.outcomes[self.numbers.pop(job)] = outcome
+        self.watch.finished(outcome)
+
+    def _wait_for_finishing(self, left: int) -> None:
+        """Wait until no more than ``left`` images are being finished."""
+        while len(self.finishing) > left:
+            done, self.finishing = wait(self.finishing, return_when="FIRST_COMPLETED")
+            for future in done:
+                future.result()

@@ -1,0 +1,1 @@
+"""What a run keeps on disk: its folder, the ledger, what is done, where its outputs go."""

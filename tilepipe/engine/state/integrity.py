@@ -1,0 +1,175 @@
+"""Whether what lies beside a mask's chunks is what its plan demands, and mending it.
+
+What a run decided is in its plan, and a hash of the plan is kept in a file of its own
+(`RunState.seals`). So the plan can be trusted, and the rest held against it: the metadata of the
+mask, without which the right chunks are the wrong answer, and which chunks there may be at all.
+The chunks themselves are held against the ledger (`tilepipe.engine.state.progress`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.state.ledger import Ledger
+from tilepipe.engine.state.outputs import Outputs
+from tilepipe.engine.state.progress import Progress
+from tilepipe.grid import CHUNK
+from tilepipe.products.base import MaskSpec
+from tilepipe.products.sealed import chunks_there
+from tilepipe.products.store import Precision, ZarrMask, metadata_documents
+from tilepipe.schema import load_json
+from tilepipe.storage import StoragePath, write_whole
+from tilepipe.storage.hashing import hash_bytes
+
+OURS = ("ome", "tilepipe")
+"""The attributes of a group that tilepipe writes; others are the user's, and left alone."""
+
+
+def what_stands(plan: Plan, outputs: Outputs, mask: ZarrMask) -> Progress:
+    """What earlier runs did and is still as they left it.
+
+    Where nothing is left to do, by the sizes of files alone. A run that goes on builds on what is
+    there, and so reads it: every chunk and every export, against its hash.
+    """
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
+    if is_complete(progress, plan, outputs):
+        return progress
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling, read=True)
+    if outputs.on_image is not None:
+        progress.drop_altered(outputs.name_of(outputs.on_image), outputs.on_image)
+        if progress.damage:  # other exports may have been made of it
+            progress.exports.clear()
+    for path in outputs.made:
+        progress.drop_altered(outputs.name_of(path), path)
+    return progress
+
+
+def is_complete(progress: Progress, plan: Plan, outputs: Outputs) -> bool:
+    """Whether blocks, pyramid and exports are all there."""
+    levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
+    return (
+        len(progress.levels) == levels
+        and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
+        and all(progress.is_done(number) for number in plan.coverage)
+    )
+
+
+def mend(state: RunState, plan: Plan) -> list[str]:
+    """Put metadata right and remove stray chunks; says what, in a sentence for each kind.
+
+    To be called by the holder of the output's lock, before anything of the mask is read.
+    """
+    wrong = damaged_documents(state.store, plan.mask, plan.probabilities, state.seals().documents)
+    strays = list(stray_chunks(state.store, plan))
+    if wrong or strays:
+        # Pyramid and exports may have been made with them.
+        with Ledger(state.ledger_file) as ledger:
+            ledger.append({"kind": "changed", "level": 1})
+    for name, right in wrong.items():
+        _write(state.store, name, right)
+    for key in strays:
+        (state.store / key).unlink(missing_ok=True)
+    told = []
+    if wrong:
+        told.append(f"metadata that is not what the plan says: {some(list(wrong))}; written anew")
+    if strays:
+        told.append(f"chunks that no block of the run has written: {some(strays)}; removed")
+    return told
+
+
+def is_in_order(state: RunState, plan: Plan) -> bool:
+    """Whether there is nothing to `mend`; looks at stray chunks where that takes a moment only."""
+    documents = state.seals().documents
+    if damaged_documents(state.store, plan.mask, plan.probabilities, documents):
+        return False
+    # Without a region every chunk is a block's, and held against the ledger as such.
+    return plan.region is None or next(stray_chunks(state.store, plan), None) is None
+
+
+def damaged_documents(
+    store: StoragePath, spec: MaskSpec, probabilities: Precision | None, sealed: dict[str, str]
+) -> dict[str, bytes]:
+    """Each ``zarr.json`` of a mask that is not as it was written, and how it should be.
+
+    Parameters
+    ----------
+    store
+        The mask.
+    spec, probabilities
+        What the plan says of it.
+    sealed
+        Hashes of the documents as they were written: another version of zarr may have written
+        them, and in another way. Empty where they are not known.
+    """
+    damaged = {}
+    for name, right in metadata_documents(spec, probabilities).items():
+        content = _read(store / name)
+        if content == right or sealed.get(name) == hash_bytes(content):
+            continue
+        if not _says(content, right):
+            damaged[name] = right
+    return damaged
+
+
+def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
+    """Chunks of level 0 that belong to no block which the run computes."""
+    tiling, coverage = plan.tiling, plan.coverage
+    for array in ("0", *(["probabilities/0"] if plan.probabilities else [])):
+        for key, row, column in chunks_there(store, array):
+            y, x = row * CHUNK, column * CHUNK
+            inside = y < tiling.height and x < tiling.width
+            number = y // tiling.block[0] * tiling.shape[1] + x // tiling.block[1]
+            if not inside or number not in coverage:
+                yield key
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _says(content: bytes, right: bytes) -> bool:
+    """Whether a document says all that it should; of a group, other attributes may be added."""
+    found, wanted = _document(content), _document(right)
+    return _ours(found) == _ours(wanted)
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    try:
+        document = load_json(content)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _ours(document: dict[str, Any]) -> dict[str, Any]:
+    attributes = document.get("attributes")
+    if document.get("node_type") != "group" or not isinstance(attributes, dict):
+        return document
+    return {**document, "attributes": {k: v for k, v in attributes.items() if k in OURS}}
+
+
+def _write(store: StoragePath, name: str, right: bytes) -> None:
+    """Write a document as it should be, and keep what the user has added to it."""
+    text = right.decode()
+    attributes = _document(_read(store / name)).get("attributes")
+    if isinstance(attributes, dict):
+        added = {key: value for key, value in attributes.items() if key not in OURS}
+        document = _document(right)
+        if added and document.get("node_type") == "group":
+            document["attributes"] = {**added, **document["attributes"]}
+            text = json.dumps(document, indent=2)
+    (store / name).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(store / name, text)
+
+
+def _read(path: StoragePath) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""

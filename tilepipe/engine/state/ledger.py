@@ -1,0 +1,200 @@
+"""What is done, kept with the output: append-only, checksummed records, one a line.
+
+A line is ``crc32 SPACE json``. Each is written by one ``write`` call, so a killed process leaves
+at most one torn line, which is dropped on reading; so is any line whose checksum does not hold.
+What is dropped is done again, never trusted.
+
+On an object store, which cannot append, the ledger is a folder of objects, each a batch of such
+lines, in the order of their names. What a killed process had not yet sent is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tilepipe.errors import EnvironmentFailure
+from tilepipe.schema import load_json
+from tilepipe.storage import ObjectPath, StoragePath
+from tilepipe.storage.objects import ConditionError
+
+BATCH_RECORDS = 64
+BATCH_SECONDS = 5.0
+
+
+class Ledger:
+    """An open ledger, appended to by one process (the holder of the output's lock)."""
+
+    def __init__(self, path: StoragePath) -> None:
+        self.path = path
+        self._sink = _Batches(path) if isinstance(path, ObjectPath) else _File(path)
+        self.since = self._sink.since
+        """Where it began when it was opened: what is before are the records of earlier runs."""
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record; it survives the death of this process once this returns.
+
+        On an object store, records of blocks do so within `BATCH_SECONDS` of work, or when
+        `BATCH_RECORDS` of them have come together; all others at once.
+        """
+        self._sink.append(encode(record), later=record.get("kind") == "block")
+
+    def flush(self) -> None:
+        """Make all records readable for others."""
+        self._sink.flush()
+
+    def close(self) -> None:
+        """Flush to the disk, or send what is left, and close."""
+        self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _File:
+    """A ledger on a disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        torn = path.exists() and not _ends_whole(path)
+        self.since = path.stat().st_size if path.exists() else 0  # bytes
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if torn:
+            # Close the torn line, so that the next record begins on a line of its own.
+            os.write(self._file, b"\n")
+
+    def append(self, line: bytes, *, later: bool) -> None:
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise OSError(28, "no space left for the ledger", str(self.path))
+
+    def flush(self) -> None:
+        pass  # each record is written by itself
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
+
+
+class _Batches:
+    """A ledger on an object store."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        self.path = path
+        names = [batch.name for batch in path.objects()]
+        self._next = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+        self.since = self._next  # batches
+        self._run = self._current_run()
+        self._lines: list[bytes] = []
+        self._since = time.monotonic()
+
+    def append(self, line: bytes, *, later: bool) -> None:
+        self._lines.append(line)
+        waited = time.monotonic() - self._since
+        if not later or len(self._lines) >= BATCH_RECORDS or waited >= BATCH_SECONDS:
+            self._send()
+
+    def flush(self) -> None:
+        self._send()
+
+    def close(self) -> None:
+        self._send()
+
+    def _send(self) -> None:
+        if not self._lines:
+            return
+        content = b"".join(self._lines)
+        batch = self.path / f"{self._next:08d}"
+        taken_over = EnvironmentFailure(f"{self.path}: another run writes it now; this one ends")
+        # A run that was cut off for long, and lost its lease, must not add to that of its heir.
+        if self._current_run() != self._run:
+            raise taken_over
+        try:
+            batch.write_bytes(content, "create")
+        except ConditionError:
+            if batch.read_bytes() != content:
+                raise taken_over from None
+            # Else ours: sent by a request whose answer was lost.
+        self._next += 1
+        self._lines.clear()
+        self._since = time.monotonic()
+
+    def _current_run(self) -> bytes | None:
+        try:
+            return self.path.with_name("run.json").read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def read_ledger(
+    path: StoragePath, begin: int = 0, end: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The sound records of a ledger, oldest first; none where there is none.
+
+    ``begin`` and ``end`` are places such as `Ledger.since`: the records from there on, or before.
+    """
+    if isinstance(path, ObjectPath):
+        for batch in path.objects():
+            number = int(batch.name) if batch.name.isdecimal() else 0
+            if number < begin or (end is not None and number >= end):
+                continue
+            for line in batch.read_bytes().splitlines(keepends=True):
+                record = decode(line)
+                if record is not None:
+                    yield record
+        return
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        at = file.seek(begin)
+        for line in file:
+            if end is not None and at >= end:
+                return
+            at += len(line)
+            record = decode(line)
+            if record is not None:
+                yield record
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as a line, with its checksum."""
+    body = json.dumps(record, separators=(",", ":"), sort_keys=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record that a line holds; None where it is torn or altered."""
+    if len(line) < 11 or not line.endswith(b"\n") or line[8:9] != b" ":
+        return None
+    body = line[9:-1]
+    try:
+        if int(line[:8], 16) != zlib.crc32(body):
+            return None
+        record = load_json(body)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,305 @@
+"""What the ledger says is done, and what a run adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tilepipe.engine.state.ledger import read_ledger
+from tilepipe.engine.work.block import Receipt
+from tilepipe.grid import Tiling, Window
+from tilepipe.products.sealed import can_be_decoded, damaged_chunks, sizes_differ
+from tilepipe.products.store import ZarrMask
+from tilepipe.storage import StoragePath, size_of
+from tilepipe.storage.hashing import hash_of
+
+
+@dataclass
+class Totals:
+    """Sums over receipts; as large for a million blocks as for one."""
+
+    counts: list[int] = field(default_factory=list)
+    """Pixels of each class."""
+    areas: list[float] = field(default_factory=list)
+    """Square metres of each class on the ground, where they are measured."""
+    answered: int = 0
+    unreadable: int = 0
+    read: float = 0.0
+    """Seconds, as are the next three."""
+    wait: float = 0.0
+    compute: float = 0.0
+    write: float = 0.0
+
+    def add(self, receipt: Receipt, sign: int = 1) -> None:
+        """Count a receipt in; with a ``sign`` of -1, out again."""
+        self.counts += [0] * (len(receipt.counts) - len(self.counts))
+        for label, count in enumerate(receipt.counts):
+            self.counts[label] += sign * count
+        self.areas += [0.0] * (len(receipt.areas) - len(self.areas))
+        for label, area in enumerate(receipt.areas):
+            self.areas[label] += sign * area
+        self.answered += sign * receipt.answered
+        self.unreadable += sign * receipt.unreadable
+        self.read += sign * receipt.read
+        self.wait += sign * receipt.wait
+        self.compute += sign * receipt.compute
+        self.write += sign * receipt.write
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A block, level or export that is not as it was written."""
+
+    key: Literal["number", "level", "name"]
+    """By what its record names it: the number of a block, a level, the name of an export."""
+    value: int | str
+    chunk: str = ""
+    """The first chunk that shows it, where that is known."""
+
+    def to_record(self) -> dict[str, Any]:
+        """As a ledger record, by which a run makes it again."""
+        return {"kind": "damaged", self.key: self.value}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Damage:
+        """What `to_record` gave; KeyError for a record of another form."""
+        key: Literal["number", "level", "name"]
+        key = "number" if "number" in record else "level" if "level" in record else "name"
+        return cls(key, record[key])
+
+    def __str__(self) -> str:
+        what = {"number": "block ", "level": "pyramid level ", "name": ""}[self.key]
+        return f"{what}{self.value}" + (f" ({self.chunk})" if self.chunk else "")
+
+
+@dataclass
+class Progress:
+    """Blocks, pyramid levels and exports that are done, and blocks that were given up.
+
+    Of a block that is done one byte is kept, so that what a client holds does not grow with the
+    image; receipts are kept of those blocks only of which something could not be read.
+    """
+
+    totals: Totals = field(default_factory=Totals)
+    peaks: dict[str, int] = field(default_factory=dict)
+    """Bytes of memory that each worker had taken at most."""
+    partial: dict[int, Receipt] = field(default_factory=dict)
+    """Blocks that are written, but for what could not be read."""
+    failed: dict[int, str] = field(default_factory=dict)
+    """Blocks that were given up, and why."""
+    levels: set[int] = field(default_factory=set)
+    exports: set[str] = field(default_factory=set)
+    ours: set[str] = field(default_factory=set)
+    """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
+    sizes: dict[int | str, int | None] = field(default_factory=dict)
+    """Bytes that pyramid levels and exports had when they were recorded."""
+    seals: dict[int | str, str] = field(default_factory=dict)
+    """The seals of each level's chunks, and the hash of each export, where they were recorded."""
+    damage: list[Damage] = field(default_factory=list)
+    """What was done, but is not there any more as it was written, and was not made again since."""
+    unsealed: int = 0
+    """Blocks of which older versions recorded no seals."""
+    _done: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def from_ledger(
+        cls, path: StoragePath, sound: Callable[[Receipt], bool] | None = None
+    ) -> Progress:
+        """What earlier runs did.
+
+        Parameters
+        ----------
+        path
+            The ledger.
+        sound
+            Whether what a block wrote is still there as it was; where it is not, the block is not
+            done. By default it is taken to be.
+        """
+        # A block whose pixels have changed since (the image was repaired), or that was found to be
+        # damaged, counts from there on.
+        changed = {
+            record["number"]: place
+            for place, record in enumerate(read_ledger(path))
+            if record.get("kind") in ("changed", "damaged")
+            and isinstance(record.get("number"), int)
+        }
+        progress = cls()
+        for place, record in enumerate(read_ledger(path)):
+            # A record of another form is as one whose checksum does not hold: done again.
+            with suppress(ValueError, KeyError, TypeError):
+                if record["kind"] == "block":
+                    receipt = Receipt.from_record(record)
+                    progress.levels.clear()
+                    progress.exports.clear()
+                    if place > changed.get(receipt.number, -1) and (
+                        sound is None or sound(receipt)
+                    ):
+                        progress.add(receipt)
+                elif record["kind"] in ("changed", "damaged"):
+                    if "name" in record:
+                        progress.exports.discard(record["name"])
+                    else:
+                        progress.outdate(record.get("level", 1))
+                    if record["kind"] == "damaged":
+                        progress.damage.append(Damage.from_record(record))
+                elif record["kind"] == "level":
+                    progress.sizes[record["level"]] = record.get("bytes")
+                    progress.seals[record["level"]] = str(record.get("chunks", ""))
+                    progress.levels.add(record["level"])
+                elif record["kind"] == "export":
+                    progress.sizes[record["name"]] = record.get("bytes")
+                    progress.seals[record["name"]] = str(record.get("hash", ""))
+                    progress.exports.add(record["name"])
+                elif record["kind"] == "exporting":
+                    progress.ours.add(record["name"])
+        open_ones = (one for one in progress.damage if not progress.has(one))
+        progress.damage = list(dict.fromkeys(open_ones))
+        return progress
+
+    @classmethod
+    def as_found(
+        cls, path: StoragePath, mask: ZarrMask, tiling: Tiling, *, read: bool = False
+    ) -> Progress:
+        """What earlier runs did, without what is not there any more as they left it.
+
+        What is gone, cut off or altered between two runs (by a copy that was broken off, a disk
+        that lost bits) is computed again, not taken for done; `damage` says what that is.
+
+        Parameters
+        ----------
+        path
+            The ledger.
+        mask, tiling
+            Of the run.
+        read
+            Read every chunk, and compare its hash; decode it where an older version recorded none.
+            Otherwise compare the sizes of files alone, which takes a moment.
+        """
+        altered: dict[tuple[int, str], str] = {}
+        for block, key in _altered_blocks(path, mask, tiling) if read else ():
+            altered.setdefault(block, key)
+        lost: dict[int, str] = {}
+        unsealed: set[int] = set()
+
+        def sound(receipt: Receipt) -> bool:
+            window, chunk = tiling.block_window(receipt.number), ""
+            unsealed.discard(receipt.number)
+            if not receipt.chunks:
+                unsealed.add(receipt.number)
+                is_sound = receipt.stored in (None, mask.stored_bytes(window))
+                is_sound = is_sound and (not read or can_be_decoded(mask, window))
+            elif read:
+                chunk = altered.get((receipt.number, receipt.chunks), "")
+                is_sound = not chunk
+            else:
+                is_sound = not sizes_differ(mask, receipt.chunks, window)
+            if not is_sound:
+                lost[receipt.number] = chunk
+            return is_sound
+
+        progress = cls.from_ledger(path, sound)
+        # A block that was written again since is what the later receipt says.
+        found = [Damage("number", number, chunk) for number, chunk in sorted(lost.items())]
+        progress.damage += [damage for damage in found if not progress.has(damage)]
+        progress.unsealed = len(unsealed)
+        if progress.damage:
+            progress.outdate(1)
+        for level in sorted(progress.levels):
+            chunk = progress._level_damage(mask, level, read=read)
+            if chunk is not None:
+                progress.damage.append(Damage("level", level, chunk))
+                progress.outdate(level)
+                break
+        return progress
+
+    def has(self, what: Damage) -> bool:
+        """Whether a block, level or export is done."""
+        if what.key == "number":
+            return isinstance(what.value, int) and self.is_written(what.value)
+        return what.value in (self.levels if what.key == "level" else self.exports)
+
+    def _level_damage(self, mask: ZarrMask, level: int, *, read: bool) -> str | None:
+        """A chunk of a level that is not what was written ("": one of them); None: all are."""
+        seals = self.seals[level]
+        if seals and read:
+            damaged = damaged_chunks(mask, [(level, None, level, seals)])
+            return next((key for _, key in damaged), None)
+        if seals:
+            return "" if sizes_differ(mask, seals, level=level) else None
+        if self.sizes[level] not in (None, mask.stored_bytes(level=level)):
+            return ""
+        return None if not read or can_be_decoded(mask, level=level) else ""
+
+    def outdate(self, level: int) -> None:
+        """Take note that a level, and what is made of it, has to be made again."""
+        self.levels = {kept for kept in self.levels if kept < level}
+        self.exports.clear()
+
+    def drop_altered(self, name: str, path: StoragePath) -> None:
+        """Read an export, and do not count it as made where it is not what was written."""
+        if self.is_made(name, path) and self.seals[name] not in ("", hash_of(path)):
+            self.exports.discard(name)
+            self.damage.append(Damage("name", name))
+
+    def is_made(self, name: str, path: StoragePath) -> bool:
+        """Whether an export is there, as long as it was when it was recorded."""
+        if name not in self.exports or not path.exists():
+            return False
+        return self.sizes[name] in (None, size_of(path))
+
+    def add(self, receipt: Receipt) -> None:
+        """Take note of a written block; it outdates pyramid and exports."""
+        number = receipt.number
+        self.levels.clear()
+        self.exports.clear()
+        self.peaks[receipt.worker] = max(self.peaks.get(receipt.worker, 0), receipt.peak)
+        if self.is_done(number):
+            return  # told twice: the same block, the same counts
+        earlier = self.partial.pop(number, None)
+        if earlier is not None:
+            self.totals.add(earlier, -1)
+        self.failed.pop(number, None)
+        self.totals.add(receipt)
+        if receipt.unreadable:
+            self.partial[number] = receipt
+            return
+        if number >= len(self._done):
+            self._done.extend(bytes(number + 1 - len(self._done)))
+        self._done[number] = 1
+
+    def is_done(self, number: int) -> bool:
+        """Whether a block is written and nothing of it was unreadable."""
+        return number < len(self._done) and bool(self._done[number])
+
+    def is_written(self, number: int) -> bool:
+        """Whether a block is written, if not all of it could be read."""
+        return self.is_done(number) or number in self.partial
+
+    @property
+    def answered(self) -> int:
+        """Pixels with an answer."""
+        return self.totals.answered
+
+    @property
+    def incomplete(self) -> tuple[tuple[int, str], ...]:
+        """Blocks with pixels that could not be read, and why."""
+        partial = {number: receipt.message for number, receipt in self.partial.items()}
+        return tuple(sorted((self.failed | partial).items()))
+
+
+def _altered_blocks(
+    path: StoragePath, mask: ZarrMask, tiling: Tiling
+) -> Iterator[tuple[tuple[int, str], str]]:
+    """Number and seals of blocks of which a chunk is not what its seal says, and that chunk."""
+
+    def receipts() -> Iterator[tuple[tuple[int, str], Window, int, str]]:
+        for record in read_ledger(path):
+            with suppress(ValueError, KeyError, TypeError):
+                if record["kind"] == "block" and record.get("chunks"):
+                    receipt = Receipt.from_record(record)
+                    name = receipt.number, receipt.chunks
+                    yield name, tiling.block_window(receipt.number), 0, receipt.chunks
+
+    yield from damaged_chunks(mask, receipts())

@@ -1,0 +1,1 @@
+"""What workers do: read a window, run the model, write whole chunks."""

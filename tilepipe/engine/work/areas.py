@@ -1,0 +1,47 @@
+"""The area of each class on the ground, where a pixel's is not the same all over the mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import Window
+from tilepipe.images.ground import PixelAreas
+from tilepipe.products.base import NO_ANSWER
+
+if TYPE_CHECKING:
+    from tilepipe.engine.plan.plan import Plan
+
+STRIP_ROWS = 64
+"""Rows that are summed at a time: areas take eight bytes of each pixel."""
+
+
+def class_areas(mask: NDArray[Any], block: Window, plan: Plan) -> tuple[float, ...]:
+    """Square metres of each class (of values: of each plane's answers) in a block.
+
+    Empty where the plan does not measure areas on the ground: they follow from counts then.
+
+    Parameters
+    ----------
+    mask
+        The block's answers: labels (height, width), or planes (C, height, width).
+    """
+    spec, size = plan.mask, plan.image.pixel_size
+    metres = None if size is None else size.metres()
+    if plan.image.crs_pixel_size is None or spec.crs is None or spec.transform is None:
+        return ()
+    assert metres is not None, "what is measured on the ground is measured in metres"
+    areas = PixelAreas(spec.crs, spec.transform, block, max(metres))
+    sums = np.zeros(len(spec.classes))
+    for row in range(0, block.height, STRIP_ROWS):
+        stop = min(row + STRIP_ROWS, block.height)
+        weights, part = areas.rows(row, stop), mask[..., row:stop, :]
+        if spec.kind == "labels":
+            counted = np.bincount(part.ravel(), weights.ravel(), minlength=NO_ANSWER + 1)
+            sums += counted[: len(sums)]
+        else:
+            counts = part == 1 if spec.kind == "planes" else ~np.isnan(part)
+            sums += (counts * weights).sum(axis=(1, 2))
+    return tuple(sums.tolist())

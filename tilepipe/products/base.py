@@ -1,0 +1,244 @@
+"""What every mask is to the rest of tilepipe, whatever file holds it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import Window
+from tilepipe.images.base import PixelSize
+from tilepipe.images.control import GroundControl
+from tilepipe.schema import strict_json
+from tilepipe.storage import StoragePath
+
+NO_ANSWER = 255
+"""The label of pixels without an answer; never a class."""
+
+SMALLEST_LEVEL = 512
+"""A pyramid ends with the first level that is no larger than this on both sides."""
+
+Kind = Literal["labels", "planes", "values"]
+"""One plane of labels; a 0 / 1 / 255 plane for each class; or float32 planes, NaN for no answer."""
+
+Transform = tuple[float, float, float, float, float, float]
+"""Affine (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskClass:
+    """A class: what it is called and how it is shown."""
+
+    name: str
+    colour: str
+    """``#rrggbb``."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.colour):
+            raise ValueError(f"the colour of class {self.name!r} is {self.colour!r}, not #rrggbb")
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue, 0 .. 255."""
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSpec:
+    """A mask, described before a byte of it is written."""
+
+    height: int
+    """Rows of level 0 of the mask."""
+    width: int
+    """Columns."""
+    kind: Kind
+    classes: tuple[MaskClass, ...]
+    """Labels: value i is ``classes[i]``. Planes and values: one for each plane."""
+    pixel_size: PixelSize | None = None
+    """Of the mask's own level 0; the unit ``pixel`` stands for pixels of the image's level 0."""
+    crs: str | None = None
+    """Coordinate reference system as WKT."""
+    transform: Transform | None = None
+    """Of the mask's own grid."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Centre of the first pixel (y, x), from that of the image's, in the unit of `pixel_size`.
+
+    A mask computed at a level that is f times coarser starts (f - 1) / 2 image pixels further in.
+    """
+    name: str = "mask"
+    background: int | None = None
+    """The class that is drawn transparent."""
+    control: GroundControl | None = None
+    """Ground control points or RPCs, on the mask's own grid, where the image has no transform."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a mask of {self.height} x {self.width} has no pixels")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"{self.kind!r} is no kind of mask")
+        if not 1 <= len(self.classes) <= NO_ANSWER:
+            raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
+        if self.background is not None and not 0 <= self.background < len(self.classes):
+            raise ValueError(f"background {self.background} is none of {len(self.classes)} classes")
+
+    @property
+    def planes(self) -> int:
+        """Planes of the array: 1 for labels."""
+        return 1 if self.kind == "labels" else len(self.classes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a pixel."""
+        return np.dtype("float32" if self.kind == "values" else "uint8")
+
+    @property
+    def fill(self) -> float:
+        """What a pixel without an answer holds."""
+        return float("nan") if self.kind == "values" else NO_ANSWER
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of each level of the pyramid: halves, rounded up."""
+        shapes = [(self.height, self.width)]
+        while max(shapes[-1]) > SMALLEST_LEVEL:
+            height, width = shapes[-1]
+            shapes.append((-(-height // 2), -(-width // 2)))
+        return tuple(shapes)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a document of plain JSON types."""
+        document: dict[str, Any] = {"format": 1, **asdict(self)}
+        document["classes"] = [asdict(c) for c in self.classes]
+        document["transform"] = None if self.transform is None else list(self.transform)
+        del document["control"]
+        if self.control is not None:
+            document["control"] = self.control.to_json()
+        document["origin"] = list(self.origin)
+        return document
+
+    @classmethod
+    @strict_json
+    def from_json(cls, document: dict[str, Any]) -> MaskSpec:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            When the document describes no mask that this version knows.
+        """
+        if document.get("format") != 1:
+            raise ValueError(f"mask format {document.get('format')!r} is not 1")
+        size, transform = document.get("pixel_size"), document.get("transform")
+        control = document.get("control")
+        try:
+            return cls(
+                height=document["height"],
+                width=document["width"],
+                kind=document["kind"],
+                classes=tuple(MaskClass(**c) for c in document["classes"]),
+                pixel_size=None if size is None else PixelSize(**size),
+                crs=document.get("crs"),
+                transform=None if transform is None else as_transform(transform),
+                control=None if control is None else GroundControl.from_json(control),
+                origin=(float(document["origin"][0]), float(document["origin"][1])),
+                name=document.get("name", "mask"),
+                background=document.get("background"),
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"the description of the mask lacks or distorts {error}") from error
+
+
+@runtime_checkable
+class Mask(Protocol):
+    """An opened mask of any format; never held whole. Reading is safe from several threads."""
+
+    path: StoragePath
+    kind: Kind
+    """Guessed from the array's form where the file does not say."""
+    classes: tuple[MaskClass, ...] | None
+    """None when the file does not name them."""
+    levels: tuple[tuple[int, int], ...]
+    """(height, width) of each level, largest first."""
+    planes: int
+    """1 for labels."""
+    dtype: np.dtype[Any]
+    pixel_size: PixelSize | None
+    """Of level 0."""
+    crs: str | None
+    """As WKT."""
+    transform: Transform | None
+    """Of level 0."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of level 0."""
+        ...
+
+    def read(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W).
+
+        Raises
+        ------
+        ValueError
+            Where the window reaches outside the level.
+        """
+        ...
+
+    def as_dask(self, level: int = 0) -> Any:
+        """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+def as_transform(numbers: Any) -> Transform:
+    """Six numbers as a transform."""
+    a, b, c, d, e, f = (float(number) for number in numbers)
+    return a, b, c, d, e, f
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, for use within a sentence."""
+    text = str(error).strip().splitlines()
+    return text[0].rstrip(".") if text else type(error).__name__
+
+
+def require_inside(window: Window, shape: tuple[int, int]) -> None:
+    """Raise ValueError where a window reaches outside a level of ``shape``."""
+    if window.y < 0 or window.x < 0 or window.stop_y > shape[0] or window.stop_x > shape[1]:
+        raise ValueError(f"{window} reaches outside the mask, {shape[0]} x {shape[1]}")
+
+
+def lazy(mask: Mask, level: int, chunk: int) -> Any:
+    """A dask array that reads square pieces of a mask when they are asked for."""
+    import dask.array as da
+
+    height, width = mask.levels[level]
+    planes = () if mask.kind == "labels" else (mask.planes,)
+
+    side = (_pieces(height, chunk), _pieces(width, chunk))
+    return da.map_blocks(
+        partial(_read_piece, mask, level),
+        # Never twice the same: a mask may have been written to since.
+        name=f"tilepipe-mask-{uuid4().hex}",
+        chunks=(*((n,) for n in planes), *side),
+        dtype=mask.dtype,
+        meta=np.empty((0,) * (len(planes) + 2), mask.dtype),
+    )
+
+
+def _read_piece(mask: Mask, level: int, block_info: Any) -> NDArray[Any]:
+    (y, stop_y), (x, stop_x) = block_info[None]["array-location"][-2:]
+    return mask.read(Window(y, x, stop_y - y, stop_x - x), level)
+
+
+def _pieces(size: int, chunk: int) -> tuple[int, ...]:
+    return tuple(min(chunk, size - start) for start in range(0, size, chunk))

@@ -1,0 +1,129 @@
+"""A mask brought back to the grid of its image: each pixel takes the answer it lies in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import CHUNK, Window
+from tilepipe.products.base import MaskSpec
+from tilepipe.products.pyramid import build_pyramid, squares
+from tilepipe.products.store import ZarrMask, create_mask
+from tilepipe.storage import StoragePath, remove, staged_locally
+from tilepipe.storage.fsync import fsync_folder
+from tilepipe.storage.hashing import hash_of
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Which pixel of a mask each pixel of the image takes: the one in which its centre lies.
+
+    Corners of the two grids fall together. Nearest for values too: an average of answers is none.
+    """
+
+    mask: tuple[int, int]
+    """(height, width) of the mask."""
+    image: tuple[int, int]
+    """(height, width) of the image."""
+    scale: tuple[float, float]
+    """Rows and columns of the image for each of the mask."""
+
+    def taken(self, window: Window) -> tuple[Indices, Indices]:
+        """Rows and columns of the mask that the pixels of a window of the image take."""
+        return self._taken(0, window.y, window.stop_y), self._taken(1, window.x, window.stop_x)
+
+    def under(self, window: Window) -> Window | None:
+        """The window of the image whose pixels take theirs from a window of the mask."""
+        y, stop_y = self._under(0, window.y, window.stop_y)
+        x, stop_x = self._under(1, window.x, window.stop_x)
+        return Window(y, x, stop_y - y, stop_x - x) if stop_y > y and stop_x > x else None
+
+    def _taken(self, axis: int, start: int, stop: int) -> Indices:
+        lies_in = np.floor((np.arange(start, stop) + 0.5) / self.scale[axis])
+        taken: Indices = lies_in.astype(np.intp).clip(0, self.mask[axis] - 1)
+        return taken
+
+    def _under(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        # A little further on both sides, and then only what does take its answer from here.
+        first = max(0, int(start * self.scale[axis]) - 2)
+        last = min(self.image[axis], int(stop * self.scale[axis]) + 2)
+        if stop == self.mask[axis]:
+            last = self.image[axis]
+        taken = self._taken(axis, first, last)
+        return (
+            first + int(np.searchsorted(taken, start)),
+            first + int(np.searchsorted(taken, stop)),
+        )
+
+
+def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, nearest: Nearest) -> str:
+    """Write a mask on the grid of its image, with its pyramid, as OME-Zarr.
+
+    Streamed chunk by chunk. The target appears when it is complete, and replaces one that is there.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        Complete at level 0.
+    target : Path
+        A folder, by convention named ``.ome.zarr``.
+    spec : MaskSpec
+        Of the result.
+    nearest : Nearest
+        From the grid of ``spec`` to that of ``mask``.
+
+    Returns
+    -------
+    str
+        The hash of all its files (`tilepipe.storage.hashing.hash_of`).
+
+    Raises
+    ------
+    OSError
+        As the file system raises it, for one when the disk is full.
+    """
+    with staged_locally(target) as local:
+        partial = local.with_name(f"{local.name}.part")
+        remove(partial)
+        _fill(create_mask(partial, spec, mask.probabilities), mask, nearest)
+        remove(local)
+        partial.rename(local)
+        fsync_folder(local.parent)
+        return hash_of(local)
+
+
+def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
+    spec = result.spec
+    windows = _answered(mask, spec, nearest)
+    for window in windows:
+        rows, columns = nearest.taken(window)
+        source = Window(
+            int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+        )
+        down, across = (rows - source.y)[:, None], columns - source.x
+        planes = [mask.read_plane(plane, source)[down, across] for plane in range(mask.planes)]
+        result.write(window, planes[0] if spec.kind == "labels" else np.stack(planes))
+        if mask.probabilities is not None:
+            stored: NDArray[Any] = mask.read_stored_probabilities(source)
+            result.write_stored_probabilities(window, stored[:, down, across])
+    build_pyramid(result, windows)
+    for level in range(len(result.levels)):
+        result.flush(level=level)  # before it takes its name
+
+
+def _answered(mask: ZarrMask, spec: MaskSpec, nearest: Nearest) -> list[Window]:
+    """The chunks of the result that take anything from a chunk of the mask that is stored."""
+    stored = set[tuple[int, int]]().union(*(mask.stored_chunks(0, n) for n in range(mask.planes)))
+    taken = (nearest.under(_chunk(row, column, mask.shape)) for row, column in stored)
+    reached = squares((window for window in taken if window is not None), CHUNK)
+    return [_chunk(row, column, (spec.height, spec.width)) for row, column in sorted(reached)]
+
+
+def _chunk(row: int, column: int, shape: tuple[int, int]) -> Window:
+    y, x = row * CHUNK, column * CHUNK
+    return Window(y, x, min(CHUNK, shape[0] - y), min(CHUNK, shape[1] - x))

@@ -1,0 +1,118 @@
+"""The metadata that makes a mask an OME-Zarr image: OME-NGFF 0.5, and 0.4 when reading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilepipe.images.base import UNITS_IN_METRES, PixelSize
+from tilepipe.products.base import NO_ANSWER, MaskSpec
+
+VERSION = "0.5"
+
+_UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
+"""Those of our units that NGFF knows; others are left out, the scale stays."""
+
+
+def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
+    """The value of ``ome`` for a mask (OME-NGFF 0.5, sections 2.4 and 2.6)."""
+    method = "mean" if spec.kind == "values" else "mode"
+    attributes: dict[str, Any] = {
+        "version": VERSION,
+        "multiscales": [_multiscale(spec, with_channels=spec.kind != "labels", method=method)],
+    }
+    if spec.kind == "labels":
+        attributes["image-label"] = _image_label(spec)
+    else:
+        attributes["omero"] = _omero(spec)
+    return attributes
+
+
+def probability_attributes(spec: MaskSpec, top: float) -> dict[str, Any]:
+    """The value of ``ome`` for the probabilities, which are stored as 0 .. ``top``."""
+    return {
+        "version": VERSION,
+        "multiscales": [_multiscale(spec, with_channels=True, method="mean")],
+        "omero": _omero(spec, top),
+    }
+
+
+def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple[float, float]]:
+    """Pixel size of level 0, and the centre (y, x) of its first pixel."""
+    scale, translation = [1.0, 1.0], [0.0, 0.0]
+    datasets = multiscale["datasets"][0].get("coordinateTransformations", [])
+    for step in (*datasets, *multiscale.get("coordinateTransformations", [])):
+        if step.get("type") == "scale":
+            scale = [a * float(b) for a, b in zip(scale, step["scale"][-2:], strict=True)]
+            translation = [
+                a * float(b) for a, b in zip(translation, step["scale"][-2:], strict=True)
+            ]
+        elif step.get("type") == "translation":
+            shift = step["translation"][-2:]
+            translation = [a + float(b) for a, b in zip(translation, shift, strict=True)]
+    unit = multiscale["axes"][-1].get("unit")
+    size = None if unit is None else PixelSize(scale[0], scale[1], str(unit))
+    return size, (translation[0], translation[1])
+
+
+def _multiscale(spec: MaskSpec, *, with_channels: bool, method: str) -> dict[str, Any]:
+    unit = {}
+    if spec.pixel_size is not None and spec.pixel_size.unit in _UNITS:
+        unit = {"unit": spec.pixel_size.unit}
+    axes = [{"name": name, "type": "space", **unit} for name in "yx"]
+    if with_channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    return {
+        "name": spec.name,
+        "axes": axes,
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": _transformations(spec, level, with_channels),
+            }
+            for level in range(len(spec.levels))
+        ],
+        "type": method,
+    }
+
+
+def _transformations(spec: MaskSpec, level: int, with_channels: bool) -> list[dict[str, Any]]:
+    """NGFF coordinates are those of pixel centres, so a coarser level starts further in."""
+    size = spec.pixel_size or PixelSize(1.0, 1.0, "pixel")
+    factor = 2**level
+    scale = [size.y * factor, size.x * factor]
+    translation = [
+        spec.origin[0] + size.y * (factor - 1) / 2,
+        spec.origin[1] + size.x * (factor - 1) / 2,
+    ]
+    if with_channels:
+        scale, translation = [1.0, *scale], [0.0, *translation]
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if any(translation):
+        steps.append({"type": "translation", "translation": translation})
+    return steps
+
+
+def _image_label(spec: MaskSpec) -> dict[str, Any]:
+    colours, properties = [], []
+    for value, named in enumerate(spec.classes):
+        alpha = 0 if value == spec.background else 255
+        colours.append({"label-value": value, "rgba": [*named.rgb, alpha]})
+        properties.append({"label-value": value, "name": named.name})
+    colours.append({"label-value": NO_ANSWER, "rgba": [0, 0, 0, 0]})
+    properties.append({"label-value": NO_ANSWER, "name": "no answer"})
+    return {"version": VERSION, "colors": colours, "properties": properties}
+
+
+def _omero(spec: MaskSpec, top: float = 1.0) -> dict[str, Any]:
+    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
+    return {
+        "channels": [
+            {
+                "label": named.name,
+                "color": named.colour[1:].upper(),
+                "active": index != spec.background,
+                "window": window,
+            }
+            for index, named in enumerate(spec.classes)
+        ]
+    }

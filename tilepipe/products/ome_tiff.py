@@ -1,0 +1,69 @@
+"""A mask as pyramidal OME-TIFF: what QuPath, OMERO and Bio-Formats open."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import tifffile
+
+from tilepipe.grid import CHUNK
+from tilepipe.products.base import MaskSpec
+from tilepipe.products.files import complete_or_absent, deflated_tiles, needs_bigtiff
+from tilepipe.products.ome_xml import ome_xml, pixel_size_um
+from tilepipe.products.store import ZarrMask
+
+
+def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
+    """Write a mask and its pyramid as OME-TIFF (OME model 2016-06, levels as SubIFDs).
+
+    Tiles of 512, deflate; (Y, X) for labels, otherwise (C, Y, X). Streamed tile by tile, so that
+    memory does not depend on the mask's size. Equal masks give equal bytes: neither dates nor
+    random identifiers are written.
+
+    Parameters
+    ----------
+    mask : ZarrMask
+        With its pyramid.
+    path : Path
+        Replaced if it exists, once the new file is complete.
+
+    Raises
+    ------
+    OSError
+        As the file system raises it, for one when the disk is full.
+    """
+    spec = mask.spec
+    with (
+        complete_or_absent(path) as part,
+        tifffile.TiffWriter(part, bigtiff=needs_bigtiff(spec), ome=False) as writer,
+    ):
+        for level, shape in enumerate(mask.levels):
+            planes = () if spec.kind == "labels" else (spec.planes,)
+            first = level == 0
+            writer.write(
+                chain.from_iterable(deflated_tiles(mask, level, n) for n in range(spec.planes)),
+                shape=(*planes, *shape),
+                dtype=mask.dtype,
+                tile=(CHUNK, CHUNK),
+                compression="zlib",
+                photometric="minisblack",
+                planarconfig=None,
+                subifds=len(mask.levels) - 1 if first else None,
+                subfiletype=0 if first else 1,
+                description=ome_xml(spec).encode() if first else None,
+                software="tilepipe",
+                metadata=None,
+                **_resolution(spec, level),
+            )
+
+
+def _resolution(spec: MaskSpec, level: int) -> dict[str, object]:
+    size = pixel_size_um(spec)
+    if size is None:
+        return {}
+    um_per_cm, factor = 1e4, 2**level
+    return {
+        "resolution": (um_per_cm / (size[1] * factor), um_per_cm / (size[0] * factor)),
+        "resolutionunit": "CENTIMETER",
+    }

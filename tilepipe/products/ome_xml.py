@@ -1,0 +1,141 @@
+"""The OME-XML of a mask (schema 2016-06), and what of it is read back."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+from tilepipe.images.base import PixelSize
+from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.schema import load_json
+from tilepipe.text import one_line
+
+_SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_CLASSES = "tilepipe/classes"
+_SPEC = "tilepipe/mask"
+
+
+def ome_xml(spec: MaskSpec) -> str:
+    """The OME-XML of a mask; without a UUID, which cannot be both fixed and unique.
+
+    To be stored as UTF-8. Not in ASCII with character references: Bio-Formats takes ``&#`` out of
+    what it reads, so ``&#181;m`` is no unit to it, and the file a plain TIFF without a pyramid.
+    """
+    ome = ElementTree.Element(
+        "OME",
+        {
+            "xmlns": _SCHEMA,
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:schemaLocation": f"{_SCHEMA} {_SCHEMA}/ome.xsd",
+            "Creator": "tilepipe",
+        },
+    )
+    image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=one_line(spec.name))
+    _add_pixels(image, spec)
+    annotations = ElementTree.SubElement(ome, "StructuredAnnotations")
+    classes = {str(value): one_line(named.name) for value, named in enumerate(spec.classes)}
+    if spec.kind == "labels":
+        classes[str(NO_ANSWER)] = "no answer"
+    _add_map(image, annotations, _CLASSES, classes)
+    _add_map(image, annotations, _SPEC, {"spec": json.dumps(spec.to_json())})
+    document: bytes = ElementTree.tostring(ome, encoding="utf-8", xml_declaration=True)
+    return document.decode("utf-8")
+
+
+def read_spec(xml: str) -> MaskSpec | None:
+    """The description of the mask that `ome_xml` stored; None in a file of another's making.
+
+    Raises
+    ------
+    ValueError
+        When it is there, but distorted.
+    """
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"its OME-XML is broken: {error}") from error
+    for annotation in root.iter(f"{{{_SCHEMA}}}MapAnnotation"):
+        if annotation.get("Namespace") == _SPEC:
+            value = annotation.find(f".//{{{_SCHEMA}}}M")
+            if value is not None and value.text:
+                return MaskSpec.from_json(load_json(value.text))
+    return None
+
+
+def read_pixel_size(xml: str) -> PixelSize | None:
+    """The physical size of a pixel, where it is given in micrometres."""
+    try:
+        pixels = ElementTree.fromstring(xml).find(f".//{{{_SCHEMA}}}Pixels")
+    except ElementTree.ParseError:
+        return None
+    if pixels is None:
+        return None
+    y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
+    if y is None or x is None or pixels.get("PhysicalSizeXUnit", "µm") != "µm":
+        return None
+    return PixelSize(float(y), float(x), "micrometer")
+
+
+def pixel_size_um(spec: MaskSpec) -> tuple[float, float] | None:
+    """(y, x) in micrometres; None when the size is unknown or no length."""
+    size = spec.pixel_size
+    if size is None:
+        return None
+    if size.unit == "micrometer":
+        return size.y, size.x
+    metres = size.metres()
+    if metres is None:
+        return None
+    # Fewer digits than a double has, so that 250 nm are 0.25 and not 0.25000000000000006.
+    return float(f"{metres[0] * 1e6:.12g}"), float(f"{metres[1] * 1e6:.12g}")
+
+
+def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
+    facts = {
+        "ID": "Pixels:0",
+        "DimensionOrder": "XYCZT",
+        "Type": "float" if spec.kind == "values" else "uint8",
+        "SizeX": str(spec.width),
+        "SizeY": str(spec.height),
+        "SizeC": str(spec.planes),
+        "SizeZ": "1",
+        "SizeT": "1",
+    }
+    size = pixel_size_um(spec)
+    if size is not None:
+        facts |= {"PhysicalSizeX": repr(size[1]), "PhysicalSizeXUnit": "µm"}
+        facts |= {"PhysicalSizeY": repr(size[0]), "PhysicalSizeYUnit": "µm"}
+    pixels = ElementTree.SubElement(image, "Pixels", facts)
+    for plane in range(spec.planes):
+        channel = {"ID": f"Channel:0:{plane}", "SamplesPerPixel": "1"}
+        if spec.kind == "labels":
+            channel["Name"] = one_line(spec.name)
+        else:
+            channel["Name"] = one_line(spec.classes[plane].name)
+            channel["Color"] = str(_colour(spec.classes[plane].rgb))
+        ElementTree.SubElement(pixels, "Channel", channel)
+    for plane in range(spec.planes):
+        ElementTree.SubElement(
+            pixels, "TiffData", IFD=str(plane), FirstC=str(plane), PlaneCount="1"
+        )
+
+
+def _colour(rgb: tuple[int, int, int]) -> int:
+    """RGBA as the signed 32-bit integer that OME stores."""
+    return int.from_bytes(bytes((*rgb, 255)), "big", signed=True)
+
+
+def _add_map(
+    image: ElementTree.Element,
+    annotations: ElementTree.Element,
+    namespace: str,
+    entries: dict[str, str],
+) -> None:
+    identifier = f"Annotation:{len(annotations)}"
+    ElementTree.SubElement(image, "AnnotationRef", ID=identifier)
+    annotation = ElementTree.SubElement(
+        annotations, "MapAnnotation", ID=identifier, Namespace=namespace
+    )
+    value = ElementTree.SubElement(annotation, "Value")
+    for key, text in entries.items():
+        ElementTree.SubElement(value, "M", K=key).text = text

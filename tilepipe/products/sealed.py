@@ -1,0 +1,104 @@
+"""Holding the chunks of a mask against their seals, and finding chunks that have none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from tilepipe.errors import DamagedMaskError
+from tilepipe.grid import CHUNK, Window
+from tilepipe.products.store import ZarrMask
+from tilepipe.storage import ObjectPath, StoragePath
+from tilepipe.storage.hashing import read_seal, size_matches
+
+T = TypeVar("T")
+
+AT_ONCE = 16
+"""Chunks that are read at a time."""
+BATCH = 256
+
+
+def sizes_differ(mask: ZarrMask, seals: str, window: Window | None = None, level: int = 0) -> bool:
+    """Whether a chunk of a window (or a level) is there in another size than its seal says.
+
+    Looks at no content, and on an object store at nothing.
+    """
+    if not isinstance(mask.path, Path):
+        return False
+    keys, sealed = list(mask.chunk_keys(window, level)), seals.split(" ")
+    if len(keys) != len(sealed):
+        return True
+    return not all(size_matches(mask.path / k, s) for k, s in zip(keys, sealed, strict=True))
+
+
+def damaged_chunks(
+    mask: ZarrMask, parts: Iterable[tuple[T, Window | None, int, str]]
+) -> Iterator[tuple[T, str]]:
+    """Read chunks, and tell those that are not what their seals say.
+
+    Parameters
+    ----------
+    mask
+        On a disk or an object store.
+    parts
+        Any name, a window (None: all) and level, and the seals of its chunks.
+
+    Yields
+    ------
+    tuple
+        The name of the part, and the chunk's path from the mask's folder on.
+    """
+
+    def chunks() -> Iterator[tuple[T, str, str]]:
+        for name, window, level, seals in parts:
+            keys, sealed = list(mask.chunk_keys(window, level)), seals.split(" ")
+            if len(keys) != len(sealed):
+                sealed = [""] * len(keys)  # no chunk has this one
+            for key, seal in zip(keys, sealed, strict=True):
+                yield name, key, seal
+
+    wanted = chunks()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while batch := list(islice(wanted, BATCH)):
+            found = pool.map(lambda chunk: read_seal(mask.path / chunk[1]), batch)
+            for (name, key, seal), there in zip(batch, found, strict=True):
+                if there != seal:
+                    yield name, key
+
+
+def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0) -> bool:
+    """Whether the chunks of a window (or a level) hold what their own checksums say."""
+    window = window or Window(0, 0, *mask.levels[level])
+    try:
+        for y in range(window.y, window.stop_y, CHUNK):
+            strip = Window(y, window.x, min(CHUNK, window.stop_y - y), window.width)
+            mask.read(strip, level)
+            if mask.probabilities is not None:
+                mask.read_stored_probabilities(strip, level)
+    except DamagedMaskError:
+        return False
+    return True
+
+
+def chunks_there(store: StoragePath, array: str) -> Iterator[tuple[str, int, int]]:
+    """The chunks of an array that are stored: path from the mask's folder on, row and column.
+
+    Of an array of planes, those of each plane.
+    """
+    for name in _names_below(store / array / "c"):
+        parts = name.split("/")
+        if len(parts) in (2, 3) and all(part.isdecimal() for part in parts):
+            yield f"{array}/c/{name}", int(parts[-2]), int(parts[-1])
+
+
+def _names_below(folder: StoragePath) -> Iterator[str]:
+    if isinstance(folder, ObjectPath):
+        yield from (file.key.removeprefix(f"{folder.key}/") for file in folder.objects())
+        return
+    for parent, _, names in os.walk(folder):
+        inside = Path(parent).relative_to(folder).as_posix()
+        yield from (name if inside == "." else f"{inside}/{name}" for name in names)

@@ -1,0 +1,125 @@
+"""GDAL's XML: the virtual raster from which a COG is made, and what a TIFF itself cannot hold."""
+
+from __future__ import annotations
+
+import json
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from tilepipe.grid import CHUNK
+from tilepipe.images.control import GroundControl
+from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.ome_xml import pixel_size_um
+from tilepipe.text import one_line
+
+SPEC_TAG = "TILEPIPE_MASK"
+"""Metadata item that holds the description of the mask, as JSON."""
+
+
+def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
+    """A VRT of a mask whose levels are files beside it, one band for each plane."""
+    height, width = spec.levels[0]
+    root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if spec.crs is not None:
+        SubElement(root, "SRS").text = one_line(spec.crs)
+    if spec.transform is not None:
+        a, b, c, d, e, f = spec.transform
+        # repr, as it gives back every bit.
+        SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
+    if spec.control is not None:
+        _add_control(root, spec.control)
+    _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json()), **_resolution(spec)})
+    for plane in range(spec.planes):
+        root.append(_band(spec, plane, files))
+    return _document(root)
+
+
+def _add_control(root: Element, control: GroundControl) -> None:
+    """Ground control points and RPCs, as GDAL has them."""
+    if control.points:
+        listed = SubElement(root, "GCPList")
+        if control.crs is not None:
+            listed.set("Projection", control.crs)
+        for number, point in enumerate(control.points, 1):
+            item = SubElement(
+                listed, "GCP", Id=one_line(point.id) or str(number), Info=one_line(point.info)
+            )
+            places = {"Pixel": point.column, "Line": point.row, "X": point.x, "Y": point.y}
+            for name, value in {**places, "Z": point.z}.items():
+                item.set(name, repr(value))
+    if control.rpcs:
+        _add_metadata(root, dict(control.rpcs), domain="RPC")
+
+
+def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
+    """GDAL's side file (PAM): the CRS, and the names of the classes of a band of labels."""
+    root = Element("PAMDataset")
+    if with_crs and spec.crs is not None:
+        SubElement(root, "SRS").text = one_line(spec.crs)
+    if spec.kind == "labels":
+        names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+        for named in spec.classes:
+            SubElement(names, "Category").text = one_line(named.name)
+    return _document(root) if len(root) else None
+
+
+def _resolution(spec: MaskSpec) -> dict[str, str]:
+    """TIFF's pixel size, for a mask that has no other; GDAL makes tags of these items."""
+    size = pixel_size_um(spec)
+    if size is None or spec.transform is not None:
+        return {}
+    centimetre, um_per_cm = "3", 1e4
+    return {
+        "TIFFTAG_XRESOLUTION": repr(um_per_cm / size[1]),
+        "TIFFTAG_YRESOLUTION": repr(um_per_cm / size[0]),
+        "TIFFTAG_RESOLUTIONUNIT": centimetre,
+    }
+
+
+def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
+    data_type = "Float32" if spec.kind == "values" else "Byte"
+    band = Element("VRTRasterBand", dataType=data_type, band=str(plane + 1))
+    band.set("blockXSize", str(CHUNK))
+    band.set("blockYSize", str(CHUNK))
+    labels = spec.kind == "labels"
+    SubElement(band, "Description").text = one_line(
+        spec.name if labels else spec.classes[plane].name
+    )
+    if labels:
+        _add_metadata(band, {f"CLASS_{i}": named.name for i, named in enumerate(spec.classes)})
+    SubElement(band, "NoDataValue").text = "nan" if spec.kind == "values" else str(NO_ANSWER)
+    SubElement(band, "ColorInterp").text = "Palette" if labels else "Gray"
+    if labels:
+        _add_colours(band, spec)
+    height, width = spec.levels[0]
+    source = SubElement(band, "SimpleSource")
+    _add_file(source, files[0], plane)
+    whole = {"xOff": "0", "yOff": "0", "xSize": str(width), "ySize": str(height)}
+    SubElement(source, "SrcRect", whole)
+    SubElement(source, "DstRect", whole)
+    for file in files[1:]:
+        _add_file(SubElement(band, "Overview"), file, plane)
+    return band
+
+
+def _add_file(parent: Element, file: str, plane: int) -> None:
+    SubElement(parent, "SourceFilename", relativeToVRT="1").text = file
+    SubElement(parent, "SourceBand").text = str(plane + 1)
+
+
+def _add_metadata(parent: Element, items: dict[str, str], domain: str | None = None) -> None:
+    metadata = SubElement(parent, "Metadata", {} if domain is None else {"domain": domain})
+    for key, text in items.items():
+        SubElement(metadata, "MDI", key=key).text = one_line(text)
+
+
+def _add_colours(band: Element, spec: MaskSpec) -> None:
+    table = SubElement(band, "ColorTable")
+    for value in range(NO_ANSWER + 1):
+        red, green, blue = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
+        alpha = 0 if value == NO_ANSWER else 255
+        SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha))
+
+
+def _document(root: Element) -> bytes:
+    document: bytes = tostring(root, encoding="utf-8")
+    return document + b"\n"

@@ -1,0 +1,55 @@
+"""Bringing what was written to the disk itself, so that it outlives the power as well."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+"""What file systems answer that cannot, or need not, settle a folder."""
+
+
+def fsync_files(files: Iterable[Path], root: Path) -> None:
+    """Return when files, and their names in all folders up to ``root``, are on the disk.
+
+    Files that are not there are passed over: that they are gone is settled with their folders.
+
+    Raises
+    ------
+    OSError
+        As the file system raises it when it could not keep what it had taken.
+    """
+    folders: set[Path] = set()
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            _settle_one(file)
+        parent = file.parent
+        while parent != root and parent not in folders and root in parent.parents:
+            folders.add(parent)
+            parent = parent.parent
+    # The deepest first: a name is settled before the folder that leads to it.
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        fsync_folder(folder)
+    fsync_folder(root)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk, where the file system can say so."""
+    try:
+        _settle_one(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise
+
+
+def _settle_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

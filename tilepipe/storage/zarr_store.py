@@ -1,0 +1,118 @@
+"""Zarr stores at a place: on a disk zarr's own, on an object store one whose errors are ours.
+
+Around either, `SealingStore` keeps hashes of what is written through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
+
+from tilepipe.storage.errors import ask_async, failures, in_our_words
+from tilepipe.storage.hashing import ABSENT, seal
+from tilepipe.storage.objects import ObjectPath, StoragePath, connection
+
+
+def zarr_store(path: StoragePath, *, read_only: bool = False) -> LocalStore | NamedObjectStore:
+    """The folder as a zarr store."""
+    if isinstance(path, ObjectPath):
+        store = connection(path.scheme, path.bucket, path.key)
+        return NamedObjectStore(store, str(path), read_only=read_only)
+    return LocalStore(path, read_only=read_only)
+
+
+class NamedObjectStore(ObjectStore[Any]):
+    """As `zarr.storage.ObjectStore`; an error names the object, and says no word of the server."""
+
+    def __init__(self, store: Any, address: str, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self.address = address
+
+    def with_read_only(self, read_only: bool = False) -> NamedObjectStore:
+        """The same store, for reading only or not."""
+        return type(self)(self.store, self.address, read_only=read_only)
+
+    def __str__(self) -> str:
+        return self.address
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As zarr has it: None where there is no such object."""
+        return await ask_async(self._of(key), super().get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Parts of objects: what shards are read by."""
+        return await ask_async(self.address, super().get_partial_values(prototype, key_ranges))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return await ask_async(self._of(key), super().exists(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object, whole or not at all."""
+        await ask_async(self._of(key), super().set(key, value))
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        await ask_async(self._of(key), super().delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all objects below a prefix."""
+        await ask_async(self._of(prefix), super().delete_dir(prefix))
+
+    def list(self) -> AsyncGenerator[str, None]:
+        """All keys."""
+        return self._named("", super().list())
+
+    def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        """All keys that begin with a prefix."""
+        return self._named(prefix, super().list_prefix(prefix))
+
+    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """What lies directly below a prefix."""
+        return self._named(prefix, super().list_dir(prefix))
+
+    def _of(self, key: str) -> str:
+        return f"{self.address}/{key}"
+
+    async def _named(self, key: str, found: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+        try:
+            async for name in found:
+                yield name
+            return
+        except failures() as error:
+            failure = in_our_words(self._of(key), error)
+        raise failure
+
+
+class SealingStore(WrapperStore[Store]):
+    """A zarr store that takes a seal of each object on its way in, until somebody asks for it.
+
+    So what the seal vouches for are the bytes that were meant, whatever the disk makes of them.
+    Several threads may write through one store, each its own objects.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._seals: dict[str, str] = {}
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object, and keep its seal."""
+        self._seals[key] = seal(memoryview(value.as_buffer_like()))
+        await super().set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        self._seals.pop(key, None)
+        await super().delete(key)
+
+    def take_seals(self, keys: Iterable[str]) -> str:
+        """The seals of objects just written, one after the other; they are then forgotten."""
+        return " ".join(self._seals.pop(key, ABSENT) for key in keys)
