@@ -15,7 +15,7 @@ import time
 from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 
 
 class Stopwatch(RunCallbacks):

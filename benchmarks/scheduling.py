@@ -18,8 +18,8 @@ from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
 from tilepipe.engine.cluster.connect import connect, run_bounded
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.report.record import RunCallbacks
 
 
 def _nothing(number: int) -> int:

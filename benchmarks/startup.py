@@ -17,7 +17,7 @@ from common import WORK, command_line, fresh, parse, record, sample_slide
 
 CHILD = """
 import sys, time, tilepipe
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 
 class First(RunCallbacks):
     def submitted(self):

@@ -13,7 +13,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.images.base import PixelSize
 from tilepipe.models.file import build_model, load_model, save_model

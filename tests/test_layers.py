@@ -32,6 +32,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """From the roof down. What stands beside each other does not import each other."""
 
+ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("run",),
+    ("report",),
+    ("planning",),
+    ("cluster", "work"),
+    ("state",),
+    ("events",),
+    ("inputs",),
+    ("plan",),
+    ("resources", "hardware"),
+    ("options",),
+)
+"""The same, of the rooms inside `engine/`."""
+
 FLOOR = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 
@@ -60,8 +74,32 @@ def room(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+ENGINE_FLOOR = {name: number for number, layer in enumerate(ENGINE_LAYERS) for name in layer}
+
+
+def engine_room(module: str) -> str | None:
+    """The folder or file of the engine in which a module lies; None outside it."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["tilepipe", "engine"] and len(parts) > 2 else None
+
+
+ENGINE = [module for module in MODULES if engine_room(module)]
+
+
 def test_every_folder_has_its_floor() -> None:
     assert {room(module) for module in MODULES} == set(FLOOR)
+    assert {engine_room(module) for module in ENGINE} == set(ENGINE_FLOOR)
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_no_import_inside_the_engine_points_upwards(module: str) -> None:
+    here = str(engine_room(module))
+    others = [(other, engine_room(other)) for other in imports_of(module)]
+    assert not [
+        other
+        for other, there in others
+        if there not in (None, here) and ENGINE_FLOOR[str(there)] <= ENGINE_FLOOR[here]
+    ]
 
 
 @pytest.mark.parametrize("module", MODULES)

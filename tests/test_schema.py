@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tilepipe.engine.work.block import Receipt
+from tilepipe.engine.events import BlockReport
 from tilepipe.errors import InputError
 from tilepipe.products.base import MaskClass, MaskSpec
 from tilepipe.schema import load_json
@@ -18,8 +18,8 @@ SPEC = MaskSpec(10, 20, "labels", (MaskClass("a", "#000000"), MaskClass("b", "#f
 
 def test_what_was_written_is_read() -> None:
     assert MaskSpec.from_json(json.loads(json.dumps(SPEC.to_json()))) == SPEC
-    receipt = Receipt(1, (2, 3), 5, 0, 0.1, 0.2, 0.3, "worker", 100)
-    assert Receipt.from_record(json.loads(json.dumps(receipt.to_record()))) == receipt
+    receipt = BlockReport(1, (2, 3), 5, 0, 0.1, 0.2, 0.3, "worker", 100)
+    assert BlockReport.from_record(json.loads(json.dumps(receipt.to_record()))) == receipt
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_mask_that_is_described_otherwise(key: str, value: Any) -> None:
 @pytest.mark.parametrize("record", [{"kind": "block"}, {"number": [1]}, {"counts": 3}])
 def test_a_receipt_of_another_form(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Receipt.from_record(record)
+        BlockReport.from_record(record)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "", b"\xff", "9" * 5000])

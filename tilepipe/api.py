@@ -11,9 +11,10 @@ from tilepipe.engine.options import RunOptions, of_each, options_from_mapping
 from tilepipe.errors import InputError
 
 if TYPE_CHECKING:
+    from tilepipe.engine.events import RunCallbacks
     from tilepipe.engine.plan.plan import Plan
-    from tilepipe.engine.planning.sizing import Estimate
-    from tilepipe.engine.report.record import RunCallbacks, Summary
+    from tilepipe.engine.report.record import Summary
+    from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.training.train import TrainSummary, TrainWatch
 

@@ -8,7 +8,7 @@ escapes (``\x1b``, ``\u202e``); letters of every script stay as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST = 1000
@@ -38,6 +38,40 @@ def one_line(text: str) -> str:
 def sentence(text: str) -> str:
     """The text in one line, with a space where there was an end of a line, or a tab."""
     return one_line(re.sub(r"[\t\n\r]+", " ", text))
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are: ``a, b, c and 4 more``."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: ``1 block``, ``2 blocks``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: ``0.4 s``, ``42 s``, ``7 min``, ``3 h 20 min``."""
+    if seconds < 99:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    if minutes < 99:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
+def gigabytes(number: float) -> str:
+    """An amount of memory for a person: ``1.86 GB``."""
+    return f"{number / 1e9:.2f} GB" if number < 1e10 else f"{number / 1e9:.1f} GB"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, without a full stop, for use within a sentence; else its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

@@ -14,7 +14,7 @@ import pytest
 import tilepipe
 from tests.making import digest, make_image, write_tiff
 from tilepipe.cli import call
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.run.batch import BatchCallbacks, Outcome
 from tilepipe.errors import EnvironmentFailure, InputError
 
@@ -128,7 +128,7 @@ def test_an_image_with_damage_is_done_in_part(
 BATCH = """
 import os, signal, sys, tilepipe
 from tilepipe.engine.run.batch import BatchCallbacks
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 class Kill(BatchCallbacks):
     left = int(sys.argv[1])
     def image(self, number, image):

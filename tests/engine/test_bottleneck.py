@@ -10,8 +10,8 @@ import pytest
 
 import tilepipe
 from tests.making import make_image, save_tiny, write_tiff
+from tilepipe.engine.events import BlockReport
 from tilepipe.engine.report.bottleneck import Bottleneck, Setting, Timings, find_bottleneck
-from tilepipe.engine.work.block import Receipt
 from tilepipe.models.unet import UNetArguments
 
 HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", bf16=False)
@@ -20,7 +20,7 @@ HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", b
 def receipts(count: int, read: float, wait: float, compute: float, write: float) -> Timings:
     timings = Timings()
     for n in range(count):
-        timings.add(Receipt(n, (1,), 1, 0, read, compute, write, "0", 0, wait=wait))
+        timings.add(BlockReport(n, (1,), 1, 0, read, compute, write, "0", 0, wait=wait))
     return timings
 
 
@@ -99,11 +99,11 @@ def test_nothing_computed_nothing_said() -> None:
 
 
 def test_a_receipt_of_an_older_ledger_has_no_begin_and_no_wait() -> None:
-    receipt = Receipt(3, (1, 2), 3, 0, 0.1, 0.2, 0.3, "0", 7, begin=12.5, wait=0.5)
+    receipt = BlockReport(3, (1, 2), 3, 0, 0.1, 0.2, 0.3, "0", 7, begin=12.5, wait=0.5)
     record = receipt.to_record()
-    assert Receipt.from_record(record).begin == 12.5
+    assert BlockReport.from_record(record).begin == 12.5
     del record["begin"], record["wait"]
-    old = Receipt.from_record(record)
+    old = BlockReport.from_record(record)
     assert (old.number, old.begin, old.wait, old.write) == (3, 0.0, 0.0, 0.3)
 
 

@@ -16,8 +16,8 @@ from tests.making import digest
 from tilepipe.engine.cluster.cluster_file import KINDS, read_cluster_file, what_went_wrong
 from tilepipe.engine.cluster.connect import gpu_memory, run_bounded
 from tilepipe.engine.cluster.workers import Workers
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, parse_duration
-from tilepipe.engine.report.record import RunCallbacks
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work import block as work
 from tilepipe.errors import EnvironmentFailure, InputError, UnfitWorkerError

@@ -16,7 +16,7 @@ import zarr
 import tilepipe
 from tests.making import digest, make_image, save_tiny
 from tilepipe.cli import call
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.ledger import Ledger, read_ledger
 from tilepipe.errors import CheckError, EnvironmentFailure, InputError

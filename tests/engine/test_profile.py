@@ -15,13 +15,12 @@ import pytest
 from PIL import Image as Picture
 
 import tilepipe
+from tilepipe.engine.events import BlockReport, RunCallbacks
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report import profile
 from tilepipe.engine.report.profile import write_profile
-from tilepipe.engine.report.record import RunCallbacks
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.state.ledger import Ledger, read_ledger
-from tilepipe.engine.work import block
 from tilepipe.grid import Tiling
 
 
@@ -103,7 +102,7 @@ def test_many_blocks_and_workers(
     plan = replace(plan, image=replace(plan.image, height=side, width=side), tiling=tiling)
     with Ledger(tmp_path / "ledger") as ledger:
         for n in tiling:
-            receipt = block.Receipt(
+            receipt = BlockReport(
                 n, (1,), tiling.block_window(n).area, 0, 0.2, 0.5, 0.1, f"w{n % workers}", 0,
                 begin=1e9 + n // workers, wait=0.1,
             )  # fmt: skip

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 import tilepipe
 from tests.making import digest, make_image, make_model, save_tiny, write_tiff
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan, image_facts
 from tilepipe.engine.plan.scale import choose_scale
-from tilepipe.engine.planning.sizing import Crew, MemoryModel, choose_tiling
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
+from tilepipe.engine.resources import Crew
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError

@@ -15,7 +15,8 @@ from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions, parse_bytes
 from tilepipe.engine.plan.plan import image_facts
 from tilepipe.engine.plan.scale import choose_scale
-from tilepipe.engine.planning.sizing import Crew, MemoryModel, choose_tiling
+from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
+from tilepipe.engine.resources import Crew
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling, candidate_tilings
 from tilepipe.images import open_image

@@ -14,7 +14,8 @@ import pytest
 
 import tilepipe
 from tests.making import digest, make_image, write_tiff
-from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.events import RunCallbacks
+from tilepipe.engine.report.record import Summary
 from tilepipe.errors import InputError
 
 

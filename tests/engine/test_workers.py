@@ -17,7 +17,7 @@ import pytest
 
 import tilepipe
 from tests.making import digest
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import RunState
 from tilepipe.errors import EnvironmentFailure, InputError
 

@@ -217,7 +217,7 @@ def test_a_conversion_that_stops_leaves_what_was_there(
 
 
 def test_what_a_kill_leaves_is_no_image_and_is_cleared(data: Path, tmp_path: Path) -> None:
-    left = tmp_path / "image.ome.zarr.partial"
+    left = tmp_path / "image.ome.zarr.part"
     convert(data / "geo/s2_band.tif", left)
     (left / "rubbish").write_text("")
     convert(data / "wsi/XYC.png", tmp_path / "image.ome.zarr")

@@ -19,11 +19,11 @@ from tests.storage.conftest import Service
 from tests.storage.making import at, objects
 from tests.storage.server import BUCKET, KEY_ID, SECRET
 from tilepipe.cli import call
-from tilepipe.engine.report.record import RunCallbacks
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.errors import EnvironmentFailure, InputError
-from tilepipe.storage import as_path, holding, staged_locally
+from tilepipe.storage import as_path, lock, staged_locally
 from tilepipe.storage.objects import connection
 
 pytestmark = pytest.mark.slow
@@ -255,9 +255,9 @@ def test_two_runs_cannot_write_one_output(
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holding, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.1)
     with (
-        holding.holding_lock(at(folder) / "m.ome.zarr" / FOLDER / "lock"),
+        lock.holding_lock(at(folder) / "m.ome.zarr" / FOLDER / "lock"),
         pytest.raises(InputError, match="another run is writing it"),
     ):
         tilepipe.run(remote, model=model, outputs=[f"{folder}/m.ome.zarr"], window=572)

@@ -6,12 +6,14 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tilepipe.cli.show import QuietScreen, duration, near
+from tilepipe.cli.show import QuietScreen, near
 from tilepipe.cli.terminal import Terminal
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.plan.plan import Plan
-from tilepipe.engine.planning.sizing import Estimate
-from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.report.record import Summary
+from tilepipe.engine.resources import Estimate
 from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary, Outcome
+from tilepipe.text import duration
 
 SHOWN_CLASSES = 3
 """Of each image, in the table; its run record has all."""

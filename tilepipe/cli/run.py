@@ -41,7 +41,7 @@ def command(
 
 def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     from tilepipe.cli.show import QuietScreen, Screen, show_summary
-    from tilepipe.engine.report.record import RunCallbacks
+    from tilepipe.engine.events import RunCallbacks
     from tilepipe.engine.run.run import run
 
     (options,) = many

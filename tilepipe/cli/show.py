@@ -22,24 +22,24 @@ from rich.progress import (
 from rich.text import Text
 
 from tilepipe.cli.terminal import Terminal
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.plan.plan import (
     Plan,
-    gigabytes,
     show_ground,
     show_region,
     show_rescaling,
     show_scale,
     show_selection,
 )
-from tilepipe.engine.planning.sizing import Estimate
-from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.report.record import Summary
+from tilepipe.engine.resources import Estimate
 from tilepipe.images.bands import show_bands
 from tilepipe.images.base import Image, show_pixel_size, show_series
 from tilepipe.images.ground import crs_name, ground_of
 from tilepipe.images.observed import notes_of
 from tilepipe.images.scaling import show_scaling
 from tilepipe.storage import StoragePath, is_url
-from tilepipe.text import aligned, one_line
+from tilepipe.text import aligned, duration, gigabytes, one_line
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -268,16 +268,6 @@ def show_image(image: Image) -> str:
     lines += [("note", note) for note in notes_of(image)]
     lines.append(("fingerprint", image.fingerprint()))
     return aligned(lines, 11)
-
-
-def duration(seconds: float) -> str:
-    """A time for a person: ``42 s``, ``7 min``, ``3 h 20 min``."""
-    if seconds < 99:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 99:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def near(path: str | StoragePath) -> str:

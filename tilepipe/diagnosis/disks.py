@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.diagnosis.findings import Finding
+from tilepipe.text import gigabytes
 
 NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "glusterfs", "lustre", "gpfs",
@@ -94,8 +95,6 @@ def check_room(folder: Path, needed: int | None = None) -> list[Finding]:
     needed
         Bytes of the masks before they are compressed, where the image is known.
     """
-    from tilepipe.engine.plan.plan import gigabytes
-
     usage = shutil.disk_usage(folder)
     entries = os.statvfs(folder)
     what = f"{gigabytes(usage.free)} free"

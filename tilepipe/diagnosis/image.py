@@ -15,13 +15,15 @@ from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan.plan import Plan, absolute, at_model_scale, gigabytes
+from tilepipe.engine.plan.plan import Plan, absolute, at_model_scale
 from tilepipe.engine.planning.planning import make_plan
-from tilepipe.engine.planning.sizing import Estimate, MemoryModel
+from tilepipe.engine.planning.sizing import MemoryModel
+from tilepipe.engine.resources import Estimate
 from tilepipe.engine.work.device import choose_device, choose_precision
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, read_with_valid
+from tilepipe.text import gigabytes
 
 BEST_KEPT = 2048
 """Outputs a side that the automatic window keeps at most."""

@@ -17,6 +17,7 @@ from tilepipe.engine.hardware import (
     free_memory,
     granted,
 )
+from tilepipe.text import gigabytes
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ENOUGH_FILES = 1024
@@ -89,8 +90,6 @@ def check_memory(grant: Grant | None = None) -> list[Finding]:
     """Memory that is free, as far as this process may have it, and swap."""
     import psutil
 
-    from tilepipe.engine.plan.plan import gigabytes
-
     grant = granted() if grant is None else grant
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     what = f"{gigabytes(memory.available)} free of {gigabytes(memory.total)}"
@@ -142,7 +141,6 @@ def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
 def check_gpu() -> list[Finding]:
     """GPUs, and whether torch and the driver know of each other."""
     from tilepipe._torch import torch
-    from tilepipe.engine.plan.plan import gigabytes
 
     seen = _nvidia_smi()
     if torch.cuda.is_available():

@@ -13,6 +13,7 @@ from typing import Any
 from tilepipe.diagnosis.disks import Scratch
 from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster.cluster_file import SLOTS
+from tilepipe.text import count, gigabytes
 
 CONNECT_SECONDS = 3
 WORKERS_SECONDS = 20
@@ -70,7 +71,7 @@ async def _ask(
         if not facts:
             advice = f"dask worker {address} --nthreads {SLOTS} --memory-limit 0"
             return [Finding("scheduler", "fails", f"{address}: has no workers", advice)]
-        findings = [Finding("scheduler", "ok", f"{address}: {_count(len(facts), 'worker')}")]
+        findings = [Finding("scheduler", "ok", f"{address}: {count(len(facts), 'worker')}")]
         findings += _threads(facts)
         try:
             return findings + await asyncio.wait_for(
@@ -177,8 +178,6 @@ def compare_reports(
     asked
         The marker in it that workers had to see, if there was one.
     """
-    from tilepipe.engine.plan.plan import gigabytes
-
     findings = []
     broken = {a: r for a, r in reports.items() if not isinstance(r, dict)}
     sound = {a: r for a, r in reports.items() if isinstance(r, dict)}
@@ -246,9 +245,9 @@ def compare_reports(
         )  # fmt: skip
     if sound and not any(f.level == "fails" for f in findings):
         devices = ", ".join(sorted({r["environment"]["device"] for r in sound.values()}))
-        hosts = _count(len({r["host"] for r in sound.values()}), "host")
+        hosts = count(len({r["host"] for r in sound.values()}), "host")
         findings.append(
-            Finding("workers", "ok", f"{_count(len(sound), 'worker')} on {hosts} ({devices}), "
+            Finding("workers", "ok", f"{count(len(sound), 'worker')} on {hosts} ({devices}), "
                     f"at least {gigabytes(least)} free for each"
                     + (", see output and model" if asked is not None else ", see the model"))
         )  # fmt: skip
@@ -301,7 +300,3 @@ def _names(workers: dict[str, Any]) -> str:
     names = list(workers)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"worker {', '.join(names[:NAMED])}{more}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 from dataclasses import dataclass
@@ -177,3 +178,15 @@ def _quota(folder: Path) -> float | None:
     quota_us = _number(folder, "cpu.cfs_quota_us")
     period_us = _number(folder, "cpu.cfs_period_us")
     return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has taken at most."""
+    try:
+        # What getrusage tells begins with the peak of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

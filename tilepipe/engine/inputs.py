@@ -11,6 +11,7 @@ from tilepipe.errors import InputError
 from tilepipe.images import Image, open_image
 from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.sampling import usual_range
+from tilepipe.text import count
 
 if TYPE_CHECKING:
     from tilepipe.engine.options import RunOptions
@@ -77,11 +78,11 @@ def _other_bands(image: Image, model: Model) -> str:
     if model.input.band_names:
         takes += f" ({', '.join(model.input.band_names)})"
     if image.reading.bands is not None:
-        return f"--bands names {_count(image.bands, 'band')}, and {takes}; name as many"
+        return f"--bands names {count(image.bands, 'band')}, and {takes}; name as many"
     example = ",".join(str(min(n, len(image.file_bands))) for n in range(1, wanted + 1))
     alpha = " and alpha" if len(image.file_bands) > image.bands else ""
     return (
-        f"has {_count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), and {takes}; "
+        f"has {count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), and {takes}; "
         "say which of them the model gets, in its own order, for example --bands "
         f"{example}, or choose a model made for such images"
     )
@@ -99,7 +100,3 @@ def _other_dtype(image: Image, model: Model) -> str:
         low, high = found
         text += f" (nearly all of the image's values lie within --rescale {low:g},{high:g})"
     return text + ", or choose a model made for it"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

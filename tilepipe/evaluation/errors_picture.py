@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.products.base import NO_ANSWER, Kind
-from tilepipe.products.files import complete_or_absent
+from tilepipe.storage import complete_or_absent
 
 LONGER_SIDE = 1600
 """Of the picture, in pixels; a smaller mask is shown as it is, or enlarged by a whole factor."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.evaluation.label_maps import LabelMap
 from tilepipe.grid import CHUNK, Window
-from tilepipe.products.base import Transform, one_line
+from tilepipe.products.base import Transform
+from tilepipe.text import first_line
 
 TOLERANCE_PIXELS = 0.01
 """How far the corners of two grids may lie apart: what rounding in files comes to."""
@@ -91,7 +92,7 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
         )
     except (*GDAL_ERRORS, ValueError) as error:
         raise InputError(
-            f"{truth.path} cannot be brought to the grid of {mask.path} ({one_line(error)}); "
+            f"{truth.path} cannot be brought to the grid of {mask.path} ({first_line(error)}); "
             "warp it yourself: gdalwarp"
         ) from error
     # GDAL's datasets are not safe from several threads.
@@ -107,7 +108,7 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
         except GDAL_ERRORS as error:
             raster.close()  # GDAL may take what failed for done: it is not used again
             raise UnreadableError(
-                f"{truth.path} cannot be read ({one_line(error)}); copy it again"
+                f"{truth.path} cannot be read ({first_line(error)}); copy it again"
             ) from error
         # A negative label is none, whatever the file's own labels are.
         return pixels if alpha is None else np.where(alpha > 0, pixels.astype(np.int64), -1)

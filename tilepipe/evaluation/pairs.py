@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.storage import local, local_file
+from tilepipe.text import some
 
 SUFFIXES = (".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Of label maps in a folder. Of files with one stem the first counts: a run's mask is a
@@ -83,9 +83,9 @@ def _from_folders(masks: Path, truths: Path) -> list[Pair]:
     truths_alone = [path.name for path in true_by_stem.values() if path not in paired]
     lacking = []
     if alone:
-        lacking.append(f"no truth in {truths} for {_named(alone)}")
+        lacking.append(f"no truth in {truths} for {some(sorted(alone), _MOST_NAMED)}")
     if truths_alone:
-        lacking.append(f"no mask in {masks} for {_named(truths_alone)}")
+        lacking.append(f"no mask in {masks} for {some(sorted(truths_alone), _MOST_NAMED)}")
     if lacking:
         raise InputError(
             f"there is {' and '.join(lacking)}; files pair by their names without suffix, "
@@ -161,9 +161,3 @@ def _require_one_mask_each(pairs: list[Pair]) -> None:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and path.suffix.lower() != ".zarr"
-
-
-def _named(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

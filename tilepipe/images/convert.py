@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from tilepipe.storage import (
     InputRefused,
     StoragePath,
     as_path,
+    complete_or_absent,
     make_folder,
     require_writable,
     staged_locally,
@@ -121,14 +121,11 @@ def _convert(
     memory_limit: int,
     progress: Progress | None,
 ) -> None:
-    # A name that no reader takes for an image, and that the next attempt finds and clears.
-    partial = target.with_name(f"{target.name}.partial")
     image, opened_here = _within(source, reading, memory_limit, chunk)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        make_folder(partial)
-        _Pyramid(image, partial, chunk, memory_limit // MEMORY_SHARE, progress).write()
-        _publish(partial, target)
+        with complete_or_absent(target) as part:
+            make_folder(part)
+            _Pyramid(image, part, chunk, memory_limit // MEMORY_SHARE, progress).write()
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise EnvironmentFailure(
@@ -136,7 +133,6 @@ def _convert(
             ) from error
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         if opened_here:
             image.close()
 
@@ -417,13 +413,3 @@ def _omero(image: Image) -> dict[str, Any]:
         for label, colour in zip(labels, ("FF0000", "00FF00", "0000FF"), strict=True)
     ]
     return {"omero": {"channels": channels}}
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Give a complete image its name; one that was there goes only now."""
-    old = target.with_name(f"{target.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from tilepipe.errors import InputError
 from tilepipe.storage import StoragePath, as_path, is_url
+from tilepipe.text import some
 
 LARGEST_XML = 64 * 2**20
 """Bytes of a companion file that are read."""
@@ -52,7 +53,9 @@ def first_file(path: str) -> str:
         where = as_path(path).parent / name
         if where.is_file():
             return str(where)
-    what = f"none of its files is there: {_shown(names)}" if names else "it names no files"
+    what = (
+        f"none of its files is there: {some(names, MOST_NAMED)}" if names else "it names no files"
+    )
     raise InputError(f"{path} holds the metadata of an OME-TIFF set, and {what}")
 
 
@@ -86,8 +89,8 @@ def check_set(path: str, xml: str) -> None:
         raise InputError(
             f"{path} is one of the {len(others) + 1} files of an OME-TIFF set, and "
             f"{len(missing)} of them {'is' if len(missing) == 1 else 'are'} missing: "
-            f"{_shown(missing)}; put the whole set into one folder, or save this image as a file "
-            "of its own"
+            f"{some(missing, MOST_NAMED)}; put the whole set into one "
+            "folder, or save this image as a file of its own"
         )
 
 
@@ -119,8 +122,3 @@ def _check_beside(path: str, name: str) -> None:
     pure = PurePath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
         raise InputError(f"{path} names a file outside its own folder ({name!r}); it is not opened")
-
-
-def _shown(names: list[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import Model, OnnxArguments
-from tilepipe.text import sentence, shortened
+from tilepipe.text import count, sentence, shortened
 
 WIDTH = 88
 _INDENT = 14
@@ -82,7 +82,7 @@ def _network(model: Model) -> str:
         assert isinstance(model.network, OnnxNetwork)
         return (
             f"ONNX, opset {model.network.graph.opset}, {model.network.precision}, {a.layout}, "
-            f"gives {a.gives}, {model.output.activation} over {_count(a.outputs, 'output')}; {size}"
+            f"gives {a.gives}, {model.output.activation} over {count(a.outputs, 'output')}; {size}"
         )
     words = [
         f"U-Net, {a.width} channels wide, {a.depth} poolings deep",
@@ -91,7 +91,7 @@ def _network(model: Model) -> str:
     if a.normalisation == "batch":
         words.append("batch normalisation")
     words.append("2x2 up-convolutions" if a.upsampling == "transposed" else "bilinear up-sampling")
-    words.append(f"{model.output.activation} over {_count(a.outputs, 'output')}")
+    words.append(f"{model.output.activation} over {count(a.outputs, 'output')}")
     return f"{', '.join(words)}; {size}"
 
 
@@ -103,10 +103,6 @@ def _tile(model: Model) -> str:
         + (", no other window" if model.fixed else "")
         + (f"; not exact: {model.inexact}" if model.inexact else "")
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _about(key: str, value: Any, level: int) -> Iterator[str]:

@@ -5,7 +5,6 @@ Networks in ONNX carry the same document: see `tilepipe.models.onnx_file`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import math
@@ -29,7 +28,8 @@ from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
-from tilepipe.storage import local_file, require_room_for_name
+from tilepipe.storage import local_file, require_room_for_name, write_whole
+from tilepipe.text import some
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -120,16 +120,9 @@ def save_model(
         _check_finite(tensors, target.name)
         content = save(tensors, metadata={METADATA_KEY: document.dumps()})
     require_room_for_name(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        write_whole(target, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         kind = EnvironmentFailure if error.errno == errno.ENOSPC else InputError
         raise kind(f"{target}: cannot be written: {error.strerror}") from error
 
@@ -341,7 +334,7 @@ def _check_shapes(
     unexpected = [name for name in found if name not in expected]
     if missing or unexpected:
         parts = [
-            f"{what} {_listing(names)}"
+            f"{what} {some(sorted(names))}"
             for what, names in (("lacks", missing), ("has an unexpected", unexpected))
             if names
         ]
@@ -351,12 +344,6 @@ def _check_shapes(
             raise InputError(
                 f"{source}: tensor {name} must have the shape {shape}, found {found[name]}"
             )
-
-
-def _listing(names: list[str]) -> str:
-    shown = [name if name.isprintable() else ascii(name) for name in sorted(names)[:3]]
-    rest = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:

@@ -205,12 +205,6 @@ def as_transform(numbers: Any) -> Transform:
     return a, b, c, d, e, f
 
 
-def one_line(error: Exception) -> str:
-    """The first line of what an error says, for use within a sentence."""
-    text = str(error).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
-
-
 def require_inside(window: Window, shape: tuple[int, int]) -> None:
     """Raise ValueError where a window reaches outside a level of ``shape``."""
     if window.y < 0 or window.x < 0 or window.stop_y > shape[0] or window.stop_x > shape[1]:

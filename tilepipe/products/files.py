@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -16,7 +13,6 @@ import tifffile
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.store import ZarrMask
-from tilepipe.storage.fsync import fsync_folder
 
 CHUNKS_A_READ = 8
 """Chunks that lie beside each other are read together, so that they are decoded together."""
@@ -25,22 +21,6 @@ ENCODE_THREADS = 2
 
 LARGEST_CLASSIC_TIFF = 2 << 30
 """Bytes of pixels, uncompressed, above which offsets of 4 bytes are no longer trusted."""
-
-
-@contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give a name to write to; the file takes its own name when, and only when, that succeeds."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        yield part
-        # Renamed only when it is on the disk: some file systems tell no sooner that they are full.
-        with part.open("r+b") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-        fsync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def deflated_tiles(

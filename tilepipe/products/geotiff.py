@@ -25,10 +25,10 @@ from rasterio.io import MemoryFile
 from tilepipe.grid import CHUNK
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.cog_gaps import fill_gaps
-from tilepipe.products.files import complete_or_absent, deflated_tiles, needs_bigtiff
+from tilepipe.products.files import deflated_tiles, needs_bigtiff
 from tilepipe.products.store import ZarrMask
 from tilepipe.products.vrt import side_file, virtual_raster
-from tilepipe.storage import utf8_path
+from tilepipe.storage import complete_or_absent, utf8_path
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """The cache in MB, instead of a share of the machine's memory; no files beside ours."""

@@ -12,8 +12,7 @@ from tilepipe.grid import CHUNK, Window
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.pyramid import build_pyramid, squares
 from tilepipe.products.store import ZarrMask, create_mask
-from tilepipe.storage import StoragePath, remove, staged_locally
-from tilepipe.storage.fsync import fsync_folder
+from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
 from tilepipe.storage.hashing import hash_of
 
 Indices = NDArray[np.intp]
@@ -88,12 +87,8 @@ def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, neares
         As the file system raises it, for one when the disk is full.
     """
     with staged_locally(target) as local:
-        partial = local.with_name(f"{local.name}.part")
-        remove(partial)
-        _fill(create_mask(partial, spec, mask.probabilities), mask, nearest)
-        remove(local)
-        partial.rename(local)
-        fsync_folder(local.parent)
+        with complete_or_absent(local) as part:
+            _fill(create_mask(part, spec, mask.probabilities), mask, nearest)
         return hash_of(local)
 
 

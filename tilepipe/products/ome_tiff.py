@@ -9,9 +9,10 @@ import tifffile
 
 from tilepipe.grid import CHUNK
 from tilepipe.products.base import MaskSpec
-from tilepipe.products.files import complete_or_absent, deflated_tiles, needs_bigtiff
+from tilepipe.products.files import deflated_tiles, needs_bigtiff
 from tilepipe.products.ome_xml import ome_xml, pixel_size_um
 from tilepipe.products.store import ZarrMask
+from tilepipe.storage import complete_or_absent
 
 
 def write_ome_tiff(mask: ZarrMask, path: Path) -> None:

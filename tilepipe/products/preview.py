@@ -15,9 +15,9 @@ from PIL import ImageDraw, ImageFont
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Image, Level
 from tilepipe.products.base import NO_ANSWER, MaskClass
-from tilepipe.products.files import complete_or_absent
 from tilepipe.products.store import ZarrMask
 from tilepipe.products.thumbnail import thumbnail
+from tilepipe.storage import complete_or_absent
 from tilepipe.text import one_line
 
 LONGER_SIDE = 1024

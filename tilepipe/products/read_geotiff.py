@@ -24,12 +24,12 @@ from tilepipe.products.base import (
     Transform,
     as_transform,
     lazy,
-    one_line,
     require_inside,
 )
 from tilepipe.products.vrt import SPEC_TAG
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
+from tilepipe.text import first_line
 
 
 class GeoTiffMask:
@@ -73,7 +73,7 @@ class GeoTiffMask:
                 return self._read(level, bands, place)
         except GDAL_ERRORS as error:
             raise UnreadableError(
-                f"{self.path} is damaged ({one_line(error)}); write it again."
+                f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
 
     def _read(self, level: int, bands: int | None, place: Any) -> NDArray[Any]:
@@ -124,7 +124,7 @@ def open_geotiff_mask(path: Path) -> GeoTiffMask:
         for dataset in datasets:
             dataset.close()
         raise InputError(
-            f"{path} is no mask that is understood ({one_line(error)});"
+            f"{path} is no mask that is understood ({first_line(error)});"
             " give one of labels, one band of uint8."
         ) from error
 

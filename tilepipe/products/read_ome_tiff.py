@@ -22,11 +22,11 @@ from tilepipe.products.base import (
     MaskSpec,
     Transform,
     lazy,
-    one_line,
     require_inside,
 )
 from tilepipe.products.ome_xml import read_pixel_size, read_spec
 from tilepipe.storage import StoragePath
+from tilepipe.text import first_line
 
 LARGEST_SEGMENT = 2**28
 """Bytes of a tile or strip, decoded."""
@@ -115,7 +115,7 @@ class OmeTiffMask:
         except Exception as error:
             # The codecs raise each their own kind of error.
             raise UnreadableError(
-                f"{self.path} is damaged ({one_line(error)}); write it again."
+                f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
         return np.asarray(segment)[0, :, :, 0]
 
@@ -135,7 +135,7 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
         file = tifffile.TiffFile(path)
     except BROKEN_STRUCTURE as error:
         raise InputError(
-            f"{path} is no TIFF that can be opened ({one_line(error)}); give a mask."
+            f"{path} is no TIFF that can be opened ({first_line(error)}); give a mask."
         ) from error
     try:
         _kind(file.series[0])
@@ -144,7 +144,7 @@ def open_ome_tiff_mask(path: Path) -> OmeTiffMask:
     except BROKEN_STRUCTURE as error:
         file.close()
         raise InputError(
-            f"{path} is no mask that is understood ({one_line(error)});"
+            f"{path} is no mask that is understood ({first_line(error)});"
             " give one of labels, (Y, X) of uint8."
         ) from error
 

@@ -29,13 +29,13 @@ from tilepipe.products.base import (
     MaskSpec,
     Transform,
     lazy,
-    one_line,
     require_inside,
 )
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
 from tilepipe.storage.fsync import fsync_files
 from tilepipe.storage.zarr_store import SealingStore, zarr_store
+from tilepipe.text import first_line
 
 Precision = Literal["float16", "uint8"]
 """How probabilities are stored: as they are, or times 254 and rounded, with 255 for no answer."""
@@ -234,7 +234,7 @@ class ZarrMask:
         except (RuntimeError, ValueError) as error:
             # What the codecs raise for a chunk that is torn.
             raise DamagedMaskError(
-                f"{self.path} is damaged ({one_line(error)}); write it again."
+                f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
 
     def _write(self, arrays: _Arrays, window: Window, data: NDArray[Any], level: int) -> None:
@@ -337,7 +337,7 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
         ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
     ) as error:  # fmt: skip
         raise InputError(
-            f"{path} is no mask that can be opened ({one_line(error)});"
+            f"{path} is no mask that can be opened ({first_line(error)});"
             " give an OME-Zarr image of labels."
         ) from error
     return ZarrMask(path, spec, arrays, probability_arrays, ours=ours)

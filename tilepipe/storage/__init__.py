@@ -27,8 +27,8 @@ from tilepipe.storage.ops import (
     size_of,
     staged_locally,
     within,
-    write_whole,
 )
+from tilepipe.storage.whole import complete_or_absent, write_whole
 
 __all__ = [
     "InputRefused",
@@ -37,6 +37,7 @@ __all__ = [
     "StoreError",
     "StoreRefusedError",
     "as_path",
+    "complete_or_absent",
     "is_url",
     "local",
     "local_file",

@@ -12,25 +12,10 @@ from pathlib import Path
 
 from tilepipe.errors import InputError
 from tilepipe.storage.errors import InputRefused
-from tilepipe.storage.fsync import fsync_folder
 from tilepipe.storage.objects import ObjectPath, StoragePath
 
 LONGEST_ADDITION = 32
 """Bytes that names of files beside an output have more than its own (``.unfinished.ome.zarr``)."""
-
-
-def write_whole(path: StoragePath, text: str) -> None:
-    """Write a small file so that a reader sees all of it or what was there before."""
-    if isinstance(path, ObjectPath):
-        path.write_bytes(text.encode())
-        return
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    fsync_folder(path.parent)
 
 
 def remove(path: StoragePath) -> None:

@@ -13,6 +13,7 @@ from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
 from tilepipe.evaluation.pairs import read_table
 from tilepipe.storage import local
+from tilepipe.text import some
 
 MASK_FOLDERS = ("masks", "labels")
 SPLITS = {
@@ -188,13 +189,13 @@ def _from_images_and_masks(folder: Path, split: str) -> list[Pair]:
     without = sorted(named.keys() - truths.keys())
     if without:
         raise InputError(
-            f"{images}: {_some(without)} {'has' if len(without) == 1 else 'have'} no mask of the "
+            f"{images}: {some(without)} {'has' if len(without) == 1 else 'have'} no mask of the "
             f"same name in {masks}; add it, or take the image away"
         )
     alone = sorted(truths.keys() - named.keys())
     if alone:
         raise InputError(
-            f"{masks}: {_some(alone)} {'belongs' if len(alone) == 1 else 'belong'} to no image of "
+            f"{masks}: {some(alone)} {'belongs' if len(alone) == 1 else 'belong'} to no image of "
             f"that name in {images}; add the image, or take the mask away"
         )
     return [Pair(str(named[stem]), str(truths[stem]), stem, split=split) for stem in sorted(named)]
@@ -242,8 +243,3 @@ def _from_csv(path: Path) -> list[Pair]:
             )
         )  # fmt: skip
     return found
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")

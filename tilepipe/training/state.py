@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from tilepipe._torch import torch
 from tilepipe.errors import EnvironmentFailure, InputError
+from tilepipe.storage import complete_or_absent, write_whole
 from tilepipe.training.options import TrainOptions
 
 # What does not change what is learnt, and so may differ when a training is resumed.
@@ -92,7 +91,7 @@ class TrainingState:
                     "same ones to resume it, --overwrite to start anew, or another -o"
                 )
         else:
-            _write(self.options_file, json.dumps(now, indent=1).encode())
+            write_whole(self.options_file, json.dumps(now, indent=1).encode())
         return self._checkpoint()
 
     def clear(self) -> None:
@@ -116,15 +115,11 @@ class TrainingState:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint; the one before it stays until the new one is complete."""
-        temporary = self.checkpoint_file.with_suffix(".part")
         try:
-            torch.save(state, temporary)
-            _sync(temporary)
-            temporary.replace(self.checkpoint_file)
+            with complete_or_absent(self.checkpoint_file) as part:
+                torch.save(state, part)
         # Of a full disk torch makes a RuntimeError.
         except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             why = error.strerror if isinstance(error, OSError) else None
             raise EnvironmentFailure(
                 f"{self.checkpoint_file}: cannot be written: {why or 'is the disk full?'}; the "
@@ -136,21 +131,7 @@ class TrainingState:
         rows = list(rows)
         if not rows:
             return
-        temporary = self.log_file.with_suffix(".part")
-        with temporary.open("w", newline="") as file:
+        with complete_or_absent(self.log_file) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(self.log_file)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

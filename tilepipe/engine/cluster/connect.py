@@ -21,19 +21,20 @@ from tilepipe.engine.cluster.cluster_file import (
 )
 from tilepipe.engine.cluster.dask_settings import NO_PAGES, OWN_CLUSTER, RUN, dask_settings
 from tilepipe.engine.cluster.watchdog import Late, Watchdog
-from tilepipe.engine.cluster.workers import Workers, first_line, show_duration
+from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.planning.sizing import Crew, check_workers
+from tilepipe.engine.resources import Crew, check_workers
 from tilepipe.errors import (
     EnvironmentFailure,
     InputError,
     NonFiniteError,
     UnfitWorkerError,
 )
+from tilepipe.text import duration, first_line
 
 if TYPE_CHECKING:
-    from tilepipe.engine.report.record import RunCallbacks
+    from tilepipe.engine.events import RunCallbacks
 
 CONNECT_SECONDS = 10
 WAIT_SECONDS = 600.0
@@ -122,7 +123,7 @@ def _own_cluster(
     client = stack.enter_context(Client(cluster, set_as_default=False))
     if not _first_worker(client, wait, None):
         raise EnvironmentFailure(
-            f"{file.path}: no worker has come within {show_duration(wait)}; look at the jobs and "
+            f"{file.path}: no worker has come within {duration(wait)}; look at the jobs and "
             "their logs, or wait longer (`wait:` in the file, or --wait)"
         )
     slots = max(client.nthreads().values())
@@ -151,7 +152,7 @@ def _first_worker(client: Any, wait: float, watch: RunCallbacks | None) -> bool:
         if time.monotonic() >= deadline:
             return False
         if watch is not None:
-            watch.stage(f"waiting {show_duration(wait)} for a first worker")
+            watch.stage(f"waiting {duration(wait)} for a first worker")
             watch = None
         time.sleep(0.2)
     return True

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from tilepipe.errors import EnvironmentFailure
+from tilepipe.text import duration
 
 PATIENCE = 900.0
 """Seconds that any block may take before it is said to be late."""
@@ -86,8 +87,3 @@ class Watchdog:
 
 Late = Callable[[Any, float, str], None]
 """Told of a late block: its item, the seconds it is out, the worker that has it, or ''."""
-
-
-def duration(seconds: float) -> str:
-    """A time for a person: ``40 s``, ``15 min``."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

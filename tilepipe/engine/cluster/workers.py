@@ -12,9 +12,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import EnvironmentFailure, InputError
+from tilepipe.text import duration, first_line
 
 if TYPE_CHECKING:
-    from tilepipe.engine.report.record import RunCallbacks
+    from tilepipe.engine.events import RunCallbacks
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Workers:
             raise EnvironmentFailure("the scheduler was lost")
         since = self._deserted
         if since is not None and time.monotonic() - since > self._wait:
-            raise EnvironmentFailure(f"{self._without()} for {show_duration(self._wait)}")
+            raise EnvironmentFailure(f"{self._without()} for {duration(self._wait)}")
 
     # The watch.
 
@@ -249,7 +250,7 @@ class Workers:
         elif self._deserted is None and self._begun:
             self._deserted = time.monotonic()
             self._to_say.append(
-                f"{self._without()}; waiting {show_duration(self._wait)} for others to join"
+                f"{self._without()}; waiting {duration(self._wait)} for others to join"
             )
 
     def _without(self) -> str:
@@ -306,17 +307,3 @@ def _asked(
     if "dask_worker" in inspect.signature(function).parameters:
         return function(*arguments, dask_worker=dask_worker)
     return function(*arguments)
-
-
-def show_duration(seconds: float) -> str:
-    """A time for a person: ``90 s``, ``10 min``, ``2 h``."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or seconds == length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or else its name."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

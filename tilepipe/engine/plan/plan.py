@@ -429,8 +429,3 @@ def _resampled(facts: ImageFacts) -> str:
         return "taken as it is"
     y, x = facts.factors
     return f"resampled by {y:.5g}" + ("" if y == x else f" x {x:.5g}")
-
-
-def gigabytes(number: float) -> str:
-    """An amount of memory for a person: ``1.86 GB``."""
-    return f"{number / 1e9:.2f} GB" if number < 1e10 else f"{number / 1e9:.1f} GB"

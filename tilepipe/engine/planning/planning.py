@@ -30,7 +30,6 @@ from tilepipe.engine.plan.plan import (
     absolute,
     at_model_scale,
     describe_differences,
-    gigabytes,
     image_facts,
     like_image_spec,
     mask_spec,
@@ -40,15 +39,13 @@ from tilepipe.engine.plan.scale import base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.runtime_selection import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.planning.sizing import (
-    Crew,
-    Estimate,
     MemoryModel,
     central_sample,
     check_room,
-    check_workers,
     choose_tiling,
     warm_up,
 )
+from tilepipe.engine.resources import Crew, Estimate, check_workers
 from tilepipe.engine.state.outputs import Outputs, choose_outputs
 from tilepipe.engine.work.device import (
     Device,
@@ -64,6 +61,7 @@ from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime
+from tilepipe.text import gigabytes
 
 RATE_SECONDS = 120
 """How long a worker elsewhere may take to time one tile."""

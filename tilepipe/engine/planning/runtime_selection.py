@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.run.verify import TIE_FP32
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling
 from tilepipe.images.validity import Validity
+from tilepipe.models.precision import TIE_FP32
 from tilepipe.models.runtimes import MEASURED, installed
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,8 @@ import psutil
 
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage, can_be_framed
-from tilepipe.engine.plan.plan import ImageFacts, gigabytes
+from tilepipe.engine.plan.plan import ImageFacts
+from tilepipe.engine.resources import PROCESS, Crew
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import (
     CHUNK,
@@ -30,43 +30,13 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
 from tilepipe.images.windowed import TooLargeError
 from tilepipe.regions.cells import Region
+from tilepipe.text import gigabytes
 
 if TYPE_CHECKING:
     from tilepipe._torch import torch
     from tilepipe.engine.planning.runtime_selection import Sample
     from tilepipe.engine.work.device import Device
     from tilepipe.models.file import Model
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a plan will cost on this machine; told to the user, not frozen."""
-
-    memory: int
-    """Bytes that all processes together will not exceed."""
-    memory_limit: int
-    seconds: float | None
-    """Time of the forward passes, from a measured tile; None where it was not measured."""
-    warnings: tuple[str, ...] = ()
-    speeds: tuple[tuple[str, float], ...] = ()
-    """Input pixels per second of each runtime, where they were measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """Who does the work, as far as the plan must know."""
-
-    workers: int
-    """Processes that hold a model; 1 for the worker inside this process."""
-    in_process: bool
-    slots: int
-    """Blocks that one worker has in hand at once: read, computed, written."""
-    local: bool = True
-    """Whether the workers share this machine's memory."""
-    gpu_memory: int | None = None
-    """Bytes free on the GPU of each worker, where that is known."""
-    threads: int | None = None
-    """CPU threads for one pass, where who started the workers knows it."""
 
 
 LARGEST_KEEP = 2048
@@ -80,8 +50,6 @@ class MemoryModel:
     """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
     FINISHING = 150 * 10**6
     """Libraries and caches of writers and of Dask, loaded when they are needed."""
-    PROCESS = 450 * 10**6
-    """A worker process with torch and a small model loaded, before its first block."""
 
     def __init__(
         self,
@@ -108,7 +76,7 @@ class MemoryModel:
         crew = self._crew
         if crew.in_process:
             return self._base + self.worker(tiling)
-        process = self.PROCESS + self._weights + self.worker(tiling)
+        process = PROCESS + self._weights + self.worker(tiling)
         return self._base + crew.workers * process if crew.local else process
 
     def fits(self, tiling: Tiling, limit: int) -> bool:
@@ -239,22 +207,6 @@ def _no_room(
         f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
         f"{needs}; allow that much" + (", or fewer --workers" if crew.workers > 1 else "")
     )
-
-
-def check_workers(workers: int, limit: int) -> None:
-    """Refuse more worker processes than the memory has room for, before any is started.
-
-    Raises
-    ------
-    InputError
-        Says how many there is room for.
-    """
-    if workers > 1 and workers * MemoryModel.PROCESS > limit:
-        raise InputError(
-            f"workers {workers}: each takes at least {gigabytes(MemoryModel.PROCESS)}, and the run "
-            f"may take {gigabytes(limit)}, which is room for {limit // MemoryModel.PROCESS}; use "
-            "fewer, or allow more --memory"
-        )
 
 
 def choose_tiling(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from tilepipe.engine.work.block import Receipt
+    from tilepipe.engine.events import BlockReport
 
 Part = Literal["computing", "reading", "writing", "waiting"]
 
@@ -27,7 +27,7 @@ class Timings:
     write: float = 0.0
     workers: set[str] = field(default_factory=set)
 
-    def add(self, receipt: Receipt) -> None:
+    def add(self, receipt: BlockReport) -> None:
         """Add a block that this run computed."""
         self.blocks += 1
         self.read += receipt.read

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.engine.events import BlockReport
 from tilepipe.engine.report.bottleneck import Bottleneck, Part
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.state.outputs import profile_paths
-from tilepipe.engine.work.block import Receipt
-from tilepipe.storage import StoragePath, staged_locally
+from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
 from tilepipe.text import drawable, one_line
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class _Times:
     """Seconds that each worker computed within each step of time."""
     pixels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
 
-    def meet(self, receipt: Receipt) -> None:
+    def meet(self, receipt: BlockReport) -> None:
         """Take note of a block, for the axes."""
         self.blocks += 1
         self.first = min(self.first, receipt.begin)
         self.last = max(self.last, receipt.begin + _seconds(receipt))
         self.workers.setdefault(receipt.worker, len(self.workers))
 
-    def add(self, receipt: Receipt) -> None:
+    def add(self, receipt: BlockReport) -> None:
         """Add a block to what is drawn; all of them have been met before."""
         if len(self.busy) < len(self.workers):
             self.busy = np.zeros((len(self.workers), BINS))
@@ -146,8 +146,7 @@ def _write_table(
     times: _Times,
     latest: NDArray[np.int64],
 ) -> None:
-    partial = table.with_name(table.name + ".part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with complete_or_absent(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for place, fresh, receipt in _receipts(ledger, since):
@@ -156,20 +155,19 @@ def _write_table(
             rows.writerow(_row(receipt, plan, "this" if fresh else "earlier"))
             if fresh:
                 times.add(receipt)
-    partial.replace(table)
 
 
-def _receipts(ledger: StoragePath, since: int) -> Iterator[tuple[int, bool, Receipt]]:
-    """Receipts in the order of the ledger: their place in it, whether of this run, and they."""
+def _receipts(ledger: StoragePath, since: int) -> Iterator[tuple[int, bool, BlockReport]]:
+    """Reports in the order of the ledger: place in it, whether it is of this run, report."""
     place = 0
     for fresh, begin, end in ((False, 0, since), (True, since, None)):
         for record in read_ledger(ledger, begin, end):
             if record["kind"] == "block":
-                yield place, fresh, Receipt.from_record(record)
+                yield place, fresh, BlockReport.from_record(record)
                 place += 1
 
 
-def _row(receipt: Receipt, plan: Plan, run: str) -> list[Any]:
+def _row(receipt: BlockReport, plan: Plan, run: str) -> list[Any]:
     window = plan.tiling.block_window(receipt.number)
     return [
         receipt.number, window.y, window.x, window.height, window.width,
@@ -179,7 +177,7 @@ def _row(receipt: Receipt, plan: Plan, run: str) -> list[Any]:
     ]  # fmt: skip
 
 
-def _seconds(receipt: Receipt) -> float:
+def _seconds(receipt: BlockReport) -> float:
     return float(sum(getattr(receipt, phase) for phase in PHASES))
 
 
@@ -227,9 +225,8 @@ def _draw(times: _Times, plan: Plan, bottleneck: Bottleneck | None, path: Path) 
         handles=[Patch(color=COLOURS[phase], label=label) for phase, label in LABELS.items()],
         loc="outside lower center", ncols=len(LABELS), fontsize=8, frameon=False,
     )  # fmt: skip
-    partial = path.with_name(path.name + ".part")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    with complete_or_absent(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def _lanes(times: _Times) -> list[tuple[int, list[tuple[float, tuple[float, ...]]]]]:

@@ -9,22 +9,20 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from tilepipe.engine.hardware import peak_memory
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, differences
-from tilepipe.engine.state.folder import write_whole
+from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.state.integrity import is_complete, is_in_order
 from tilepipe.engine.state.progress import Progress
-from tilepipe.engine.work.block import Receipt, peak_memory
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.products.store import open_zarr_mask
 from tilepipe.schema import load_json
-from tilepipe.storage import StoragePath, size_of
+from tilepipe.storage import StoragePath, size_of, write_whole
 
 if TYPE_CHECKING:
-    from tilepipe.engine.planning.sizing import Estimate
     from tilepipe.engine.report.bottleneck import Bottleneck
-    from tilepipe.engine.run.verify import Verification
     from tilepipe.engine.state.outputs import Outputs
     from tilepipe.models.file import Model
 
@@ -32,28 +30,6 @@ PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
     "imagecodecs", "rasterio", "pyproj", "safetensors", "obstore",
 )  # fmt: skip
-
-
-class RunCallbacks:
-    """What a run tells while it goes on; the base class says nothing."""
-
-    begun = False
-    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
-
-    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
-        """The plan stands; ``done`` blocks were done by an earlier run."""
-
-    def submitted(self) -> None:
-        """The first block is on its way."""
-
-    def block(self, receipt: Receipt) -> None:
-        """A block is written and recorded."""
-
-    def trouble(self, message: str) -> None:
-        """Something went wrong that the run survives."""
-
-    def stage(self, name: str) -> None:
-        """A part of the run that is not blocks begins: pyramid, an export, verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +203,6 @@ def summarise(
 
 def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
     """What an earlier run of this plan proved, from its record."""
-    from tilepipe.engine.run.verify import Verification
-
     try:
         record = load_json(outputs.record.read_text())
         if record["plan"] != json.loads(plan.to_json()):

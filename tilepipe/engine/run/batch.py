@@ -11,8 +11,9 @@ from itertools import chain
 from typing import Any, Literal
 
 from tilepipe.engine.cluster.connect import environment_failure
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, image_stem
-from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.report.record import Summary
 from tilepipe.engine.run.job import Connection, Job, compute
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.outputs import is_folder

@@ -13,7 +13,7 @@ from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.state.folder import RunState
-from tilepipe.engine.state.integrity import damaged_documents, some, stray_chunks
+from tilepipe.engine.state.integrity import damaged_documents, stray_chunks
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.outputs import record_path
 from tilepipe.engine.state.progress import Damage, Progress
@@ -22,6 +22,7 @@ from tilepipe.products.store import open_zarr_mask
 from tilepipe.schema import load_json
 from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url, size_of, write_whole
 from tilepipe.storage.hashing import hash_of
+from tilepipe.text import some
 
 SCRUB = "--scrub reads them"
 

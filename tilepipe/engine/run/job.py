@@ -18,8 +18,8 @@ from tilepipe.engine.cluster.connect import (
     release_workers,
     run_bounded,
 )
-from tilepipe.engine.cluster.watchdog import duration
 from tilepipe.engine.cluster.workers import Workers
+from tilepipe.engine.events import BlockReport, RunCallbacks
 from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions
@@ -41,21 +41,21 @@ from tilepipe.engine.planning.planning import (
     new_plan,
     survey,
 )
-from tilepipe.engine.planning.sizing import Crew, Estimate, MemoryModel
+from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.report.bottleneck import Setting, Timings, find_bottleneck
 from tilepipe.engine.report.profile import write_profile
 from tilepipe.engine.report.record import (
-    RunCallbacks,
     Summary,
     earlier_verification,
     finished_before,
     nothing_left,
     summarise,
 )
+from tilepipe.engine.resources import Crew, Estimate
 from tilepipe.engine.run.repaired import resume_on_repaired_image
 from tilepipe.engine.run.same_image import Look, forget_other_pixels, require_unchanged
 from tilepipe.engine.run.verify import verify, verify_plan
-from tilepipe.engine.state.integrity import mend, some, what_stands
+from tilepipe.engine.state.integrity import mend, what_stands
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.outputs import (
     Outputs,
@@ -66,7 +66,6 @@ from tilepipe.engine.state.outputs import (
 )
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work import block as work
-from tilepipe.engine.work.block import Receipt
 from tilepipe.engine.work.device import relevant_to, runtime
 from tilepipe.errors import (
     DamagedMaskError,
@@ -84,6 +83,7 @@ from tilepipe.products.pyramid import pyramid_blocks
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import StoragePath, make_folder, refuse_links, remove, size_of
 from tilepipe.storage.hashing import ABSENT
+from tilepipe.text import duration, some
 
 Item = tuple[Any, ...]
 """What a block's task is given: mask, run's id, number, and whether to read around damage."""
@@ -271,7 +271,7 @@ class Job:
                 yield (str(self.outputs.store), self.run_id, number)
         self._all_out = True
 
-    def receive(self, item: Item, outcome: Receipt | Failure) -> Item | None:
+    def receive(self, item: Item, outcome: BlockReport | Failure) -> Item | None:
         """Take note of what came of a block; returns what to try instead, if anything.
 
         Raises
@@ -283,7 +283,7 @@ class Job:
         if self.error is not None:
             return None
         number = item[2]
-        if isinstance(outcome, Receipt):
+        if isinstance(outcome, BlockReport):
             self.ledger.append(outcome.to_record())
             self.progress.add(outcome)
             self._timings.add(outcome)

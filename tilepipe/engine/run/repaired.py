@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, image_facts
 from tilepipe.engine.plan.scale import choose_scale
-from tilepipe.engine.report.record import RunCallbacks
 from tilepipe.engine.run.same_image import Look, changed_blocks, done_receipts
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.state.ledger import Ledger

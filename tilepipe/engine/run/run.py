@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tilepipe.engine.cluster.connect import environment_failure
+from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.report.record import RunCallbacks, Summary
+from tilepipe.engine.report.record import Summary
 from tilepipe.engine.run.job import Connection, Job, compute
 
 

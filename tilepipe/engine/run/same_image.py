@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tilepipe.engine.events import BlockReport, RunCallbacks
 from tilepipe.engine.plan.plan import Plan, at_model_scale
-from tilepipe.engine.report.record import RunCallbacks
 from tilepipe.engine.state.ledger import Ledger, read_ledger
 from tilepipe.engine.state.progress import Progress
-from tilepipe.engine.work.block import Receipt, hash_pixels
+from tilepipe.engine.work.block import hash_pixels
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.fingerprints import noting_files
@@ -129,24 +129,24 @@ def require_unchanged(ledger: Ledger, opened: Callable[[], Image], plan: Plan, l
     return now
 
 
-def done_receipts(ledger: StoragePath, progress: Progress) -> list[Receipt]:
+def done_receipts(ledger: StoragePath, progress: Progress) -> list[BlockReport]:
     """The last receipt of each block of which everything could be read."""
     records = (record for record in read_ledger(ledger) if record.get("kind") == "block")
-    receipts = {receipt.number: receipt for receipt in map(Receipt.from_record, records)}
+    receipts = {receipt.number: receipt for receipt in map(BlockReport.from_record, records)}
     return [receipt for receipt in receipts.values() if progress.is_done(receipt.number)]
 
 
-def changed_blocks(image: Image, plan: Plan, receipts: Iterable[Receipt]) -> Iterator[int]:
+def changed_blocks(image: Image, plan: Plan, receipts: Iterable[BlockReport]) -> Iterator[int]:
     """The blocks whose pixels are not, or cannot be shown to be, what they were."""
     shown = at_model_scale(image, plan.image)
 
-    def same(receipt: Receipt) -> bool:
+    def same(receipt: BlockReport) -> bool:
         try:
             reach = plan.coverage.reach(receipt.number)
             pixels = read_with_valid(shown, reach, plan.image.level)
         except UnreadableError:
             return False
-        return receipt.seen == hash_pixels(*pixels)
+        return receipt.pixels_hash == hash_pixels(*pixels)
 
     several = list(receipts)
     with ThreadPoolExecutor(AT_ONCE) as pool:

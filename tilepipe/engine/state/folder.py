@@ -20,8 +20,6 @@ from tilepipe.storage import StoragePath, make_folder, remove, write_whole
 from tilepipe.storage.hashing import hash_bytes
 from tilepipe.storage.lock import LockedError, holding_lock
 
-__all__ = ["FOLDER", "RunState", "write_whole"]
-
 FOLDER = ".tilepipe"
 EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 

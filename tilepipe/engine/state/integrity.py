@@ -9,7 +9,7 @@ The chunks themselves are held against the ledger (`tilepipe.engine.state.progre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
@@ -24,6 +24,7 @@ from tilepipe.products.store import Precision, ZarrMask, metadata_documents
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, write_whole
 from tilepipe.storage.hashing import hash_bytes
+from tilepipe.text import some
 
 OURS = ("ome", "tilepipe")
 """The attributes of a group that tilepipe writes; others are the user's, and left alone."""
@@ -125,12 +126,6 @@ def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
             number = y // tiling.block[0] * tiling.shape[1] + x // tiling.block[1]
             if not inside or number not in coverage:
                 yield key
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few of some names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _says(content: bytes, right: bytes) -> bool:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tilepipe.engine.events import BlockReport
 from tilepipe.engine.state.ledger import read_ledger
-from tilepipe.engine.work.block import Receipt
 from tilepipe.grid import Tiling, Window
 from tilepipe.products.sealed import can_be_decoded, damaged_chunks, sizes_differ
 from tilepipe.products.store import ZarrMask
@@ -32,7 +32,7 @@ class Totals:
     compute: float = 0.0
     write: float = 0.0
 
-    def add(self, receipt: Receipt, sign: int = 1) -> None:
+    def add(self, receipt: BlockReport, sign: int = 1) -> None:
         """Count a receipt in; with a ``sign`` of -1, out again."""
         self.counts += [0] * (len(receipt.counts) - len(self.counts))
         for label, count in enumerate(receipt.counts):
@@ -85,7 +85,7 @@ class Progress:
     totals: Totals = field(default_factory=Totals)
     peaks: dict[str, int] = field(default_factory=dict)
     """Bytes of memory that each worker had taken at most."""
-    partial: dict[int, Receipt] = field(default_factory=dict)
+    partial: dict[int, BlockReport] = field(default_factory=dict)
     """Blocks that are written, but for what could not be read."""
     failed: dict[int, str] = field(default_factory=dict)
     """Blocks that were given up, and why."""
@@ -105,7 +105,7 @@ class Progress:
 
     @classmethod
     def from_ledger(
-        cls, path: StoragePath, sound: Callable[[Receipt], bool] | None = None
+        cls, path: StoragePath, sound: Callable[[BlockReport], bool] | None = None
     ) -> Progress:
         """What earlier runs did.
 
@@ -130,7 +130,7 @@ class Progress:
             # A record of another form is as one whose checksum does not hold: done again.
             with suppress(ValueError, KeyError, TypeError):
                 if record["kind"] == "block":
-                    receipt = Receipt.from_record(record)
+                    receipt = BlockReport.from_record(record)
                     progress.levels.clear()
                     progress.exports.clear()
                     if place > changed.get(receipt.number, -1) and (
@@ -183,12 +183,12 @@ class Progress:
         lost: dict[int, str] = {}
         unsealed: set[int] = set()
 
-        def sound(receipt: Receipt) -> bool:
+        def sound(receipt: BlockReport) -> bool:
             window, chunk = tiling.block_window(receipt.number), ""
             unsealed.discard(receipt.number)
             if not receipt.chunks:
                 unsealed.add(receipt.number)
-                is_sound = receipt.stored in (None, mask.stored_bytes(window))
+                is_sound = receipt.chunk_bytes in (None, mask.stored_bytes(window))
                 is_sound = is_sound and (not read or can_be_decoded(mask, window))
             elif read:
                 chunk = altered.get((receipt.number, receipt.chunks), "")
@@ -249,7 +249,7 @@ class Progress:
             return False
         return self.sizes[name] in (None, size_of(path))
 
-    def add(self, receipt: Receipt) -> None:
+    def add(self, receipt: BlockReport) -> None:
         """Take note of a written block; it outdates pyramid and exports."""
         number = receipt.number
         self.levels.clear()
@@ -298,7 +298,7 @@ def _altered_blocks(
         for record in read_ledger(path):
             with suppress(ValueError, KeyError, TypeError):
                 if record["kind"] == "block" and record.get("chunks"):
-                    receipt = Receipt.from_record(record)
+                    receipt = BlockReport.from_record(record)
                     name = receipt.number, receipt.chunks
                     yield name, tiling.block_window(receipt.number), 0, receipt.chunks
 

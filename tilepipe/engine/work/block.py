@@ -7,19 +7,17 @@ A task carries coordinates only. Image, model and mask are opened once per proce
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.engine.events import BlockReport
+from tilepipe.engine.hardware import peak_memory
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
@@ -47,7 +45,6 @@ from tilepipe.models.file import Model, load_model
 from tilepipe.products.base import NO_ANSWER
 from tilepipe.products.pyramid import downsample_block
 from tilepipe.products.store import ZarrMask, open_zarr_mask
-from tilepipe.schema import strict_json
 from tilepipe.storage import as_path
 
 SMALLEST_PIECE = 64
@@ -56,53 +53,6 @@ SMALLEST_PIECE = 64
 
 class SupersededError(EnvironmentFailure):
     """A newer run of the same output has begun; this task belongs to a dead one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a block's task reports; small, whatever the block."""
-
-    number: int
-    counts: tuple[int, ...]
-    """Pixels of each class (of each plane: pixels that are 1; of values: pixels with an answer)."""
-    answered: int
-    """Pixels with an answer."""
-    unreadable: int
-    """Pixels that stayed 255 because they, or what they depend on, could not be read."""
-    read: float
-    """Seconds."""
-    compute: float
-    """Seconds on the device, without waiting for it."""
-    write: float
-    worker: str
-    peak: int
-    """Bytes of memory that the worker's process had taken at most."""
-    message: str = ""
-    """What could not be read, where something could not."""
-    stored: int | None = None
-    """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
-    seen: str = ""
-    """A hash of the pixels that were read, by which a repaired image is compared."""
-    begin: float = 0.0
-    """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
-    wait: float = 0.0
-    """Seconds for which the block, read, waited for its turn on the device."""
-    chunks: str = ""
-    """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
-    areas: tuple[float, ...] = ()
-    """Square metres of each class on the ground, where the plan says that they are measured."""
-
-    def to_record(self) -> dict[str, Any]:
-        """The receipt as a ledger record."""
-        return {"kind": "block", **asdict(self)}
-
-    @classmethod
-    @strict_json
-    def from_record(cls, record: dict[str, Any]) -> Receipt:
-        """The receipt that a ledger record holds; ValueError for one of another form."""
-        fields = {k: v for k, v in record.items() if k != "kind"}
-        lists = {name: tuple(fields.get(name, ())) for name in ("counts", "areas")}
-        return cls(**{**fields, **lists})
 
 
 class WorkerContext:
@@ -236,7 +186,7 @@ def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
     return {}
 
 
-def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -> Receipt:
+def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -> BlockReport:
     """Read, segment and write one block; with ``salvage``, around what cannot be read.
 
     Raises
@@ -250,7 +200,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
         return _compute(bench, run_id, number, salvage)
 
 
-def _compute(bench: WorkerContext, run_id: str, number: int, salvage: bool) -> Receipt:
+def _compute(bench: WorkerContext, run_id: str, number: int, salvage: bool) -> BlockReport:
     tiling, level, coverage = bench.plan.tiling, bench.plan.image.level, bench.plan.coverage
     block, reach = tiling.block_window(number), coverage.reach(number)
 
@@ -288,7 +238,7 @@ def _compute(bench: WorkerContext, run_id: str, number: int, salvage: bool) -> R
     write = time.perf_counter() - begin
 
     counts, answered = _count(answer.mask, bench)
-    return Receipt(
+    return BlockReport(
         number, counts, answered, lost, read, answer.seconds, write,
         str(_identity(_this_worker())[0]), peak_memory(), message, bench.mask.stored_bytes(block),
         seen, begun, wait, bench.mask.take_seals(block),
@@ -511,18 +461,6 @@ def _count(mask: NDArray[Any], bench: WorkerContext) -> tuple[tuple[int, ...], i
         )
     answered = [int((~np.isnan(plane)).sum()) for plane in mask]
     return tuple(answered), answered[0]
-
-
-def peak_memory() -> int:
-    """Bytes of memory that this process has taken at most."""
-    try:
-        # What getrusage tells begins with the peak of the process that started this one.
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
-    except (OSError, ValueError, IndexError):
-        pass  # not Linux
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def _this_worker() -> Any:

@@ -1,0 +1,58 @@
+"""What a run may use: workers, slots, memory; and what its plan will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilepipe.errors import InputError
+from tilepipe.text import gigabytes
+
+PROCESS = 450 * 10**6
+"""Bytes of a worker process with torch and a small model loaded, before its first block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work, as far as the plan must know."""
+
+    workers: int
+    """Processes that hold a model; 1 for the worker inside this process."""
+    in_process: bool
+    slots: int
+    """Blocks that one worker has in hand at once: read, computed, written."""
+    local: bool = True
+    """Whether the workers share this machine's memory."""
+    gpu_memory: int | None = None
+    """Bytes free on the GPU of each worker, where that is known."""
+    threads: int | None = None
+    """CPU threads for one pass, where who started the workers knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan will cost on this machine; told to the user, not frozen."""
+
+    memory: int
+    """Bytes that all processes together will not exceed."""
+    memory_limit: int
+    seconds: float | None
+    """Time of the forward passes, from a measured tile; None where it was not measured."""
+    warnings: tuple[str, ...] = ()
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each runtime, where they were measured."""
+
+
+def check_workers(workers: int, limit: int) -> None:
+    """Refuse more worker processes than the memory has room for, before any is started.
+
+    Raises
+    ------
+    InputError
+        Says how many there is room for.
+    """
+    if workers > 1 and workers * PROCESS > limit:
+        raise InputError(
+            f"workers {workers}: each takes at least {gigabytes(PROCESS)}, and the run "
+            f"may take {gigabytes(limit)}, which is room for {limit // PROCESS}; use "
+            "fewer, or allow more --memory"
+        )
