@@ -2,7 +2,7 @@
 
     python benchmarks/million.py [--blocks 1000000] [--workers N]
 
-The loop of a run (`run_bounded`, the ledger, the progress) on the Dask cluster that a run starts,
+The loop of a run (the task pool, the ledger, the progress) on the Dask cluster that a run starts,
 with tasks that return a receipt at once. Memory is that of the client, which with the worker inside
 this process is all there is; the tasks are those that the scheduler knows.
 """
@@ -17,7 +17,8 @@ import psutil
 from common import WORK, command_line, fresh, parse, record
 from nothing import no_work
 
-from tilepipe.engine.cluster.connect import connect, run_bounded
+from tilepipe.engine.cluster.connect import connect
+from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.progress import Progress
@@ -42,20 +43,20 @@ class Loads:
             self.memory[done] = psutil.Process().memory_info().rss
 
 
-def drive(blocks: int, workers: int | None, path: Path) -> tuple[Loads, int, int]:
+def drive(blocks: int, count: int | None, path: Path) -> tuple[Loads, int, int]:
     """Do them all; what was seen, the memory before, and the most tasks that may be in flight."""
     marks = sorted({n for n in (1000, 10_000, 100_000, 900_000) if n < blocks} | {blocks})
     loads, progress = Loads(marks), Progress()
-    with connect(RunOptions(image="none.tif", workers=workers)) as (client, crew):
-        in_flight = crew.workers * (crew.slots + 1)
-        scheduler = client.client.cluster.scheduler
+    with connect(RunOptions(image="none.tif", workers=count)) as (workers, _):
+        workers.ask(str)
+        in_flight = workers.in_flight()
+        scheduler = workers.client.cluster.scheduler
         before, begin = psutil.Process().memory_info().rss, time.perf_counter()
         with Ledger(path) as ledger:
-            items = (("store", "run", number) for number in range(blocks))
-            results = run_bounded(client, no_work, items, in_flight, retries=2)
-            for done, (_, receipt) in enumerate(results, 1):
-                ledger.append(receipt.to_record())
-                progress.add(receipt)
+            tasks = (Task(no_work, ("store", "run", number)) for number in range(blocks))
+            for done, outcome in enumerate(TaskPool(workers, retries=2).run(tasks), 1):
+                ledger.append(outcome.value.to_record())
+                progress.add(outcome.value)
                 if done % LOOK_EVERY == 0 or done == blocks:
                     loads.look(done, begin, scheduler)
     return loads, before, in_flight

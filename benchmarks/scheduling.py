@@ -2,7 +2,7 @@
 
     python benchmarks/scheduling.py [--tasks 5000] [--workers 1 2]
 
-Blocks a second of the loop that feeds the workers (`run_bounded`), with tasks that do nothing; and,
+Blocks a second of the loop that feeds the workers (the task pool), with tasks that do nothing; and,
 over a run of many blocks inside this process, files opened, created and renamed for each block.
 """
 
@@ -17,7 +17,8 @@ from typing import Any
 from common import WORK, command_line, fresh, parse, record, sample_slide
 
 import tilepipe
-from tilepipe.engine.cluster.connect import connect, run_bounded
+from tilepipe.engine.cluster.connect import connect
+from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 
@@ -35,9 +36,9 @@ def blocks_a_second(tasks: int, workers: int) -> float:
     with connect(RunOptions("nothing.tif", workers=workers)) as (crew, _):
         crew.ask(_ready)
         for number in (100, tasks):
-            items = ((n,) for n in range(number))
+            empty = (Task(_nothing, (n,)) for n in range(number))
             begin = time.perf_counter()
-            for _ in run_bounded(crew, _nothing, items, crew.in_flight, 0):
+            for _ in TaskPool(crew, retries=0).run(empty):
                 pass
             seconds = time.perf_counter() - begin
     return tasks / seconds

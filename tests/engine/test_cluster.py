@@ -14,13 +14,16 @@ import pytest
 import tilepipe
 from tests.making import digest
 from tilepipe.engine.cluster.cluster_file import KINDS, read_cluster_file, what_went_wrong
-from tilepipe.engine.cluster.connect import gpu_memory, run_bounded
+from tilepipe.engine.cluster.connect import gpu_memory
+from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, parse_duration
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work import block as work
+from tilepipe.engine.work import context
 from tilepipe.errors import EnvironmentFailure, InputError, UnfitWorkerError
+from tilepipe.products.store import ZarrMask
 
 
 class Troubles(RunCallbacks):
@@ -29,7 +32,7 @@ class Troubles(RunCallbacks):
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         self.heard.append(message)
 
 
@@ -58,7 +61,7 @@ def crew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     from distributed import Scheduler, SpecCluster
 
     monkeypatch.setattr("tilepipe.engine.cluster.workers.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("tilepipe.engine.cluster.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("tilepipe.engine.cluster.pool.TICK_SECONDS", 0.05)
     scheduler = {
         "cls": Scheduler,
         "options": {"protocol": "inproc://", "dashboard_address": "127.0.0.1:0"},
@@ -74,7 +77,7 @@ def watched(crew: Crew, **settings: Any) -> Iterator[Workers]:
     with Client(crew.cluster, set_as_default=False) as client:
         workers = Workers(client, **{"wait": 60, **settings})
         workers.ask(_fit_unless_odd)
-        with workers.watching():
+        with workers.monitored():
             yield workers
 
 
@@ -110,10 +113,12 @@ def _numbers(crew: Crew, at: int, change: Callable[[], None], until: int = 60) -
 
 def _run(workers: Workers, items: Iterator[Any], function: Any = _who) -> dict[int, str]:
     found = {}
-    for item, outcome in run_bounded(workers, function, items, workers.in_flight, retries=0):
-        assert isinstance(outcome, str), outcome
-        assert item[0] not in found, "an item is yielded once"
-        found[item[0]] = outcome
+    tasks = (Task(function, item) for item in items)
+    for outcome in TaskPool(workers, retries=0).run(tasks):
+        assert outcome.error is None
+        (number,) = outcome.task.arguments
+        assert number not in found, "a task is yielded once"
+        found[number] = outcome.value
     return found
 
 
@@ -150,13 +155,13 @@ def test_an_odd_worker_that_joins_late_is_named_once_and_gets_no_block(
         def join() -> None:
             crew.join("odd 1", "odd 2")
             if asked_first:
-                _until(lambda: workers.places() is not None)
+                _until(lambda: workers.eligible() is not None)
 
         # Its first task may be quicker than the question; then the task finds out.
         found = _run(workers, _numbers(crew, 5, join), _unless_odd)
-        _until(lambda: workers.places() is not None)
+        _until(lambda: workers.eligible() is not None)
         crew.leave("odd 1", "odd 2")
-        _until(lambda: workers.places() is None)
+        _until(lambda: workers.eligible() is None)
     assert sorted(found) == list(range(60))
     assert set(found.values()) == {"first"}
     assert len(watch.heard) == 1
@@ -196,7 +201,7 @@ def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> 
 
         def exchange() -> None:
             crew.join("odd")
-            _until(lambda: workers.places() is not None)
+            _until(lambda: workers.eligible() is not None)
 
             def after_a_while() -> None:
                 crew.leave("first")
@@ -237,18 +242,18 @@ def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
 ) -> None:
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output, window=572)
-    assert not work._contexts
+    assert not context._contexts
     with pytest.raises(EnvironmentFailure, match="has ended"):
         work.compute_block(str(output), "a dead run", 0)
-    assert not work._contexts
+    assert not context._contexts
     run_id = RunState(output).begin()
-    work.worker_context(str(output), run_id)
-    with work._borrowed(str(output), run_id) as bench:
-        work.release_context(run_id)
-        bench.device.turn.acquire()  # still usable: a task is at it
-        assert bench.device._thread.submit(int).result() == 0
+    context.worker_context(str(output), run_id)
+    with context.borrowed(str(output), run_id) as opened:
+        context.release_context(run_id)
+        opened.device.turn.acquire()  # still usable: a task is at it
+        assert opened.device._thread.submit(int).result() == 0
     with pytest.raises(RuntimeError, match="shutdown"):
-        bench.device._thread.submit(int)
+        opened.device._thread.submit(int)
 
 
 def test_workers_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +273,7 @@ class InHand:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: str, wanted: int) -> None:
         self.now = self.most = 0
         self._lock = threading.Lock()
-        read, write = work.read_with_valid, work.ZarrMask.write
+        read, write = work.read_with_valid, ZarrMask.write
 
         def wait() -> None:
             _until(lambda: self.most >= wanted)
@@ -290,7 +295,7 @@ class InHand:
                 self.now -= 1
 
         monkeypatch.setattr(work, "read_with_valid", slow_read)
-        monkeypatch.setattr(work.ZarrMask, "write", slow_write)
+        monkeypatch.setattr(ZarrMask, "write", slow_write)
 
 
 @pytest.mark.slow

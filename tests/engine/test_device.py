@@ -14,11 +14,11 @@ from tilepipe.engine.work.device import (
     Device,
     choose_device,
     choose_precision,
-    labels_of,
     own_device,
 )
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products.product import product_named
 
 
 def test_a_gpu_takes_half_precision_and_a_cpu_single_unless_told() -> None:
@@ -113,20 +113,20 @@ def test_a_nan_among_the_pixels_does_not_reach_valid_ones() -> None:
     clean[~valid] = 127.0
     pixels[~valid] = np.nan
     runner = Device(model, "cpu", "fp64", threads=1)
-    answer = runner.answer(pixels, valid[..., None], (384, 384), probabilities=True).result()
+    products = product_named("labels"), product_named("probabilities:float32")
+    answer = runner.answer(pixels, valid[..., None], (384, 384), products).result()
     expected = runner.answer(clean, None, (384, 384)).result()
     hole = np.s_[300 - 92 : 310 - 92, 300 - 92 : 310 - 92]
-    assert (answer.mask[hole] == 255).all()
-    assert answer.probabilities is not None
-    assert np.isnan(answer.probabilities[:, 208:218, 208:218]).all()
-    assert (answer.mask == expected.mask).sum() == answer.mask.size - 100
+    assert (answer.arrays[0][hole] == 255).all()
+    assert np.isnan(answer.arrays[1][:, 208:218, 208:218]).all()
+    assert (answer.arrays[0] == expected.mask).sum() == answer.arrays[0].size - 100
     runner.close()
 
 
 def test_ties_go_to_the_lower_label() -> None:
     model = make_model(UNetArguments(width=1, depth=1, outputs=4))
     logits = torch.tensor([[1.0, 1, 0, 0], [0, 2, 2, 1], [3, 3, 3, 3], [0, 0, 0, 5]]).T
-    labels = labels_of(logits[None, :, :, None], model)
+    labels = product_named("labels").encode(logits[None, :, :, None], model.output)
     assert labels.flatten().tolist() == [0, 1, 0, 3]
     assert labels.dtype == torch.uint8
 
@@ -138,4 +138,6 @@ def test_a_sigmoid_is_cut_at_its_threshold() -> None:
     model = replace(model, output=replace(model.output, thresholds=(0.8,)))
     shares = torch.tensor([0.1, 0.5, 0.79, 0.81, 0.99])
     logits = torch.log(shares / (1 - shares))
-    assert labels_of(logits.reshape(1, 1, 1, 5), model).flatten().tolist() == [0, 0, 0, 1, 1]
+    assert product_named("labels").encode(
+        logits.reshape(1, 1, 1, 5), model.output
+    ).flatten().tolist() == [0, 0, 0, 1, 1]

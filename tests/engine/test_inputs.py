@@ -17,7 +17,8 @@ from tests.images.making import geotiff
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan.plan import Plan, show_rescaling, show_selection
+from tilepipe.engine.plan.describe import show_rescaling, show_selection
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.errors import InputError

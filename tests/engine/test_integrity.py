@@ -85,7 +85,7 @@ class Told(RunCallbacks):
         self.said: list[str] = []
         self.at, self.act = stage, act
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         self.said.append(message)
 
     def stage(self, name: str) -> None:

@@ -211,7 +211,7 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
 def test_a_tile_that_cannot_be_read_costs_no_pixel_of_another(tmp_path: Path, tile: int) -> None:
     import numpy as np
 
-    from tilepipe.engine.work.block import read_around
+    from tilepipe.engine.work.salvage import read_readable
     from tilepipe.grid import Window
 
     path = write_tiff(tmp_path / "image.tif", make_image(700, 720))
@@ -220,6 +220,6 @@ def test_a_tile_that_cannot_be_read_costs_no_pixel_of_another(tmp_path: Path, ti
     bad = np.zeros((700, 720), np.bool_)
     bad[row : row + 128, column : column + 128] = True
     with tilepipe.open_image(path) as image:
-        _, _, unreadable, message = read_around(image, Window(-100, -100, 950, 960), 0)
+        _, _, unreadable, message = read_readable(image, Window(-100, -100, 950, 960), 0)
     assert "image.tif" in message
     np.testing.assert_array_equal(unreadable, np.pad(bad, ((100, 150), (100, 140)), "reflect"))

@@ -16,10 +16,11 @@ from tests.making import digest, make_image, make_model, save_tiny, write_tiff
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage
-from tilepipe.engine.plan.plan import Plan, image_facts
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
-from tilepipe.engine.resources import Crew
+from tilepipe.engine.resources import Resources
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError
@@ -121,7 +122,7 @@ def test_the_same_window_gives_the_same_bits_with_a_region_and_without(
     cells = cells_of(blobs(HEIGHT, WIDTH))
     everything = Window(0, 0, HEIGHT, WIDTH)
     whole, part = (
-        open_zarr_mask(tmp_path / f"{name}.ome.zarr").read_stored_probabilities(everything)
+        open_zarr_mask(tmp_path / f"{name}.ome.zarr").layer("probabilities").read(everything)
         for name in ("whole", "part")
     )
     assert (whole[:, cells] == part[:, cells]).all()
@@ -367,8 +368,8 @@ def test_a_speck_in_a_large_image_is_where_verify_looks(
 def test_the_window_is_that_of_least_work_on_the_region(small: Path) -> None:
     image, model = open_image(small), make_model(UNetArguments(width=8))
     options = RunOptions(str(small))
-    crew = Crew(1, in_process=True, slots=3)
-    memory = MemoryModel(image, 0, model, crew, "cpu", "fp32", probabilities=False)
+    crew = Resources(1, in_process=True, slots=3)
+    memory = MemoryModel(image, 0, model, crew, "cpu", "fp32", extras=())
     memory._base = 200 * 10**6
     facts = image_facts(image, choose_scale(image, model, options))
     cells = np.zeros((45, 54), bool)
@@ -383,7 +384,7 @@ def test_the_window_is_that_of_least_work_on_the_region(small: Path) -> None:
         assert work < 0.5 * whole.work
     with pytest.raises(InputError, match="the smallest window"):
         choose_tiling(model, facts, memory, 10**8, options, crew, region)
-    many = Crew(3, in_process=False, slots=3)
+    many = Resources(3, in_process=False, slots=3)
     shared = choose_tiling(model, facts, memory, 10**12, options, many, region)
     assert len(Coverage(shared, region, framed=True)) >= 2
     image.close()

@@ -192,7 +192,8 @@ def test_overwrite_spares_an_image_but_not_a_mask(image: Path, model: Path, tmp_
 
 
 def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_path: Path) -> None:
-    from tilepipe.engine.work.block import SupersededError, compute_block, release_context
+    from tilepipe.engine.work.block import compute_block
+    from tilepipe.engine.work.context import SupersededError, release_context
 
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output, window=572)

@@ -20,7 +20,8 @@ from tests.making import digest, make_image, save_tiny, whole_image_logits, writ
 from tests.products.making import MemoryImage
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, parse_length
-from tilepipe.engine.plan.plan import Plan, show_scale
+from tilepipe.engine.plan.describe import show_scale
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.errors import InputError
 from tilepipe.grid import Window

@@ -13,24 +13,26 @@ import tifffile
 import tilepipe
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions, parse_bytes
-from tilepipe.engine.plan.plan import image_facts
 from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
-from tilepipe.engine.resources import Crew
+from tilepipe.engine.resources import Resources
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling, candidate_tilings
 from tilepipe.images import open_image
 from tilepipe.images.tiff import TiffSource
 from tilepipe.models.unet import UNetArguments
 
-ALONE = Crew(1, in_process=True, slots=3)
+ALONE = Resources(1, in_process=True, slots=3)
 
 
-def chosen(path: Path, limit: int, crew: Crew = ALONE, device: str = "cpu") -> tuple[Tiling, int]:
+def chosen(
+    path: Path, limit: int, crew: Resources = ALONE, device: str = "cpu"
+) -> tuple[Tiling, int]:
     """The tiling chosen and what it needs."""
     image, model = open_image(path), make_model(UNetArguments(width=8))
     options = RunOptions(str(path))
-    memory = MemoryModel(image, 0, model, crew, device, "fp32", probabilities=False)
+    memory = MemoryModel(image, 0, model, crew, device, "fp32", extras=())
     memory._base = 200 * 10**6
     facts = image_facts(image, choose_scale(image, model, options))
     tiling = choose_tiling(model, facts, memory, limit, options, crew)
@@ -80,7 +82,7 @@ def test_an_image_of_one_large_strip_is_refused_before_any_of_it_is_read(
 
 @pytest.mark.slow
 def test_several_workers_are_all_given_work(path: Path) -> None:
-    tiling, _ = chosen(path, 64 * 10**9, Crew(4, in_process=False, slots=3))
+    tiling, _ = chosen(path, 64 * 10**9, Resources(4, in_process=False, slots=3))
     assert len(tiling) >= 4
 
 
@@ -90,8 +92,8 @@ def test_what_cannot_fit_is_refused_with_what_would(path: Path) -> None:
 
 
 def test_workers_elsewhere_are_bounded_each(path: Path) -> None:
-    local = chosen(path, 64 * 10**9, Crew(8, in_process=False, slots=3))[1]
-    remote = chosen(path, 64 * 10**9, Crew(8, in_process=False, slots=3, local=False))[1]
+    local = chosen(path, 64 * 10**9, Resources(8, in_process=False, slots=3))[1]
+    remote = chosen(path, 64 * 10**9, Resources(8, in_process=False, slots=3, local=False))[1]
     assert 6 < local / remote < 10
 
 

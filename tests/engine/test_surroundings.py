@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tilepipe
-from tilepipe.engine.cluster.connect import REMEDIES, environment_failure
+from tilepipe.engine.cluster.failures import REMEDIES, environment_failure
 from tilepipe.engine.run import job as engine
 from tilepipe.errors import EnvironmentFailure, UnreadableError
 

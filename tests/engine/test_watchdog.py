@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from tilepipe.engine.cluster import connect as cluster
-from tilepipe.engine.cluster.watchdog import PATIENCE, TIMES_USUAL, Watchdog, duration
+from tilepipe.engine.cluster import pool
+from tilepipe.engine.cluster.pool import Task, TaskPool
+from tilepipe.engine.cluster.watchdog import PATIENCE, TIMES_USUAL, Watchdog
+from tilepipe.engine.cluster.workers import Workers
 from tilepipe.errors import EnvironmentFailure
+from tilepipe.text import duration
 
 
 def items(late: list[tuple[str, Any, float]]) -> list[Any]:
@@ -60,7 +63,7 @@ def test_with_a_timeout_it_is_said_at_half_of_it_and_ends_at_all_of_it() -> None
 
 
 def test_durations_are_for_people() -> None:
-    assert [duration(s) for s in (5.4, 119, 900)] == ["5 s", "119 s", "15 min"]
+    assert [duration(s) for s in (5.4, 119, 900)] == ["5.4 s", "2 min", "15 min"]
 
 
 _let_go = threading.Event()
@@ -85,7 +88,7 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         now += step
         return now
 
-    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
     _let_go.clear()
     with (
         LocalCluster(
@@ -94,14 +97,18 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         ) as local,
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
-        outcomes = cluster.run_bounded(
-            client, _hangs, [(0,), (1,)], 2, 0, timeout=1.0,
-            late=lambda item, seconds, worker: told.append((item, worker)),
+        workers = Workers(client, wait=60)
+        workers.ask(str)
+        task_pool = TaskPool(
+            workers, 0, timeout=1.0,
+            on_late=lambda task, seconds, worker: told.append((task.label, worker)),
         )  # fmt: skip
-        assert next(outcomes) == ((0,), 0)
+        outcomes = task_pool.run([Task(_hangs, (0,), 0), Task(_hangs, (1,), 1)])
+        first = next(outcomes)
+        assert (first.task.label, first.value) == (0, 0)
         step = 0.6
         with pytest.raises(EnvironmentFailure, match="no block was finished"):
             next(outcomes)
         _let_go.set()
-    assert [item for item, _ in told] == [(1,)]
+    assert [number for number, _ in told] == [1]
     assert told[0][1].startswith("inproc://")

@@ -17,6 +17,8 @@ import pytest
 
 import tilepipe
 from tests.making import digest
+from tilepipe.engine.cluster.pool import Task, TaskPool
+from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import RunState
 from tilepipe.errors import EnvironmentFailure, InputError
@@ -134,7 +136,7 @@ def test_an_external_cluster_gives_the_same_bytes_and_its_loss_is_resumed(
 
 
 def test_a_worker_that_does_not_see_the_image_is_named(image: Path, model: Path) -> None:
-    from tilepipe.engine.work.block import prepare
+    from tilepipe.engine.work.context import prepare
 
     report = prepare("/nowhere/m.ome.zarr", "run")
     assert "does not see the output" in report["error"]
@@ -143,7 +145,7 @@ def test_a_worker_that_does_not_see_the_image_is_named(image: Path, model: Path)
 def test_a_scheduler_that_is_not_there_is_said_in_one_line(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilepipe.engine.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match="cannot be reached"):
         tilepipe.run(
             image, model=model, outputs=tmp_path / "m.ome.zarr", scheduler="tcp://127.0.0.1:9"
@@ -183,14 +185,12 @@ def _failing(number: int) -> int:
 def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
     from distributed import Client, LocalCluster
 
-    from tilepipe.engine.cluster.connect import run_bounded
-
     drawn: list[int] = []
 
-    def items() -> Iterator[tuple[int]]:
+    def tasks() -> Iterator[Task]:
         for number in range(200):
             drawn.append(number)
-            yield (number,)
+            yield Task(_slow, (number,))
 
     with (
         LocalCluster(
@@ -199,17 +199,17 @@ def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
         Client(local, set_as_default=False) as client,
     ):
         done = []
-        for item, result in run_bounded(client, _slow, items(), in_flight=4, retries=0):
-            assert item == (result,)
-            done.append(result)
+        workers = Workers(client, wait=60)
+        workers.ask(str)
+        for outcome in TaskPool(workers, retries=0).run(tasks()):
+            assert outcome.task.arguments == (outcome.value,)
+            done.append(outcome.value)
             assert len(drawn) - len(done) <= 4
     assert sorted(done) == list(range(200))
 
 
 def test_a_task_that_fails_is_tried_again_and_then_given_up() -> None:
     from distributed import Client, LocalCluster
-
-    from tilepipe.engine.cluster.connect import Failure, run_bounded
 
     _tries.clear()
     with (
@@ -218,12 +218,10 @@ def test_a_task_that_fails_is_tried_again_and_then_given_up() -> None:
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
-        outcomes = {
-            item[0]: outcome
-            for item, outcome in run_bounded(
-                client, _failing, ((n,) for n in range(8)), 3, retries=2
-            )
-        }
+        workers = Workers(client, wait=60)
+        workers.ask(str)
+        tasks = (Task(_failing, (n,), n) for n in range(8))
+        outcomes = {o.task.label: o for o in TaskPool(workers, retries=2).run(tasks)}
     assert _tries == {0: 1, 1: 1, 2: 1, 3: 3, 4: 1, 5: 3, 6: 1, 7: 1}
-    assert isinstance(outcomes.pop(3), Failure)
-    assert outcomes == {n: n for n in (0, 1, 2, 4, 5, 6, 7)}
+    assert isinstance(outcomes.pop(3).error, RuntimeError)
+    assert [outcomes[n].value for n in (0, 1, 2, 4, 5, 6, 7)] == [0, 1, 2, 4, 5, 6, 7]

@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from tests.images.oracle import chart
 from tests.making import save_tiny
 from tilepipe.cli import call
-from tilepipe.engine.work.block import WorkerContext
+from tilepipe.engine.work.context import WorkerContext
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import check_bounded, open_image

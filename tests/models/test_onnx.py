@@ -19,7 +19,7 @@ import tilepipe
 from tests.making import make_image, write_tiff
 from tests.models.making_onnx import TINY, input_spec, network, node, output_spec, write, write_unet
 from tilepipe.cli import call
-from tilepipe.engine.work.device import Device, labels_of, probabilities_of
+from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.models import (
@@ -32,6 +32,7 @@ from tilepipe.models import (
     save_model,
 )
 from tilepipe.models.describe import describe
+from tilepipe.products.product import main_product, product_named
 
 
 @pytest.fixture
@@ -97,10 +98,10 @@ def test_probabilities_become_logits_again(tmp_path: Path, last: str, activation
     x = torch.randn(1, 3, 140, 140)
     logits, again = plain.network(x), model.network(x)
     assert again.isfinite().all()
-    assert torch.allclose(
-        probabilities_of(again, model), probabilities_of(logits, plain), atol=1e-5
-    )
-    assert (labels_of(again, model) == labels_of(logits, plain)).float().mean() > 0.9999
+    shares, mask = product_named("probabilities"), main_product(output)
+    assert torch.allclose(shares.encode(again, output), shares.encode(logits, output), atol=1e-5)
+    same = mask.encode(again, output) == mask.encode(logits, output)
+    assert same.float().mean() > 0.9999
 
 
 def test_saturated_probabilities_stay_finite(tmp_path: Path) -> None:
@@ -416,7 +417,7 @@ def test_files_of_others_run_or_are_refused(name: str, data: Path, tmp_path: Pat
     save_model(tmp_path / "m.onnx", made)
     keep = made.geometry.step
     device = Device(load_model(tmp_path / "m.onnx"), "cpu", "fp32", 1)
-    answer = device.answer(pixels(512), None, (keep, keep), activation != "linear").result()
+    answer = device.answer(pixels(512), None, (keep, keep)).result()
     device.close()
     assert answer.mask.shape[-2:] == (keep, keep)
 

@@ -15,9 +15,9 @@ from tilepipe.grid import Window
 from tilepipe.images.base import Level, PixelSize, Series
 from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
-from tilepipe.products.base import NO_ANSWER, Kind, MaskClass, MaskSpec
+from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec
 from tilepipe.products.pyramid import build_pyramid
-from tilepipe.products.store import Precision, ZarrMask, create_mask
+from tilepipe.products.store import ZarrMask, create_mask
 
 CLASSES = (
     MaskClass("background", "#000000"),
@@ -25,12 +25,12 @@ CLASSES = (
     MaskClass("<stroma> & more", "#3cb44b"),
 )
 
-KINDS: tuple[Kind, ...] = ("labels", "planes", "values")
+KINDS: tuple[str, ...] = ("labels", "planes", "values")
 SHAPES = ((1, 1), (513, 1), (1025, 700))
 
 
 def make_spec(
-    shape: tuple[int, int] = (1025, 700), kind: Kind = "labels", **others: Any
+    shape: tuple[int, int] = (1025, 700), kind: str = "labels", **others: Any
 ) -> MaskSpec:
     facts: dict[str, Any] = {
         "classes": CLASSES,
@@ -57,15 +57,21 @@ def whole(shape: tuple[int, int]) -> Window:
     return Window(0, 0, *shape)
 
 
+def extras_of(probabilities: str | None) -> tuple[str, ...]:
+    """The key of probabilities stored so, if any."""
+    return () if probabilities is None else (f"probabilities:{probabilities}",)
+
+
 def make_mask(
-    path: Path, spec: MaskSpec, seed: int = 0, probabilities: Precision | None = None
+    path: Path, spec: MaskSpec, seed: int = 0, probabilities: str | None = None
 ) -> ZarrMask:
     """A complete mask, with its pyramid."""
-    mask = create_mask(path, spec, probabilities)
+    mask = create_mask(path, spec, extras_of(probabilities))
     mask.write(whole(mask.shape), make_content(spec, seed))
     if probabilities is not None:
         scores = np.random.default_rng(seed).random((len(spec.classes), *mask.shape))
-        mask.write_probabilities(whole(mask.shape), scores.astype(np.float32))
+        layer = mask.layer("probabilities")
+        layer.write(whole(mask.shape), layer.product.stored(scores.astype(np.float32)))
     build_pyramid(mask)
     return mask
 

@@ -15,11 +15,9 @@ from tests.products.making import KINDS, NO_ANSWER, make_content, make_mask, mak
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.pyramid import (
     downsample_block,
-    downsample_labels,
-    downsample_probabilities,
-    downsample_values,
     pyramid_blocks,
 )
+from tilepipe.products.reduction import mean, mode, rounded_mean
 from tilepipe.products.store import create_mask
 
 
@@ -56,14 +54,14 @@ SMALL = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
 def test_a_label_is_the_mode_of_its_four_and_the_lower_one_in_a_tie(
     labels: NDArray[np.uint8],
 ) -> None:
-    np.testing.assert_array_equal(downsample_labels(labels), mode_by_loop(labels))
+    np.testing.assert_array_equal(mode(labels, NO_ANSWER), mode_by_loop(labels))
 
 
 def test_every_combination_of_four_labels_gives_its_mode() -> None:
     values = np.array([0, 1, 2, 3, 255], np.uint8)
     fours = np.stack(np.meshgrid(*[values] * 4, indexing="ij"), -1).reshape(-1, 2, 2)
     strip = np.concatenate(list(fours), axis=1)
-    np.testing.assert_array_equal(downsample_labels(strip), mode_by_loop(strip))
+    np.testing.assert_array_equal(mode(strip, NO_ANSWER), mode_by_loop(strip))
 
 
 @given(
@@ -72,29 +70,29 @@ def test_every_combination_of_four_labels_gives_its_mode() -> None:
 def test_a_value_is_the_mean_of_those_of_its_four_that_are_known(
     values: NDArray[np.float32],
 ) -> None:
-    np.testing.assert_array_equal(downsample_values(values), mean_by_loop(values))
+    np.testing.assert_array_equal(mean(values), mean_by_loop(values))
 
 
 def test_four_large_values_do_not_overflow() -> None:
     large = np.full((2, 2), np.finfo(np.float32).max)
-    assert downsample_values(large)[0, 0] == np.finfo(np.float32).max
+    assert mean(large)[0, 0] == np.finfo(np.float32).max
 
 
 def test_planes_are_reduced_one_by_one() -> None:
     planes = np.random.default_rng(0).integers(0, 3, (3, 7, 5)).astype(np.uint8)
     np.testing.assert_array_equal(
-        downsample_labels(planes), np.stack([mode_by_loop(plane) for plane in planes])
+        mode(planes, NO_ANSWER), np.stack([mode_by_loop(plane) for plane in planes])
     )
 
 
 def test_stored_probabilities_are_averaged_without_those_missing() -> None:
     stored = np.array([[[254, 253, 255], [255, 255, 255], [10, 255, 255]]], np.uint8)
-    np.testing.assert_array_equal(downsample_probabilities(stored), [[[254, 255], [10, 255]]])
+    np.testing.assert_array_equal(rounded_mean(stored, NO_ANSWER), [[[254, 255], [10, 255]]])
 
 
 def test_stored_halves_are_averaged_as_values() -> None:
     stored = np.array([[[0.5, 0.25], [np.nan, np.nan]]], np.float16)
-    np.testing.assert_array_equal(downsample_probabilities(stored), [[[0.375]]])
+    np.testing.assert_array_equal(mean(stored), [[[0.375]]])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +101,7 @@ def test_each_level_is_the_one_before_it_reduced(
     tmp_path: Path, kind: Any, shape: tuple[int, int]
 ) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec(shape, kind))
-    reduce = downsample_values if kind == "values" else downsample_labels
+    reduce = mask.spec.product.reduce
     expected = make_content(mask.spec)
     for level, size in enumerate(mask.levels):
         assert expected.shape[-2:] == size
@@ -152,7 +150,7 @@ def test_what_was_never_written_stays_unwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("probabilities", ["float16", "uint8"])
 def test_probabilities_have_the_same_levels(tmp_path: Path, probabilities: Any) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec(), probabilities=probabilities)
+    layer = mask.layer("probabilities")
     for level, size in enumerate(mask.levels[1:], start=1):
-        above = mask.read_stored_probabilities(whole(mask.levels[level - 1]), level - 1)
-        here = mask.read_stored_probabilities(whole(size), level)
-        np.testing.assert_array_equal(here, downsample_probabilities(above))
+        above = layer.read(whole(mask.levels[level - 1]), level - 1)
+        np.testing.assert_array_equal(layer.read(whole(size), level), layer.product.reduce(above))

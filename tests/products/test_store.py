@@ -16,6 +16,7 @@ from tests.products.making import (
     KINDS,
     NO_ANSWER,
     SHAPES,
+    extras_of,
     make_content,
     make_mask,
     make_spec,
@@ -137,7 +138,7 @@ def test_order_threads_and_overwriting_do_not_show_in_the_bytes(tmp_path: Path, 
     probabilities = None if kind == "values" else "uint8"
     straight = make_mask(tmp_path / "a.ome.zarr", spec, probabilities=probabilities)
 
-    messy = create_mask(tmp_path / "b.ome.zarr", spec, probabilities)
+    messy = create_mask(tmp_path / "b.ome.zarr", spec, extras_of(probabilities))
     content, other = make_content(spec), make_content(spec, seed=1)
     scores = np.random.default_rng(0).random((len(CLASSES), *messy.shape)).astype(np.float32)
     windows = chunk_windows(messy.shape)
@@ -148,7 +149,8 @@ def test_order_threads_and_overwriting_do_not_show_in_the_bytes(tmp_path: Path, 
         messy.write(window, other[part])
         messy.write(window, content[part])
         if probabilities is not None:
-            messy.write_probabilities(window, scores[part])
+            layer = messy.layer("probabilities")
+            layer.write(window, layer.product.stored(scores[part]))
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(write, windows))
@@ -185,13 +187,14 @@ def test_values_without_an_answer_have_one_bit_pattern(tmp_path: Path) -> None:
 def test_probabilities_come_back_within_their_precision(
     tmp_path: Path, precision: Any, error: float
 ) -> None:
-    mask = create_mask(tmp_path / "m.ome.zarr", make_spec((30, 20)), precision)
+    mask = create_mask(tmp_path / "m.ome.zarr", make_spec((30, 20)), extras_of(precision))
     scores = np.random.default_rng(0).random((3, 30, 20)).astype(np.float32)
     scores[:, :5] = np.nan
     scores[:, 5], scores[:, 6] = 0, 1
-    mask.write_probabilities(whole((30, 20)), scores)
+    layer = mask.layer("probabilities")
+    layer.write(whole((30, 20)), layer.product.stored(scores))
     mask = open_zarr_mask(mask.path)
-    assert mask.probabilities == precision
+    assert mask.extras == extras_of(precision)
     read = mask.read_probabilities(whole((30, 20)))
     assert read.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(read), np.isnan(scores))
@@ -201,9 +204,9 @@ def test_probabilities_come_back_within_their_precision(
 
 def test_a_mask_without_probabilities_says_so(tmp_path: Path) -> None:
     mask = create_mask(tmp_path / "m.ome.zarr", make_spec((9, 9)))
-    assert mask.probabilities is None
+    assert mask.extras == ()
     with pytest.raises(ValueError, match="without probabilities"):
-        mask.write_probabilities(whole((9, 9)), np.zeros((3, 9, 9), np.float32))
+        mask.read_probabilities(whole((9, 9)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

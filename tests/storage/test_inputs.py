@@ -17,7 +17,7 @@ from tests.making import make_image, save_tiny, write_tiff
 from tilepipe import load_model, open_image, open_mask
 from tilepipe.cli.options import read_yaml
 from tilepipe.engine.cluster.cluster_file import read_cluster_file
-from tilepipe.engine.plan.region import source_fingerprint
+from tilepipe.engine.planning.region import source_fingerprint
 from tilepipe.engine.run.verify import verify
 from tilepipe.errors import InputError
 from tilepipe.evaluation.label_maps import open_label_map

@@ -86,7 +86,7 @@ class _ImageWatch(RunCallbacks):
 
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
         for warning in estimate.warnings:
-            self.trouble(warning)
+            self.on_warning(warning)
         if self._bar is not None:
             name = near(self._image)
             self._task = self._bar.add_task(
@@ -101,7 +101,7 @@ class _ImageWatch(RunCallbacks):
         if self._bar is not None:
             self._bar.advance(self._task)
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         text = f"warning: {near(self._image)}: {message}"
         self._console.print(text, style="yellow")
 
@@ -115,7 +115,7 @@ class _WorkersWatch(RunCallbacks):
     def __init__(self, console: Terminal) -> None:
         self._console = console
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         self._console.print(f"warning: {message}", style="yellow")
 
     def stage(self, name: str) -> None:

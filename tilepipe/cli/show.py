@@ -23,14 +23,14 @@ from rich.text import Text
 
 from tilepipe.cli.terminal import Terminal
 from tilepipe.engine.events import RunCallbacks
-from tilepipe.engine.plan.plan import (
-    Plan,
+from tilepipe.engine.plan.describe import (
     show_ground,
     show_region,
     show_rescaling,
     show_scale,
     show_selection,
 )
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.record import Summary
 from tilepipe.engine.resources import Estimate
 from tilepipe.images.bands import show_bands
@@ -92,7 +92,7 @@ class Screen(RunCallbacks):
             self._said = time.monotonic()
             click.echo(f"{self._done} of {self._total} blocks, {speed:.1f} Mpx/s", err=True)
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         """Say it above the bar."""
         self._console.print(f"warning: {message}", style="yellow")
 

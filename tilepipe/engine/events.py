@@ -78,7 +78,7 @@ class RunCallbacks:
     def block(self, report: BlockReport) -> None:
         """A block is written and recorded."""
 
-    def trouble(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         """Something went wrong that the run survives."""
 
     def stage(self, name: str) -> None:

@@ -84,6 +84,10 @@ class RunOptions:
     cluster file says; with a `scheduler`, 0 for the first one, 10 minutes where all are lost)."""
     probabilities: Probabilities | None = None
     """Also write the class probabilities."""
+    products: tuple[str, ...] = ()
+    """Further products to write beside the mask, by name: those that installed packages add."""
+    stages: tuple[str, ...] = ()
+    """Further stages to run after the exports, by name: those that installed packages add."""
     overwrite: bool = False
     """Start anew where the output exists."""
     verify: int = 0
@@ -142,9 +146,19 @@ class RunOptions:
         return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """Keys of the products that are written beside the mask."""
+        return extra_products(self.probabilities, self.products)
+
+    @property
     def uses_external_workers(self) -> bool:
         """Whether the workers are not of this program's own making on this machine."""
         return self.scheduler is not None or self.cluster is not None
+
+
+def extra_products(probabilities: str | None, others: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys of the products beside a mask (see `tilepipe.products.product.product_named`)."""
+    return (*([f"probabilities:{probabilities}"] if probabilities else []), *others)
 
 
 def refuse_empty(options: DataclassInstance) -> None:

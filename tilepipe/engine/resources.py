@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.text import gigabytes
@@ -12,8 +13,8 @@ PROCESS = 450 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """Who does the work, as far as the plan must know."""
+class Resources:
+    """Who computes a run, and with what, as far as its plan must know."""
 
     workers: int
     """Processes that hold a model; 1 for the worker inside this process."""
@@ -24,8 +25,14 @@ class Crew:
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
     """Bytes free on the GPU of each worker, where that is known."""
-    threads: int | None = None
-    """CPU threads for one pass, where who started the workers knows it."""
+    threads: int = 0
+    """CPU threads of one pass; 0 as long as they are not known."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    memory: int = 0
+    """Bytes that a run takes by default: on this machine, or of the worker that has least."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Device, instruction set and versions that float results depend on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.images.control import GroundControl
+from tilepipe.products.product import Product, product_named
 from tilepipe.schema import strict_json
 from tilepipe.storage import StoragePath
 
@@ -23,8 +24,8 @@ NO_ANSWER = 255
 SMALLEST_LEVEL = 512
 """A pyramid ends with the first level that is no larger than this on both sides."""
 
-Kind = Literal["labels", "planes", "values"]
-"""One plane of labels; a 0 / 1 / 255 plane for each class; or float32 planes, NaN for no answer."""
+Kind = str
+"""Name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
 
 Transform = tuple[float, float, float, float, float, float]
 """Affine (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
@@ -57,7 +58,8 @@ class MaskSpec:
     """Rows of level 0 of the mask."""
     width: int
     """Columns."""
-    kind: Kind
+    kind: str
+    """Name of its product: ``labels``, ``planes``, ``values``."""
     classes: tuple[MaskClass, ...]
     """Labels: value i is ``classes[i]``. Planes and values: one for each plane."""
     pixel_size: PixelSize | None = None
@@ -80,27 +82,32 @@ class MaskSpec:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"a mask of {self.height} x {self.width} has no pixels")
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"{self.kind!r} is no kind of mask")
+        if not self.product.is_main:
+            raise ValueError(f"{self.kind} cannot be a mask by themselves")
         if not 1 <= len(self.classes) <= NO_ANSWER:
             raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
         if self.background is not None and not 0 <= self.background < len(self.classes):
             raise ValueError(f"background {self.background} is none of {len(self.classes)} classes")
 
     @property
+    def product(self) -> Product:
+        """What the mask is: labels, planes or values, and how they live."""
+        return product_named(self.kind)
+
+    @property
     def planes(self) -> int:
         """Planes of the array: 1 for labels."""
-        return 1 if self.kind == "labels" else len(self.classes)
+        return self.product.planes(len(self.classes))
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of a pixel."""
-        return np.dtype("float32" if self.kind == "values" else "uint8")
+        return self.product.dtype
 
     @property
     def fill(self) -> float:
         """What a pixel without an answer holds."""
-        return float("nan") if self.kind == "values" else NO_ANSWER
+        return self.product.fill
 
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
@@ -159,8 +166,8 @@ class Mask(Protocol):
     """An opened mask of any format; never held whole. Reading is safe from several threads."""
 
     path: StoragePath
-    kind: Kind
-    """Guessed from the array's form where the file does not say."""
+    kind: str
+    """Name of its product, guessed from the array's form where the file does not say."""
     classes: tuple[MaskClass, ...] | None
     """None when the file does not name them."""
     levels: tuple[tuple[int, int], ...]
@@ -216,7 +223,7 @@ def lazy(mask: Mask, level: int, chunk: int) -> Any:
     import dask.array as da
 
     height, width = mask.levels[level]
-    planes = () if mask.kind == "labels" else (mask.planes,)
+    planes = () if product_named(mask.kind).flat else (mask.planes,)
 
     side = (_pieces(height, chunk), _pieces(width, chunk))
     return da.map_blocks(

@@ -139,7 +139,7 @@ def _write_levels(mask: ZarrMask, folder: Path) -> Path:
 
 
 def _layout(mask: ZarrMask) -> dict[str, Any]:
-    predictor = "YES" if mask.kind == "values" else "NO"
+    predictor = "YES" if mask.dtype.kind == "f" else "NO"
     return {"driver": "COG", "blocksize": CHUNK, "compress": "DEFLATE", "predictor": predictor}
 
 

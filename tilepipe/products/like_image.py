@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, neares
     """
     with staged_locally(target) as local:
         with complete_or_absent(local) as part:
-            _fill(create_mask(part, spec, mask.probabilities), mask, nearest)
+            _fill(create_mask(part, spec, mask.extras), mask, nearest)
         return hash_of(local)
 
 
@@ -101,11 +100,8 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
             int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
         )
         down, across = (rows - source.y)[:, None], columns - source.x
-        planes = [mask.read_plane(plane, source)[down, across] for plane in range(mask.planes)]
-        result.write(window, planes[0] if spec.kind == "labels" else np.stack(planes))
-        if mask.probabilities is not None:
-            stored: NDArray[Any] = mask.read_stored_probabilities(source)
-            result.write_stored_probabilities(window, stored[:, down, across])
+        taken = [layer.read(source)[..., down, across] for layer in mask.layers]
+        result.write(window, *taken)
     build_pyramid(result, windows)
     for level in range(len(result.levels)):
         result.flush(level=level)  # before it takes its name

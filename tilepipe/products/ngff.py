@@ -6,6 +6,7 @@ from typing import Any
 
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
 from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.product import Product
 
 VERSION = "0.5"
 
@@ -15,24 +16,23 @@ _UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
 
 def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
     """The value of ``ome`` for a mask (OME-NGFF 0.5, sections 2.4 and 2.6)."""
-    method = "mean" if spec.kind == "values" else "mode"
     attributes: dict[str, Any] = {
         "version": VERSION,
-        "multiscales": [_multiscale(spec, with_channels=spec.kind != "labels", method=method)],
+        "multiscales": [_multiscale(spec, spec.product)],
     }
-    if spec.kind == "labels":
+    if spec.product.flat:
         attributes["image-label"] = _image_label(spec)
     else:
         attributes["omero"] = _omero(spec)
     return attributes
 
 
-def probability_attributes(spec: MaskSpec, top: float) -> dict[str, Any]:
-    """The value of ``ome`` for the probabilities, which are stored as 0 .. ``top``."""
+def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
+    """The value of ``ome`` for a product beside a mask."""
     return {
         "version": VERSION,
-        "multiscales": [_multiscale(spec, with_channels=True, method="mean")],
-        "omero": _omero(spec, top),
+        "multiscales": [_multiscale(spec, product)],
+        "omero": _omero(spec, product.top),
     }
 
 
@@ -54,12 +54,12 @@ def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple
     return size, (translation[0], translation[1])
 
 
-def _multiscale(spec: MaskSpec, *, with_channels: bool, method: str) -> dict[str, Any]:
+def _multiscale(spec: MaskSpec, product: Product) -> dict[str, Any]:
     unit = {}
     if spec.pixel_size is not None and spec.pixel_size.unit in _UNITS:
         unit = {"unit": spec.pixel_size.unit}
     axes = [{"name": name, "type": "space", **unit} for name in "yx"]
-    if with_channels:
+    if not product.flat:
         axes.insert(0, {"name": "c", "type": "channel"})
     return {
         "name": spec.name,
@@ -67,11 +67,11 @@ def _multiscale(spec: MaskSpec, *, with_channels: bool, method: str) -> dict[str
         "datasets": [
             {
                 "path": str(level),
-                "coordinateTransformations": _transformations(spec, level, with_channels),
+                "coordinateTransformations": _transformations(spec, level, not product.flat),
             }
             for level in range(len(spec.levels))
         ],
-        "type": method,
+        "type": "mean" if product.averaged else "mode",
     }
 
 

@@ -40,11 +40,10 @@ def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
         tifffile.TiffWriter(part, bigtiff=needs_bigtiff(spec), ome=False) as writer,
     ):
         for level, shape in enumerate(mask.levels):
-            planes = () if spec.kind == "labels" else (spec.planes,)
             first = level == 0
             writer.write(
                 chain.from_iterable(deflated_tiles(mask, level, n) for n in range(spec.planes)),
-                shape=(*planes, *shape),
+                shape=spec.product.shape(len(spec.classes), shape),
                 dtype=mask.dtype,
                 tile=(CHUNK, CHUNK),
                 compression="zlib",

@@ -11,6 +11,7 @@ from tilepipe.schema import load_json
 from tilepipe.text import one_line
 
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_OME_TYPES = {"uint8": "uint8", "float32": "float"}
 _CLASSES = "tilepipe/classes"
 _SPEC = "tilepipe/mask"
 
@@ -34,7 +35,7 @@ def ome_xml(spec: MaskSpec) -> str:
     _add_pixels(image, spec)
     annotations = ElementTree.SubElement(ome, "StructuredAnnotations")
     classes = {str(value): one_line(named.name) for value, named in enumerate(spec.classes)}
-    if spec.kind == "labels":
+    if spec.product.flat:
         classes[str(NO_ANSWER)] = "no answer"
     _add_map(image, annotations, _CLASSES, classes)
     _add_map(image, annotations, _SPEC, {"spec": json.dumps(spec.to_json())})
@@ -94,7 +95,7 @@ def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
     facts = {
         "ID": "Pixels:0",
         "DimensionOrder": "XYCZT",
-        "Type": "float" if spec.kind == "values" else "uint8",
+        "Type": _OME_TYPES[spec.dtype.name],
         "SizeX": str(spec.width),
         "SizeY": str(spec.height),
         "SizeC": str(spec.planes),
@@ -108,7 +109,7 @@ def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
     pixels = ElementTree.SubElement(image, "Pixels", facts)
     for plane in range(spec.planes):
         channel = {"ID": f"Channel:0:{plane}", "SamplesPerPixel": "1"}
-        if spec.kind == "labels":
+        if spec.product.flat:
             channel["Name"] = one_line(spec.name)
         else:
             channel["Name"] = one_line(spec.classes[plane].name)

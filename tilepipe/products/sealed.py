@@ -76,9 +76,8 @@ def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0)
     try:
         for y in range(window.y, window.stop_y, CHUNK):
             strip = Window(y, window.x, min(CHUNK, window.stop_y - y), window.width)
-            mask.read(strip, level)
-            if mask.probabilities is not None:
-                mask.read_stored_probabilities(strip, level)
+            for layer in mask.layers:
+                layer.read(strip, level)
     except DamagedMaskError:
         return False
     return True

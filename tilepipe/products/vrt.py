@@ -11,6 +11,8 @@ from tilepipe.products.base import NO_ANSWER, MaskSpec
 from tilepipe.products.ome_xml import pixel_size_um
 from tilepipe.text import one_line
 
+_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+
 SPEC_TAG = "TILEPIPE_MASK"
 """Metadata item that holds the description of the mask, as JSON."""
 
@@ -55,7 +57,7 @@ def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
     root = Element("PAMDataset")
     if with_crs and spec.crs is not None:
         SubElement(root, "SRS").text = one_line(spec.crs)
-    if spec.kind == "labels":
+    if spec.product.flat:
         names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
         for named in spec.classes:
             SubElement(names, "Category").text = one_line(named.name)
@@ -76,17 +78,17 @@ def _resolution(spec: MaskSpec) -> dict[str, str]:
 
 
 def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
-    data_type = "Float32" if spec.kind == "values" else "Byte"
+    data_type = _GDAL_TYPES[spec.dtype.name]
     band = Element("VRTRasterBand", dataType=data_type, band=str(plane + 1))
     band.set("blockXSize", str(CHUNK))
     band.set("blockYSize", str(CHUNK))
-    labels = spec.kind == "labels"
+    labels = spec.product.flat
     SubElement(band, "Description").text = one_line(
         spec.name if labels else spec.classes[plane].name
     )
     if labels:
         _add_metadata(band, {f"CLASS_{i}": named.name for i, named in enumerate(spec.classes)})
-    SubElement(band, "NoDataValue").text = "nan" if spec.kind == "values" else str(NO_ANSWER)
+    SubElement(band, "NoDataValue").text = f"{spec.fill:g}"
     SubElement(band, "ColorInterp").text = "Palette" if labels else "Gray"
     if labels:
         _add_colours(band, spec)

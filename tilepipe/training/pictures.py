@@ -162,7 +162,7 @@ def _panels(
     truth = scheme.target(opened.labels, shown).labels
     predicted = np.full(truth.shape, np.nan if scheme.kind == "values" else IGNORED, truth.dtype)
     for window, answer in predict(device, _Shown(opened.image, shown)):
-        predicted[(..., *window.slices(shown))] = answer.mask
+        predicted[(..., *window.slices(shown))] = answer.arrays[0]
     image = as_rgb(opened.image.read(shown))
     if scheme.kind == "values":
         return image, truth[0], predicted[0]

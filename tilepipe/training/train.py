@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
-from tilepipe.engine.cluster.connect import REMEDIES, out_of_memory
+from tilepipe.engine.cluster.failures import REMEDIES, out_of_memory
 from tilepipe.engine.work.device import Device, freed_memory_kept
 from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import build_model, load_model, save_model

@@ -9,12 +9,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.work.device import Answer, Device
+from tilepipe.engine.work.device import Device, Prediction
 from tilepipe.evaluation.metrics import Confusion, Errors
 from tilepipe.evaluation.objects import ObjectCounts, objects_from_labels
 from tilepipe.grid import CHUNK, Tiling, Window, round_up
 from tilepipe.images import Image, read_with_valid
 from tilepipe.models.specs import Model
+from tilepipe.products.probabilities import Probabilities
+from tilepipe.products.product import Product, main_product
 from tilepipe.training.labels import IGNORED, LabelScheme
 from tilepipe.training.tiles import OpenPair, Shelf
 
@@ -49,12 +51,13 @@ class Part(Protocol):
 
 
 def predict(
-    device: Device, opened: Part, *, probabilities: bool = False, share: float = 1.0
-) -> Iterator[tuple[Window, Answer]]:
-    """The answers of an opened pair, window by window; windows lie within its region.
+    device: Device, opened: Part, *extras: Product, share: float = 1.0
+) -> Iterator[tuple[Window, Prediction]]:
+    """Predict an opened pair window by window, in its region: its mask, and ``extras`` beside it.
 
     With a ``share`` below 1, those of about that share of the windows, drawn, the same each time.
     """
+    products = (main_product(device.model.output), *extras)
     height, width, _ = opened.image.shape
     factor = device.model.geometry.stride_factor
     keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
@@ -72,15 +75,9 @@ def predict(
             if seen is None:
                 continue
             pixels, valid = read_with_valid(opened.image, tiling.window(tile))
-            answer = device.answer(pixels, valid, tile.shape, probabilities).result()
+            answer = device.answer(pixels, valid, tile.shape, products).result()
             inside = seen.slices(tile)
-            shares = answer.probabilities
-            yield (
-                seen,
-                Answer(
-                    answer.mask[(..., *inside)], None if shares is None else shares[(..., *inside)]
-                ),
-            )
+            yield seen, Prediction(tuple(array[(..., *inside)] for array in answer.arrays))
 
 
 def validate(
@@ -103,20 +100,19 @@ def validate(
     first = 1 if scheme.classes > 1 else 0
     for opened in _all(shelf):
         own = Confusion(scheme.classes)
-        for window, answer in predict(device, opened, probabilities=True, share=share):
+        for window, answer in predict(device, opened, Probabilities("float32"), share=share):
             truth = scheme.target(opened.labels, window).labels
-            own.add(answer.mask, truth)
+            own.add(answer.arrays[0], truth)
             if objects:
                 # Of an image of several windows, objects are cut at their edges, truth and all.
                 predicted = objects_from_labels(
-                    answer.mask, object_class=1, border_class=2 if scheme.border else None
+                    answer.arrays[0], object_class=1, border_class=2 if scheme.border else None
                 )
                 true = scheme.objects(opened.labels.read(window)[0])
                 found = found + ObjectCounts.of(predicted, true)
-            assert answer.probabilities is not None
-            known = (truth != IGNORED) & (answer.mask != IGNORED)
+            known = (truth != IGNORED) & (answer.arrays[0] != IGNORED)
             index = np.where(known, truth, 0)[None].astype(np.intp)
-            right = np.take_along_axis(answer.probabilities, index, axis=0)[0][known]
+            right = np.take_along_axis(answer.arrays[1], index, axis=0)[0][known]
             entropy -= float(np.log(np.maximum(right, 1e-7)).sum(dtype=np.float64))
             count += int(known.sum())
         confusion.merge(own)
@@ -139,7 +135,7 @@ def _validate_values(device: Device, shelf: Shelf, scheme: LabelScheme) -> Score
     share = _share(shelf)
     for opened in _all(shelf):
         for window, answer in predict(device, opened, share=share):
-            errors.add(answer.mask, scheme.target(opened.labels, window).labels)
+            errors.add(answer.arrays[0], scheme.target(opened.labels, window).labels)
     return Scores(float(errors.rmse) ** 2, {"rmse": float(errors.rmse), "mae": float(errors.mae)})
 
 

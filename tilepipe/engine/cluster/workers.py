@@ -154,7 +154,7 @@ class Workers:
             tasks = sum(self._threads[address] + 1 for address in self._fit)
         return max(tasks, self._at_most) if tasks else 0
 
-    def places(self) -> list[str] | None:
+    def eligible(self) -> list[str] | None:
         """Workers that a task must keep to; None where all that there are take part."""
         with self._lock:
             return None if self._threads.keys() == self._fit else sorted(self._fit)
@@ -180,7 +180,7 @@ class Workers:
         while self._to_say:
             message = self._to_say.popleft()
             if self._watch is not None:
-                self._watch.trouble(message)
+                self._watch.on_warning(message)
         if self.client.status != "running":
             raise EnvironmentFailure("the scheduler was lost")
         since = self._deserted
@@ -189,7 +189,7 @@ class Workers:
 
     # The watch.
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """See who is there, and ask who is new."""
         with self._asking:
             threads = self.client.nthreads()
@@ -212,7 +212,7 @@ class Workers:
         self._note_loss()
         self._replace_lost()
 
-    def watching(self) -> WorkerMonitor:
+    def monitored(self) -> WorkerMonitor:
         """Look now and then, in a thread, as long as the context lasts."""
         return WorkerMonitor(self)
 
@@ -289,7 +289,7 @@ class WorkerMonitor:
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
             try:
-                self._workers.look()
+                self._workers.refresh()
             except Exception as error:
                 # A scheduler that is lost is told by `check`; the next look may succeed.
                 logger.debug("no look at the workers: %s", error)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tilepipe.engine.options import Probabilities, RunOptions
+from tilepipe.engine.options import Probabilities, extra_products
 from tilepipe.engine.plan.coverage import Coverage
-from tilepipe.engine.plan.region import RegionFacts, coverage_of, region_differences
-from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale, ratio
+from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling
-from tilepipe.images.bands import show_bands
-from tilepipe.images.base import SCALE_TOLERANCE, Image, PixelSize, alike, show_pixel_size
-from tilepipe.images.ground import crs_name
+from tilepipe.images.base import Image, PixelSize
 from tilepipe.images.reading import Reading
-from tilepipe.images.resampled import Factors, ResampledImage, resampled_size
-from tilepipe.products.base import Kind, MaskClass, MaskSpec
+from tilepipe.images.resampled import Factors, ResampledImage
+from tilepipe.products.base import MaskSpec
 from tilepipe.products.like_image import Nearest
 from tilepipe.schema import strict_json
 
 if TYPE_CHECKING:
-    from tilepipe.models.file import Model
+    pass
 
 FORMAT = 1
 
@@ -85,11 +80,18 @@ class Plan:
     """The masks as they are written, where they are brought back to the image's own grid."""
     region: RegionFacts | None = None
     """Where the run computes; None: everywhere."""
+    products: tuple[str, ...] = ()
+    """Names of further products beside the mask."""
 
     @property
     def coverage(self) -> Coverage:
         """The blocks and tiles that are computed."""
         return coverage_of(self.tiling, self.region)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Keys of the products that are written beside the mask."""
+        return extra_products(self.probabilities, self.products)
 
     @property
     def blocks(self) -> int:
@@ -101,6 +103,8 @@ class Plan:
         document = asdict(self)
         document["mask"] = self.mask.to_json()
         document["like_image"] = self.like_image and self.like_image.to_json()
+        if not self.products:  # as before there were others than probabilities
+            del document["products"]
         if self.region is None:  # as before there were regions
             del document["region"]
         document["image"]["reading"] = self.image.reading.to_json()
@@ -152,6 +156,7 @@ class Plan:
             model_pixel_size=_pixel_size(document.pop("model_pixel_size", None)),
             like_image=MaskSpec.from_json(like_image) if like_image else None,
             region=_region(region),
+            products=tuple(document.pop("products", ())),
             **document,
         )
         size = plan.image.height, plan.image.width
@@ -162,146 +167,9 @@ class Plan:
         return plan
 
 
-def image_facts(image: Image, scale: Scale) -> ImageFacts:
-    """What the plan holds of an image."""
-    level = image.levels[scale.level]
-    height, width = level.height, level.width
-    if scale.factors is not None:
-        height, width = resampled_size(level, scale.factors)
-    return ImageFacts(
-        path=absolute(image.path),
-        kind=image.kind,
-        fingerprint=image.fingerprint(),
-        level=scale.level,
-        height=height,
-        width=width,
-        bands=image.bands,
-        dtype=np.dtype(image.dtype).name,
-        pixel_size=scale.pixel_size,
-        factors=scale.factors,
-        reading=image.reading,
-        band_names=image.band_names,
-        crs_pixel_size=scale.crs_pixel_size,
-    )
-
-
 def at_model_scale(image: Image, facts: ImageFacts) -> Image:
     """The image as a run of that plan reads it: level ``facts.level`` is the model's grid."""
     return image if facts.factors is None else ResampledImage(image, facts.level, facts.factors)
-
-
-def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskSpec:
-    """The mask of an image as the plan reads it: its grid and place, its classes."""
-    level = at_model_scale(image, facts).levels[facts.level]
-    output = model.output
-    kind: Kind = "labels"
-    if output.activation == "linear":
-        kind = "values"
-    elif output.activation == "sigmoid" and model.arguments.outputs > 1:
-        kind = "planes"
-    transform = None
-    if image.transform is not None:
-        a, b, c, d, e, f = image.transform
-        sy, sx = level.scale_y, level.scale_x
-        # Corners fall together, so it only grows about the image's.
-        transform = (a * sx, b * sy, c, d * sx, e * sy, f)
-    origin = (0.0, 0.0)
-    if facts.pixel_size is not None:
-        # The first centre of a coarser grid lies (f - 1) / 2 pixels of level 0 further in.
-        origin = (
-            facts.pixel_size.y * (1 - 1 / level.scale_y) / 2,
-            facts.pixel_size.x * (1 - 1 / level.scale_x) / 2,
-        )
-    return MaskSpec(
-        height=facts.height,
-        width=facts.width,
-        kind=kind,
-        classes=tuple(MaskClass(c.name, c.colour) for c in output.classes),
-        pixel_size=facts.pixel_size,
-        crs=image.crs,
-        transform=transform,
-        control=image.control and image.control.on_grid(level.scale_y, level.scale_x),
-        origin=origin,
-        name=name,
-        background=output.background,
-    )
-
-
-def show_scale(plan: Plan) -> str:
-    """Whether the image is resampled for the model, and why, for a person."""
-    image, wanted = plan.image, plan.model_pixel_size
-    if wanted is None:
-        return "as it is: the model is for images without a scale"
-    made = f"the model's {show_pixel_size(wanted)}"
-    if image.factors is not None:
-        assert image.pixel_size is not None, "nothing is resampled without one"
-        y, x = image.factors
-        from_size = show_pixel_size(image.pixel_size.scaled(1 / y, 1 / x))
-        return f"level {image.level} ({from_size}) {_resampled(image)} to {made}"
-    if image.pixel_size is not None and image.pixel_size.is_sound:
-        y, x = ratio(image.pixel_size, wanted)
-        if alike(y, 1) and alike(x, 1):
-            return f"not resampled: within {SCALE_TOLERANCE:.0%} of {made}"
-    return f"level {image.level} as it is, as asked for; not {made}"
-
-
-def show_selection(plan: Plan) -> str | None:
-    """Which band of the image goes where, for a person; None where nothing is to be said."""
-    image = plan.image
-    names = image.band_names or ("",) * image.bands
-    if image.reading.bands is None and not (plan.model_bands and any(names)):
-        return None
-    numbers = [int(band) for band in image.reading.bands or range(1, image.bands + 1)]
-    if not plan.model_bands:
-        return show_bands(names, numbers) + (", in this order" if len(numbers) > 1 else "")
-    pairs = zip(plan.model_bands, numbers, names, strict=True)
-    shown = [f"{wanted} from band {number} {name}".strip() for wanted, number, name in pairs]
-    return ", ".join(shown)
-
-
-def show_rescaling(plan: Plan) -> str | None:
-    """How values are mapped to those of the model, for a person; None where they are not."""
-    reading = plan.image.reading
-    if reading.rescale is None:
-        return None
-    low, high = reading.rescale
-    if np.dtype(reading.dtype).kind == "f":
-        return f"{low:g} .. {high:g} become 0 .. 1, not clipped"
-    limits = np.iinfo(np.dtype(reading.dtype))
-    return f"{low:g} .. {high:g} become {limits.min} .. {limits.max}, and are clipped to them"
-
-
-def show_ground(plan: Plan) -> str | None:
-    """What pixels are on the ground, for a person; None where the CRS says as much."""
-    image = plan.image
-    if image.crs_pixel_size is None or plan.mask.crs is None:
-        return None
-    return (
-        f"{show_pixel_size(image.crs_pixel_size)} in {crs_name(plan.mask.crs)} is "
-        f"{show_pixel_size(image.pixel_size)} on the ground at the image's centre; scale and "
-        "areas are those on the ground"
-    )
-
-
-def show_region(plan: Plan) -> str:
-    """What part of the image is computed, for a person."""
-    region = plan.region
-    if region is None:
-        return "all of the image"
-    return f"{region.share:.1%} of the image in cells of {region.cell}: {region.how}"
-
-
-def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
-    """A mask on the image's own grid: that of its level 0."""
-    return replace(
-        spec,
-        height=image.levels[0].height,
-        width=image.levels[0].width,
-        pixel_size=base_pixel_size(image, options),
-        transform=image.transform,
-        control=image.control,
-        origin=(0.0, 0.0),
-    )
 
 
 def nearest_of(image: Image, plan: Plan) -> Nearest:
@@ -318,74 +186,6 @@ def nearest_of(image: Image, plan: Plan) -> Nearest:
 def absolute(path: str) -> str:
     """An absolute path; addresses of other stores stay as they are."""
     return path if "://" in path else str(Path(path).resolve())
-
-
-def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
-    """What of the user's request is not what the plan on disk does; empty when it may resume.
-
-    What the user left to the plan (``auto``) is what it was decided to be then.
-    """
-    found: list[str] = []
-
-    def compare(what: str, planned: Any, asked: Any) -> None:
-        if asked is not None and asked != "auto" and asked != planned:
-            found.append(f"{what} was {planned}, now {asked}")
-
-    if image.fingerprint() != plan.image.fingerprint:
-        found.append(f"the image was {plan.image.path} (fingerprint {plan.image.fingerprint})")
-    if model.fingerprint != plan.model_fingerprint:
-        found.append(f"the model was {plan.model} (fingerprint {plan.model_fingerprint[:16]})")
-    found += _other_reading(plan.image.reading, image.reading)
-    if not found:
-        facts = image_facts(image, choose_scale(image, model, options))
-        compare("level", plan.image.level, facts.level)
-        if facts.level == plan.image.level and facts.factors != plan.image.factors:
-            found.append(f"the level was {_resampled(plan.image)}, and is now {_resampled(facts)}")
-        if facts.pixel_size != plan.image.pixel_size:
-            found.append(
-                f"pixel size was {show_pixel_size(plan.image.pixel_size)}, "
-                f"now {show_pixel_size(facts.pixel_size)}"
-            )
-    if options.window != "auto":
-        asked = (options.window, options.window)
-        if plan.tiling.input != asked:
-            planned = " x ".join(map(str, plan.tiling.input))
-            found.append(f"window was {planned}, now {options.window}")
-    found += region_differences(plan.region, options)
-    if options.like_image != (plan.like_image is not None):
-        was, now = ("off", "on") if options.like_image else ("on", "off")
-        found.append(f"like_image was {was}, now {now}")
-    compare("device", plan.device, options.device)
-    compare("precision", plan.precision, options.precision)
-    compare("threads", plan.threads, options.threads)
-    compare("runtime", plan.runtime, options.runtime)
-    if options.probabilities != plan.probabilities:
-        found.append(
-            f"probabilities was {plan.probabilities or 'none'}, "
-            f"now {options.probabilities or 'none'}"
-        )
-    return found
-
-
-def _other_reading(planned: Reading, asked: Reading) -> list[str]:
-    """In what two readings of an image differ."""
-    found = []
-    for each in fields(Reading):
-        was, now = getattr(planned, each.name), getattr(asked, each.name)
-        if was != now and not (was != was and now != now):  # NaN is not equal to itself
-            found.append(f"{each.name} was {_shown(was)}, now {_shown(now)}")
-    return found
-
-
-def _shown(value: Any) -> str:
-    """A choice of a reading, for a person."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "as the file says" if value is None else str(value)
 
 
 def describe_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
@@ -422,10 +222,3 @@ def _region(document: dict[str, Any] | None) -> RegionFacts | None:
         return None
     rectangle = document.pop("rectangle")
     return RegionFacts(rectangle=tuple(rectangle) if rectangle else None, **document)
-
-
-def _resampled(facts: ImageFacts) -> str:
-    if facts.factors is None:
-        return "taken as it is"
-    y, x = facts.factors
-    return f"resampled by {y:.5g}" + ("" if y == x else f" x {x:.5g}")

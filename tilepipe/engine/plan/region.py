@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import numpy as np
-
-from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage
-from tilepipe.errors import InputError
 from tilepipe.grid import Tiling
-from tilepipe.images.base import Image, PixelSize
 from tilepipe.regions.cells import (
-    Bools,
-    CellGrid,
-    Placement,
     Region,
-    cells_as_text,
     cells_from_text,
-    touched_cells,
 )
 
 Rectangle = tuple[int, int, int, int]
@@ -55,62 +41,6 @@ class RegionFacts:
     """Whether tiles are cut to what there is of the region; see `Coverage`."""
 
 
-def find_region(
-    image: Image,
-    as_read: Image,
-    level: int,
-    options: RunOptions,
-    pixel_size: PixelSize | None,
-    stride_factor: int,
-    limit: int,
-) -> RegionFacts | None:
-    """The region that the options ask for; None: the whole image.
-
-    Parameters
-    ----------
-    image, as_read
-        As its file has it, and as the run reads it, at ``level``.
-    pixel_size
-        Of level 0.
-    limit
-        Bytes that a piece of the image may take when it is decoded.
-
-    Raises
-    ------
-    InputError
-        Where the file or the rectangle is at fault, or nothing is inside.
-    """
-    if options.tissue == "none" and options.region is None:
-        return None
-    grid = CellGrid.of(as_read.levels[level], stride_factor)
-    cells, how, fingerprint = np.ones(grid.shape, np.bool_), [], None
-    if options.tissue == "auto":
-        cells, text = _tissue(image, grid, pixel_size, limit)
-        how.append(text)
-    elif options.tissue != "none":
-        fingerprint = source_fingerprint(options.tissue)
-        cells = _from_file(options.tissue, image, grid)
-        how.append(f"inside {options.tissue}")
-    if options.region is not None:
-        cells = cells & _rectangle(options.region, image, grid)
-        how.append("rectangle {},{},{},{}".format(*options.region))
-        if not cells.any():
-            raise InputError(
-                f"region {','.join(map(str, options.region))}: holds none of the tissue; give "
-                "another one, or --tissue none"
-            )
-    region = Region(grid.height, grid.width, grid.cell, cells)
-    return RegionFacts(
-        tissue=_name(options.tissue),
-        fingerprint=fingerprint,
-        rectangle=options.region,
-        how="; ".join(how),
-        cell=grid.cell,
-        share=region.share,
-        cells=cells_as_text(cells),
-    )
-
-
 @lru_cache(maxsize=8)
 def coverage_of(tiling: Tiling, facts: RegionFacts | None) -> Coverage:
     """The blocks and tiles of a plan."""
@@ -129,93 +59,3 @@ def region_of(facts: RegionFacts, height: int, width: int) -> Region:
     """
     shape = -(-height // facts.cell), -(-width // facts.cell)
     return Region(height, width, facts.cell, cells_from_text(facts.cells, shape))
-
-
-def region_differences(facts: RegionFacts | None, options: RunOptions) -> list[str]:
-    """In what the region asked for is not the planned one; a file is compared by its content."""
-    found = []
-    tissue = "none" if facts is None else facts.tissue
-    if tissue in ("none", "auto") or options.tissue in ("none", "auto"):
-        if tissue != _name(options.tissue):
-            found.append(f"tissue was {tissue}, now {options.tissue}")
-    elif facts is not None and source_fingerprint(options.tissue) != facts.fingerprint:
-        found.append(f"the tissue mask was {facts.tissue} (fingerprint {facts.fingerprint})")
-    rectangle = None if facts is None else facts.rectangle
-    if rectangle != options.region:
-        was, now = (
-            "the whole image" if each is None else ",".join(map(str, each))
-            for each in (rectangle, options.region)
-        )
-        found.append(f"region was {was}, now {now}")
-    return found
-
-
-def source_fingerprint(path: str) -> str:
-    """A short hash of the content of a mask image or of polygons.
-
-    Raises
-    ------
-    InputError
-        Where it is neither.
-    """
-    from tilepipe.images import open_image
-    from tilepipe.regions.polygons import looks_like_polygons
-
-    if "://" not in path and looks_like_polygons(path):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    with closing(open_image(path)) as mask:
-        return mask.fingerprint()
-
-
-def _tissue(
-    image: Image, grid: CellGrid, pixel_size: PixelSize | None, limit: int
-) -> tuple[Bools, str]:
-    from tilepipe.regions.tissue import find_tissue
-
-    metres = pixel_size.metres() if pixel_size is not None and pixel_size.is_sound else None
-    micrometres = None if metres is None else 1e6 * max(metres)
-    with _as_filed(image) as coloured:
-        found, place, how = find_tissue(coloured, micrometres, limit)
-    read: Callable[[int, int], Bools] = lambda top, bottom: found[top:bottom]  # noqa: E731
-    shape = found.shape[0], found.shape[1]
-    return touched_cells(read, shape, place, grid), f"tissue, {how}"
-
-
-@contextmanager
-def _as_filed(image: Image) -> Iterator[Image]:
-    """The image in the colours of its file, of which a run may take one, or other values."""
-    reading = replace(image.reading, bands=None, unscale=False, rescale=None, dtype=None)
-    if reading == image.reading:
-        yield image
-        return
-    from tilepipe.images import open_image
-
-    with closing(open_image(image.path, reading)) as coloured:
-        yield coloured
-
-
-def _from_file(path: str, image: Image, grid: CellGrid) -> Bools:
-    from tilepipe.regions.mask_image import cells_of_image
-    from tilepipe.regions.polygons import cells_of_polygons, looks_like_polygons
-
-    if "://" not in path and looks_like_polygons(path):
-        return cells_of_polygons(path, image, grid)
-    return cells_of_image(path, image, grid)
-
-
-def _rectangle(rectangle: Rectangle, image: Image, grid: CellGrid) -> Bools:
-    y, x, height, width = rectangle
-    if y >= image.shape[0] or x >= image.shape[1]:
-        raise InputError(
-            f"region {','.join(map(str, rectangle))}: lies outside the image, which has "
-            f"{image.shape[0]} x {image.shape[1]} pixels at level 0 (rows x columns)"
-        )
-    # One pixel, as large as the rectangle.
-    place = Placement((float(y), float(x)), (float(height), float(width)))
-    return touched_cells(lambda *_: np.ones((1, 1), np.bool_), (1, 1), place, grid)
-
-
-def _name(tissue: str) -> str:
-    if tissue in ("none", "auto") or "://" in tissue:
-        return tissue
-    return str(Path(tissue).resolve())

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tilepipe._torch import torch
 from tilepipe.engine.cluster.cluster_file import SLOTS
-from tilepipe.engine.cluster.connect import connect, gpu_memory, prepare_workers
+from tilepipe.engine.cluster.connect import connect, gpu_memory
+from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.hardware import (
     MACHINE_SHARE,
     cores,
@@ -30,13 +31,12 @@ from tilepipe.engine.plan.plan import (
     absolute,
     at_model_scale,
     describe_differences,
-    image_facts,
-    like_image_spec,
-    mask_spec,
 )
-from tilepipe.engine.plan.region import find_region, region_of
+from tilepipe.engine.plan.region import region_of
 from tilepipe.engine.plan.scale import base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
+from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
+from tilepipe.engine.planning.region import find_region
 from tilepipe.engine.planning.runtime_selection import AGREES, Choice, Sample, fastest_runtime
 from tilepipe.engine.planning.sizing import (
     MemoryModel,
@@ -45,7 +45,7 @@ from tilepipe.engine.planning.sizing import (
     choose_tiling,
     warm_up,
 )
-from tilepipe.engine.resources import Crew, Estimate, check_workers
+from tilepipe.engine.resources import Estimate, Resources, check_workers
 from tilepipe.engine.state.outputs import Outputs, choose_outputs
 from tilepipe.engine.work.device import (
     Device,
@@ -67,19 +67,6 @@ RATE_SECONDS = 120
 """How long a worker elsewhere may take to time one tile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The place where passes run: a device, its threads, and what its results depend on."""
-
-    device: str
-    threads: int
-    environment: dict[str, Any]
-    memory: int
-    """Bytes that a run takes by default: on this machine, or of the worker that has least."""
-    client: Any | None = None
-    """The Dask client of workers elsewhere, which may have what this machine lacks (a GPU)."""
-
-
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
     """What `run` would do with these options, and what it would cost; writes nothing.
 
@@ -94,18 +81,24 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         stack.callback(image.close)
         outputs = choose_outputs(options, image, model)
         if options.uses_external_workers:
-            client, crew = stack.enter_context(connect(options, to_plan=True))
+            workers, resources = stack.enter_context(connect(options, to_plan=True))
         else:
-            workers = options.workers or max(1, gpus(options))
-            in_process = options.workers is None and workers == 1
-            check_workers(workers, options.memory or default_memory())
-            memory = gpu_memory(gpus(options), workers)
-            client, crew = None, Crew(workers, in_process, SLOTS, gpu_memory=memory)
-        return new_plan(options, image, model, outputs, crew, survey(options, client, crew))
+            count = options.workers or max(1, gpus(options))
+            in_process = options.workers is None and count == 1
+            check_workers(count, options.memory or default_memory())
+            memory = gpu_memory(gpus(options), count)
+            workers, resources = None, Resources(count, in_process, SLOTS, gpu_memory=memory)
+        resources = survey(options, workers, resources)
+        return new_plan(options, image, model, outputs, resources, workers)
 
 
 def new_plan(
-    options: RunOptions, image: Image, model: Model, outputs: Outputs, crew: Crew, site: Site
+    options: RunOptions,
+    image: Image,
+    model: Model,
+    outputs: Outputs,
+    resources: Resources,
+    workers: Workers | None,
 ) -> tuple[Plan, Estimate]:
     """The plan of a run that has none yet. Runs the network on one tile, to time it.
 
@@ -118,43 +111,44 @@ def new_plan(
     """
     scale = choose_scale(image, model, options)
     facts = image_facts(image, scale)
-    precision = choose_precision(options.precision, site.device, model)
-    limit = memory_limit(options, site)
+    precision = choose_precision(options.precision, resources.device, model)
+    limit = memory_limit(options, resources)
     check_bounded(image, scale.level, limit // 4)
     as_read = at_model_scale(image, facts)
 
     def memory_of(name: str) -> MemoryModel:
         return MemoryModel(
-            as_read, scale.level, model, crew, site.device, precision,
-            options.probabilities is not None, name,
+            as_read, scale.level, model, resources, resources.device, precision,
+            options.extras, name,
         )  # fmt: skip
 
     name = choose_runtime(options.runtime, model)
-    check_runtime(name or "torch", model.network, site.device, precision)
+    check_runtime(name or "torch", model.network, resources.device, precision)
     memory = memory_of(name or "torch")
-    check_room(model, facts, memory, limit, crew)
+    check_room(model, facts, memory, limit, resources)
     region = find_region(
         image, as_read, scale.level, options, base_pixel_size(image, options),
         model.geometry.stride_factor, limit // 4,
     )  # fmt: skip
     cells = None if region is None else region_of(region, facts.height, facts.width)
     # Tiles framed around a region are of many shapes; a GPU wants one.
-    free = options.window == "auto" and not model.fixed and site.device == "cpu"
-    tiling = choose_tiling(model, facts, memory, limit, options, crew, cells, framed=free)
+    free = options.window == "auto" and not model.fixed and resources.device == "cpu"
+    tiling = choose_tiling(model, facts, memory, limit, options, resources, cells, framed=free)
     if region is not None and cells is not None:
         region = replace(region, framed=free and can_be_framed(cells, tiling))
         name = name or "torch"  # which takes any shape as it comes
 
+    remote = None if resources.local else workers
     tile: Sample | None = None
     rate: float | None = None
-    passes = (site.device, precision, site.threads, name or "torch")
+    passes = (resources.device, precision, resources.threads, name or "torch")
     try:
-        if site.client is None:
+        if remote is None:
             tile = _tile(as_read, model, facts)
             rate = _rate(model, tile, *passes)
         else:
             reference = model_reference(options.model)
-            asked = site.client.submit(_rate_there, reference, facts, *passes, pure=False)
+            asked = remote.client.submit(_rate_there, reference, facts, *passes, pure=False)
             rate = asked.result(timeout=RATE_SECONDS)
     except TimeoutError:
         rate = None  # the run will say what is the matter with its workers
@@ -164,39 +158,40 @@ def new_plan(
     # Where workers are elsewhere, this machine's speed says nothing of theirs.
     # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
     measurable = (
-        site.device == "cpu" and precision in AGREES and crew.local
+        resources.device == "cpu" and precision in AGREES and resources.local
         and np.dtype(facts.dtype).kind in "ui"
     )  # fmt: skip
     if name is None and measurable and tile is not None and rate:
-        seconds = tiling.work / rate / crew.workers
+        seconds = tiling.work / rate / resources.workers
         choice = fastest_runtime(
-            model, precision, site.threads, tile, tiling, rate, seconds, memory_of, limit
+            model, precision, resources.threads, tile, tiling, rate, seconds, memory_of, limit
         )
         memory = memory_of(choice.runtime) if choice.speeds else memory
         rate = dict(choice.speeds).get(choice.runtime, rate)
     bound = memory.total(tiling)
-    mask = mask_spec(image, model, facts, image_stem(str(outputs.shown[0])))
+    mask = mask_spec(image, model, facts, image_stem(str(outputs.requested[0])))
     plan = Plan(
         image=facts,
         model=model_reference(options.model),
         model_fingerprint=model.fingerprint,
         tiling=tiling,
-        device=site.device,
+        device=resources.device,
         precision=precision,
-        threads=site.threads,
+        threads=resources.threads,
         probabilities=options.probabilities,
+        products=options.products,
         mask=mask,
-        environment=relevant_to(site.environment, precision) | runtime(model, choice.runtime),
+        environment=relevant_to(resources.environment, precision) | runtime(model, choice.runtime),
         runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
         model_bands=model.input.band_names,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
         region=region,
     )
-    needed = plan.coverage.work / rate / crew.workers if rate else None
+    needed = plan.coverage.work / rate / resources.workers if rate else None
     warnings = (
         *plan_warnings(image, model, options, scale), *choice.warnings,
-        *beyond_this_machine(plan.threads, crew, site, bound),
+        *beyond_this_machine(plan.threads, resources, bound),
     )  # fmt: skip
     return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
 
@@ -246,7 +241,7 @@ def _rate_there(
         image.close()
 
 
-def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
+def survey(options: RunOptions, workers: Workers | None, resources: Resources) -> Resources:
     """The device and the threads of a pass, as the workers have them.
 
     Raises
@@ -254,12 +249,18 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
     InputError
         When workers elsewhere differ from each other, and that is not allowed.
     """
-    if client is None or crew.local:
+    if workers is None or resources.local:
         device = choose_device(options.device)
-        threads = options.threads or max(1, cores() // crew.workers)
-        return Site(device, threads, environment(device, threads), default_memory())
-    threads = options.threads or crew.threads or crew.slots
-    reports = prepare_workers(client, _survey_worker, options.device)
+        threads = options.threads or max(1, cores() // resources.workers)
+        return replace(
+            resources,
+            device=device,
+            threads=threads,
+            memory=default_memory(),
+            environment=environment(device, threads),
+        )
+    threads = options.threads or resources.threads or resources.slots
+    reports = workers.ask(_survey_worker, options.device)
     together = Counter(report["group"] for report in reports)
     if options.threads is None:
         # No more than each has cores, where several share those of one machine or container.
@@ -279,7 +280,9 @@ def survey(options: RunOptions, client: Any | None, crew: Crew) -> Site:
         min(report["memory"] // together[report["group"]], report["granted"]) for report in reports
     )
     here = first["environment"] | {"threads": threads}
-    return Site(first["device"], threads, here, memory, client.client)
+    return replace(
+        resources, device=first["device"], threads=threads, memory=memory, environment=here
+    )
 
 
 def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
@@ -299,17 +302,17 @@ def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
     }
 
 
-def memory_limit(options: RunOptions, site: Site) -> int:
+def memory_limit(options: RunOptions, resources: Resources) -> int:
     """Bytes that a run may take: what the user says, or a share of what is free.
 
     All processes of this machine together; where the workers are elsewhere, each of them.
     """
-    return options.memory or site.memory
+    return options.memory or resources.memory
 
 
-def beyond_this_machine(threads: int, crew: Crew, site: Site, bound: int) -> list[str]:
+def beyond_this_machine(threads: int, resources: Resources, bound: int) -> list[str]:
     """Warnings of a plan that takes more cores or memory than this machine lets it have."""
-    if not crew.local:
+    if not resources.local:
         return []
     grant, found = granted(), []
     if bound > (most := most_memory(grant)):
@@ -318,10 +321,10 @@ def beyond_this_machine(threads: int, crew: Crew, site: Site, bound: int) -> lis
             f"the run may take {gigabytes(bound)}, and the {where} has {gigabytes(most)}: it may "
             "be killed on the way; give a smaller --memory"
         )
-    if site.device == "cpu" and threads * crew.workers > (usable := cores(grant)):
-        several = f"{crew.workers} workers with {threads} threads each"
+    if resources.device == "cpu" and threads * resources.workers > (usable := cores(grant)):
+        several = f"{resources.workers} workers with {threads} threads each"
         found.append(
-            f"{several if crew.workers > 1 else f'{threads} threads'} share {usable} "
+            f"{several if resources.workers > 1 else f'{threads} threads'} share {usable} "
             f"core{'s' if usable > 1 else ''}, and hold each other up; leave --threads out, or use "
             "fewer --workers"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ import psutil
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage, can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
-from tilepipe.engine.resources import PROCESS, Crew
+from tilepipe.engine.resources import PROCESS, Resources
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import (
     CHUNK,
@@ -29,6 +29,7 @@ from tilepipe.grid import (
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
 from tilepipe.images.windowed import TooLargeError
+from tilepipe.products.product import main_product, product_named
 from tilepipe.regions.cells import Region
 from tilepipe.text import gigabytes
 
@@ -56,16 +57,17 @@ class MemoryModel:
         image: Image,
         level: int,
         model: Model,
-        crew: Crew,
+        resources: Resources,
         device: str,
         precision: str,
-        probabilities: bool,
+        extras: Sequence[str],
         runtime: str = "torch",
     ) -> None:
-        self._image, self._level, self._model, self._crew = image, level, model, crew
+        self._image, self._level, self._model, self._resources = image, level, model, resources
         self._runtime = runtime
         self._gpu, self._precision = device != "cpu", precision
-        self._probabilities = model.arguments.outputs if probabilities else 0
+        products = (main_product(model.output), *map(product_named, extras))
+        self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
         self._weights = 4 * model.weights
         self._forward: dict[tuple[int, int], int] = {}
         self._peak: Callable[[int, int], int] | None = None
@@ -73,30 +75,30 @@ class MemoryModel:
 
     def total(self, tiling: Tiling) -> int:
         """Bytes of all processes of this machine (of one worker, where workers are elsewhere)."""
-        crew = self._crew
-        if crew.in_process:
+        resources = self._resources
+        if resources.in_process:
             return self._base + self.worker(tiling)
         process = PROCESS + self._weights + self.worker(tiling)
-        return self._base + crew.workers * process if crew.local else process
+        return self._base + resources.workers * process if resources.local else process
 
     def fits(self, tiling: Tiling, limit: int) -> bool:
         """Whether a tiling keeps within ``limit``, and a GPU's pass within the GPU's memory."""
         if self.total(tiling) > limit:
             return False
-        gpu = self._crew.gpu_memory
+        gpu = self._resources.gpu_memory
         return gpu is None or self._weights + self.network_bytes(tiling.input) <= gpu
 
     def needs(self, tiling: Tiling) -> str:
         """What a tiling needs, for a person."""
         text = gigabytes(self.total(tiling))
-        if self._crew.gpu_memory is not None:
+        if self._resources.gpu_memory is not None:
             on_gpu = self._weights + self.network_bytes(tiling.input)
-            text += f" and {gigabytes(on_gpu)} of the GPU's {gigabytes(self._crew.gpu_memory)}"
+            text += f" and {gigabytes(on_gpu)} of the GPU's {gigabytes(self._resources.gpu_memory)}"
         return text
 
     def worker(self, tiling: Tiling) -> int:
         """What one worker holds over what it held before its first block."""
-        return self.forward(tiling.input) + self._crew.slots * self.slot(tiling)
+        return self.forward(tiling.input) + self._resources.slots * self.slot(tiling)
 
     def forward(self, window: tuple[int, int]) -> int:
         """One forward pass; on a GPU it does not lie in this memory."""
@@ -160,14 +162,12 @@ class MemoryModel:
         # A window is decoded in the file's own type, in pieces of all bands kept together.
         if self._image.decoded_bytes > pixel:
             reading += reach.area * self._image.decoded_bytes
-        planes = 1 if self._model.output.activation == "softmax" else self._model.arguments.outputs
-        value = 4 if self._model.output.activation == "linear" else 1
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)
-        return reading + self.decoding() + 2 * block * (planes * value + 6 * self._probabilities)
+        return reading + self.decoding() + 2 * block * self._bytes_of_pixel
 
 
 def check_room(
-    model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, crew: Crew
+    model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, resources: Resources
 ) -> None:
     """Refuse an image of which not even the smallest window fits the memory.
 
@@ -178,7 +178,7 @@ def check_room(
     """
     smallest = _smallest(model, facts)
     if not memory.fits(smallest, limit):
-        raise _no_room(facts, smallest, memory, limit, crew)
+        raise _no_room(facts, smallest, memory, limit, resources)
 
 
 def _smallest(model: Model, facts: ImageFacts) -> Tiling:
@@ -192,11 +192,11 @@ def _smallest(model: Model, facts: ImageFacts) -> Tiling:
 
 
 def _no_room(
-    facts: ImageFacts, smallest: Tiling, memory: MemoryModel, limit: int, crew: Crew
+    facts: ImageFacts, smallest: Tiling, memory: MemoryModel, limit: int, resources: Resources
 ) -> InputError:
     needs = f"{memory.needs(smallest)}, and --memory is {gigabytes(limit)}"
     rows, columns = memory.chunk
-    decoding = crew.slots * (crew.workers if crew.local else 1) * memory.decoding()
+    decoding = resources.slots * (resources.workers if resources.local else 1) * memory.decoding()
     if rows * columns > CHUNK * CHUNK and memory.total(smallest) - decoding <= limit:
         return TooLargeError(
             f"{facts.path} can only be decoded {rows} x {columns} pixels at a time, with which a "
@@ -205,7 +205,7 @@ def _no_room(
         )
     return InputError(
         f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
-        f"{needs}; allow that much" + (", or fewer --workers" if crew.workers > 1 else "")
+        f"{needs}; allow that much" + (", or fewer --workers" if resources.workers > 1 else "")
     )
 
 
@@ -215,7 +215,7 @@ def choose_tiling(
     memory: MemoryModel,
     limit: int,
     options: RunOptions,
-    crew: Crew,
+    resources: Resources,
     region: Region | None = None,
     *,
     framed: bool = True,
@@ -254,17 +254,17 @@ def choose_tiling(
         return tiling
 
     if region is not None and framed:
-        found = _framing(size, geometry, region, crew.workers, lambda t: memory.fits(t, limit))
+        found = _framing(size, geometry, region, resources.workers, lambda t: memory.fits(t, limit))
         if found is not None:
             return found
     candidates = sorted(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
-        key=lambda t: (_makespan(t, region, crew.workers), t.input, t.block),
+        key=lambda t: (_makespan(t, region, resources.workers), t.input, t.block),
     )
     for tiling in candidates:
         if memory.fits(tiling, limit):
             return tiling
-    raise _no_room(facts, _smallest(model, facts), memory, limit, crew)
+    raise _no_room(facts, _smallest(model, facts), memory, limit, resources)
 
 
 def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:

@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.engine.hardware import peak_memory
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan.plan import Plan, differences
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
-from tilepipe.engine.state.integrity import is_complete, is_in_order
 from tilepipe.engine.state.progress import Progress
-from tilepipe.errors import InputError
-from tilepipe.images.base import Image
-from tilepipe.products.store import open_zarr_mask
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, size_of, write_whole
 
 if TYPE_CHECKING:
     from tilepipe.engine.report.bottleneck import Bottleneck
     from tilepipe.engine.state.outputs import Outputs
-    from tilepipe.models.file import Model
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
@@ -160,19 +155,11 @@ def class_shares(
     return shares, unit
 
 
-def summarise(
-    plan: Plan,
-    outputs: Outputs,
-    progress: Progress,
-    options: RunOptions,
-    resumed: int,
-    seconds: dict[str, float],
-    warnings: tuple[str, ...],
-    verification: Verification | None,
-    *,
-    workers_elsewhere: bool,
-) -> Summary:
-    """The summary of a run, from what its blocks reported."""
+def summarise(plan: Plan, outputs: Outputs, progress: Progress, options: RunOptions) -> Summary:
+    """The summary of a run, from what its blocks reported; times and warnings are left to fill in.
+
+    It counts as resumed whole, and ``peak_memory`` is that of this process alone.
+    """
     totals = progress.totals
     shares, unit = class_shares(plan, totals.counts, totals.answered, totals.areas)
     unreadable = totals.unreadable
@@ -182,7 +169,7 @@ def summarise(
         unreadable += block.area if inside is None else int(inside.sum())
     return Summary(
         plan=plan,
-        outputs=outputs.shown,
+        outputs=outputs.requested,
         record=outputs.record,
         classes=shares,
         area_unit=unit,
@@ -191,55 +178,51 @@ def summarise(
         unreadable=unreadable,
         incomplete=progress.incomplete,
         blocks=plan.blocks,
-        resumed=resumed,
-        seconds=seconds,
-        peak_memory=peak_memory() + (sum(progress.peaks.values()) if workers_elsewhere else 0),
-        warnings=warnings,
-        verification=verification,
-        hashes=tuple(progress.seals.get(outputs.name_of(path)) for path in outputs.shown),
-        options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.shown))),
+        resumed=plan.blocks,
+        seconds={},
+        peak_memory=peak_memory(),
+        hashes=tuple(progress.seal(outputs.name_of(path)) for path in outputs.requested),
+        options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.requested))),
     )
 
 
-def earlier_verification(outputs: Outputs, plan: Plan) -> Verification | None:
-    """What an earlier run of this plan proved, from its record."""
+def read_record(path: StoragePath) -> dict[str, Any]:
+    """The run record at a path; empty where there is none, or none that can be understood."""
     try:
-        record = load_json(outputs.record.read_text())
-        if record["plan"] != json.loads(plan.to_json()):
-            return None
-        found = record["verification"]
+        record = load_json(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def recorded_verification(record: dict[str, Any]) -> Verification | None:
+    """What the run of a record proved, if anything."""
+    found = record.get("verification")
+    try:
         return Verification.from_dict(found) if found else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def finished_before(
-    outputs: Outputs, options: RunOptions, image: Image, model: Model
-) -> Summary | None:
-    """The summary of a finished run of the same request whose zarr store was only for a while.
+def summary_from_record(record: dict[str, Any], outputs: Outputs) -> Summary | None:
+    """The summary that a run record holds; None where it is another's, or cannot be understood.
 
-    Raises
-    ------
-    InputError
-        When the exports are there, but were made with other settings.
+    For exports whose zarr mask is gone: of a run that is complete, and of files that have the sizes
+    they were written with.
     """
-    if outputs.keep_store or not all(path.exists() for path in outputs.made):
-        return None
     try:
-        record = load_json(outputs.record.read_text())
         plan = Plan.from_json(json.dumps(record["plan"]))
-        if not record["complete"] or record["outputs"] != [str(p) for p in outputs.shown]:
+        if not record["complete"] or record["outputs"] != [str(p) for p in outputs.requested]:
             return None
-        if record["sizes"] != [size_of(path) for path in outputs.shown]:
+        if record["sizes"] != [size_of(path) for path in outputs.requested]:
             return None  # cut off since
-        damaged = tuple(map(str, record.get("damaged", ())))
         counts, pixels = tuple(c["pixels"] for c in record["classes"]), record["pixels"]
         in_metres = {"km2": 1e6, "mm2": 1e-6}.get(record["area_unit"], 0.0)
         areas = [(c["area"] or 0.0) * in_metres for c in record["classes"]]
         shares, unit = class_shares(plan, counts, pixels["answered"], areas)
-        summary = Summary(
+        return Summary(
             plan=plan,
-            outputs=outputs.shown,
+            outputs=outputs.requested,
             record=outputs.record,
             classes=shares,
             area_unit=unit,
@@ -252,50 +235,12 @@ def finished_before(
             seconds=record["seconds"],
             peak_memory=record["peak_memory_bytes"],
             warnings=tuple(record["warnings"]),
-            verification=earlier_verification(outputs, plan),
+            verification=recorded_verification(record),
             options=record["options"],
             hashes=tuple(record.get("hashes", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
-    if damaged:
-        raise InputError(
-            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to make it anew"
-        )
-    if changed := differences(plan, options, image, model):
-        raise InputError(
-            f"{outputs.made[0]}: was made with other settings: {'; '.join(changed)}; use "
-            "--overwrite to start anew, or another -o"
-        )
-    return summary
-
-
-def nothing_left(plan: Plan, outputs: Outputs, options: RunOptions) -> Summary | None:
-    """The summary of a run whose mask and exports are all there; None where something is not."""
-    if not is_in_order(outputs.state, plan):
-        return None
-    mask = open_zarr_mask(outputs.store)
-    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
-    if not is_complete(progress, plan, outputs):
-        return None
-    try:
-        record = load_json(outputs.record.read_text())
-        if record["plan"] != json.loads(plan.to_json()):
-            return None
-        seconds, peak = dict(record["seconds"]), int(record["peak_memory_bytes"])
-        warnings = tuple(record["warnings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    summary = summarise(
-        plan, outputs, progress, options, plan.blocks, seconds, warnings,
-        earlier_verification(outputs, plan), workers_elsewhere=False,
-    )  # fmt: skip
-    summary.peak_memory = peak
-    if options.profile:
-        from tilepipe.engine.state.outputs import profile_paths
-
-        summary.profile = tuple(p for p in profile_paths(outputs.record) if p.exists())
-    return summary
 
 
 def versions() -> dict[str, str]:

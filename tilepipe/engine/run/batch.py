@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from tilepipe.engine.cluster.connect import environment_failure
+from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.report.record import Summary
-from tilepipe.engine.run.job import Connection, Job, compute
+from tilepipe.engine.run.blocks import compute_blocks
+from tilepipe.engine.run.job import Job, LazyWorkers
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.outputs import is_folder
 from tilepipe.errors import InputError, TilepipeError
@@ -156,25 +157,25 @@ class _Batch:
             jobs = stack.enter_context(ExitStack())
             planner = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-plan"))
             finisher = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-finish"))
-            connection = stack.enter_context(Connection(self.many[0], self.watch.workers()))
+            lazy_workers = stack.enter_context(LazyWorkers(self.many[0], self.watch.workers()))
             stack.callback(planner.shutdown, wait=False, cancel_futures=True)
             stack.callback(finisher.shutdown, wait=False, cancel_futures=True)
-            prepared = self._prepared(planner, connection, jobs)
+            prepared = self._prepared(planner, lazy_workers, jobs)
             first = next(prepared, None)
             if first is not None:
                 every = chain([first], prepared)
-                for job in compute(connection.workforce(), every, self.many[0]):
+                for job in compute_blocks(lazy_workers.workers, every, self.many[0]):
                     self.finishing.add(finisher.submit(self._finish, job))
             self._wait_for_finishing(0)
         return tuple(self.outcomes[number] for number in range(len(self.many)))
 
     def _prepared(
-        self, planner: ThreadPoolExecutor, connection: Connection, jobs: ExitStack
+        self, planner: ThreadPoolExecutor, lazy_workers: LazyWorkers, jobs: ExitStack
     ) -> Iterator[Job]:
         """The images that have blocks to compute, each planned while the one before is computed."""
 
         def plan(number: int) -> Future[Job | None]:
-            return planner.submit(self._prepare, number, connection, jobs)
+            return planner.submit(self._prepare, number, lazy_workers, jobs)
 
         following = plan(0)
         for number in range(len(self.many)):
@@ -185,15 +186,15 @@ class _Batch:
             if job is not None:
                 yield job
 
-    def _prepare(self, number: int, connection: Connection, jobs: ExitStack) -> Job | None:
+    def _prepare(self, number: int, lazy_workers: LazyWorkers, jobs: ExitStack) -> Job | None:
         options = self.many[number]
-        job = Job(options, connection, self.watch.image(number, options.image))
+        job = Job(options, lazy_workers, self.watch.image(number, options.image))
         jobs.callback(job.close)
         self.numbers[job] = number
         try:
             done = job.prepare()
         except Exception as error:
-            if error is connection.error:
+            if error is lazy_workers.error:
                 raise  # none of the others will have workers either
             self._failed(job, error)
             return None

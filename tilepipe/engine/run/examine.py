@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.state.damage import Damage
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.state.integrity import damaged_documents, stray_chunks
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.outputs import record_path
-from tilepipe.engine.state.progress import Damage, Progress
+from tilepipe.engine.state.progress import Progress
 from tilepipe.errors import InputError
 from tilepipe.products.store import open_zarr_mask
 from tilepipe.schema import load_json
@@ -53,7 +54,7 @@ def examine(mask: StoragePath, plan: Plan, *, scrub: bool) -> Examination:
     found = Examination()
     if mask.is_dir():
         spec = plan.like_image or plan.mask
-        _documents(found, damaged_documents(mask, spec, plan.probabilities, {}))
+        _documents(found, damaged_documents(mask, spec, plan.extras, {}))
     _of_record(found, mask, scrub=scrub)
     return found
 
@@ -62,7 +63,7 @@ def _of_store(state: RunState, plan: Plan, *, scrub: bool) -> Examination:
     found, seals, store = Examination(), state.seals(), state.store
     if not seals.plans:
         found.covered.append("plan: an older tilepipe wrote it, and kept no hash of it")
-    wrong = damaged_documents(store, plan.mask, plan.probabilities, seals.documents)
+    wrong = damaged_documents(store, plan.mask, plan.extras, seals.documents)
     _documents(found, wrong)
     strays = list(stray_chunks(store, plan))
     if strays:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tilepipe.engine.cluster.connect import environment_failure
+from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.report.record import Summary
-from tilepipe.engine.run.job import Connection, Job, compute
+from tilepipe.engine.run.blocks import compute_blocks
+from tilepipe.engine.run.job import Job, LazyWorkers
 
 
 def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
-    """Segment an image, or go on where an earlier run of the same options stopped.
+    """Segment an image, or resume an earlier run of the same options where it stopped.
 
     Raises
     ------
@@ -25,20 +26,20 @@ def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
     watch = watch or RunCallbacks()
     with (
         environment_errors_classified(),
-        Connection(options, watch) as connection,
-        Job(options, connection, watch) as job,
+        LazyWorkers(options, watch) as lazy_workers,
+        Job(options, lazy_workers, watch) as job,
     ):
         done = job.prepare()
         if done is not None:
             return done
-        for _ in compute(connection.workforce(), [job], options):
+        for _ in compute_blocks(lazy_workers.workers, [job], options):
             pass
         return job.finish()
 
 
 @contextmanager
 def environment_errors_classified() -> Iterator[None]:
-    """What is the machine's doing becomes a `EnvironmentFailure`, at whatever moment it happens."""
+    """Turn errors of the environment into `EnvironmentFailure`, at whatever moment they occur."""
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:

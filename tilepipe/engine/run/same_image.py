@@ -66,7 +66,7 @@ def forget_other_pixels(
         changed = list(changed_blocks(image, plan, done_receipts(ledger.path, progress)))
         _forget(ledger, changed)
         if changed:
-            watch.trouble(f"the image has changed; blocks computed again: {len(changed)}")
+            watch.on_warning(f"the image has changed; blocks computed again: {len(changed)}")
     if not found or found[-1] != look.identity:
         ledger.append({"kind": "image", "identity": look.identity})
 

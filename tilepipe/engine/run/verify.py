@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +18,7 @@ from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan, at_model_scale, nearest_of
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.run.examine import Examination, examine
+from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.state.folder import AlteredPlanError, RunState
 from tilepipe.engine.state.outputs import record_path
 from tilepipe.engine.state.progress import Progress
@@ -29,9 +30,10 @@ from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.precision import TIE_FP32, TIE_FP64
-from tilepipe.products.base import NO_ANSWER, Mask
+from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
 from tilepipe.products.like_image import Nearest
+from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 from tilepipe.schema import load_json
@@ -159,7 +161,6 @@ def verify_plan(
     # twice. The bound of half precision is that of what computed it.
     name = plan.runtime if half else "torch"
     runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads, name)
-    stored = mask if plan.probabilities and isinstance(mask, ZarrMask) else None
     try:
         places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
         # Of a model that is not exact, that would take its inexactness for rounding.
@@ -176,7 +177,7 @@ def verify_plan(
                     continue
                 logits = runner.logits(pixels, valid, kept.shape)
                 try:
-                    tally.compare(kept, logits, valid, mask, stored)
+                    tally.compare(kept, logits, valid, mask)
                 except DamagedMaskError as error:
                     tally.damage.append(str(error))
 
@@ -194,7 +195,7 @@ def _answered(plan: Plan, mask: Mask) -> Coverage | None:
     """Where a mask has answers, as its smallest level tells; None where it has none."""
     labels = mask.read(Window(0, 0, *mask.levels[-1]), len(mask.levels) - 1)
     plane = labels if labels.ndim == 2 else labels[0]
-    known = ~np.isnan(plane) if plane.dtype.kind == "f" else plane != NO_ANSWER
+    known = ~plan.mask.product.unanswered(plane)
     height, width = plan.image.height, plan.image.width
     size = plane.shape[0], plane.shape[1]
     grid = CellGrid.of(Level(height, width, 1.0, 1.0), plan.tiling.geometry.stride_factor)
@@ -320,7 +321,6 @@ class _Tally:
         logits: NDArray[np.float64],
         valid: Validity | None,
         mask: Mask,
-        stored: ZarrMask | None,
     ) -> None:
         """Compare one window's logits, (outputs, rows, columns), with what the mask says."""
         image = Window(0, 0, self.plan.image.height, self.plan.image.width)
@@ -338,7 +338,6 @@ class _Tally:
         asked = self.plan.coverage.inside(inside)
         if asked is not None:
             answered = answered & asked
-        span = float(np.ptp(logits)) or 1.0
         if self.nearest is not None:
             place = self.nearest.under(inside)
             if place is None:
@@ -347,32 +346,43 @@ class _Tally:
             down, across = (rows - inside.y)[:, None], columns - inside.x
             logits, answered = logits[:, down, across], answered[down, across]
             excused, inside = excused[down, across], place
-        written = mask.read(inside)
         self.windows += 1
-        if self.plan.mask.kind == "values":
-            self._compare_values(logits, written, answered, excused)
-            return
-        gaps = np.stack(
-            [
-                _gap(logits, labels, plane, self.model) / span
-                for plane, labels in enumerate(written if written.ndim == 3 else [written])
-            ]
-        )
-        no_answer = written == NO_ANSWER
-        if written.ndim == 2:
-            no_answer = no_answer[None]
+        product = self.plan.mask.product
+        self._compare(product, mask.read(inside), logits, answered, excused, is_main=True)
+        for layer in mask.layers[1:] if isinstance(mask, ZarrMask) else ():
+            written = layer.read(inside)
+            self._compare(layer.product, written, logits, answered, excused, is_main=False)
+
+    def _compare(
+        self,
+        product: Product,
+        written: NDArray[Any],
+        logits: NDArray[np.float64],
+        answered: NDArray[np.bool_],
+        excused: NDArray[np.bool_],
+        *,
+        is_main: bool,
+    ) -> None:
+        """Compare the pixels of one product with those that the logits make."""
+        span = float(np.ptp(logits)) or 1.0
+        silent = product.unanswered(written[None] if product.flat else written)
+        deviation = product.deviation(written, logits, self.model.output)
         # An answer where there should be none, or none where there should be one, is no tie.
-        wrong = np.where(answered & ~no_answer, gaps, np.where(answered == no_answer, np.inf, 0))
-        wrong = np.where(no_answer & excused, 0, wrong)
-        differ = wrong > 0
-        self.pixels += int((answered & ~no_answer[0]).sum())
-        self.ties += int((differ & (wrong <= self.tie_bound)).sum())
-        self.differing += int((wrong > self.tie_bound).sum())
-        gapped = wrong[differ & np.isfinite(wrong)]
-        self.largest_gap = max(self.largest_gap, float(gapped.max(initial=0.0)))
-        if stored is not None:
-            probabilities = stored.read_probabilities(inside)
-            self._compare_probabilities(logits, probabilities, answered, excused)
+        wrong = (silent == answered) & ~(silent & excused)
+        both = answered & ~silent
+        if is_main:
+            self.pixels += int(both[0].sum())
+        tolerance = product.tolerance(self.tie_bound, span)
+        if tolerance is None:
+            gaps = np.where(both, deviation / span, 0.0)
+            self.ties += int(((gaps > 0) & (gaps <= self.tie_bound)).sum())
+            wrong |= gaps > self.tie_bound
+            self.largest_gap = max(self.largest_gap, float(gaps[np.isfinite(gaps)].max(initial=0)))
+        else:
+            difference = float(deviation[both].max(initial=0.0))
+            self.largest_difference = max(self.largest_difference or 0.0, difference)
+            self.tolerance = max(self.tolerance or 0.0, tolerance)
+        self.differing += int(wrong.sum())
 
     def _excused(self, window: Window) -> NDArray[np.bool_]:
         """Which pixels of a window lie in blocks of which something could not be read."""
@@ -382,68 +392,6 @@ class _Tally:
             if common is not None:
                 excused[common.slices(window)] = True
         return excused
-
-    def _compare_values(
-        self,
-        logits: NDArray[np.float64],
-        written: NDArray[Any],
-        answered: NDArray[np.bool_],
-        excused: NDArray[np.bool_],
-    ) -> None:
-        values = written if written.ndim == 3 else written[None]
-        given = ~np.isnan(values)
-        both = given & answered
-        self.pixels += int(both[0].sum())
-        silent = answered & ~given & excused
-        self.differing += int(((given != answered) & ~silent).sum())
-        span = float(np.ptp(logits)) or 1.0
-        difference = np.abs(logits - values)[both].max(initial=0.0) / span
-        self.largest_difference = max(self.largest_difference or 0.0, float(difference))
-        self.tolerance = max(self.tie_bound, 1e-6)
-
-    def _compare_probabilities(
-        self,
-        logits: NDArray[np.float64],
-        written: NDArray[Any],
-        answered: NDArray[np.bool_],
-        excused: NDArray[np.bool_],
-    ) -> None:
-        missing = np.isnan(written).any(0) & answered & ~excused
-        self.differing += int(missing.sum())
-        ours = _probabilities(logits, self.model)
-        given = ~np.isnan(written)
-        self.differing += int((given.any(0) & ~answered).sum())
-        both = given & answered
-        difference = np.abs(ours - written)[both].max(initial=0.0)
-        self.largest_difference = max(self.largest_difference or 0.0, float(difference))
-        # Rounding of the stored form, and what the logits may differ by (a softmax has slope <= 1/4
-        # for each of two logits).
-        rounding = 2**-11 if self.plan.probabilities == "float16" else 0.51 / 254
-        passes = self.tie_bound * float(np.ptp(logits))
-        self.tolerance = max(self.tolerance or 0.0, rounding + passes)
-
-
-def _gap(
-    logits: NDArray[np.float64], labels: NDArray[Any], plane: int, model: Model
-) -> NDArray[np.float64]:
-    """How far each written label is from winning: 0 where it does."""
-    if model.output.activation == "sigmoid":
-        threshold = model.output.thresholds[plane]
-        above = logits[plane] - np.log(threshold / (1 - threshold))
-        return np.asarray(np.where((above > 0) == (labels == 1), 0.0, np.abs(above) + 1e-300))
-    # 255 is dealt with by the caller; here it only must not index out of range.
-    known = np.minimum(labels, len(logits) - 1).astype(np.intp)
-    mine = np.take_along_axis(logits, known[None], 0)[0]
-    gap = logits.max(0) - mine
-    return np.asarray(np.where(labels < len(logits), gap, np.inf))  # what is no class never wins
-
-
-def _probabilities(logits: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
-    if model.output.activation == "sigmoid":
-        shares = 1 / (1 + np.exp(-logits))
-        return np.concatenate((1 - shares, shares)) if len(shares) == 1 else np.asarray(shares)
-    shares = np.exp(logits - logits.max(0))
-    return np.asarray(shares / shares.sum(0))
 
 
 def _half_precision_bound(
@@ -519,3 +467,28 @@ def _plan_of(mask: StoragePath) -> tuple[Plan, list[int]]:
                 "beside it; give the file that tilepipe wrote, with its record"
             ) from None
     return plan, incomplete
+
+
+class Proof(Stage):
+    """`verify_plan` at the end of a run, each time it is asked for."""
+
+    name = "verify"
+    clock = "verify"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """One step, of which the ledger remembers nothing: the run record does."""
+        yield Step("verify", "verifying", record=None)
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Compare other windows with the result."""
+        run.verification = verify_plan(
+            run.plan,
+            run.result,
+            run.image,
+            run.model,
+            windows=run.options.verify,
+            seed=0,
+            unreadable=[number for number, _ in run.progress.incomplete],
+            on_image=run.plan.like_image is not None,
+        )
+        return {}

@@ -116,7 +116,7 @@ class RunState:
             "documents": seals.documents
             or {
                 name: hash_bytes(content)
-                for name, content in metadata_documents(plan.mask, plan.probabilities).items()
+                for name, content in metadata_documents(plan.mask, plan.extras).items()
             },
         }
         write_whole(self.seals_file, encode(record).decode())

@@ -9,7 +9,7 @@ The chunks themselves are held against the ledger (`tilepipe.engine.state.progre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
@@ -19,8 +19,9 @@ from tilepipe.engine.state.outputs import Outputs
 from tilepipe.engine.state.progress import Progress
 from tilepipe.grid import CHUNK
 from tilepipe.products.base import MaskSpec
+from tilepipe.products.product import product_named
 from tilepipe.products.sealed import chunks_there
-from tilepipe.products.store import Precision, ZarrMask, metadata_documents
+from tilepipe.products.store import metadata_documents
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, write_whole
 from tilepipe.storage.hashing import hash_bytes
@@ -30,33 +31,14 @@ OURS = ("ome", "tilepipe")
 """The attributes of a group that tilepipe writes; others are the user's, and left alone."""
 
 
-def what_stands(plan: Plan, outputs: Outputs, mask: ZarrMask) -> Progress:
-    """What earlier runs did and is still as they left it.
-
-    Where nothing is left to do, by the sizes of files alone. A run that goes on builds on what is
-    there, and so reads it: every chunk and every export, against its hash.
-    """
-    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
-    if is_complete(progress, plan, outputs):
-        return progress
-    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling, read=True)
-    if outputs.on_image is not None:
-        progress.drop_altered(outputs.name_of(outputs.on_image), outputs.on_image)
+def drop_altered_exports(progress: Progress, outputs: Outputs) -> None:
+    """Read every export, and do not count as made what is not as it was written."""
+    if outputs.resampled_mask is not None:
+        progress.drop_altered(outputs.name_of(outputs.resampled_mask), outputs.resampled_mask)
         if progress.damage:  # other exports may have been made of it
-            progress.exports.clear()
-    for path in outputs.made:
+            progress.outdate_exports()
+    for path in outputs.derived:
         progress.drop_altered(outputs.name_of(path), path)
-    return progress
-
-
-def is_complete(progress: Progress, plan: Plan, outputs: Outputs) -> bool:
-    """Whether blocks, pyramid and exports are all there."""
-    levels = len(plan.mask.levels) - 1 if plan.like_image is None else 0
-    return (
-        len(progress.levels) == levels
-        and all(progress.is_made(outputs.name_of(path), path) for path in outputs.made)
-        and all(progress.is_done(number) for number in plan.coverage)
-    )
 
 
 def mend(state: RunState, plan: Plan) -> list[str]:
@@ -64,7 +46,7 @@ def mend(state: RunState, plan: Plan) -> list[str]:
 
     To be called by the holder of the output's lock, before anything of the mask is read.
     """
-    wrong = damaged_documents(state.store, plan.mask, plan.probabilities, state.seals().documents)
+    wrong = damaged_documents(state.store, plan.mask, plan.extras, state.seals().documents)
     strays = list(stray_chunks(state.store, plan))
     if wrong or strays:
         # Pyramid and exports may have been made with them.
@@ -85,14 +67,14 @@ def mend(state: RunState, plan: Plan) -> list[str]:
 def is_in_order(state: RunState, plan: Plan) -> bool:
     """Whether there is nothing to `mend`; looks at stray chunks where that takes a moment only."""
     documents = state.seals().documents
-    if damaged_documents(state.store, plan.mask, plan.probabilities, documents):
+    if damaged_documents(state.store, plan.mask, plan.extras, documents):
         return False
     # Without a region every chunk is a block's, and held against the ledger as such.
     return plan.region is None or next(stray_chunks(state.store, plan), None) is None
 
 
 def damaged_documents(
-    store: StoragePath, spec: MaskSpec, probabilities: Precision | None, sealed: dict[str, str]
+    store: StoragePath, spec: MaskSpec, extras: Sequence[str], sealed: dict[str, str]
 ) -> dict[str, bytes]:
     """Each ``zarr.json`` of a mask that is not as it was written, and how it should be.
 
@@ -100,14 +82,14 @@ def damaged_documents(
     ----------
     store
         The mask.
-    spec, probabilities
+    spec, extras
         What the plan says of it.
     sealed
         Hashes of the documents as they were written: another version of zarr may have written
         them, and in another way. Empty where they are not known.
     """
     damaged = {}
-    for name, right in metadata_documents(spec, probabilities).items():
+    for name, right in metadata_documents(spec, extras).items():
         content = _read(store / name)
         if content == right or sealed.get(name) == hash_bytes(content):
             continue
@@ -119,7 +101,7 @@ def damaged_documents(
 def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
     """Chunks of level 0 that belong to no block which the run computes."""
     tiling, coverage = plan.tiling, plan.coverage
-    for array in ("0", *(["probabilities/0"] if plan.probabilities else [])):
+    for array in ("0", *(f"{product_named(key).name}/0" for key in plan.extras)):
         for key, row, column in chunks_there(store, array):
             y, x = row * CHUNK, column * CHUNK
             inside = y < tiling.height and x < tiling.width

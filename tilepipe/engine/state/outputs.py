@@ -12,6 +12,7 @@ from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.products.formats import suffix_kind
+from tilepipe.products.product import product_named
 from tilepipe.schema import load_json
 from tilepipe.storage import (
     StoragePath,
@@ -40,9 +41,9 @@ class Outputs:
     """Files made from it."""
     record: StoragePath
     """The run record, JSON."""
-    on_image: StoragePath | None = None
+    resampled_mask: StoragePath | None = None
     """The mask on the image's own grid, made from the store, of which the exports are made."""
-    keep_on_image: bool = False
+    keep_resampled: bool = False
     """Whether the user asked for it; else it lies within the store."""
 
     def name_of(self, export: StoragePath) -> str:
@@ -55,15 +56,15 @@ class Outputs:
         return RunState(self.store)
 
     @property
-    def shown(self) -> tuple[StoragePath, ...]:
+    def requested(self) -> tuple[StoragePath, ...]:
         """What the user asked for, in the order of making."""
-        return ((self.store,) if self.keep_store else ()) + self.made
+        return ((self.store,) if self.keep_store else ()) + self.derived
 
     @property
-    def made(self) -> tuple[StoragePath, ...]:
+    def derived(self) -> tuple[StoragePath, ...]:
         """What the user asked for that is made from the store."""
-        asked = self.on_image is not None and self.keep_on_image
-        return ((self.on_image,) if asked and self.on_image else ()) + self.exports
+        asked = self.resampled_mask is not None and self.keep_resampled
+        return ((self.resampled_mask,) if asked and self.resampled_mask else ()) + self.exports
 
 
 def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
@@ -93,11 +94,12 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
     if len(stores) > 1:
         raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
-    if options.probabilities is not None:
-        if model.output.activation == "linear":
-            raise InputError(f"model {model.name} gives values; it has no probabilities to write")
+    for product in map(product_named, options.extras):
+        reason = product.unavailable(model.output)
+        if reason is not None:
+            raise InputError(f"model {model.name} has no {product.name} to write: {reason}")
         if not stores:
-            raise InputError("probabilities are kept in OME-Zarr only: add -o MASK.ome.zarr")
+            raise InputError(f"{product.name} are kept in OME-Zarr only: add -o MASK.ome.zarr")
     first = paths[0]
     unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
     if options.like_image:
@@ -106,8 +108,10 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
             keep_store=False,
             exports=exports,
             record=record_path(first),
-            on_image=stores[0] if stores else RunState(unfinished).folder / "on_image.ome.zarr",
-            keep_on_image=bool(stores),
+            resampled_mask=stores[0]
+            if stores
+            else RunState(unfinished).folder / "on_image.ome.zarr",
+            keep_resampled=bool(stores),
         )
     return Outputs(
         store=stores[0] if stores else unfinished,
@@ -174,7 +178,7 @@ def refuse_strangers(outputs: Outputs) -> None:
 
 def refuse_strange_exports(outputs: Outputs, ours: set[str]) -> None:
     """Refuse to write over a file that is none of ``ours``, by the names of the ledger."""
-    for path in outputs.made:
+    for path in outputs.derived:
         if path.exists() and outputs.name_of(path) not in ours:
             raise InputError(
                 f"{path}: exists already; use --overwrite to replace it, or another -o"
@@ -193,8 +197,12 @@ def remove_previous(outputs: Outputs) -> None:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
-    if outputs.on_image is not None and outputs.keep_on_image and outputs.on_image.exists():
-        _remove_zarr(outputs.on_image)
+    if (
+        outputs.resampled_mask is not None
+        and outputs.keep_resampled
+        and outputs.resampled_mask.exists()
+    ):
+        _remove_zarr(outputs.resampled_mask)
     if store.is_dir():
         if not _is_mask(store) and any(store.iterdir()):
             raise InputError(

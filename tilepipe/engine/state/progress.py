@@ -5,73 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from tilepipe.engine.events import BlockReport
+from tilepipe.engine.state.damage import Damage
 from tilepipe.engine.state.ledger import read_ledger
+from tilepipe.engine.state.totals import Totals
 from tilepipe.grid import Tiling, Window
 from tilepipe.products.sealed import can_be_decoded, damaged_chunks, sizes_differ
 from tilepipe.products.store import ZarrMask
 from tilepipe.storage import StoragePath, size_of
 from tilepipe.storage.hashing import hash_of
 
-
-@dataclass
-class Totals:
-    """Sums over receipts; as large for a million blocks as for one."""
-
-    counts: list[int] = field(default_factory=list)
-    """Pixels of each class."""
-    areas: list[float] = field(default_factory=list)
-    """Square metres of each class on the ground, where they are measured."""
-    answered: int = 0
-    unreadable: int = 0
-    read: float = 0.0
-    """Seconds, as are the next three."""
-    wait: float = 0.0
-    compute: float = 0.0
-    write: float = 0.0
-
-    def add(self, receipt: BlockReport, sign: int = 1) -> None:
-        """Count a receipt in; with a ``sign`` of -1, out again."""
-        self.counts += [0] * (len(receipt.counts) - len(self.counts))
-        for label, count in enumerate(receipt.counts):
-            self.counts[label] += sign * count
-        self.areas += [0.0] * (len(receipt.areas) - len(self.areas))
-        for label, area in enumerate(receipt.areas):
-            self.areas[label] += sign * area
-        self.answered += sign * receipt.answered
-        self.unreadable += sign * receipt.unreadable
-        self.read += sign * receipt.read
-        self.wait += sign * receipt.wait
-        self.compute += sign * receipt.compute
-        self.write += sign * receipt.write
+_ALL_LEVELS = 1 << 30
+"""In place of a level: what is made of the whole mask is outdated, and no level is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """A block, level or export that is not as it was written."""
+class Made:
+    """A pyramid level, an export, or a result of another stage, as it was recorded."""
 
-    key: Literal["number", "level", "name"]
-    """By what its record names it: the number of a block, a level, the name of an export."""
-    value: int | str
-    chunk: str = ""
-    """The first chunk that shows it, where that is known."""
-
-    def to_record(self) -> dict[str, Any]:
-        """As a ledger record, by which a run makes it again."""
-        return {"kind": "damaged", self.key: self.value}
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Damage:
-        """What `to_record` gave; KeyError for a record of another form."""
-        key: Literal["number", "level", "name"]
-        key = "number" if "number" in record else "level" if "level" in record else "name"
-        return cls(key, record[key])
-
-    def __str__(self) -> str:
-        what = {"number": "block ", "level": "pyramid level ", "name": ""}[self.key]
-        return f"{what}{self.value}" + (f" ({self.chunk})" if self.chunk else "")
+    at: int
+    """When, counted in records: what changed later outdates it."""
+    size: int | None
+    """Bytes that it had."""
+    seal: str
+    """The seals of a level's chunks, or the hash of an export; empty in older ledgers."""
+    is_file: bool = False
+    """Whether it is a file (or a zarr folder) under the name by which it is known."""
 
 
 @dataclass
@@ -79,7 +39,7 @@ class Progress:
     """Blocks, pyramid levels and exports that are done, and blocks that were given up.
 
     Of a block that is done one byte is kept, so that what a client holds does not grow with the
-    image; receipts are kept of those blocks only of which something could not be read.
+    image; reports are kept of those blocks only of which something could not be read.
     """
 
     totals: Totals = field(default_factory=Totals)
@@ -89,19 +49,17 @@ class Progress:
     """Blocks that are written, but for what could not be read."""
     failed: dict[int, str] = field(default_factory=dict)
     """Blocks that were given up, and why."""
-    levels: set[int] = field(default_factory=set)
-    exports: set[str] = field(default_factory=set)
     ours: set[str] = field(default_factory=set)
     """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
-    sizes: dict[int | str, int | None] = field(default_factory=dict)
-    """Bytes that pyramid levels and exports had when they were recorded."""
-    seals: dict[int | str, str] = field(default_factory=dict)
-    """The seals of each level's chunks, and the hash of each export, where they were recorded."""
     damage: list[Damage] = field(default_factory=list)
     """What was done, but is not there any more as it was written, and was not made again since."""
     unsealed: int = 0
     """Blocks of which older versions recorded no seals."""
     _done: bytearray = field(default_factory=bytearray)
+    _made: dict[int | str, Made] = field(default_factory=dict)
+    _changed: dict[int, int] = field(default_factory=dict)
+    """When each level changed last, with all that is made of it; level 1 changes with a block."""
+    _clock: int = 0
 
     @classmethod
     def from_ledger(
@@ -131,27 +89,25 @@ class Progress:
             with suppress(ValueError, KeyError, TypeError):
                 if record["kind"] == "block":
                     receipt = BlockReport.from_record(record)
-                    progress.levels.clear()
-                    progress.exports.clear()
+                    progress.outdate(1)
                     if place > changed.get(receipt.number, -1) and (
                         sound is None or sound(receipt)
                     ):
                         progress.add(receipt)
                 elif record["kind"] in ("changed", "damaged"):
                     if "name" in record:
-                        progress.exports.discard(record["name"])
+                        progress.discard(record["name"])
                     else:
                         progress.outdate(record.get("level", 1))
                     if record["kind"] == "damaged":
                         progress.damage.append(Damage.from_record(record))
                 elif record["kind"] == "level":
-                    progress.sizes[record["level"]] = record.get("bytes")
-                    progress.seals[record["level"]] = str(record.get("chunks", ""))
-                    progress.levels.add(record["level"])
-                elif record["kind"] == "export":
-                    progress.sizes[record["name"]] = record.get("bytes")
-                    progress.seals[record["name"]] = str(record.get("hash", ""))
-                    progress.exports.add(record["name"])
+                    seals = str(record.get("chunks", ""))
+                    progress.note(record["level"], record.get("bytes"), seals)
+                elif record["kind"] in ("export", "stage"):
+                    content = str(record.get("hash", ""))
+                    is_file = record["kind"] == "export"
+                    progress.note(record["name"], record.get("bytes"), content, is_file=is_file)
                 elif record["kind"] == "exporting":
                     progress.ours.add(record["name"])
         open_ones = (one for one in progress.damage if not progress.has(one))
@@ -214,6 +170,46 @@ class Progress:
                 break
         return progress
 
+    @property
+    def levels(self) -> set[int]:
+        """Pyramid levels that are made of what is there now."""
+        return {key for key in self._made if isinstance(key, int) and self.is_fresh(key)}
+
+    @property
+    def exports(self) -> set[str]:
+        """Files that are made of what is there now, by their names from the store on."""
+        return {str(key) for key, made in self._made.items() if made.is_file and self.is_fresh(key)}
+
+    def is_fresh(self, key: int | str) -> bool:
+        """Whether a level or export is made, and nothing that it is made of changed since."""
+        if key not in self._made:
+            return False
+        above = key if isinstance(key, int) else _ALL_LEVELS
+        changes = (at for level, at in self._changed.items() if level <= above)
+        return self._made[key].at > max(changes, default=0)
+
+    def note(self, key: int | str, size: int | None, seal: str, *, is_file: bool = False) -> None:
+        """Take note that a level (by its number) or anything else (by its name) is made."""
+        self._clock += 1
+        self._made[key] = Made(self._clock, size, seal, is_file)
+
+    def outdate(self, level: int) -> None:
+        """Take note that a level changed, or must be made again, and so all that is made of it."""
+        self._clock += 1
+        self._changed[level] = self._clock
+
+    def outdate_exports(self) -> None:
+        """Take note that what is made of the whole mask must be made again."""
+        self.outdate(_ALL_LEVELS)
+
+    def discard(self, name: str) -> None:
+        """Take note that an export must be made again."""
+        self._made.pop(name, None)
+
+    def seal(self, key: int | str) -> str | None:
+        """The seals of a level, or the hash of an export; None for what was never made."""
+        return self._made[key].seal if key in self._made else None
+
     def has(self, what: Damage) -> bool:
         """Whether a block, level or export is done."""
         if what.key == "number":
@@ -222,38 +218,33 @@ class Progress:
 
     def _level_damage(self, mask: ZarrMask, level: int, *, read: bool) -> str | None:
         """A chunk of a level that is not what was written ("": one of them); None: all are."""
-        seals = self.seals[level]
+        made = self._made[level]
+        seals = made.seal
         if seals and read:
             damaged = damaged_chunks(mask, [(level, None, level, seals)])
             return next((key for _, key in damaged), None)
         if seals:
             return "" if sizes_differ(mask, seals, level=level) else None
-        if self.sizes[level] not in (None, mask.stored_bytes(level=level)):
+        if made.size not in (None, mask.stored_bytes(level=level)):
             return ""
         return None if not read or can_be_decoded(mask, level=level) else ""
 
-    def outdate(self, level: int) -> None:
-        """Take note that a level, and what is made of it, has to be made again."""
-        self.levels = {kept for kept in self.levels if kept < level}
-        self.exports.clear()
-
     def drop_altered(self, name: str, path: StoragePath) -> None:
         """Read an export, and do not count it as made where it is not what was written."""
-        if self.is_made(name, path) and self.seals[name] not in ("", hash_of(path)):
-            self.exports.discard(name)
+        if self.is_made(name, path) and self.seal(name) not in ("", hash_of(path)):
+            self.discard(name)
             self.damage.append(Damage("name", name))
 
     def is_made(self, name: str, path: StoragePath) -> bool:
         """Whether an export is there, as long as it was when it was recorded."""
-        if name not in self.exports or not path.exists():
+        if not self.is_fresh(name) or not path.exists():
             return False
-        return self.sizes[name] in (None, size_of(path))
+        return self._made[name].size in (None, size_of(path))
 
     def add(self, receipt: BlockReport) -> None:
         """Take note of a written block; it outdates pyramid and exports."""
         number = receipt.number
-        self.levels.clear()
-        self.exports.clear()
+        self.outdate(1)
         self.peaks[receipt.worker] = max(self.peaks.get(receipt.worker, 0), receipt.peak)
         if self.is_done(number):
             return  # told twice: the same block, the same counts

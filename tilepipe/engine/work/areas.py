@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.ground import PixelAreas
-from tilepipe.products.base import NO_ANSWER
 
 if TYPE_CHECKING:
     from tilepipe.engine.plan.plan import Plan
@@ -38,10 +37,5 @@ def class_areas(mask: NDArray[Any], block: Window, plan: Plan) -> tuple[float, .
     for row in range(0, block.height, STRIP_ROWS):
         stop = min(row + STRIP_ROWS, block.height)
         weights, part = areas.rows(row, stop), mask[..., row:stop, :]
-        if spec.kind == "labels":
-            counted = np.bincount(part.ravel(), weights.ravel(), minlength=NO_ANSWER + 1)
-            sums += counted[: len(sums)]
-        else:
-            counts = part == 1 if spec.kind == "planes" else ~np.isnan(part)
-            sums += (counts * weights).sum(axis=(1, 2))
+        sums += spec.product.sums(part, len(sums), weights)
     return tuple(sums.tolist())

@@ -8,7 +8,7 @@ import functools
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,22 +30,25 @@ from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.onnx_network import OnnxNetwork
 from tilepipe.models.runtimes import check_runtime, open_runtime, versions
-from tilepipe.products.base import NO_ANSWER
+from tilepipe.products.product import Product, main_product
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Prediction:
     """What the network says of one tile."""
 
-    mask: NDArray[Any]
-    """uint8 labels (height, width), uint8 planes (C, height, width), or float32 values (C, ...)."""
-    probabilities: NDArray[np.float32] | None
-    """(C, height, width), NaN where there is no answer; None unless asked for."""
+    arrays: tuple[NDArray[Any], ...]
+    """One for each product asked for, in its stored form: (height, width) or (C, height, width)."""
     seconds: float = 0.0
     """For which the device was at work on it."""
+
+    @property
+    def mask(self) -> NDArray[Any]:
+        """The first product."""
+        return self.arrays[0]
 
 
 class Device:
@@ -85,8 +88,8 @@ class Device:
         pixels: NDArray[Any],
         valid: Validity | None,
         keep: tuple[int, int],
-        probabilities: bool = False,
-    ) -> Future[Answer]:
+        products: tuple[Product, ...] | None = None,
+    ) -> Future[Prediction]:
         """Submit one window.
 
         Parameters
@@ -98,16 +101,19 @@ class Device:
             bands agree; None where all of it is.
         keep
             (rows, columns) of outputs kept, from the model's margin on.
+        products
+            What to make of them; by default the model's mask.
 
         Raises
         ------
         NonFiniteError
             On the future, when the network's logits are not finite.
         """
+        products = products or (main_product(self.model.output),)
         if not self._in_lane:
-            return self._thread.submit(self._answer, pixels, valid, keep, probabilities)
-        future: Future[Answer] = Future()
-        self._thread.submit(self._begin, future, pixels, valid, keep, probabilities)
+            return self._thread.submit(self._answer, pixels, valid, keep, products)
+        future: Future[Prediction] = Future()
+        self._thread.submit(self._begin, future, pixels, valid, keep, products)
         return future
 
     def logits(
@@ -186,85 +192,90 @@ class Device:
         pixels: NDArray[Any],
         valid: Validity | None,
         keep: tuple[int, int],
-        probabilities: bool,
-    ) -> Answer:
+        products: tuple[Product, ...],
+    ) -> Prediction:
         begin = time.perf_counter()
         with torch.inference_mode():
             logits = self._pass(pixels, valid, keep)
-            mask = labels_of(logits, self.model).cpu().numpy()[0]
-            shares = None
-            if probabilities:
-                shares = probabilities_of(logits, self.model).cpu().numpy()[0]
-        return self._silenced(mask, shares, valid, keep, time.perf_counter() - begin)
+            encoded = [p.encode(logits, self.model.output).cpu().numpy()[0] for p in products]
+        seconds = time.perf_counter() - begin
+        return self._prediction(encoded, products, valid, keep, seconds)
 
-    def _silenced(
+    def _prediction(
         self,
-        mask: NDArray[Any],
-        shares: NDArray[np.float32] | None,
+        encoded: Sequence[NDArray[Any]],
+        products: tuple[Product, ...],
         valid: Validity | None,
         keep: tuple[int, int],
         seconds: float,
-    ) -> Answer:
-        """The answer, with none where no band has data."""
+    ) -> Prediction:
+        """What came from the device, in its stored form, and no answer where no band has data."""
+        invalid = None
         if valid is not None:
             margin = self.model.geometry.margin
             invalid = ~in_any_band(valid[margin : margin + keep[0], margin : margin + keep[1]])
-            mask[..., invalid] = np.nan if mask.dtype.kind == "f" else NO_ANSWER
-            if shares is not None:
-                shares[..., invalid] = np.nan
-        return Answer(mask, shares, seconds)
+        arrays = []
+        for product, array in zip(products, encoded, strict=True):
+            stored = product.stored(array)
+            if invalid is not None:
+                stored[..., invalid] = product.fill
+            arrays.append(stored)
+        return Prediction(tuple(arrays), seconds)
 
     def _begin(
         self,
-        future: Future[Answer],
+        future: Future[Prediction],
         pixels: NDArray[Any],
         valid: Validity | None,
         keep: tuple[int, int],
-        probabilities: bool,
+        products: tuple[Product, ...],
     ) -> None:
         """Set a window going on the GPU, and leave it to the other thread to wait for it."""
         try:
             given = torch.from_numpy(np.ascontiguousarray(pixels))
             holes = None if valid is None else torch.from_numpy(~valid)
             with torch.inference_mode():
-                lane = self._lane_for(given, keep, probabilities)
+                lane = self._lane_for(given, keep, products)
                 slot = lane.begin(given, holes)
             self._finisher.submit(
-                self._finish, future, lane, slot, valid, keep, time.perf_counter()
+                self._finish, future, lane, slot, products, valid, keep, time.perf_counter()
             )
         except BaseException as error:  # whoever waits is told
             future.set_exception(error)
 
     def _finish(
         self,
-        future: Future[Answer],
+        future: Future[Prediction],
         lane: GpuPipeline,
         slot: Slot,
+        products: tuple[Product, ...],
         valid: Validity | None,
         keep: tuple[int, int],
         begun: float,
     ) -> None:
         try:
             with torch.inference_mode():
-                finite, mask, *shares = (tensor.numpy() for tensor in lane.finish(slot))
+                finite, *encoded = (tensor.numpy() for tensor in lane.finish(slot))
             now = time.perf_counter()
             seconds, self._finished = now - max(begun, self._finished), now
             if not finite:
                 raise self._not_finite()
-            planes = shares[0][0] if shares else None
-            future.set_result(self._silenced(mask[0], planes, valid, keep, seconds))
+            planes = [array[0] for array in encoded]
+            future.set_result(self._prediction(planes, products, valid, keep, seconds))
         except BaseException as error:  # whoever waits is told
             future.set_exception(error)
 
-    def _lane_for(self, pixels: Tensor, keep: tuple[int, int], probabilities: bool) -> GpuPipeline:
+    def _lane_for(
+        self, pixels: Tensor, keep: tuple[int, int], products: tuple[Product, ...]
+    ) -> GpuPipeline:
         """The lane of windows of this kind; all windows of a run are of one."""
-        key = (tuple(pixels.shape), pixels.dtype, keep, probabilities)
+        key = (tuple(pixels.shape), pixels.dtype, keep, products)
         if self._lane is None or self._lane[0] != key:
 
             def work(x: Tensor, holes: Tensor) -> tuple[Tensor, ...]:
                 logits = self._logits(x, holes, keep)
-                made = (logits.isfinite().all(), labels_of(logits, self.model))
-                return (*made, probabilities_of(logits, self.model)) if probabilities else made
+                encoded = (product.encode(logits, self.model.output) for product in products)
+                return (logits.isfinite().all(), *encoded)
 
             # The windows under way keep the lane that they are in.
             self._lane = None
@@ -277,42 +288,6 @@ class Device:
 
     def _hardware(self) -> Hardware:
         return TorchCuda(self.device)
-
-
-def labels_of(logits: Tensor, model: Model) -> Tensor:
-    """Labels (N, H, W) or planes (N, C, H, W) as uint8, or values (N, C, H, W) as float32.
-
-    Ties go to the lower label.
-    """
-    output = model.output
-    if output.activation == "linear":
-        return logits.float()
-    if output.activation == "sigmoid":
-        # Thresholds on the logits: the sigmoid is monotone, and nothing is rounded.
-        levels = [float(np.log(t / (1 - t))) for t in output.thresholds]
-        planes = torch.stack([logits[:, i] > levels[i] for i in range(logits.shape[1])], dim=1).to(
-            torch.uint8
-        )
-        return planes[:, 0] if logits.shape[1] == 1 else planes
-    if logits.shape[1] == 2:
-        return (logits[:, 1] > logits[:, 0]).view(torch.uint8)
-    best = logits[:, 0]
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for label in range(1, logits.shape[1]):
-        higher = logits[:, label] > best
-        labels.masked_fill_(higher, label)
-        if label + 1 < logits.shape[1]:
-            best = torch.where(higher, logits[:, label], best)
-    return labels
-
-
-def probabilities_of(logits: Tensor, model: Model) -> Tensor:
-    """Class probabilities as float32, (N, classes, H, W)."""
-    if model.output.activation == "sigmoid":
-        shares = torch.sigmoid(logits.float())
-        # A single sigmoid tells two classes apart.
-        return torch.cat((1 - shares, shares), 1) if shares.shape[1] == 1 else shares
-    return torch.softmax(logits.float(), dim=1)
 
 
 @functools.cache

@@ -11,40 +11,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilepipe.engine.events import RunCallbacks
-from tilepipe.engine.options import RunOptions
-from tilepipe.engine.plan.plan import Plan, image_facts
+from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
-from tilepipe.engine.run.same_image import Look, changed_blocks, done_receipts
-from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.run.finished import Request
+from tilepipe.engine.run.same_image import changed_blocks, done_receipts
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.progress import Progress
-from tilepipe.images import Image
-from tilepipe.models.file import Model
 
 
-def resume_on_repaired_image(
-    plan: Plan,
-    state: RunState,
-    options: RunOptions,
-    image: Image,
-    model: Model,
-    look: Look,
-    watch: RunCallbacks,
-) -> Plan:
+def resume_on_repaired_image(plan: Plan, request: Request, callbacks: RunCallbacks) -> Plan:
     """The plan for the image as it is now, where it is the run's image, repaired.
 
     Otherwise the plan as it is. Blocks whose pixels have changed are forgotten in the ledger; if
     they are more than half of those compared, this is another image, and nothing is forgotten.
     """
+    options, image, look = request.options, request.image, request.look
+    state = request.outputs.state
     if look.fingerprint == plan.image.fingerprint:
         return plan
-    facts = image_facts(image, choose_scale(image, model, options))
+    facts = image_facts(image, choose_scale(image, request.model, options))
     if replace(facts, path="", fingerprint="") != replace(plan.image, path="", fingerprint=""):
         return plan
     progress = Progress.from_ledger(state.ledger_file)
     if not progress.partial:
         return plan
-    watch.stage("comparing the image, which has changed, with what was read of it")
+    callbacks.stage("comparing the image, which has changed, with what was read of it")
     sound = done_receipts(state.ledger_file, progress)
     changed = list(changed_blocks(image, plan, sound))
     if 2 * len(changed) > len(sound):

@@ -1,0 +1,65 @@
+"""Errors of workers, sorted by whose turn it is: the task's, or the machine's."""
+
+from __future__ import annotations
+
+import errno
+
+from tilepipe.errors import EnvironmentFailure, NonFiniteError
+from tilepipe.text import first_line
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "give permission"),
+    **dict.fromkeys(
+        (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT),
+        "check that the disk is mounted and healthy",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+}
+"""What to do about a system error while writing, by its number."""
+
+MORE_MEMORY = (
+    "free some, or use fewer workers, and run the same command again; or start over with "
+    "--overwrite and a lower --memory, which cannot change once a run has begun"
+)
+"""The window is frozen with the plan, and with it the memory that a worker takes."""
+
+
+def environment_failure(error: BaseException) -> EnvironmentFailure | None:
+    """The error as one of the environment: disk, permissions, memory, cluster; None for others.
+
+    An image that cannot be read has become an `UnreadableError` long before, so an `OSError` that
+    arrives here concerns what was to be written.
+    """
+    if isinstance(error, EnvironmentFailure):
+        return error
+    if type(error).__name__ == "CommClosedError":
+        return EnvironmentFailure(f"the scheduler was lost ({first_line(error)})")
+    if type(error).__name__ == "KilledWorker":
+        return EnvironmentFailure(
+            "one block killed several workers in turn, probably by running out of memory; "
+            f"{MORE_MEMORY}; and check the workers' logs"
+        )
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        where = f" {error.filename}" if error.filename else ""
+        return EnvironmentFailure(
+            f"the mask cannot be written{where}: {error.strerror}; {REMEDIES[error.errno]}"
+        )
+    if out_of_memory(error):
+        return EnvironmentFailure(f"out of memory; {MORE_MEMORY}")
+    return None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same task may succeed when it is tried again."""
+    return not isinstance(error, NonFiniteError) and environment_failure(error) is None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports exhausted memory, in any of the ways of torch and Python."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error).lower()
+        or "out of memory" in str(error).lower()
+    )

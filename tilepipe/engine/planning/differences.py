@@ -1,0 +1,109 @@
+"""In what a request differs from the plan that lies in its output."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.describe import show_resampling
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.plan.region import RegionFacts
+from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.planning.region import source_fingerprint, tissue_name
+from tilepipe.images.base import Image, show_pixel_size
+from tilepipe.images.reading import Reading
+from tilepipe.models.specs import Model
+
+
+def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
+    """What of the user's request is not what the plan on disk does; empty when it may resume.
+
+    What the user left to the plan (``auto``) is what it was decided to be then.
+    """
+    found: list[str] = []
+
+    def compare(what: str, planned: Any, asked: Any) -> None:
+        if asked is not None and asked != "auto" and asked != planned:
+            found.append(f"{what} was {planned}, now {asked}")
+
+    if image.fingerprint() != plan.image.fingerprint:
+        found.append(f"the image was {plan.image.path} (fingerprint {plan.image.fingerprint})")
+    if model.fingerprint != plan.model_fingerprint:
+        found.append(f"the model was {plan.model} (fingerprint {plan.model_fingerprint[:16]})")
+    found += _other_reading(plan.image.reading, image.reading)
+    if not found:
+        facts = image_facts(image, choose_scale(image, model, options))
+        compare("level", plan.image.level, facts.level)
+        if facts.level == plan.image.level and facts.factors != plan.image.factors:
+            found.append(
+                f"the level was {show_resampling(plan.image)}, and is now {show_resampling(facts)}"
+            )
+        if facts.pixel_size != plan.image.pixel_size:
+            found.append(
+                f"pixel size was {show_pixel_size(plan.image.pixel_size)}, "
+                f"now {show_pixel_size(facts.pixel_size)}"
+            )
+    if options.window != "auto":
+        asked = (options.window, options.window)
+        if plan.tiling.input != asked:
+            planned = " x ".join(map(str, plan.tiling.input))
+            found.append(f"window was {planned}, now {options.window}")
+    found += region_differences(plan.region, options)
+    if options.like_image != (plan.like_image is not None):
+        was, now = ("off", "on") if options.like_image else ("on", "off")
+        found.append(f"like_image was {was}, now {now}")
+    compare("device", plan.device, options.device)
+    compare("precision", plan.precision, options.precision)
+    compare("threads", plan.threads, options.threads)
+    compare("runtime", plan.runtime, options.runtime)
+    if set(options.products) != set(plan.products):
+        was, now = (", ".join(names) or "none" for names in (plan.products, options.products))
+        found.append(f"products was {was}, now {now}")
+    if options.probabilities != plan.probabilities:
+        found.append(
+            f"probabilities was {plan.probabilities or 'none'}, "
+            f"now {options.probabilities or 'none'}"
+        )
+    return found
+
+
+def _other_reading(planned: Reading, asked: Reading) -> list[str]:
+    """In what two readings of an image differ."""
+    found = []
+    for each in fields(Reading):
+        was, now = getattr(planned, each.name), getattr(asked, each.name)
+        if was != now and not (was != was and now != now):  # NaN is not equal to itself
+            found.append(f"{each.name} was {_shown(was)}, now {_shown(now)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A choice of a reading, for a person."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "as the file says" if value is None else str(value)
+
+
+def region_differences(facts: RegionFacts | None, options: RunOptions) -> list[str]:
+    """In what the region asked for is not the planned one; a file is compared by its content."""
+    found = []
+    tissue = "none" if facts is None else facts.tissue
+    if tissue in ("none", "auto") or options.tissue in ("none", "auto"):
+        if tissue != tissue_name(options.tissue):
+            found.append(f"tissue was {tissue}, now {options.tissue}")
+    elif facts is not None and source_fingerprint(options.tissue) != facts.fingerprint:
+        found.append(f"the tissue mask was {facts.tissue} (fingerprint {facts.fingerprint})")
+    rectangle = None if facts is None else facts.rectangle
+    if rectangle != options.region:
+        was, now = (
+            "the whole image" if each is None else ",".join(map(str, each))
+            for each in (rectangle, options.region)
+        )
+        found.append(f"region was {was}, now {now}")
+    return found

@@ -1,0 +1,84 @@
+"""What a plan holds of an image, and of the mask that is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.plan import ImageFacts, absolute, at_model_scale
+from tilepipe.engine.plan.scale import Scale, base_pixel_size
+from tilepipe.images.base import Image
+from tilepipe.images.resampled import resampled_size
+from tilepipe.models.specs import Model
+from tilepipe.products.base import MaskClass, MaskSpec
+from tilepipe.products.product import main_product
+
+
+def image_facts(image: Image, scale: Scale) -> ImageFacts:
+    """What the plan holds of an image."""
+    level = image.levels[scale.level]
+    height, width = level.height, level.width
+    if scale.factors is not None:
+        height, width = resampled_size(level, scale.factors)
+    return ImageFacts(
+        path=absolute(image.path),
+        kind=image.kind,
+        fingerprint=image.fingerprint(),
+        level=scale.level,
+        height=height,
+        width=width,
+        bands=image.bands,
+        dtype=np.dtype(image.dtype).name,
+        pixel_size=scale.pixel_size,
+        factors=scale.factors,
+        reading=image.reading,
+        band_names=image.band_names,
+        crs_pixel_size=scale.crs_pixel_size,
+    )
+
+
+def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskSpec:
+    """The mask of an image as the plan reads it: its grid and place, its classes."""
+    level = at_model_scale(image, facts).levels[facts.level]
+    output = model.output
+    transform = None
+    if image.transform is not None:
+        a, b, c, d, e, f = image.transform
+        sy, sx = level.scale_y, level.scale_x
+        # Corners fall together, so it only grows about the image's.
+        transform = (a * sx, b * sy, c, d * sx, e * sy, f)
+    origin = (0.0, 0.0)
+    if facts.pixel_size is not None:
+        # The first centre of a coarser grid lies (f - 1) / 2 pixels of level 0 further in.
+        origin = (
+            facts.pixel_size.y * (1 - 1 / level.scale_y) / 2,
+            facts.pixel_size.x * (1 - 1 / level.scale_x) / 2,
+        )
+    return MaskSpec(
+        height=facts.height,
+        width=facts.width,
+        kind=main_product(output).name,
+        classes=tuple(MaskClass(c.name, c.colour) for c in output.classes),
+        pixel_size=facts.pixel_size,
+        crs=image.crs,
+        transform=transform,
+        control=image.control and image.control.on_grid(level.scale_y, level.scale_x),
+        origin=origin,
+        name=name,
+        background=output.background,
+    )
+
+
+def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
+    """A mask on the image's own grid: that of its level 0."""
+    return replace(
+        spec,
+        height=image.levels[0].height,
+        width=image.levels[0].width,
+        pixel_size=base_pixel_size(image, options),
+        transform=image.transform,
+        control=image.control,
+        origin=(0.0, 0.0),
+    )

@@ -1,0 +1,30 @@
+"""The wall time of the parts of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Seconds by part; running from the moment it is made."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begin = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._begin
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time that the context lasts to a part."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begin
+            self.seconds[name] = self.seconds.get(name, 0.0) + elapsed

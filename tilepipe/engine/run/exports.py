@@ -1,0 +1,53 @@
+"""The stages that write files of the mask: on the image's grid, and in other formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tilepipe.engine.plan.plan import nearest_of
+from tilepipe.engine.run.stage import OpenRun, Stage, Step
+from tilepipe.products.formats import export
+from tilepipe.products.like_image import write_like_image
+from tilepipe.storage import size_of
+
+
+class Resample(Stage):
+    """The mask on the grid of the image's level 0, where it was asked for."""
+
+    name = "resample"
+    clock = "exports"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """One step, or none."""
+        if run.outputs.resampled_mask is not None:
+            yield self.file_step(run, run.outputs.resampled_mask)
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Write the resampled mask."""
+        spec, target = run.plan.like_image, run.outputs.resampled_mask
+        assert spec is not None, "else it has no step"
+        assert target is not None, "else it has no step"
+        content = write_like_image(run.mask, target, spec, nearest_of(run.planned_image, run.plan))
+        return {"bytes": size_of(target), "hash": content}
+
+
+class Exports(Stage):
+    """A file for each output that is not the OME-Zarr mask itself."""
+
+    name = "exports"
+    clock = "exports"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """A step for each file."""
+        for path in run.outputs.exports:
+            yield self.file_step(run, path)
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Write one file."""
+        path = next(p for p in run.outputs.exports if run.outputs.name_of(p) == step.key)
+        if run.plan.like_image is None:
+            content = export(run.mask, path, run.planned_image, run.plan.image.level)
+        else:
+            content = export(run.result, path, run.image, 0)
+        return {"bytes": size_of(path), "hash": content}

@@ -1,0 +1,144 @@
+"""Whether all that is asked for was done before: asked once, before anything is begun."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.planning.differences import differences
+from tilepipe.engine.report.record import (
+    Summary,
+    read_record,
+    recorded_verification,
+    summarise,
+    summary_from_record,
+)
+from tilepipe.engine.report.verification import Verification
+from tilepipe.engine.run.same_image import Look
+from tilepipe.engine.run.stage import OpenRun, Stage
+from tilepipe.engine.run.verify import verify
+from tilepipe.engine.state.integrity import is_in_order
+from tilepipe.engine.state.outputs import Outputs, profile_paths, refuse_strangers
+from tilepipe.engine.state.progress import Progress
+from tilepipe.errors import InputError
+from tilepipe.images import Image
+from tilepipe.models.file import Model
+from tilepipe.products.store import open_zarr_mask
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for, opened: image, model, and where the results go."""
+
+    options: RunOptions
+    image: Image
+    model: Model
+    outputs: Outputs
+    look: Look
+    """The image's content and files, as they were when it was opened."""
+
+
+def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) -> Summary | None:
+    """The summary of a run that ended, if this one asks for no more than that one did.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    plan
+        The plan in the output's store, where there is one that the request agrees with.
+    stages
+        Those that such a run has.
+
+    Raises
+    ------
+    InputError
+        When something lies where the outputs belong that no run of this request made.
+    """
+    options, outputs = request.options, request.outputs
+    if options.overwrite:
+        return None
+    if plan is not None:
+        if options.verify:
+            return None
+        with outputs.state.locked():  # or another run may be about to remove it
+            return _in_store(request, plan, stages)
+    summary = _beside_exports(request)
+    if summary is None:
+        refuse_strangers(outputs)
+        return None
+    masks = [path for path in outputs.derived if path.suffix != ".png"]
+    if options.verify and masks:
+        summary.verification = verify(masks[0], windows=options.verify)
+        summary.write()
+    return summary
+
+
+def is_complete(run: OpenRun, stages: Sequence[Stage]) -> bool:
+    """Whether all blocks are done, and all steps of its stages, as the ledger says."""
+    return all(run.progress.is_done(number) for number in run.plan.coverage) and all(
+        run.progress.is_fresh(step.key) and step.is_there()
+        for stage in stages
+        for step in stage.steps(run)
+        if step.record is not None
+    )
+
+
+def earlier_verification(run: OpenRun) -> Verification | None:
+    """What an earlier run of the same plan proved, from its record."""
+    record = read_record(run.outputs.record)
+    same = record.get("plan") == json.loads(run.plan.to_json())
+    return recorded_verification(record) if same else None
+
+
+def _in_store(request: Request, plan: Plan, stages: Sequence[Stage]) -> Summary | None:
+    """The summary of a run whose store and exports are all there; None where something is not."""
+    outputs = request.outputs
+    if not is_in_order(outputs.state, plan):
+        return None
+    mask = open_zarr_mask(outputs.store)
+    progress = Progress.as_found(outputs.state.ledger_file, mask, plan.tiling)
+    run = OpenRun(
+        request.options, plan, outputs, request.image, request.model, mask=mask, progress=progress
+    )
+    if not is_complete(run, stages):
+        return None
+    record = read_record(outputs.record)
+    if record.get("plan") != json.loads(plan.to_json()):
+        return None
+    summary = summarise(plan, outputs, progress, request.options)
+    try:
+        summary.seconds = dict(record["seconds"])
+        summary.peak_memory = int(record["peak_memory_bytes"])
+        summary.warnings = tuple(record["warnings"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    summary.verification = recorded_verification(record)
+    if request.options.profile:
+        summary.profile = tuple(p for p in profile_paths(outputs.record) if p.exists())
+    return summary
+
+
+def _beside_exports(request: Request) -> Summary | None:
+    """The summary of a finished run of the same request, whose store was only for a while."""
+    outputs = request.outputs
+    if outputs.keep_store or not all(path.exists() for path in outputs.derived):
+        return None
+    record = read_record(outputs.record)
+    summary = summary_from_record(record, outputs)
+    if summary is None:
+        return None
+    if damaged := [str(path) for path in record.get("damaged", ())]:
+        raise InputError(
+            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to make it again"
+        )
+    changed = differences(summary.plan, request.options, request.image, request.model)
+    if changed:
+        raise InputError(
+            f"{outputs.derived[0]}: was made with other settings: {'; '.join(changed)}; use "
+            "--overwrite to start over, or another -o"
+        )
+    return summary

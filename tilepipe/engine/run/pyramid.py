@@ -1,0 +1,44 @@
+"""The stage that makes the coarser levels of the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tilepipe.engine.run.stage import OpenRun, Stage, Step
+from tilepipe.engine.work.block import compute_pyramid_block
+from tilepipe.products.pyramid import pyramid_blocks
+from tilepipe.storage.hashing import ABSENT
+
+
+class Pyramid(Stage):
+    """Each level from the one above it, on the workers, a window at a time.
+
+    Nothing where masks are resampled to the image's grid: there they have a pyramid of their own.
+    """
+
+    name = "pyramid"
+    clock = "pyramid"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """A step for each level."""
+        if run.plan.like_image is not None:
+            return
+        for level in range(1, len(run.mask.levels)):
+            record = {"kind": "level", "level": level}
+            yield Step(level, f"pyramid level {level}", record)
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Write one level."""
+        plan, mask, level = run.plan, run.mask, int(step.key)
+        computed = None
+        if plan.region is not None:
+            computed = [plan.tiling.block_window(number) for number in plan.coverage]
+        windows = pyramid_blocks(mask, computed)[level]
+        seals: dict[str, str] = {}
+        for outcome in run.compute(compute_pyramid_block, ((level, w) for w in windows)):
+            keys = mask.chunk_keys(outcome.task.label[1], level)
+            seals.update(zip(keys, outcome.value.split(" "), strict=True))
+        # Nothing is written where nothing of the region is.
+        chunks = " ".join(seals.get(key, ABSENT) for key in mask.chunk_keys(level=level))
+        return {"bytes": mask.stored_bytes(level=level), "chunks": chunks}

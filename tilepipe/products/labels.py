@@ -1,0 +1,129 @@
+"""Labels: one plane of them, or a plane of 0 and 1 for each class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.products.base import NO_ANSWER
+from tilepipe.products.product import Product
+from tilepipe.products.reduction import mode
+
+if TYPE_CHECKING:
+    from tilepipe._torch import Tensor
+    from tilepipe.models.specs import OutputSpec
+
+
+class Labels(Product):
+    """One plane of labels, uint8: each pixel is of the class with the largest logit.
+
+    A single sigmoid output makes two classes, 0 below its threshold and 1 above it.
+    """
+
+    name = "labels"
+    flat = True
+    is_main = True
+    averaged = False
+    dtype = np.dtype("uint8")
+    fill = NO_ANSWER
+
+    def unavailable(self, output: OutputSpec) -> str | None:
+        """Why a model with this output has no labels, or None where it has."""
+        several = output.activation == "sigmoid" and len(output.thresholds) > 1
+        if several or output.activation == "linear":
+            return "its classes do not exclude each other"
+        return None
+
+    def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
+        """The class of the largest logit, the lower one in a tie: (N, H, W) uint8."""
+        from tilepipe._torch import torch
+
+        if output.activation == "sigmoid":
+            return (logits[:, 0] > _levels(output)[0]).to(torch.uint8)
+        if logits.shape[1] == 2:
+            return (logits[:, 1] > logits[:, 0]).view(torch.uint8)
+        best = logits[:, 0]
+        labels = torch.zeros_like(best, dtype=torch.uint8)
+        for label in range(1, logits.shape[1]):
+            higher = logits[:, label] > best
+            labels.masked_fill_(higher, label)
+            if label + 1 < logits.shape[1]:
+                best = torch.where(higher, logits[:, label], best)
+        return labels
+
+    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """The most frequent label of each 2 x 2 pixels; the lower one in a tie."""
+        return mode(stored, NO_ANSWER)
+
+    def sums(
+        self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
+    ) -> NDArray[Any]:
+        """Pixels of each class, or the sums of their weights."""
+        flat = None if weights is None else weights.ravel()
+        return np.bincount(stored.ravel(), flat, minlength=NO_ANSWER + 1)[:classes]
+
+    def deviation(
+        self, stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
+    ) -> NDArray[np.float64]:
+        """How far the logit of each stored label is below the largest one, shape (1, H, W)."""
+        if output.activation == "sigmoid":
+            return _beyond_threshold(stored[None], logits, output)
+        known = np.minimum(stored, len(logits) - 1).astype(np.intp)
+        mine = np.take_along_axis(logits, known[None], 0)
+        gap = logits.max(0)[None] - mine
+        return np.asarray(np.where(stored[None] < len(logits), gap, np.inf))  # no class never wins
+
+
+class Planes(Product):
+    """A plane of 0 and 1 for each class, uint8, of classes that do not exclude each other."""
+
+    name = "planes"
+    is_main = True
+    averaged = False
+    dtype = np.dtype("uint8")
+    fill = NO_ANSWER
+
+    def unavailable(self, output: OutputSpec) -> str | None:
+        """Why a model with this output has no planes, or None where it has."""
+        if output.activation == "sigmoid" and len(output.thresholds) > 1:
+            return None
+        return "its classes exclude each other"
+
+    def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
+        """1 where a class is above its threshold: (N, C, H, W) uint8."""
+        from tilepipe._torch import torch
+
+        above = [logits[:, i] > level for i, level in enumerate(_levels(output))]
+        return torch.stack(above, dim=1).to(torch.uint8)
+
+    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """The more frequent value of each 2 x 2 pixels; 0 in a tie."""
+        return mode(stored, NO_ANSWER)
+
+    def sums(
+        self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
+    ) -> NDArray[Any]:
+        """Pixels of each plane that are 1, or the sums of their weights."""
+        inside = stored == 1
+        return np.asarray((inside if weights is None else inside * weights).sum(axis=(1, 2)))
+
+    def deviation(
+        self, stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
+    ) -> NDArray[np.float64]:
+        """How far each logit is beyond the threshold that its stored value contradicts."""
+        return _beyond_threshold(stored, logits, output)
+
+
+def _levels(output: OutputSpec) -> list[float]:
+    """Thresholds on logits: the sigmoid is monotone, so nothing need be rounded."""
+    return [float(np.log(t / (1 - t))) for t in output.thresholds]
+
+
+def _beyond_threshold(
+    stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
+) -> NDArray[np.float64]:
+    levels = np.asarray(_levels(output))[: len(logits), None, None]
+    above = logits - levels
+    return np.asarray(np.where((above > 0) == (stored == 1), 0.0, np.abs(above) + 1e-300))

@@ -1,0 +1,169 @@
+"""One product of a zarr mask: a pyramid of arrays, read by windows and written by whole chunks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from tilepipe.errors import DamagedMaskError
+from tilepipe.grid import CHUNK, Window
+from tilepipe.products.base import require_inside
+from tilepipe.products.product import Product
+from tilepipe.storage import StoragePath
+from tilepipe.text import first_line
+
+Arrays = tuple["zarr.Array[Any]", ...]
+"""The levels of a pyramid, largest first."""
+
+
+class Layer:
+    """The arrays of one product; see `tilepipe.products.product.Product` for what they hold.
+
+    Reading is safe from several threads, and so is writing different chunks.
+    """
+
+    def __init__(self, path: StoragePath, product: Product, arrays: Arrays) -> None:
+        self.path = path
+        """Of the mask."""
+        self.product = product
+        self.levels: tuple[tuple[int, int], ...] = tuple(
+            (int(a.shape[-2]), int(a.shape[-1])) for a in arrays
+        )
+        """(height, width) of each level, largest first."""
+        self.planes = 1 if product.flat else int(arrays[0].shape[0])
+        self._arrays = arrays
+
+    @property
+    def store(self) -> Any:
+        """The zarr store of its arrays."""
+        return self._arrays[0].store
+
+    @property
+    def key(self) -> str:
+        """Name and variant of the product, by which a mask that has it is created."""
+        return self.product.key
+
+    def read(self, window: Window, level: int = 0) -> NDArray[Any]:
+        """The stored pixels of a window inside the mask: (H, W) where flat, else (C, H, W).
+
+        Raises
+        ------
+        DamagedMaskError
+            Where a chunk cannot be decoded.
+        """
+        require_inside(window, self.levels[level])
+        return self._decoded(level, _selection(self._arrays[level], window))
+
+    def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
+        """One plane of a window inside the mask, shape (H, W); flat products have plane 0 only."""
+        require_inside(window, self.levels[level])
+        sides = _sides(window)
+        return self._decoded(level, sides if self.product.flat else (plane, *sides))
+
+    def write(self, window: Window, stored: NDArray[Any], level: int = 0) -> None:
+        """Write whole chunks.
+
+        Parameters
+        ----------
+        window : Window
+            Starts and ends on chunk boundaries, or ends at the mask's edge.
+        stored : ndarray
+            Of the product's dtype, in its stored form; (H, W) where flat, else (C, H, W).
+        level : int
+            Of the pyramid; the levels below it are for `tilepipe.products.pyramid`.
+
+        Raises
+        ------
+        ValueError
+            When the window cuts a chunk, or the array does not fit it.
+        OSError
+            As the file system raises it, for example when the disk is full.
+        """
+        _require_whole_chunks(window, self.levels[level])
+        array = self._arrays[level]
+        if stored.dtype != array.dtype:
+            raise ValueError(f"the mask holds {array.dtype}, not {stored.dtype}")
+        expected = (*array.shape[:-2], *window.shape)
+        if stored.shape != expected:
+            raise ValueError(f"{window} takes an array of shape {expected}, not {stored.shape}")
+        if stored.dtype.kind == "f":
+            # One bit pattern for all NaN, so that equal masks are equal bytes.
+            stored = np.where(np.isnan(stored), stored.dtype.type(np.nan), stored)
+        array[_selection(array, window)] = stored
+
+    def chunk_keys(self, window: Window, level: int = 0) -> Iterator[str]:
+        """The chunks that a window touches, stored or not, as paths from the mask's folder on.
+
+        Plane by plane and row by row.
+        """
+        array = self._arrays[level]
+        planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
+        for plane in planes:
+            for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
+                for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
+                    yield f"{array.path}/c/{plane}{row}/{column}"
+
+    def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
+        """(row, column) of the stored chunks of a plane; all others have no answer."""
+        return set(_numbered(self._folder(level, plane)))
+
+    def stored_files(self, level: int) -> Iterator[StoragePath]:
+        """The stored chunks of a level, however many there could be."""
+        for plane in range(self.planes):
+            folder = self._folder(level, plane)
+            for row, column in sorted(_numbered(folder)):
+                yield folder / str(row) / str(column)
+
+    def _folder(self, level: int, plane: int) -> StoragePath:
+        folder = self.path / self._arrays[level].path / "c"
+        return folder if self.product.flat else folder / str(plane)
+
+    def _decoded(self, level: int, selection: tuple[int | slice, ...]) -> NDArray[Any]:
+        try:
+            return np.asarray(self._arrays[level][selection])
+        except (RuntimeError, ValueError) as error:
+            # What the codecs raise for a chunk that is torn.
+            raise DamagedMaskError(
+                f"{self.path} is damaged ({first_line(error)}); write it again."
+            ) from error
+
+
+def _numbered(folder: StoragePath) -> Iterator[tuple[int, int]]:
+    """What lies in a folder of chunks under names that are numbers: (row, column)."""
+    if isinstance(folder, Path):
+        if not folder.is_dir():
+            return
+        names = (
+            (row.name, column.name)
+            for row in os.scandir(folder)
+            if row.name.isdecimal() and row.is_dir()
+            for column in os.scandir(row)
+        )
+    else:
+        names = ((chunk.parent.name, chunk.name) for chunk in folder.objects())
+    yield from ((int(r), int(c)) for r, c in names if r.isdecimal() and c.isdecimal())
+
+
+def _selection(array: zarr.Array[Any], window: Window) -> tuple[slice, ...]:
+    return (*[slice(None)] * (array.ndim - 2), *_sides(window))
+
+
+def _sides(window: Window) -> tuple[slice, slice]:
+    return slice(window.y, window.stop_y), slice(window.x, window.stop_x)
+
+
+def _require_whole_chunks(window: Window, shape: tuple[int, int]) -> None:
+    require_inside(window, shape)
+    starts = window.y % CHUNK == 0 and window.x % CHUNK == 0
+    stops = all(
+        stop % CHUNK == 0 or stop == size
+        for stop, size in zip((window.stop_y, window.stop_x), shape, strict=True)
+    )
+    if not (starts and stops):
+        raise ValueError(f"{window} cuts through chunks of {CHUNK} x {CHUNK} pixels")

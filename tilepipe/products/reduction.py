@@ -1,0 +1,84 @@
+"""Each 2 x 2 pixels as one: by vote or by mean, over those that have an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
+    """The most frequent label of each 2 x 2 pixels; the lower one in a tie.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (..., H, W)
+        Of a plane or of several.
+    no_answer : int
+        A label without a vote: it wins only where all four are it. Odd sides are padded with it.
+        No label is higher.
+
+    Returns
+    -------
+    ndarray of uint8, shape (..., ceil(H / 2), ceil(W / 2))
+    """
+    a, b, c, d = _quarters(labels, no_answer)
+    # A sorting network for four: afterwards equal labels are neighbours and no answer comes last.
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    c, d = np.minimum(c, d), np.maximum(c, d)
+    a, c = np.minimum(a, c), np.maximum(a, c)
+    b, d = np.minimum(b, d), np.maximum(b, d)
+    b, c = np.minimum(b, c), np.maximum(b, c)
+    last = np.where((c == d) & (c != no_answer), c, a)
+    middle = np.where((b == c) & (b != no_answer), b, last)
+    found: NDArray[np.uint8] = np.where(a == b, a, middle)
+    return found
+
+
+def mean(values: NDArray[Any]) -> NDArray[Any]:
+    """The mean of each 2 x 2 pixels, NaN left out; NaN where all four are.
+
+    Parameters
+    ----------
+    values : ndarray of float16 or float32, shape (..., H, W)
+
+    Returns
+    -------
+    ndarray of the same dtype, shape (..., ceil(H / 2), ceil(W / 2))
+    """
+    quarters = _quarters(values, np.nan)
+    # Wider than the pixels, so that the sum of four does not overflow.
+    total = np.zeros(quarters[0].shape, np.float32 if values.dtype == np.float16 else np.float64)
+    count = np.zeros(quarters[0].shape, np.uint8)
+    for quarter in quarters:
+        valid = ~np.isnan(quarter)
+        np.add(total, quarter, out=total, where=valid)
+        count += valid
+    found = np.full_like(total, np.nan)
+    np.divide(total, count, out=found, where=count > 0)
+    return found.astype(values.dtype)
+
+
+def rounded_mean(values: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
+    """The mean of each 2 x 2 pixels, rounded half up; those that are ``no_answer`` left out.
+
+    Shape (..., H, W) to (..., ceil(H / 2), ceil(W / 2)); ``no_answer`` where all four are it.
+    """
+    quarters = _quarters(values, no_answer)
+    total = np.zeros(quarters[0].shape, np.uint16)
+    count = np.zeros(quarters[0].shape, np.uint16)
+    for quarter in quarters:
+        valid = quarter != no_answer
+        np.add(total, quarter, out=total, where=valid)
+        count += valid
+    found = (total + count // 2) // np.maximum(count, 1)
+    return np.where(count > 0, found, no_answer).astype(np.uint8)
+
+
+def _quarters(array: NDArray[Any], pad: float) -> list[NDArray[Any]]:
+    height, width = array.shape[-2:]
+    if height % 2 or width % 2:
+        sides = [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)]
+        array = np.pad(array, sides, constant_values=pad)
+    return [array[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
