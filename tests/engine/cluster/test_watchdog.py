@@ -60,7 +60,7 @@ def test_with_a_timeout_it_is_said_at_half_of_it_and_ends_at_all_of_it() -> None
 
 
 def test_durations_are_for_people() -> None:
-    assert [duration(s) for s in (5.4, 119, 900)] == ["5 s", "119 s", "15 min"]
+    assert [duration(s) for s in (5.4, 119, 900)] == ["5.4 s", "2 min", "15 min"]
 
 
 _let_go = threading.Event()
