@@ -1,18 +1,22 @@
 # make run               set up, make a sample slide, segment it
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
+# make check             lint, types and the quick tests: before each commit
 # make test              all tests, in random order (more options in ARGS="...")
-# make test-quick        those that are not slow
 # make fuzz              thousands of damaged files of each kind (more options in ARGS="...")
 # make lint              ruff and mypy
 # make bench             all benchmarks (hours); ARGS="--quick" to see that they work
 # make faults            kill, starve and damage runs, a hundred times and more (minutes)
+#
+# Tests run in two processes; JOBS=8 uses eight, JOBS=0 one that a debugger can attach to.
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run test test-quick lint faults fuzz format bench clean install
+.PHONY: run check test lint faults fuzz format bench clean install
 
 run: $(INSTALLED)
 ifdef IMAGE
@@ -26,11 +30,11 @@ else
 	@echo "model is made for. To prove the mask: $(BIN)/tilepipe verify out/sample_mask.ome.zarr"
 endif
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+check: lint
+	$(PYTEST) -m "not slow" $(ARGS)
 
-test-quick: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(INSTALLED)
+	$(PYTEST) $(ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --count 3000 --keep out/fuzz $(ARGS)

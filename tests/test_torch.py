@@ -13,8 +13,13 @@ import pytest
 import tilepipe
 
 ROOT = Path(tilepipe.__file__).parent
-LOADS_TORCH = ("load_model", "save_model", "plan", "run", "run_batch", "train", "verify",
-               "evaluate", "doctor")  # fmt: skip
+LOADS_TORCH = [
+    "load_model", "run",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("save_model", "plan", "run_batch", "train", "verify", "evaluate", "doctor")
+    ),
+]  # fmt: skip
 SETTINGS = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
 
 CALL_FIRST = """

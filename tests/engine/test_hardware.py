@@ -179,6 +179,7 @@ def real_group() -> Iterator[_RealGroup]:
         pytest.skip(f"no control group can be made here: {error}")
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_in_a_group_of_one_and_a_half_gigabytes_ends_well(
     real_group: _RealGroup, tmp_path: Path

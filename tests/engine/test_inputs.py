@@ -260,6 +260,7 @@ def test_four_bands_of_naip_run_with_a_model_of_three(
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_one_colour_of_an_ndpi_runs_with_nuclei_fluo(data: Path, tmp_path: Path) -> None:
     summary = tilepipe.run(
         data / "wsi/test3-DAPI-2-387.ndpi", model="nuclei-fluo", bands=("blue",), level=2,

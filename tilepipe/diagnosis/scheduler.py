@@ -42,6 +42,7 @@ def check_scheduler(
         Where the folder's marker is made.
     """
     import dask
+    import distributed  # noqa: F401 - loads its defaults, which a setting made first would replace
 
     # What cannot be reached is a finding; it is not told by Dask as well.
     for name in ("distributed", "distributed.comm", "distributed.client", "tornado"):

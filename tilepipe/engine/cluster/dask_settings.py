@@ -43,6 +43,7 @@ _held: dict[str, tuple[int, Any]] = {}
 def dask_settings(settings: dict[str, Any]) -> Iterator[None]:
     """Keep settings for as long as this lasts; all that name one must agree on its value."""
     import dask
+    import distributed  # noqa: F401 - loads its defaults, which are what is given back
 
     with _lock:
         for name, value in settings.items():

@@ -26,7 +26,8 @@ from tilepipe.products.store import open_zarr_mask
 from tilepipe.storage.hashing import ABSENT, read_seal
 
 SIDE = 1500
-NAMES = ("m.ome.zarr", "m.ome.tif", "m.tif")
+STORE = "m.ome.zarr"
+NAMES = (STORE, "m.ome.tif", "m.tif")
 
 
 class Scene:
@@ -119,7 +120,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:
-    store = once / "m.ome.zarr"
+    store = once / STORE
     mask = open_zarr_mask(store)
     tiling = scene_tiling(once)
     there = {p.relative_to(store).as_posix() for p in store.rglob("c/*/*") if p.is_file()}
@@ -137,99 +138,146 @@ def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:
 def scene_tiling(folder: Path) -> Any:
     from tilepipe.engine.state.folder import RunState
 
-    plan = RunState(folder / "m.ome.zarr").read_plan()
+    plan = RunState(folder / STORE).read_plan()
     assert plan is not None
     return plan.tiling
 
 
 def test_a_chunk_that_is_not_stored_has_a_seal_that_says_so(partly: Path) -> None:
-    records = read_ledger(partly / "m.ome.zarr" / FOLDER / "ledger")
+    records = read_ledger(partly / STORE / FOLDER / "ledger")
     (block,) = [record for record in records if record["kind"] == "block"]
     assert block["chunks"].split(" ")[1::2] == [ABSENT, ABSENT]
 
 
-CHUNK_DAMAGE: dict[str, tuple[Callable[[Path], None], int]] = {
-    "a bit of a chunk": (lambda m: flip(m / "m.ome.zarr/0/c/1/1"), 1),
-    "a bit of the first byte of a chunk": (lambda m: flip(m / "m.ome.zarr/0/c/2/2", 0), 1),
-    "two chunks of a block swapped": (
-        lambda m: swap(m / "m.ome.zarr/0/c/0/0", m / "m.ome.zarr/0/c/0/1"), 1,
-    ),
-    "chunks of two blocks swapped": (
-        lambda m: swap(m / "m.ome.zarr/0/c/0/1", m / "m.ome.zarr/0/c/0/2"), 2,
-    ),
-    "a chunk in another's place": (
-        lambda m: shutil.copy(m / "m.ome.zarr/0/c/0/0", m / "m.ome.zarr/0/c/0/1"), 1,
-    ),
-    "a bit of a chunk of the pyramid": (lambda m: flip(m / "m.ome.zarr/1/c/0/0"), 0),
-    "a bit of the last level": (lambda m: flip(m / "m.ome.zarr/2/c/0/0"), 0),
+BYTES: dict[str, tuple[Callable[[Path], object], int]] = {
+    "a bit of a chunk": (lambda m: flip(m / STORE / "0/c/1/1"), 1),
+    "the first byte of a chunk": (lambda m: flip(m / STORE / "0/c/2/2", 0), 1),
+    "swapped in a block": (lambda m: swap(m / STORE / "0/c/0/0", m / STORE / "0/c/0/1"), 1),
+    "swapped between blocks": (lambda m: swap(m / STORE / "0/c/0/1", m / STORE / "0/c/0/2"), 2),
+    "copied": (lambda m: shutil.copy(m / STORE / "0/c/0/0", m / STORE / "0/c/0/1"), 1),
+    "a bit of the pyramid": (lambda m: flip(m / STORE / "1/c/0/0"), 0),
+    "a bit of the last level": (lambda m: flip(m / STORE / "2/c/0/0"), 0),
     "a bit of an OME-TIFF": (lambda m: flip(m / "m.ome.tif"), 0),
     "a bit of a GeoTIFF": (lambda m: flip(m / "m.tif", 0.8), 0),
-}  # fmt: skip
+}
+"""Damage that `--scrub` finds, and how many blocks are computed again."""
 
 
-@pytest.mark.parametrize("kind", CHUNK_DAMAGE)
+@pytest.mark.parametrize("kind", BYTES)
 def test_scrubbing_finds_damage_and_a_run_mends_only_that(
     kind: str, masks: Path, scene: Scene
 ) -> None:
     before = digest(masks)
-    damage, blocks = CHUNK_DAMAGE[kind]
+    damage, blocks = BYTES[kind]
     damage(masks)
     assert digest(masks) != before
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    found = tilepipe.verify(masks / STORE, windows=1, scrub=True)
     assert not found.exact
     assert found.damage
-    assert not tilepipe.verify(masks / "m.ome.zarr", windows=1).exact, "it is damaged still"
+    assert not tilepipe.verify(masks / STORE, windows=1).exact, "it is damaged still"
     told = Told()
     summary = scene.run(masks, watch=told)
     assert "damaged since it was written" in " ".join(told.said)
     assert summary.blocks - summary.resumed == blocks
     assert digest(masks) == before
-    again = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    again = tilepipe.verify(masks / STORE, windows=1, scrub=True)
     assert again.exact
     assert any("all read, and each is what was written" in line for line in again.covered)
 
 
-def test_swapped_chunks_of_other_sizes_are_noticed_without_reading(
-    masks: Path, scene: Scene
+def write_everywhere(content: str) -> Callable[[Path], None]:
+    """Give the documents of the group and of level 0 another content, or remove them."""
+
+    def damage(store: Path) -> None:
+        for name in ("zarr.json", "0/zarr.json"):
+            path = store / name
+            path.write_text(content) if content else path.unlink()
+
+    return damage
+
+
+def update(name: str, **fields: Any) -> Callable[[Path], None]:
+    return lambda store: edit(store / name, lambda d: d.update(fields))
+
+
+def edit_root(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return lambda store: edit(store / "zarr.json", lambda d: change(d["attributes"]))
+
+
+VISIBLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "fill value": (update("0/zarr.json", fill_value=254), "0/zarr.json"),
+    "fill value of a level": (update("1/zarr.json", fill_value=0), "1/zarr.json"),
+    "shape": (update("0/zarr.json", shape=[SIDE - 16, SIDE]), "0/zarr.json"),
+    "type": (update("0/zarr.json", data_type="int8"), "0/zarr.json"),
+    "codecs": (update("0/zarr.json", codecs=[{"name": "bytes"}]), "0/zarr.json"),
+    "pixel size": (edit_root(lambda a: a["ome"]["multiscales"][0].update(axes=[])), "zarr.json"),
+    "classes": (edit_root(lambda a: a["tilepipe"]["classes"].reverse()), "zarr.json"),
+    "gone": (write_everywhere(""), "zarr.json"),
+    "cut off": (write_everywhere("{"), "zarr.json"),
+    "a list": (write_everywhere("[]"), "zarr.json"),
+    "a version alone": (write_everywhere('{"zarr_format": 3}'), "zarr.json"),
+    "chunks of other sizes swapped": (lambda s: swap(s / "0/c/0/0", s / "0/c/0/1"), "block 0"),
+}
+"""Damage that is found without reading chunks, and what is named."""
+
+
+@pytest.mark.parametrize("kind", VISIBLE)
+def test_damage_to_metadata_and_sizes_is_named_and_mended(
+    kind: str, masks: Path, scene: Scene
 ) -> None:
     before = digest(masks)
-    swap(masks / "m.ome.zarr/0/c/0/0", masks / "m.ome.zarr/0/c/0/1")
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    damage, name = VISIBLE[kind]
+    damage(masks / STORE)
+    found = tilepipe.verify(masks / STORE, windows=1)
     assert not found.exact
+    assert any(name in sentence for sentence in found.damage)
     told = Told()
     summary = scene.run(masks, watch=told)
-    assert summary.blocks - summary.resumed == 1
-    assert "block 0" in " ".join(told.said)
+    assert summary.blocks - summary.resumed == (name == "block 0")
+    assert any(name in sentence for sentence in told.said)
     assert digest(masks) == before
 
 
-def test_an_interrupted_run_reads_what_it_builds_on(
-    once: Path, scene: Scene, tmp_path: Path
-) -> None:
+def spoil_chunks(masks: Path) -> None:
+    flip(masks / STORE / "0/c/1/1")
+    swap(masks / STORE / "0/c/0/2", masks / STORE / "0/c/1/2")
+
+
+def spoil_what_follows(masks: Path) -> None:
+    flip(masks / "m.ome.tif")
+    flip(masks / STORE / "2/c/0/0")
+
+
+def spoil_without_hashes(masks: Path) -> None:
+    forget_hashes(masks)
+    flip(masks / STORE / "0/c/1/1")
+    flip(masks / STORE / "1/c/0/0")
+
+
+@pytest.mark.parametrize(
+    ("stage", "damage", "blocks"),
+    [
+        ("pyramid level 1", spoil_chunks, 2),
+        ("writing m.tif", spoil_what_follows, 0),
+        ("pyramid level 2", spoil_without_hashes, 1),
+    ],
+)
+def test_a_run_that_was_stopped_reads_what_it_builds_on(
+    stage: str, damage: Callable[[Path], None], blocks: int, once: Path, scene: Scene,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     """A flipped bit once made such a run impossible to finish, and a swap made a wrong mask."""
     masks = tmp_path / "masks"
     with pytest.raises(EnvironmentFailure):
-        scene.run(masks, watch=Told("pyramid level 1", stop))
-    flip(masks / "m.ome.zarr/0/c/1/1")
-    swap(masks / "m.ome.zarr/0/c/0/2", masks / "m.ome.zarr/0/c/1/2")
+        scene.run(masks, watch=Told(stage, stop))
+    damage(masks)
     told = Told()
     summary = scene.run(masks, watch=told)
-    assert summary.blocks - summary.resumed == 2
-    (line,) = told.said
-    assert "block 0 (0/c/1/1), block 1 (0/c/" in line
-    assert "computed again" in line
-    assert digest(masks) == digest(once)
-
-
-def test_damage_of_the_same_size_to_levels_and_exports_is_found_when_a_run_goes_on(
-    once: Path, scene: Scene, tmp_path: Path
-) -> None:
-    masks = tmp_path / "masks"
-    with pytest.raises(EnvironmentFailure):
-        scene.run(masks, watch=Told("writing m.tif", stop))
-    flip(masks / "m.ome.tif")
-    flip(masks / "m.ome.zarr/2/c/0/0")
-    assert scene.run(masks).resumed == 4
+    assert summary.blocks - summary.resumed == blocks
+    if blocks:
+        (line,) = told.said
+        assert "block 0" in line
+        assert "computed again" in line
     assert digest(masks) == digest(once)
 
 
@@ -237,7 +285,7 @@ def test_a_chunk_damaged_while_the_run_goes_on_stops_it_and_it_can_be_resumed(
     once: Path, scene: Scene, tmp_path: Path
 ) -> None:
     masks = tmp_path / "masks"
-    told = Told("pyramid level 1", lambda: flip(masks / "m.ome.zarr/0/c/1/1"))
+    told = Told("pyramid level 1", lambda: flip(masks / STORE / "0/c/1/1"))
     with pytest.raises(EnvironmentFailure, match="the same command finds the damaged blocks"):
         scene.run(masks, watch=told)
     assert scene.run(masks).resumed == 3
@@ -255,56 +303,16 @@ def test_nothing_is_read_of_a_finished_output(
     assert scene.run(masks).resumed == 4
 
 
-METADATA_DAMAGE: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
-    "fill value": ("0/zarr.json", lambda d: d.update(fill_value=254)),
-    "fill value of a level": ("1/zarr.json", lambda d: d.update(fill_value=0)),
-    "shape": ("0/zarr.json", lambda d: d.update(shape=[SIDE - 16, SIDE])),
-    "type": ("0/zarr.json", lambda d: d.update(data_type="int8")),
-    "codecs": ("0/zarr.json", lambda d: d.update(codecs=[{"name": "bytes"}])),
-    "pixel size": (
-        "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0].update(axes=[]),
-    ),
-    "classes": ("zarr.json", lambda d: d["attributes"]["tilepipe"]["classes"].reverse()),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", METADATA_DAMAGE)
-def test_edited_metadata_is_found_and_written_anew(kind: str, masks: Path, scene: Scene) -> None:
-    before = digest(masks)
-    name, change = METADATA_DAMAGE[kind]
-    edit(masks / "m.ome.zarr" / name, change)
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
-    assert not found.exact
-    assert any(name in sentence for sentence in found.damage)
-    told = Told()
-    assert scene.run(masks, watch=told).resumed == 4
-    assert any(name in sentence for sentence in told.said)
-    assert digest(masks) == before
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"zarr_format": 3}'])
-def test_metadata_that_is_broken_or_gone_is_written_anew(
-    content: str, masks: Path, scene: Scene
-) -> None:
-    before = digest(masks)
-    for name in ("zarr.json", "0/zarr.json"):
-        path = masks / "m.ome.zarr" / name
-        path.write_text(content) if content else path.unlink()
-    assert not tilepipe.verify(masks / "m.ome.zarr", windows=1).exact
-    assert scene.run(masks).resumed == 4
-    assert digest(masks) == before
-
-
 def test_attributes_that_a_user_adds_are_no_damage_and_stay(masks: Path, scene: Scene) -> None:
-    root = masks / "m.ome.zarr" / "zarr.json"
+    root = masks / STORE / "zarr.json"
     edit(root, lambda d: d["attributes"].update(note="for the paper"))
-    assert tilepipe.verify(masks / "m.ome.zarr", windows=1).exact
+    assert tilepipe.verify(masks / STORE, windows=1).exact
     told = Told()
     scene.run(masks, watch=told)
     assert told.said == []
     edit(root, lambda d: d["attributes"]["tilepipe"].update(height=3))
     scene.run(masks)
-    attributes = zarr.open_group(masks / "m.ome.zarr", mode="r").attrs
+    attributes = zarr.open_group(masks / STORE, mode="r").attrs
     assert attributes["note"] == "for the paper"
     assert attributes["tilepipe"]["height"] == SIDE  # type: ignore[index,call-overload]
 
@@ -321,7 +329,7 @@ def test_attributes_that_a_user_adds_are_no_damage_and_stay(masks: Path, scene: 
 def test_an_edited_plan_is_refused(
     change: Callable[[dict[str, Any]], object], masks: Path, scene: Scene
 ) -> None:
-    plan = masks / "m.ome.zarr" / FOLDER / "plan.json"
+    plan = masks / STORE / FOLDER / "plan.json"
     before = digest(masks)
     document = json.loads(plan.read_text())
     change(document)
@@ -329,7 +337,7 @@ def test_an_edited_plan_is_refused(
     with pytest.raises(InputError, match=r"plan\.json"):
         scene.run(masks)
     with pytest.raises((CheckError, InputError), match=r"plan\.json"):
-        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+        tilepipe.verify(masks / STORE, windows=1)
     assert digest(masks) == before
     assert scene.run(masks, overwrite=True).resumed == 0
 
@@ -337,7 +345,7 @@ def test_an_edited_plan_is_refused(
 def test_a_plan_whose_parts_contradict_each_other_is_refused_without_a_hash(
     masks: Path, scene: Scene
 ) -> None:
-    folder = masks / "m.ome.zarr" / FOLDER
+    folder = masks / STORE / FOLDER
     (folder / "seals").unlink()
     edit(folder / "plan.json", lambda d: d["tiling"].update(height=700))
     with pytest.raises(InputError, match="its tiling is not of the size of its image"):
@@ -346,11 +354,11 @@ def test_a_plan_whose_parts_contradict_each_other_is_refused_without_a_hash(
 
 def test_a_plan_that_is_gone_from_a_finished_mask_is_missed(masks: Path, scene: Scene) -> None:
     before = digest(masks)
-    (masks / "m.ome.zarr" / FOLDER / "plan.json").unlink()
+    (masks / STORE / FOLDER / "plan.json").unlink()
     with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
         scene.run(masks)
     with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
-        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+        tilepipe.verify(masks / STORE, windows=1)
     assert digest(masks) == before
 
 
@@ -361,10 +369,10 @@ def test_a_stray_chunk_is_no_answer(
     """Outside the region, in a block that has none there, and outside the image."""
     masks = Path(shutil.copytree(partly, tmp_path / "masks"))
     before, region = digest(masks), (0, 0, 1000, 500)
-    stray = masks / "m.ome.zarr" / key
+    stray = masks / STORE / key
     stray.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(once / "m.ome.zarr/0/c/0/0", stray)
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1)
+    shutil.copy(once / STORE / "0/c/0/0", stray)
+    found = tilepipe.verify(masks / STORE, windows=1)
     assert not found.exact
     assert found.damage
     told = Told()
@@ -378,30 +386,17 @@ def test_a_run_of_an_older_version_goes_on_and_verify_says_what_it_cannot_tell(
 ) -> None:
     before = digest(masks)
     forget_hashes(masks)
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=1, scrub=True)
+    found = tilepipe.verify(masks / STORE, windows=1, scrub=True)
     assert found.exact
     assert any("kept no hashes for 4 of the blocks" in sentence for sentence in found.covered)
-    os.truncate(masks / "m.ome.zarr/0/c/0/0", 20)
+    os.truncate(masks / STORE / "0/c/0/0", 20)
     assert scene.run(masks).resumed == 3
     assert digest(masks) == before
 
 
-def test_a_run_of_an_older_version_is_decoded_when_it_goes_on(
-    once: Path, scene: Scene, tmp_path: Path
-) -> None:
-    masks = tmp_path / "masks"
-    with pytest.raises(EnvironmentFailure):
-        scene.run(masks, watch=Told("pyramid level 2", stop))
-    forget_hashes(masks)
-    flip(masks / "m.ome.zarr/0/c/1/1")
-    flip(masks / "m.ome.zarr/1/c/0/0")
-    assert scene.run(masks).resumed == 3
-    assert digest(masks) == digest(once)
-
-
 def forget_hashes(masks: Path) -> None:
     """Make the run one of a version that recorded none."""
-    folder = masks / "m.ome.zarr" / FOLDER
+    folder = masks / STORE / FOLDER
     (folder / "seals").unlink()
     records = list(read_ledger(folder / "ledger"))
     (folder / "ledger").unlink()
@@ -547,7 +542,7 @@ def test_an_export_beside_its_mask_is_checked_and_made_again(masks: Path, scene:
 def test_a_mask_on_the_grid_of_the_image_is_checked_by_its_record(
     scene: Scene, tmp_path: Path
 ) -> None:
-    output = tmp_path / "m.ome.zarr"
+    output = tmp_path / STORE
     options = {"model": scene.model, "outputs": output, "window": scene.window}
     tilepipe.run(scene.image, like_image=True, **options)
     assert tilepipe.verify(output, windows=1, scrub=True).exact
@@ -565,21 +560,21 @@ def test_a_mask_on_the_grid_of_the_image_is_checked_by_its_record(
 def test_a_link_in_a_mask_is_refused_and_what_it_leads_to_is_left_alone(
     name: str, overwrite: bool, masks: Path, scene: Scene, tmp_path: Path
 ) -> None:
-    inside, outside = masks / "m.ome.zarr" / name, tmp_path / "outside"
+    inside, outside = masks / STORE / name, tmp_path / "outside"
     shutil.move(inside, outside)
     inside.symlink_to(outside)
     before = digest(outside) if outside.is_dir() else outside.read_bytes()
     with pytest.raises(InputError, match="is a symbolic link"):
         scene.run(masks, overwrite=overwrite)
     with pytest.raises(InputError, match="is a symbolic link"):
-        tilepipe.verify(masks / "m.ome.zarr", windows=1)
+        tilepipe.verify(masks / STORE, windows=1)
     assert (digest(outside) if outside.is_dir() else outside.read_bytes()) == before
 
 
 def test_a_mask_that_is_reached_by_a_link_is_as_any(
     masks: Path, scene: Scene, tmp_path: Path
 ) -> None:
-    store, real = masks / "m.ome.zarr", tmp_path / "real.ome.zarr"
+    store, real = masks / STORE, tmp_path / "real.ome.zarr"
     before = digest(store)
     store.rename(real)
     store.symlink_to(real)
@@ -592,7 +587,7 @@ def test_a_mask_that_is_reached_by_a_link_is_as_any(
 def test_the_command_says_what_its_proof_covers(
     masks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mask = str(masks / "m.ome.zarr")
+    mask = str(masks / STORE)
     assert call(["verify", mask, "--windows", "1"]) == 0
     said = capsys.readouterr().out
     for part in (
@@ -604,15 +599,15 @@ def test_the_command_says_what_its_proof_covers(
     ):
         assert part in said
     assert "--scrub reads them" in said
-    flip(masks / "m.ome.zarr/0/c/2/2")
+    flip(masks / STORE / "0/c/2/2")
     assert call(["verify", mask, "--windows", "1", "--scrub"]) == 5
     assert "block 3 (0/c/2/2)" in capsys.readouterr().out
 
 
 def test_verify_does_not_end_at_a_chunk_that_cannot_be_decoded(masks: Path) -> None:
-    for chunk in sorted((masks / "m.ome.zarr/0/c").rglob("*")):
+    for chunk in sorted((masks / STORE / "0/c").rglob("*")):
         if chunk.is_file():
             flip(chunk)
-    found = tilepipe.verify(masks / "m.ome.zarr", windows=3)
+    found = tilepipe.verify(masks / STORE, windows=3)
     assert not found.exact
     assert any("is damaged" in sentence for sentence in found.damage)

@@ -45,10 +45,10 @@ def scene_with_holes(
     ("dtype", "nodata", "hole"),
     [
         ("int16", -9999, -9999),
-        ("float32", -9999, -9999),
-        ("float32", None, np.nan),
-        ("float32", -9999, np.nan),
-        ("float32", 0, np.nan),
+        *(
+            pytest.param("float32", *values, marks=pytest.mark.slow)
+            for values in [(-9999, -9999), (None, np.nan), (-9999, np.nan), (0, np.nan)]
+        ),
     ],
 )
 def test_a_band_without_data_is_the_mean_and_the_pixel_keeps_its_answer(
@@ -126,6 +126,7 @@ def test_a_run_goes_on_with_the_nodata_value_that_it_began_with(tmp_path: Path) 
         tilepipe.run(scene, **options)
 
 
+@pytest.mark.slow
 def test_holes_in_bands_and_pixels_survive_resampling_and_the_way_back(tmp_path: Path) -> None:
     scene, _ = scene_with_holes(tmp_path / "scene.tif", "float32", -9999, -9999)
     for metres in (16.0, 7.0):

@@ -55,6 +55,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1])
 def test_runs_at_once_give_the_bytes_of_runs_alone(
     images: list[Path], model: Path, tmp_path: Path, workers: int | None
@@ -94,6 +95,7 @@ def test_runs_at_once_give_the_bytes_of_runs_alone(
     assert changed <= own_to_dask
 
 
+@pytest.mark.slow
 def test_of_two_that_write_one_output_one_is_refused_in_one_sentence(
     images: list[Path], model: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ NETWORKS = {
         width=2, depth=4, padding="same", upsampling="interpolation"
     ),
 }
+QUICK = {"depth 1", "depth 4", "padded, depth 2"}
 SIZES = [
     (7, 300), *(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 1), (513, 40), (600, 517)]),
 ]  # fmt: skip
@@ -70,7 +71,13 @@ def some_tilings(shape: tuple[int, int], model: Model) -> list[Tiling]:
     ]
 
 
-@pytest.mark.parametrize("arguments", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(arguments, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, arguments in NETWORKS.items()
+    ],
+)
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_tiles_give_the_logits_of_a_single_pass_over_the_whole_image(
     arguments: UNetArguments, shape: tuple[int, int], tmp_path: Path

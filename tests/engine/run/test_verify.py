@@ -75,6 +75,7 @@ def test_tiles_in_steps_of_388_are_caught(
     assert result.differing > 0.001 * result.pixels
 
 
+@pytest.mark.slow
 def test_a_single_wrong_label_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=path, window=572)

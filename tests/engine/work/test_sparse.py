@@ -74,6 +74,7 @@ class Counts:
         monkeypatch.setattr(owner, name, counted)
 
 
+@pytest.mark.slow
 def test_reads_and_writes_are_those_of_the_region(
     sparse: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

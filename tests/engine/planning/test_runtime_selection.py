@@ -27,7 +27,7 @@ from tilepipe.grid import Window, paper_tiling
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.store import open_zarr_mask
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

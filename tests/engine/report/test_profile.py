@@ -82,6 +82,7 @@ def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
     assert len(again.profile) == 2
 
 
+@pytest.mark.slow
 def test_overwrite_removes_it(profiled: Path, image: Path, model: Path, tmp_path: Path) -> None:
     mask = shutil.copytree(profiled.parent, tmp_path / "copy") / profiled.name
     assert mask.with_name("mask.profile.csv").exists()
@@ -91,6 +92,7 @@ def test_overwrite_removes_it(profiled: Path, image: Path, model: Path, tmp_path
     assert not mask.with_name("mask.profile.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "workers"), [(4096, 2), (20000, 1), (20000, 30)])
 def test_many_blocks_and_workers(
     image: Path, model: Path, tmp_path: Path, side: int, workers: int,
