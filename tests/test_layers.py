@@ -24,9 +24,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("regions",),
     ("products", "models"),
     ("images",),
+    ("options",),
     ("schema",),
     ("storage",),
-    ("grid", "_torch"),
+    ("grid", "_torch", "quantities"),
     ("errors",),
     ("text",),
 )
