@@ -15,6 +15,7 @@ from functools import cache, reduce
 from operator import or_
 from os import PathLike, fspath
 from pathlib import Path
+from textwrap import fill
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -278,14 +279,14 @@ def help_text(kind: type[DataclassInstance], *left_out: str) -> str:
             continue
         default = shown_default(each)
         lines.append(f"{each.name} : {_type_name(types_of(kind)[each.name])}")
-        lines.append(f"    {details_of(each).help}" + (f" [{default}]." if default else "."))
+        text = details_of(each).help + (f" [{default}]." if default else ".")
+        lines.append(fill(text, 80, initial_indent="    ", subsequent_indent="    "))
     return "\n".join(lines)
 
 
 def _type_name(hint: Any) -> str:
-    bare, origin = core(hint), get_origin(core(hint))
-    if origin is Literal:
-        return "{" + ", ".join(map(repr, get_args(bare))) + "}"
-    if origin is None:
-        return str(getattr(bare, "__name__", bare))
-    return str(bare).replace("typing.", "").replace("collections.abc.", "")
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(_type_name(part) for part in get_args(hint) if part is not NoneType)
+    if get_origin(hint) is Literal:
+        return " | ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint).rpartition(".abc.")[2]

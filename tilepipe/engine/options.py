@@ -96,8 +96,8 @@ class RunOptions:
         parse=parse_integer, metavar="PIXELS",
     )  # fmt: skip
     memory: int | None = option(
-        None, "Memory limit for all processes combined, such as 2GB; with --scheduler, for each "
-        "worker",
+        None, "Memory limit for all processes combined, such as 2GB; with a scheduler, for "
+        "each worker",
         parse=parse_bytes, metavar="SIZE", least=1, unset="half of what is free",
     )  # fmt: skip
     device: Device = option("auto", "Device to compute on")
@@ -129,7 +129,7 @@ class RunOptions:
     )  # fmt: skip
     probabilities: Probabilities | None = option(None, "Write the class probabilities too")
     timeout: float | None = option(
-        None, "Stop if no block finishes within this time", metavar="MINUTES", above=0,
+        None, "Stop if no block finishes within this many minutes", metavar="MINUTES", above=0,
         unset="off; warns after 15 min",
     )  # fmt: skip
     retries: int = option(2, "How often to retry a failed block", least=0, most=_MOST)
