@@ -25,9 +25,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("products",),
     ("models",),
     ("images",),
+    ("options",),
     ("schema",),
     ("storage",),
-    ("grid", "_torch"),
+    ("grid", "_torch", "quantities"),
     ("errors",),
     ("text",),
 )

@@ -1,16 +1,20 @@
-"""`run`, `run_batch`, `plan`, `train`: keyword options, the same as the command line's."""
+"""`run`, `run_batch`, `plan`, `train`: their keyword options are those of the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tilepipe.engine.options import RunOptions, of_each, options_from_mapping
+from tilepipe.engine.options import RunOptions, of_each
 from tilepipe.errors import InputError
+from tilepipe.options import help_text, signature
+from tilepipe.training.options import TrainOptions
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from tilepipe.engine.events import RunCallbacks
     from tilepipe.engine.plan.plan import Plan
     from tilepipe.engine.report.record import Summary
@@ -18,19 +22,32 @@ if TYPE_CHECKING:
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.training.train import TrainSummary, TrainWatch
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _with_options(kind: type[DataclassInstance], *positional: str) -> Callable[[F], F]:
+    """Describe the ``**options`` of a function: its signature and docstring list them."""
+
+    def described(function: F) -> F:
+        function.__signature__ = signature(function, kind, *positional)  # type: ignore[attr-defined]
+        function.__doc__ = f"{function.__doc__ or ''}\n{help_text(kind, *positional)}\n"
+        return function
+
+    return described
+
+
+@_with_options(RunOptions, "image")
 def run(image: str | Path, *, watch: RunCallbacks | None = None, **options: Any) -> Summary:
-    """Segment an image, or go on where an earlier run of the same options stopped.
+    """Segment an image, or resume an earlier run with the same options.
 
     Parameters
     ----------
     image
         A file, or an OME-Zarr folder.
     watch
-        Is told of the plan, of each block, of each stage.
+        Receives the plan, each block and each stage of the run.
     **options
-        The fields of `tilepipe.engine.options.RunOptions`: ``model``, ``outputs``, ``window``,
-        ``memory`` (bytes, or ``"2GB"``), ``workers``, ``scheduler``, ``verify`` ...
+        See below; quantities may be text, such as ``memory="2GB"``.
 
     Returns
     -------
@@ -46,45 +63,47 @@ def run(image: str | Path, *, watch: RunCallbacks | None = None, **options: Any)
     """
     from tilepipe.engine.run.run import run as start
 
-    return start(_options(image, options), watch)
+    return start(_run_options(image, options), watch)
 
 
+@_with_options(RunOptions, "image")
 def run_batch(
     images: Sequence[str | Path], *, watch: BatchCallbacks | None = None, **options: Any
 ) -> BatchSummary:
-    """Segment many images in one run; one that fails stops no other, done ones are skipped.
+    """Segment many images in one run; one that fails does not stop the others.
 
     Parameters
     ----------
     images
-        Files, or OME-Zarr folders; no two of one name.
+        Files, or OME-Zarr folders; no two of the same name. Finished ones are skipped.
     watch
-        Is told of each image, and of its blocks.
+        Receives each image, and its blocks.
     **options
-        As `run` takes them. ``outputs`` names a folder (``"masks/"``), or has ``{name}`` in it.
+        See below. ``outputs`` names a folder (``"masks/"``), or has ``{name}`` in it.
 
     Returns
     -------
     BatchSummary
-        What came of each image, in the order given.
+        The outcome of each image, in the order given.
 
     Raises
     ------
     InputError
         When options or model are at fault, or the outputs of two images are the same.
     EnvironmentFailure
-        When the machine stopped the batch; calling it again goes on.
+        When the machine stopped the batch; calling it again resumes it.
     """
     from tilepipe.engine.run.batch import run_batch as start
 
     named = [fspath(image) for image in images]
     if not named:
         raise InputError("no images to segment; give at least one")
-    return start(of_each(named, _options(named[0], options)), watch)
+    return start(of_each(named, _run_options(named[0], options)), watch)
 
 
+@_with_options(RunOptions, "image")
 def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
-    """What `run` would do with the same options, and what it would cost; writes nothing.
+    """Show what `run` would do with the same options, and what it would cost; writes nothing.
 
     Raises
     ------
@@ -93,9 +112,10 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     """
     from tilepipe.engine.planning.planning import make_plan
 
-    return make_plan(_options(image, options))
+    return make_plan(_run_options(image, options))
 
 
+@_with_options(TrainOptions, "data", "output")
 def train(
     data: str | Path | Sequence[str | Path],
     output: str | Path,
@@ -103,7 +123,7 @@ def train(
     watch: TrainWatch | None = None,
     **options: Any,
 ) -> TrainSummary:
-    """Train a network and write its model file, or go on where the same training was stopped.
+    """Train a network and write its model file, or resume the same training.
 
     Parameters
     ----------
@@ -112,9 +132,9 @@ def train(
     output
         The model file, ``NAME.safetensors``.
     watch
-        Is told of each step and each look at the validation images.
+        Receives each step and each validation.
     **options
-        The fields of `tilepipe.training.options.TrainOptions`: ``preset``, ``loss``, ``steps`` ...
+        See below.
 
     Returns
     -------
@@ -124,32 +144,18 @@ def train(
     Raises
     ------
     InputError
-        When images, masks or options are at fault, or the loss is no number any more.
+        When images, masks or options are at fault, or the loss became NaN or infinite.
     EnvironmentFailure
         When memory or disk are exhausted.
     """
-    from tilepipe.training.options import TrainOptions, train_options
     from tilepipe.training.train import train as start
 
-    several = [data] if isinstance(data, str | Path) else data
-    given = {name: value for name, value in options.items() if value is not None}
-    given |= {"data": [fspath(path) for path in several], "output": fspath(output)}
-    if "masks" in given:
-        masks = [given["masks"]] if isinstance(given["masks"], str | Path) else given["masks"]
-        given["masks"] = [fspath(path) for path in masks]
-    for name in ("start_from", "validation"):
-        if isinstance(given.get(name), Path):
-            given[name] = fspath(given[name])
-    return start(TrainOptions(**train_options(given, "train")), watch)
+    return start(TrainOptions.parse({**_given(options), "data": data, "output": output}), watch)
 
 
-def _options(image: str | Path, options: dict[str, Any]) -> RunOptions:
-    if "outputs" in options:
-        outputs = options["outputs"]
-        several = [outputs] if isinstance(outputs, str | Path) else outputs
-        options = {**options, "outputs": [fspath(path) for path in several]}
-    for name in ("model", "tissue"):
-        if isinstance(options.get(name), Path):
-            options = {**options, name: fspath(options[name])}
-    given = {name: value for name, value in options.items() if value is not None}
-    return RunOptions(fspath(image), **options_from_mapping(given, "run"))
+def _run_options(image: str | Path, options: dict[str, Any]) -> RunOptions:
+    return RunOptions.parse({**_given(options), "image": image})
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

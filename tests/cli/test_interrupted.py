@@ -40,4 +40,4 @@ def test_overwrite_in_a_configuration_is_spoken_of(
     (tmp_path / "c.yaml").write_text("overwrite: true\n")
     words = ["run", "x.tif", "--config", str(tmp_path / "c.yaml")]
     interrupted(monkeypatch, begun=True, words=words)
-    assert "take `overwrite` out of the configuration" in capsys.readouterr().err
+    assert "remove `overwrite` from the configuration" in capsys.readouterr().err

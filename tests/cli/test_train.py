@@ -14,11 +14,12 @@ import torch
 
 from tests.training.making import write_folder
 from tilepipe.cli import call
-from tilepipe.cli.train import collect
+from tilepipe.cli.train import collect_train
 from tilepipe.errors import InputError
 from tilepipe.models.file import load_model
 from tilepipe.training import pictures
 from tilepipe.training import train as training
+from tilepipe.training.options import TrainOptions
 
 TINY = (
     "--width", "2", "--depth", "1", "--tile", "48", "--steps", "4", "--validate-every", "2",
@@ -74,7 +75,8 @@ def test_flags_win_over_the_yaml_file(tmp_path: Path) -> None:
         "data: [a, b]\noutput: x.safetensors\nwidth: 8\nlr: 0.1\nfrom: nuclei-he\n"
         "validate-every: 7\nabout: {licence: CC0}\nflips: false\n"
     )
-    options = collect(config, {"width": 4, "lr": None, "masks": (), "data": ("c",)})
+    given = {"width": 4, "lr": None, "masks": (), "data": ("c",)}
+    options = TrainOptions.parse(collect_train(config, given))
     assert (options.data, options.width, options.lr) == (("c",), 4, 0.1)
     assert (options.start_from, options.validate_every) == ("nuclei-he", 7)
     assert (options.about, options.flips) == ({"licence": "CC0"}, False)
@@ -82,25 +84,25 @@ def test_flags_win_over_the_yaml_file(tmp_path: Path) -> None:
 
 def test_no_augmentation_is_none_but_what_is_named(tmp_path: Path) -> None:
     given = {"data": ("a",), "output": "x.safetensors", "elastic": 3.0}
-    options = collect(None, given, plain=True)
+    options = TrainOptions.parse(collect_train(None, given, plain=True))
     assert (options.flips, options.rotate, options.scale, options.elastic) == (False, False, 1, 3)
     assert (options.brightness, options.contrast, options.hed) == (0, 0, 0)
     config = tmp_path / "train.yaml"
     config.write_text("flips: true\nscale: 2.0\n")
-    options = collect(config, given, plain=True)
+    options = TrainOptions.parse(collect_train(config, given, plain=True))
     assert (options.flips, options.scale) == (False, 1)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("widht: 3", "widht: no such option"),
-        ("width: wide", "width: must be int, not 'wide'"),
-        ("flips: 3", "flips: must be bool"),
-        ("shares: [a]", "shares: must be a list of float values"),
-        ("about: text", "about: must hold keys and values"),
+        ("widht: 3", "widht is not a known option; did you mean width?"),
+        ("width: wide", "width must be a whole number, not 'wide'"),
+        ("flips: 3", "flips must be true or false, not 3"),
+        ("shares: [a]", "shares[0] must be a number, not 'a'"),
+        ("about: text", "about must be an object, not 'text'"),
         ("loss: hinge", "loss hinge"),
-        ("[", "is no YAML"),
+        ("[", "is not valid YAML"),
         ("- width", "must hold options"),
     ],
 )
@@ -120,9 +122,9 @@ def test_a_yaml_file_at_fault_is_told_by_key(
         (("--steps", "0"), "steps must be at least 1"),
         (("--steps", "many"), "--steps"),
         (("--lr", "-1"), "lr must be above 0"),
-        (("--lr", "nan"), "lr must be above 0"),
+        (("--lr", "nan"), "lr must be above 0, not nan"),
         (("--scale", "nan"), "scale"),
-        (("--shares", "a,b"), "shares a,b: must be numbers with commas"),
+        (("--shares", "a,b"), "shares: 'a,b' must be numbers with commas"),
         (("--preset", "vnet"), "--preset"),
         (("--width", "0"), "width"),
         (("--dropout", "1"), "dropout"),
@@ -133,7 +135,7 @@ def test_a_yaml_file_at_fault_is_told_by_key(
         (("--mask", "a.png", "--mask", "b.png"), "1 images and 2 masks"),
         (("--class-weights", "1,x"), "class_weights 1,x"),
         (("--metric", "rmse"), "metric rmse"),
-        (("--hed", "inf"), "hed must be at least 0"),
+        (("--hed", "inf"), "hed must be a finite number, not inf"),
         (("--tversky", "1"), "tversky"),
     ],
 )
@@ -148,7 +150,7 @@ def test_values_that_make_no_sense_are_refused_in_one_line(
 
 def test_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert "which images?" in refused(capsys, "-o", "m.safetensors")
-    assert "where to?" in refused(capsys, "images")
+    assert "which model file to write?" in refused(capsys, "images")
 
 
 def test_instances_become_one_class(tmp_path: Path) -> None:
@@ -210,6 +212,6 @@ def test_ctrl_c_is_code_130_and_the_same_command_goes_on(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130
-    assert "interrupted; the same command goes on" in said
+    assert "interrupted; the same command resumes" in said
     assert "Traceback" not in said
     assert "seed was 0, now 1" in refused(capsys, *words[1:], "--seed", "1")

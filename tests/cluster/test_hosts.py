@@ -238,7 +238,7 @@ def test_a_killed_scheduler_ends_the_run_and_another_one_resumes_it(
     cluster.head.kill(cluster.scheduler)
     assert run.wait() == 4, case.said()
     assert "the scheduler was lost" in case.said()
-    assert "to go on where it stopped: tilepipe run" in case.said()
+    assert "to resume: tilepipe run" in case.said()
     assert case.done < BLOCKS
     for host in cluster.hosts:
         wait_for(lambda h=host: cluster.workers[h.name].poll() is not None, "its worker ends")

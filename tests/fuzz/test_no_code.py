@@ -20,12 +20,12 @@ import zarr
 
 from tests.making import make_image, write_tiff
 from tests.models.making_onnx import network, node, onnx, write, write_unet
-from tilepipe.cli.options import read_yaml
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import open_image
 from tilepipe.models.file import import_state_dict, load_model
 from tilepipe.models.unet import UNetArguments
+from tilepipe.options import read_yaml
 
 
 class Evil:
@@ -194,7 +194,7 @@ def test_yaml_tags_and_laughs(tmp_path: Path, marker: Path) -> None:
     ]
     for text in tags:
         path.write_text(text)
-        with pytest.raises(InputError, match="is no YAML"):
+        with pytest.raises(InputError, match="is not valid YAML"):
             read_yaml(path)
     lines = ["a: &a [x, x]"] + [f"b{i}: &b{i} [*{'b' + str(i - 1) if i else 'a'}, *a]"
                                 for i in range(9)]  # fmt: skip

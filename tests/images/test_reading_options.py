@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tilepipe.engine.options import RunOptions, options_from_mapping
+from tilepipe.engine.options import RunOptions
 from tilepipe.errors import InputError
 from tilepipe.images.reading import Reading
 
@@ -63,8 +63,8 @@ def test_what_a_reading_does_not_know_is_refused() -> None:
     ],
 )
 def test_options_of_a_file_say_how_to_read(values: dict[str, object], reading: Reading) -> None:
-    options = options_from_mapping(values, "run.yaml")
-    assert RunOptions("image.tif", **options).reading == reading
+    options = RunOptions.parse({"image": "image.tif", **values}, "run.yaml")
+    assert options.reading == reading
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_options_of_a_file_say_how_to_read(values: dict[str, object], reading: R
 )
 def test_options_that_make_no_sense_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(values))):
-        options_from_mapping(values, "run.yaml")
+        RunOptions.parse({"image": "image.tif", **values}, "run.yaml")

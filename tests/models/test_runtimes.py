@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -135,9 +135,9 @@ def test_the_version_of_a_runtime_is_told(name: str) -> None:
 
 
 def test_kinds_are_what_the_options_offer() -> None:
-    from tilepipe.engine.options import _CHOICES
+    from tilepipe.engine.options import RuntimeName
 
-    assert set(_CHOICES["runtime"]) == {"auto", *RUNTIMES}
+    assert set(get_args(RuntimeName)) == {"auto", *RUNTIMES}
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import rasterio
 
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe import load_model, open_image, open_mask
-from tilepipe.cli.options import read_yaml
 from tilepipe.engine.cluster.cluster_file import read_cluster_file
 from tilepipe.engine.planning.region import source_fingerprint
 from tilepipe.engine.run.verify import verify
@@ -25,6 +24,7 @@ from tilepipe.evaluation.pairs import find_pairs
 from tilepipe.grid import Window
 from tilepipe.images.convert import convert
 from tilepipe.models.unet import UNetArguments
+from tilepipe.options import read_yaml
 from tilepipe.storage import (
     as_path,
     local,

@@ -6,31 +6,27 @@ from typing import Any
 
 import click
 
-from tilepipe.cli.options import as_bytes, reading_options
+from tilepipe.cli.options import READING, collect, options_of, quiet_option
+from tilepipe.engine.options import RunOptions
 
 
 @click.command("convert")
 @click.argument("image")
 @click.argument("target", required=False)
-@reading_options
-@click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
+@options_of(RunOptions, READING)
+@click.option("--overwrite", is_flag=True, help="Replace TARGET if it exists.")
 @click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=as_bytes,
-    default="1GB",
-    show_default=True,
-    help="Pixels held at once.",
+    "--memory", metavar="SIZE", default="1GB", show_default=True, help="Memory for pixels."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@quiet_option
 def command(
-    image: str, target: str | None, overwrite: bool, memory: int, quiet: bool, **reading: Any
+    image: str, target: str | None, overwrite: bool, memory: str, quiet: bool, **given: Any
 ) -> None:
     """Turn IMAGE into a chunked OME-Zarr pyramid (TARGET: IMAGE.ome.zarr in this folder).
 
-    For images that cannot be read in pieces: one huge strip, a large PNG or JPEG. Streams: the
-    image is never held whole. What is written is what --series, --bands, --nodata, --unscale and
-    --rescale (to 8 bits) make of it.
+    For images that cannot be read in pieces: one huge strip, a large PNG or JPEG. The image is
+    streamed, never held whole. --series, --bands, --nodata, --unscale and --rescale (to 8 bits)
+    apply to what is written.
     """
     from rich.progress import Progress
 
@@ -39,6 +35,7 @@ def command(
     from tilepipe.engine.options import image_stem
     from tilepipe.images.convert import convert
 
+    options = collect(RunOptions, None, {**given, "memory": memory})
     target = target or f"{image_stem(image)}.ome.zarr"
     console = Terminal(stderr=True)
     with Progress(disable=quiet or not console.is_terminal, console=console) as bar:
@@ -49,16 +46,16 @@ def command(
 
         # The path, not an opened image: some files can only be streamed from top to bottom.
         convert(
-            image, target, reading=_reading(**reading), memory_limit=memory, overwrite=overwrite,
-            progress=tell,
+            image, target, reading=_reading(options), memory_limit=options["memory"],
+            overwrite=overwrite, progress=tell,
         )  # fmt: skip
     if not quiet:
         click.echo(near(target))
 
 
-def _reading(**options: Any) -> Any:
-    """What of the image is read, and how; the plain reading where nothing is asked for."""
+def _reading(options: dict[str, Any]) -> Any:
+    """What to read of the image, and how."""
     from tilepipe.images.reading import Reading
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: options[name] for name in READING if name in options}
     return Reading(**given, dtype="uint8" if "rescale" in given else None)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilepipe.cli.options import as_bytes
 from tilepipe.text import one_line
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ MOST_CLASSES = 8
 @click.option(
     "--memory",
     metavar="SIZE",
-    callback=as_bytes,
     default="1GB",
     show_default=True,
     help="About what may be held.",

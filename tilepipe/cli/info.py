@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from tilepipe.cli.options import series_option
+from tilepipe.cli.options import collect, options_of
+from tilepipe.engine.options import RunOptions
 
 
 @click.command("info")
 @click.argument("what")
-@series_option
-def command(what: str, series: int | str | None) -> None:
+@options_of(RunOptions, ("series",))
+def command(what: str, **given: Any) -> None:
     """Describe WHAT: a model (file, or name of a shipped one) or an image."""
     from tilepipe.storage import is_url, readable
 
+    options = collect(RunOptions, None, given)
     if what.lower().endswith((".safetensors", ".onnx")) or not (
         is_url(what) or readable(what).exists()
     ):
@@ -26,7 +30,7 @@ def command(what: str, series: int | str | None) -> None:
     from tilepipe.images import open_image
     from tilepipe.images.reading import Reading
 
-    image = open_image(what, Reading(series=series))
+    image = open_image(what, Reading(**options))
     try:
         click.echo(show_image(image))
     finally:

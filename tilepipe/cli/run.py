@@ -5,49 +5,70 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tilepipe.cli import INTERRUPTED
-from tilepipe.cli.options import collect_several, run_options
+from tilepipe.cli.options import collect, config_option, options_of
 from tilepipe.engine.options import RunOptions
-from tilepipe.errors import EnvironmentFailure
+from tilepipe.errors import EnvironmentFailure, InputError
+from tilepipe.options import option
+
+
+@dataclass(frozen=True, slots=True)
+class _RunFile(RunOptions):
+    """What a YAML file of options may hold: several images, too."""
+
+    images: tuple[str, ...] = option((), "Images to segment one after another")
 
 
 @click.command("run")
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
-@run_options
-@click.option("--overwrite", is_flag=True, default=None, help="Start anew where output exists.")
-@click.option("--verify", type=int, metavar="N", help="Verify N windows when the mask is written.")
-@click.option(
-    "--profile", is_flag=True, default=None, help="Keep the times of every block: CSV and a plot."
-)
+@options_of(RunOptions, without=("image",), after={"outputs": config_option})
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
 def command(
     config: Path | None, images: tuple[str, ...], quiet: bool, as_json: bool, **given: Any
 ) -> int:
-    """Segment IMAGE and write the mask; the same command goes on where it was stopped.
+    """Segment IMAGE and write the mask; if stopped, the same command resumes.
 
-    Several images are segmented one after another; one that fails stops no other, and those that
-    are done are skipped.
+    Several images are segmented one after another. One that fails does not stop the others, and
+    finished ones are skipped.
     """
-    many = collect_several(config, images, given)
-    work = _run_one if len(many) == 1 else _run_several
-    return work(many, quiet, as_json)
+    options, named = collect_run(config, images, given)
+    work = _run_one if len(named) == 1 else _run_several
+    return work(named, options, quiet, as_json)
 
 
-def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
+def collect_run(
+    config: Path | None, images: tuple[str, ...], given: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The options of a run, and its images.
+
+    Raises
+    ------
+    InputError
+        Naming the key at fault.
+    """
+    options = collect(_RunFile, config, given)
+    listed, one = options.pop("images", ()), options.pop("image", None)
+    named = list(images or listed or ([one] if one else []))
+    if not named:
+        raise InputError("which image? Give its path: tilepipe run slide.svs")
+    return options, named
+
+
+def _run_one(images: list[str], options: dict[str, Any], quiet: bool, as_json: bool) -> int:
+    from tilepipe import api
     from tilepipe.cli.show import QuietScreen, Screen, show_summary
     from tilepipe.engine.events import RunCallbacks
-    from tilepipe.engine.run.run import run
 
-    (options,) = many
     watch: RunCallbacks = QuietScreen() if quiet or as_json else Screen()
     try:
-        summary = run(options, watch)
+        summary = api.run(images[0], watch=watch, **options)
     except (KeyboardInterrupt, EnvironmentFailure) as error:
         return _stopped(error, options, begun=watch.begun)
     finally:
@@ -62,16 +83,16 @@ def _run_one(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     return summary.exit_code
 
 
-def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
+def _run_several(images: list[str], options: dict[str, Any], quiet: bool, as_json: bool) -> int:
+    from tilepipe import api
     from tilepipe.cli.batch_screen import BatchScreen, QuietBatchScreen, show_batch
-    from tilepipe.engine.run.batch import run_batch
 
-    watch = QuietBatchScreen() if quiet or as_json else BatchScreen(len(many))
+    watch = QuietBatchScreen() if quiet or as_json else BatchScreen(len(images))
     try:
-        summary = run_batch(many, watch)
+        summary = api.run_batch(images, watch=watch, **options)
     except (KeyboardInterrupt, EnvironmentFailure) as error:
         # Masks that were to be overwritten, and were not reached, are there still: not begun.
-        return _stopped(error, many[0], begun=False)
+        return _stopped(error, options, begun=False)
     finally:
         if isinstance(watch, BatchScreen):
             watch.close()
@@ -85,19 +106,16 @@ def _run_several(many: list[RunOptions], quiet: bool, as_json: bool) -> int:
     return summary.exit_code
 
 
-def _stopped(error: BaseException, options: RunOptions, *, begun: bool) -> int:
-    """Say why, and how to go on; returns the exit code."""
+def _stopped(error: BaseException, options: dict[str, Any], *, begun: bool) -> int:
+    """Print why the run stopped and how to resume it; returns the exit code."""
     interrupted = isinstance(error, KeyboardInterrupt)
-    _say_how_to_resume("interrupted" if interrupted else str(error), options, begun=begun)
-    return error.exit_code if isinstance(error, EnvironmentFailure) else INTERRUPTED
-
-
-def _say_how_to_resume(reason: str, options: RunOptions, *, begun: bool) -> None:
+    overwrites = begun and options.get("overwrite", False)
     arguments = sys.argv[1:]
-    if begun and options.overwrite:
+    if overwrites:
         # The older mask is gone by now; before, the command without it would give that one back.
         arguments = [a for a in arguments if a != "--overwrite"]
-    click.echo(f"\ntilepipe: {reason}", err=True)
-    if begun and options.overwrite and "--overwrite" not in sys.argv:
-        click.echo("take `overwrite` out of the configuration, so as not to start anew", err=True)
-    click.echo(f"to go on where it stopped: tilepipe {shlex.join(arguments)}", err=True)
+    click.echo(f"\ntilepipe: {'interrupted' if interrupted else error}", err=True)
+    if overwrites and "--overwrite" not in sys.argv:
+        click.echo("remove `overwrite` from the configuration, or it starts over", err=True)
+    click.echo(f"to resume: tilepipe {shlex.join(arguments)}", err=True)
+    return error.exit_code if isinstance(error, EnvironmentFailure) else INTERRUPTED

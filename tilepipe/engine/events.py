@@ -7,7 +7,7 @@ from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.resources import Estimate
-from tilepipe.schema import strict_json
+from tilepipe.schema import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,9 @@ class BlockReport:
         return {"kind": "block", **record}
 
     @classmethod
-    @strict_json
     def from_record(cls, record: dict[str, Any]) -> BlockReport:
         """The report that a ledger record holds; ValueError for one of another form."""
-        fields = {_IN_MEMORY.get(k, k): v for k, v in record.items() if k != "kind"}
-        lists = {name: tuple(fields.get(name, ())) for name in ("counts", "areas")}
-        return cls(**{**fields, **lists})
+        return decode(cls, {_IN_MEMORY.get(k, k): v for k, v in record.items() if k != "kind"})
 
 
 _ON_DISK = {"pixels_hash": "seen", "chunk_bytes": "stored"}

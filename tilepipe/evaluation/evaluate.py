@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.options import parse_bytes
 from tilepipe.errors import InputError
 from tilepipe.evaluation.meaning import (
     BINS,
@@ -31,6 +30,7 @@ from tilepipe.evaluation.passes import Options, Progress, Seen, compare_objects,
 from tilepipe.evaluation.pictures import Pictures
 from tilepipe.evaluation.scores import METRICS, Counts, Scores, over_images, plain
 from tilepipe.products.base import NO_ANSWER, Kind
+from tilepipe.quantities import parse_bytes
 from tilepipe.storage import written_here
 from tilepipe.text import table_row
 
@@ -225,7 +225,7 @@ def evaluate(
         instances, object_class, border_class, binary_mask, binary_truth,
         mask_objects, truth_objects, tuple(ignore),
     )  # fmt: skip
-    allowed = parse_bytes(memory) if isinstance(memory, str) else memory
+    allowed = parse_bytes(memory)
     for name, value, least in (
         ("memory", allowed, 1),
         ("min_size", min_size, 0),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+from tilepipe.schema import decode
 
 NodataChoice = float | Literal["none"]
 """A value that means "no data" in every band, or ``none``: no value does."""
@@ -57,11 +59,10 @@ class Reading:
     def from_json(cls, document: dict[str, Any] | None) -> Reading:
         """The reading that `to_json` wrote; ValueError for anything else."""
         values = dict(document or {})
-        if unknown := set(values) - {field.name for field in fields(cls)}:
-            raise ValueError(f"a reading with {', '.join(sorted(unknown))}")
-        if isinstance(values.get("nodata"), dict):
-            values["nodata"] = float(values["nodata"]["float"])
-        for name in ("bands", "rescale"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        nodata = values.get("nodata")
+        if isinstance(nodata, dict):
+            del values["nodata"]
+        reading = decode(cls, values)
+        return reading if not isinstance(nodata, dict) else replace(
+            reading, nodata=float(str(nodata.get("float")))
+        )  # fmt: skip

@@ -1,14 +1,15 @@
-"""The JSON document in a model file: its keys, read strictly; the key at fault is named."""
+"""The JSON document in a model file; an error names the key at fault."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast, get_args
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
@@ -18,32 +19,18 @@ from tilepipe.models.specs import (
     NO_ANSWER,
     Activation,
     ClassSpec,
-    Gives,
     InputSpec,
-    Layout,
     OnnxArguments,
     OutputSpec,
 )
 from tilepipe.models.unet import UNetArguments
-from tilepipe.text import sentence, shortened
+from tilepipe.schema import convert, decode, no_such_key, shown
 
 FORMAT = 1
-DTYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "float16",
-    "float32",
-    "float64",
-)
 UNITS = (*UNITS_IN_METRES, "degree")
 
 # Far beyond any real network, and small enough that no product of them overflows torch's sizes.
 _LARGEST_ARGUMENT = 65536
-_LARGEST_SIDE = 2**20
 _DEEPEST_ABOUT = 16
 _LONGEST_NAME = 200
 
@@ -124,36 +111,17 @@ def parse_document(text: str, source: str) -> Document:
 
 def read_document(value: Any, source: str) -> Document:
     """Check the JSON values of a document; see `parse_document`."""
-    root = _Value(source, "", value)
-    if isinstance(value, dict) and "format" in value:
-        # Before anything else: another format may have other keys.
-        version = _Value(source, "format", value["format"])
-        if version.integer() != FORMAT:
-            raise version.fault(f"{FORMAT}, the only format this version of tilepipe reads")
-    root.members("format", "network", "tile", "input", "output", "about")
-    arguments = _arguments(root.at("network"))
-    tile = root.at("tile")
-    if isinstance(arguments, OnnxArguments):
-        geometry, exact = _onnx_tile(tile)
-    else:
-        geometry, exact = _unet_tile(tile, arguments), True
-    document = Document(
-        arguments=arguments,
-        geometry=geometry,
-        input=_input(root.at("input"), arguments),
-        output=_output(root.at("output"), arguments),
-        about=_about(root.at("about")),
-        exact=exact,
-    )
-    linear = document.output.activation == "linear"
-    if linear and isinstance(arguments, OnnxArguments) and arguments.gives != "logits":
-        raise (
-            root.at("network")
-            .at("arguments")
-            .at("gives")
-            .fault("logits for the activation linear: it takes the values as they are")
-        )
-    return document
+    try:
+        if isinstance(value, dict) and "format" in value:
+            # Before anything else: another format may have other keys.
+            version = convert(value["format"], int, "format")
+            if version != FORMAT:
+                raise _fault(
+                    "format", f"{FORMAT}, the only format this version of tilepipe reads", version
+                )
+        return _document(decode(_File, value), value)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def checked(document: Document, source: str) -> Document:
@@ -161,7 +129,7 @@ def checked(document: Document, source: str) -> Document:
     size = document.input.pixel_size
     if size is not None and size.y != size.x:
         raise InputError(
-            f"{source}: input.pixel_size must be square, found {size.y} x {size.x} {size.unit}"
+            f"{source}: input.pixel_size must be square, not {size.x} x {size.y} {size.unit}"
         )
     value = document.as_json()
     if not document.output.thresholds:
@@ -169,300 +137,263 @@ def checked(document: Document, source: str) -> Document:
     return read_document(value, source)
 
 
-def _arguments(network: _Value) -> UNetArguments | OnnxArguments:
-    network.members("name", "arguments")
-    name = network.at("name").choice(("unet", "onnx"))
-    given = network.at("arguments")
-    return _unet_arguments(given) if name == "unet" else _onnx_arguments(given)
+Side = Annotated[int, Meta(ge=0, le=2**20)]
+Positive = Annotated[float, Meta(gt=0)]
 
 
-def _onnx_arguments(given: _Value) -> OnnxArguments:
-    given.members(*(f.name for f in fields(OnnxArguments)))
-    return OnnxArguments(
-        bands=given.at("bands").integer(1, _LARGEST_ARGUMENT),
-        outputs=given.at("outputs").integer(1, _LARGEST_ARGUMENT),
-        layout=cast(Layout, given.at("layout").choice(get_args(Layout))),
-        gives=cast(Gives, given.at("gives").choice(get_args(Gives))),
+@dataclass(frozen=True, slots=True)
+class _Network:
+    name: Literal["unet", "onnx"]
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    input: Side
+    output: Side
+    margin: Side
+    stride_factor: Side
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _PixelSize:
+    value: Positive
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    bands: int
+    dtype: Literal[
+        "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"
+    ]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    pixel_size: _PixelSize | None
+    band_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    name: str
+    colour: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    activation: Activation
+    classes: tuple[_Class, ...]
+    background: int | None
+    thresholds: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The document as it stands in the file, before its parts are held against each other."""
+
+    format: int
+    network: _Network
+    tile: _Tile
+    input: _Input
+    output: _Output
+    about: dict[str, Any]
+
+
+def _document(file: _File, value: dict[str, Any]) -> Document:
+    arguments = _arguments(file.network)
+    _check_about(file.about, "about", 0)
+    if isinstance(arguments, OnnxArguments):
+        if file.output.activation == "linear" and arguments.gives != "logits":
+            rule = "logits for the activation linear, which takes the values as they are"
+            raise _fault("network.arguments.gives", rule, arguments.gives)
+    else:
+        _check_unet_tile(file.tile, arguments)
+        if "exact" in value["tile"]:
+            raise ValueError(no_such_key("tile.exact", [f.name for f in fields(Geometry)]))
+    return Document(
+        arguments=arguments,
+        geometry=_geometry(file.tile),
+        input=_input(file.input, value["input"], arguments),
+        output=_output(file.output, arguments),
+        about=file.about,
+        exact=file.tile.exact,
     )
 
 
-def _unet_arguments(given: _Value) -> UNetArguments:
-    given.members(*(f.name for f in fields(UNetArguments)))
-    for name in ("bands", "outputs", "width", "depth"):
-        given.at(name).integer(1, _LARGEST_ARGUMENT)
-    for name in ("padding", "normalisation", "upsampling"):
-        given.at(name).text()
-    given.at("dropout").number()
-    try:
-        return UNetArguments(**given.value)
-    except ValueError as error:
-        raise InputError(f"{given.source}: {given.key}.{error}") from error
+def _fault(key: str, rule: str, value: Any) -> ValueError:
+    return ValueError(f"{key} must be {rule}, not {shown(value)}")
 
 
-def _onnx_tile(tile: _Value) -> tuple[Geometry, bool]:
-    # What is true of the network cannot be read off its file: `import_onnx` measures it.
-    names = [f.name for f in fields(Geometry)]
-    tile.members(*names, optional=("exact",))
-    exact = tile.at("exact").value if "exact" in tile.value else True
-    if not isinstance(exact, bool):
-        raise tile.at("exact").fault("true or false")
-    return _geometry(tile, {n: tile.at(n).integer(0, _LARGEST_SIDE) for n in names}), exact
+def _check_count(values: Sequence[Any], count: int, key: str, rule: str) -> None:
+    if len(values) != count:
+        raise ValueError(f"{key} must have {count} entries ({rule}), not {len(values)}")
 
 
-def _unet_tile(tile: _Value, arguments: UNetArguments) -> Geometry:
-    names = [f.name for f in fields(Geometry)]
-    tile.members(*names)
-    values = {name: tile.at(name).integer(0, _LARGEST_SIDE) for name in names}
+def _arguments(network: _Network) -> UNetArguments | OnnxArguments:
+    key = "network.arguments"
+    arguments: UNetArguments | OnnxArguments
+    if network.name == "unet":
+        arguments = decode(UNetArguments, network.arguments, key, complete=True)
+    else:
+        arguments = decode(OnnxArguments, network.arguments, key, complete=True)
+    for name, value in network.arguments.items():
+        if isinstance(value, int) and value > _LARGEST_ARGUMENT:
+            raise _fault(f"{key}.{name}", f"at most {_LARGEST_ARGUMENT}", value)
+        if name in ("bands", "outputs") and value < 1:
+            raise _fault(f"{key}.{name}", "at least 1", value)
+    return arguments
+
+
+def _check_unet_tile(tile: _Tile, arguments: UNetArguments) -> None:
+    # Of an ONNX network none of this can be known from its file: `import_onnx` measures it.
     true = geometry_of(arguments)
-    if values["stride_factor"] != true.stride_factor:
-        raise tile.at("stride_factor").fault(f"{true.stride_factor}, as the network's depth says")
-    if (values["input"] - true.input) % true.stride_factor or values["input"] <= 2 * true.shrink:
-        raise tile.at("input").fault(
-            f"{true.input}, or differ from it by a multiple of {true.stride_factor}"
+    factor = true.stride_factor
+    if tile.stride_factor != factor:
+        raise _fault(
+            "tile.stride_factor", f"{factor}, to match the network's depth", tile.stride_factor
         )
-    if values["output"] != values["input"] - 2 * true.shrink:
-        raise tile.at("output").fault(
-            f"{values['input'] - 2 * true.shrink}, what this network gives for {values['input']}"
-        )
-    if values["margin"] < true.margin or (values["margin"] - true.margin) % true.stride_factor:
-        raise tile.at("margin").fault(
-            f"{true.margin}, or more by a multiple of {true.stride_factor}"
-        )
-    return _geometry(tile, values)
+    if (tile.input - true.input) % factor or tile.input <= 2 * true.shrink:
+        rule = f"{true.input}, or differ from it by a multiple of {factor}"
+        raise _fault("tile.input", rule, tile.input)
+    output = tile.input - 2 * true.shrink
+    if tile.output != output:
+        rule = f"{output}, the output of this network for {tile.input}"
+        raise _fault("tile.output", rule, tile.output)
+    if tile.margin < true.margin or (tile.margin - true.margin) % factor:
+        rule = f"{true.margin}, or more by a multiple of {factor}"
+        raise _fault("tile.margin", rule, tile.margin)
 
 
-def _geometry(tile: _Value, values: dict[str, int]) -> Geometry:
+def _geometry(tile: _Tile) -> Geometry:
     try:
-        return Geometry(**values)
+        return Geometry(*(getattr(tile, f.name) for f in fields(Geometry)))
     except ValueError as error:
-        raise InputError(f"{tile.source}: {tile.key} does not hold together: {error}") from error
+        raise ValueError(f"tile does not hold together: {error}") from error
 
 
-def _input(given: _Value, arguments: UNetArguments | OnnxArguments) -> InputSpec:
-    given.members("bands", "dtype", "scale", "mean", "std", "pixel_size", optional=("band_names",))
-    bands = given.at("bands")
-    if bands.integer() != arguments.bands:
-        raise bands.fault(f"{arguments.bands}, as network.arguments.bands says")
-    scale = given.at("scale")
-    if scale.number() == 0:
-        raise scale.fault("a number other than 0")
-    mean = given.at("mean").items(arguments.bands, "one number for each band")
-    std = given.at("std").items(arguments.bands, "one number for each band")
-    for value in std:
-        if value.number() <= 0:
-            raise value.fault("greater than 0")
+def _input(
+    given: _Input, value: dict[str, Any], arguments: UNetArguments | OnnxArguments
+) -> InputSpec:
+    bands = arguments.bands
+    if given.bands != bands:
+        raise _fault("input.bands", f"{bands}, to match network.arguments.bands", given.bands)
+    if given.scale == 0:
+        raise _fault("input.scale", "a number other than 0", given.scale)
+    _check_count(given.mean, bands, "input.mean", "one number for each band")
+    _check_count(given.std, bands, "input.std", "one number for each band")
+    if "band_names" in value:
+        _check_count(given.band_names, bands, "input.band_names", "one name for each band")
+    _check_names([name.casefold() for name in given.band_names], "input.band_names[{}]", "band")
+    size = given.pixel_size
+    if size is not None and size.unit not in UNITS:
+        raise _fault("input.pixel_size.unit", f"one of {', '.join(UNITS)}", size.unit)
     return InputSpec(
-        bands=arguments.bands,
-        dtype=given.at("dtype").choice(DTYPES),
-        scale=scale.number(),
-        mean=tuple(value.number() for value in mean),
-        std=tuple(value.number() for value in std),
-        pixel_size=_pixel_size(given.at("pixel_size")),
-        band_names=_band_names(given, arguments.bands),
+        bands=bands,
+        dtype=given.dtype,
+        scale=float(given.scale),
+        mean=given.mean,
+        std=given.std,
+        pixel_size=None if size is None else _square(size),
+        band_names=given.band_names,
     )
 
 
-def _band_names(given: _Value, bands: int) -> tuple[str, ...]:
-    if "band_names" not in given.value:
-        return ()
-    names: list[str] = []
-    for item in given.at("band_names").items(bands, "one name for each band"):
-        name = item.text()
+def _square(size: _PixelSize) -> PixelSize:
+    return PixelSize(float(size.value), float(size.value), size.unit)
+
+
+def _check_names(names: Sequence[str], key: str, of: str) -> None:
+    for number, name in enumerate(names):
+        here = key.format(number)
         if not name.strip() or not name.isprintable():
-            raise item.fault("a printable name")
-        if name.casefold() in (other.casefold() for other in names):
-            raise item.fault("a name that no other band has")
-        names.append(name)
-    return tuple(names)
+            raise _fault(here, "a printable name", name)
+        if len(name) > _LONGEST_NAME:
+            raise _fault(here, f"a name of at most {_LONGEST_NAME} characters", name)
+        if name in names[:number]:
+            raise _fault(here, f"a name that no other {of} has", name)
 
 
-def _pixel_size(given: _Value) -> PixelSize | None:
-    if given.value is None:
-        return None
-    given.members("value", "unit")
-    value = given.at("value")
-    if value.number() <= 0:
-        raise value.fault("greater than 0")
-    return PixelSize(value.number(), value.number(), given.at("unit").choice(UNITS))
-
-
-def _output(given: _Value, arguments: UNetArguments | OnnxArguments) -> OutputSpec:
-    given.members("activation", "classes", "background", optional=("thresholds",))
-    activation = cast(Activation, given.at("activation").choice(("softmax", "sigmoid", "linear")))
-    single = activation == "sigmoid" and arguments.outputs == 1
-    count = 2 if single else arguments.outputs
+def _output(given: _Output, arguments: UNetArguments | OnnxArguments) -> OutputSpec:
+    activation, outputs = given.activation, arguments.outputs
+    single = activation == "sigmoid" and outputs == 1
+    count = 2 if single else outputs
     if activation == "softmax" and count < 2:
-        raise given.at("activation").fault("sigmoid or linear for a network with one output")
+        rule = "sigmoid or linear for a network with one output"
+        raise _fault("output.activation", rule, activation)
     if count > NO_ANSWER:
-        raise InputError(
-            f"{given.source}: network.arguments.outputs must be at most {NO_ANSWER}, because "
-            f"label {NO_ANSWER} means no answer, found {count}"
-        )
+        rule = f"at most {NO_ANSWER}, because label {NO_ANSWER} means no answer"
+        raise _fault("network.arguments.outputs", rule, count)
     rule = (
         "background and foreground, two classes, for one sigmoid output"
         if single
         else f"one class for each of the network's {count} outputs"
     )
+    _check_count(given.classes, count, "output.classes", rule)
+    _check_names([c.name for c in given.classes], "output.classes[{}].name", "class")
     return OutputSpec(
         activation=activation,
-        classes=_classes(given.at("classes").items(count, rule), activation),
-        thresholds=_thresholds(given, activation, arguments.outputs),
-        background=_background(given.at("background"), activation, count, single),
+        classes=tuple(_class(c, i, activation) for i, c in enumerate(given.classes)),
+        thresholds=_thresholds(given, outputs),
+        background=_background(given, count, single=single),
     )
 
 
-def _classes(items: Sequence[_Value], activation: Activation) -> tuple[ClassSpec, ...]:
-    classes: list[ClassSpec] = []
-    for item in items:
-        if activation == "linear":
-            item.members("name", optional=("colour",))
-        else:
-            item.members("name", "colour")
-        name = item.at("name")
-        if not name.text().strip() or not name.text().isprintable():
-            raise name.fault("a printable name")
-        if len(name.text()) > _LONGEST_NAME:
-            raise name.fault(f"a name of at most {_LONGEST_NAME} characters")
-        if name.text() in {c.name for c in classes}:
-            raise name.fault("a name that no other class has")
-        if "colour" not in item.value:
-            classes.append(ClassSpec(name.text()))
-            continue
-        colour = item.at("colour")
-        if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour.text()):
-            raise colour.fault('a colour such as "#1f77b4"')
-        classes.append(ClassSpec(name.text(), colour.text().lower()))
-    return tuple(classes)
+def _class(given: _Class, number: int, activation: Activation) -> ClassSpec:
+    key = f"output.classes[{number}].colour"
+    if given.colour is None:
+        if activation != "linear":
+            raise ValueError(f"{key} is missing")
+        return ClassSpec(given.name)
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", given.colour):
+        raise _fault(key, 'a colour such as "#1f77b4"', given.colour)
+    return ClassSpec(given.name, given.colour.lower())
 
 
-def _thresholds(given: _Value, activation: Activation, outputs: int) -> tuple[float, ...]:
-    if activation != "sigmoid":
-        if given.value.get("thresholds"):
-            raise given.at("thresholds").fault(f"left out: {activation} has no thresholds")
+def _thresholds(given: _Output, outputs: int) -> tuple[float, ...]:
+    key = "output.thresholds"
+    if given.activation != "sigmoid":
+        if given.thresholds:
+            rule = f"left out: {given.activation} has no thresholds"
+            raise _fault(key, rule, given.thresholds)
         return ()
-    if "thresholds" not in given.value:
+    if given.thresholds is None:
         return (0.5,) * outputs
-    items = given.at("thresholds").items(outputs, "one number for each output of the network")
-    for item in items:
-        if not 0 < item.number() < 1:
-            raise item.fault("between 0 and 1")
-    return tuple(item.number() for item in items)
+    _check_count(given.thresholds, outputs, key, "one number for each output of the network")
+    for number, threshold in enumerate(given.thresholds):
+        if not 0 < threshold < 1:
+            raise _fault(f"{key}[{number}]", "between 0 and 1", threshold)
+    return given.thresholds
 
 
-def _background(given: _Value, activation: Activation, count: int, single: bool) -> int | None:
-    if single:
-        if given.integer() != 0:
-            raise given.fault("0: of a single sigmoid, the first class is the background")
-        return 0
-    if given.value is None:
-        return None
-    if activation != "softmax":
-        raise given.fault("null: planes have no background class")
-    return given.integer(0, count - 1)
+def _background(given: _Output, count: int, *, single: bool) -> int | None:
+    background, key = given.background, "output.background"
+    if single and background != 0:
+        raise _fault(key, "0: the first class of a single sigmoid is the background", background)
+    if background is not None and not single and given.activation != "softmax":
+        raise _fault(key, "null: planes have no background class", background)
+    if background is not None and not 0 <= background < count:
+        bound = "at least 0" if background < 0 else f"at most {count - 1}"
+        raise _fault(key, bound, background)
+    return background
 
 
-def _about(given: _Value) -> dict[str, Any]:
-    if not isinstance(given.value, dict):
-        raise given.fault("an object")
-    given.check_json()
-    return given.value
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A value somewhere in the document, that knows its key; complains as an InputError."""
-
-    source: str
-    key: str
-    value: Any
-
-    def fault(self, must_be: str) -> InputError:
-        key = self.key or "the description"
-        return InputError(f"{self.source}: {key} must be {must_be}, found {_shorten(self.value)}")
-
-    def at(self, name: str) -> _Value:
-        return _Value(self.source, f"{self.key}.{name}" if self.key else name, self.value[name])
-
-    def members(self, *required: str, optional: tuple[str, ...] = ()) -> None:
-        if not isinstance(self.value, dict):
-            raise self.fault(f"an object with the keys {', '.join(required)}")
-        prefix = f"{self.key}." if self.key else ""
-        for name in required:
-            if name not in self.value:
-                raise InputError(f"{self.source}: {prefix}{name} is missing")
-        for name in self.value:
-            if name not in required and name not in optional:
-                known = ", ".join((*required, *optional))
-                raise InputError(
-                    f"{self.source}: {prefix}{_plain(name)} is not a key tilepipe knows; "
-                    f"there are {known}"
-                )
-
-    def items(self, count: int, rule: str) -> list[_Value]:
-        if not isinstance(self.value, list):
-            raise self.fault(f"a list, {rule}")
-        if len(self.value) != count:
-            raise InputError(
-                f"{self.source}: {self.key} must have {count} entries ({rule}), "
-                f"found {len(self.value)}"
-            )
-        return [_Value(self.source, f"{self.key}[{i}]", v) for i, v in enumerate(self.value)]
-
-    def integer(self, least: int | None = None, most: int | None = None) -> int:
-        # JSON's true is Python's True, which is an int.
-        if not isinstance(self.value, int) or isinstance(self.value, bool):
-            raise self.fault("a whole number")
-        if least is not None and self.value < least:
-            raise self.fault(f"at least {least}")
-        if most is not None and self.value > most:
-            raise self.fault(f"at most {most}")
-        return self.value
-
-    def number(self) -> float:
-        if not isinstance(self.value, int | float) or isinstance(self.value, bool):
-            raise self.fault("a number")
-        try:
-            number = float(self.value)
-        except OverflowError:
-            raise self.fault("a finite number") from None
-        if not math.isfinite(number):
-            raise self.fault("a finite number")
-        return number
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.fault("a string")
-        return self.value
-
-    def choice(self, allowed: tuple[str, ...]) -> str:
-        if self.value not in allowed:
-            raise self.fault("one of " + ", ".join(allowed) if len(allowed) > 1 else allowed[0])
-        return self.text()
-
-    def check_json(self, level: int = 0) -> None:
-        """Refuse what JSON cannot hold (numbers not finite among it), at any nesting."""
-        if level > _DEEPEST_ABOUT:
-            raise InputError(f"{self.source}: about must not be nested deeper than {level - 1}")
-        if isinstance(self.value, dict):
-            for name in self.value:
-                if not isinstance(name, str):
-                    raise InputError(f"{self.source}: {self.key} must have text as its keys")
-                self.at(name).check_json(level + 1)
-        elif isinstance(self.value, list):
-            for i, value in enumerate(self.value):
-                _Value(self.source, f"{self.key}[{i}]", value).check_json(level + 1)
-        elif isinstance(self.value, int | float) and not isinstance(self.value, bool):
-            self.number()
-        elif self.value is not None and not isinstance(self.value, str | bool):
-            raise self.fault("text, a number, a list, an object, true, false or null")
-
-
-def _shorten(value: Any) -> str:
-    try:
-        return _plain(reprlib.repr(value))
-    except ValueError:  # an int of more digits than Python prints
-        return "a very large number"
-
-
-def _plain(text: str) -> str:
-    return shortened(sentence(text), 80)
+def _check_about(value: Any, key: str, level: int) -> None:
+    """Refuse what JSON cannot hold (numbers that are not finite, too), at any nesting."""
+    if level > _DEEPEST_ABOUT:
+        raise ValueError(f"about must not be nested deeper than {level - 1}")
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{key} must have strings as its keys")
+            _check_about(part, f"{key}.{name}", level + 1)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _check_about(part, f"{key}[{number}]", level + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _fault(key, "a finite number", value)
+    elif value is not None and not isinstance(value, str | bool | int):
+        rule = "text, a number, a list, an object, true, false or null"
+        raise _fault(key, rule, value)

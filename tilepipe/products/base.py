@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
@@ -15,7 +15,7 @@ from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.images.control import GroundControl
 from tilepipe.products.product import Product, product_named
-from tilepipe.schema import strict_json
+from tilepipe.schema import decode
 from tilepipe.storage import StoragePath
 
 NO_ANSWER = 255
@@ -130,7 +130,6 @@ class MaskSpec:
         return document
 
     @classmethod
-    @strict_json
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
         """Read what `to_json` wrote.
 
@@ -139,26 +138,14 @@ class MaskSpec:
         ValueError
             When the document describes no mask that this version knows.
         """
-        if document.get("format") != 1:
-            raise ValueError(f"mask format {document.get('format')!r} is not 1")
-        size, transform = document.get("pixel_size"), document.get("transform")
-        control = document.get("control")
-        try:
-            return cls(
-                height=document["height"],
-                width=document["width"],
-                kind=document["kind"],
-                classes=tuple(MaskClass(**c) for c in document["classes"]),
-                pixel_size=None if size is None else PixelSize(**size),
-                crs=document.get("crs"),
-                transform=None if transform is None else as_transform(transform),
-                control=None if control is None else GroundControl.from_json(control),
-                origin=(float(document["origin"][0]), float(document["origin"][1])),
-                name=document.get("name", "mask"),
-                background=document.get("background"),
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"the description of the mask lacks or distorts {error}") from error
+        if not isinstance(document, dict) or document.get("format") != 1:
+            raise ValueError("it is not a description of a mask of format 1")
+        parts = {
+            field.name: document[field.name] for field in fields(cls) if field.name in document
+        }
+        if parts.get("control") is not None:
+            parts["control"] = GroundControl.from_json(parts["control"])
+        return decode(cls, parts)
 
 
 @runtime_checkable

@@ -18,12 +18,13 @@ from tilepipe.engine.cluster.connect import gpu_memory
 from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
-from tilepipe.engine.options import RunOptions, parse_duration
+from tilepipe.engine.options import RunOptions
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work import block as work
 from tilepipe.engine.work import context
 from tilepipe.errors import EnvironmentFailure, InputError, UnfitWorkerError
 from tilepipe.products.store import ZarrMask
+from tilepipe.quantities import parse_duration
 
 
 class Troubles(RunCallbacks):
@@ -340,28 +341,31 @@ def test_a_local_cluster_of_a_file_gives_the_same_bytes(
     ("text", "said"),
     [
         ("- a list", "must hold"),
-        ("cluster: [", "is no YAML"),
-        ("workers: 2", "cluster: must be one of"),
-        ("cluster: slurmy", "cluster: slurmy is not known"),
-        ("cluster: local\nworker: 2", "worker: no such key"),
-        ("cluster: local\nworkers: two", "workers: must be a number"),
-        ("cluster: local\nworkers: 0", "workers: must be a number"),
+        ("cluster: [", "is not valid YAML"),
+        ("workers: 2", "cluster must be one of"),
+        ("cluster: slurmy", "cluster slurmy is not known"),
+        ("cluster: local\nworker: 2", "worker is not a known option; did you mean workers?"),
+        ("cluster: local\nworkers: two", "workers must be a whole number, not 'two'"),
+        ("cluster: local\nworkers: 0", "workers must be at least 1, not 0"),
         ("cluster: local\nworkers: 1\nadapt: {maximum: 2}", "exclude each other"),
         ("cluster: local\nadapt: {minimum: 2}", "adapt: maximum"),
-        ("cluster: local\nadapt: {most: 2}", "adapt: most: no such key"),
-        ("cluster: local\nadapt: {maximum: many}", "adapt: maximum: must be a number"),
-        ("cluster: local\narguments: [1]", "arguments: must be"),
-        ("cluster: local\narguments: {n_workers: 2}", "say `workers:` instead"),
+        ("cluster: local\nadapt: {most: 2}", "adapt: most is not a known option"),
+        (
+            "cluster: local\nadapt: {maximum: many}",
+            "adapt: maximum must be a whole number, not 'many'",
+        ),
+        ("cluster: local\narguments: [1]", "arguments must be an object, not [1]"),
+        ("cluster: local\narguments: {n_workers: 2}", "use `workers:` instead"),
         ("cluster: local\nprologue: module load x", "prologue: local runs no script"),
-        ("cluster: slurm\nprologue: 3", "prologue: must be"),
-        ("cluster: ssh\nenvironment: {A: 1}", "environment: ssh has no way"),
-        ("cluster: ssh\nworkers: 2", "workers: the hosts say"),
+        ("cluster: slurm\nprologue: 3", "prologue[0] must be a string, not 3"),
+        ("cluster: ssh\nenvironment: {A: 1}", "environment: ssh cannot set variables"),
+        ("cluster: ssh\nworkers: 2", "workers: the hosts determine"),
         (
             "cluster: kubernetes\nenvironment: {A: 1}\narguments: {custom_cluster_spec: {}}",
             "environment: custom_cluster_spec replaces it",
         ),
-        ("cluster: ssh\narguments: {hosts: [one]}", "hosts: must be a list of at least two"),
-        ("cluster: local\nwait: soon", "wait: 'soon' is no time"),
+        ("cluster: ssh\narguments: {hosts: [one]}", "hosts must be a list of at least two"),
+        ("cluster: local\nwait: soon", "wait: 'soon' is not a time"),
     ],
 )
 def test_what_is_wrong_in_a_cluster_file_is_named(text: str, said: str, tmp_path: Path) -> None:

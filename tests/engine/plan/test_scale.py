@@ -19,7 +19,7 @@ from tests.engine.making import SMALL, model_of
 from tests.making import digest, make_image, save_tiny, whole_image_logits, write_tiff
 from tests.products.making import MemoryImage
 from tilepipe.engine.events import RunCallbacks
-from tilepipe.engine.options import RunOptions, parse_length
+from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.describe import show_scale
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
@@ -27,6 +27,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import PixelSize, open_image
 from tilepipe.images.resampled import ResampledImage
+from tilepipe.quantities import parse_length
 
 
 def image_of(y: float | None, x: float | None = None, unit: str = "micrometer") -> MemoryImage:

@@ -12,7 +12,7 @@ import tifffile
 
 import tilepipe
 from tests.making import make_image, make_model, write_tiff
-from tilepipe.engine.options import RunOptions, parse_bytes
+from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
@@ -22,6 +22,7 @@ from tilepipe.grid import Tiling, candidate_tilings
 from tilepipe.images import open_image
 from tilepipe.images.tiff import TiffSource
 from tilepipe.models.unet import UNetArguments
+from tilepipe.quantities import parse_bytes
 
 ALONE = Resources(1, in_process=True, slots=3)
 

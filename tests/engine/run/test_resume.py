@@ -216,7 +216,7 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
     )  # fmt: skip
     said = process.stderr
     assert process.returncode == 130
-    assert "to go on where it stopped: tilepipe run" in said
+    assert "to resume: tilepipe run" in said
     assert "Traceback" not in said
     assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
     assert digest(tmp_path) == uninterrupted

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-from tilepipe.engine.options import parse_duration
 from tilepipe.errors import InputError
-from tilepipe.storage import local_file
+from tilepipe.options import option, read_options, read_yaml
+from tilepipe.quantities import parse_duration
 
 SLOTS = 3
 """Blocks a worker has in hand: one read, one computed, one written."""
@@ -31,9 +31,6 @@ CLOSE_SECONDS = 60.0
 
 UNSEEN = "127.0.0.1:0"
 """Where Dask serves its pages for browsers if nobody asks for them; it cannot be told not to."""
-
-KEYS = ("cluster", "workers", "adapt", "arguments", "environment", "prologue", "wait")
-ADAPT_KEYS = ("minimum", "maximum", "interval", "wait_count", "target_duration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class ClusterFile:
         return "dashboard_address" in {**self.arguments, **options}
 
     def full_arguments(self, allowed_failures: int = 3) -> dict[str, Any]:
-        """The arguments of the class, with what a run needs where the file is silent.
+        """The arguments of the class, with what a run needs where the file gives none.
 
         Parameters
         ----------
@@ -113,49 +110,50 @@ class ClusterFile:
             Deaths of workers after which the task that they had in hand is given up.
         """
         given = dict(self.arguments)
-        style = self.kind.style
-        environment = {name: str(value) for name, value in self.environment.items()}
-        if style in ("local", "cuda"):
-            given.setdefault("n_workers", self._at_first)
-            given.setdefault("threads_per_worker", SLOTS)
-            given.setdefault("silence_logs", logging.CRITICAL)
-            own = of_this_user_only(allowed_failures)
-            if self.has_dashboard:
-                own["scheduler_kwargs"].pop("dashboard")
-            own["scheduler_kwargs"] |= given.pop("scheduler_kwargs", {})
-            given = own | given
-            if environment:
-                given.setdefault("env", environment)
-        elif style == "ssh":
-            given.setdefault("silence_logs", logging.CRITICAL)
-            given["worker_options"] = {"nthreads": SLOTS, **given.get("worker_options", {})}
-            given["scheduler_options"] = {
-                "port": 0,
-                **self._scheduler_options(allowed_failures),
-                **given.get("scheduler_options", {}),
-            }
-        elif style == "queue":
-            # Dask would take as many blocks in hand as there are cores; the cores are for a pass.
-            extra = list(given.get("worker_extra_args") or [])
-            if "--nthreads" not in extra:
-                extra += ["--nthreads", str(SLOTS)]
-            given["worker_extra_args"] = extra
-            variables = [f"export {n}={shlex.quote(v)}" for n, v in environment.items()]
-            prologue = [
-                *(given.get("job_script_prologue") or []), *variables, *self.prologue
-            ]  # fmt: skip
-            if prologue:
-                given["job_script_prologue"] = prologue
-            given["scheduler_options"] = {
-                **self._scheduler_options(allowed_failures),
-                **(given.get("scheduler_options") or {}),
-            }
-            given.setdefault("silence_logs", logging.CRITICAL)
-        elif style == "kubernetes":
-            if "custom_cluster_spec" not in given:  # which replaces all that stands beside it
+        if self.kind.style == "other":
+            return given
+        if self.kind.style == "kubernetes":
+            if "custom_cluster_spec" not in given:  # which replaces everything beside it
                 given.setdefault("n_workers", self._at_first)
-            if environment:
-                given.setdefault("env", environment)
+            return self._with_environment(given)
+        given.setdefault("silence_logs", logging.CRITICAL)
+        if self.kind.style in ("local", "cuda"):
+            return self._on_this_machine(given, allowed_failures)
+        scheduler = {
+            **self._scheduler_options(allowed_failures),
+            **(given.get("scheduler_options") or {}),
+        }
+        if self.kind.style == "ssh":
+            given["worker_options"] = {"nthreads": SLOTS, **given.get("worker_options", {})}
+            given["scheduler_options"] = {"port": 0, **scheduler}
+            return given
+        given["scheduler_options"] = scheduler
+        return self._in_jobs(given)
+
+    def _on_this_machine(self, given: dict[str, Any], allowed_failures: int) -> dict[str, Any]:
+        given.setdefault("n_workers", self._at_first)
+        given.setdefault("threads_per_worker", SLOTS)
+        own = of_this_user_only(allowed_failures)
+        if self.has_dashboard:
+            own["scheduler_kwargs"].pop("dashboard")
+        own["scheduler_kwargs"] |= given.pop("scheduler_kwargs", {})
+        return self._with_environment(own | given)
+
+    def _in_jobs(self, given: dict[str, Any]) -> dict[str, Any]:
+        # Dask would take as many blocks in hand as there are cores; the cores are for a pass.
+        extra = list(given.get("worker_extra_args") or [])
+        if "--nthreads" not in extra:
+            extra += ["--nthreads", str(SLOTS)]
+        given["worker_extra_args"] = extra
+        variables = [f"export {n}={shlex.quote(str(v))}" for n, v in self.environment.items()]
+        prologue = [*(given.get("job_script_prologue") or []), *variables, *self.prologue]
+        if prologue:
+            given["job_script_prologue"] = prologue
+        return given
+
+    def _with_environment(self, given: dict[str, Any]) -> dict[str, Any]:
+        if self.environment:
+            given.setdefault("env", {name: str(v) for name, v in self.environment.items()})
         return given
 
     def _scheduler_options(self, allowed_failures: int) -> dict[str, Any]:
@@ -200,73 +198,100 @@ class ClusterFile:
 
 
 def read_cluster_file(path: str) -> ClusterFile:
-    """The content of a cluster file, checked as far as that is possible without starting anything.
+    """Read a cluster file and check what can be checked without starting anything.
 
     Raises
     ------
     InputError
         Naming the key at fault.
     """
-    document = _load(path)
-    for key in document:
-        if key not in KEYS:
-            raise InputError(f"{path}: {key}: no such key; there are {', '.join(KEYS)}")
-    name = document.get("cluster")
-    if not isinstance(name, str):
+    document = read_yaml(path)
+    if not isinstance(document.get("cluster"), str):
         raise InputError(
-            f"{path}: cluster: must be one of {', '.join(KINDS)}, or the path of a class"
+            f"{path}: cluster must be one of {', '.join(KINDS)}, or the path of a class"
         )
+    given = read_options(_Content, document, path)
+    kind, workers, adapt = _kind(path, given["cluster"]), given.get("workers"), given.get("adapt")
+    if adapt:
+        adapt = read_options(_Adapt, adapt, f"{path}: adapt")
+        if adapt.get("maximum", 0) < max(1, adapt.get("minimum", 1)):
+            raise InputError(f"{path}: adapt: maximum is required, and must not be below minimum")
+    if workers is None and not adapt and kind.style != "ssh":
+        workers = 1
+    file = ClusterFile(
+        path,
+        kind,
+        workers,
+        adapt or None,
+        given.get("arguments") or {},
+        given.get("environment") or {},
+        given.get("prologue", ()),
+        given.get("wait", WAIT_SECONDS),
+    )
+    if fault := _contradiction(file, given["cluster"]):
+        raise InputError(f"{path}: {fault}")
+    return file
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The keys of a cluster file."""
+
+    cluster: str = option(..., "Short name or class of the cluster")
+    workers: int | None = option(None, "Number of workers", least=1)
+    adapt: dict[str, Any] | None = option(None, "Bounds between which workers come and go")
+    arguments: dict[str, Any] | None = option(None, "Arguments of the class")
+    environment: dict[str, Any] | None = option(None, "Environment variables of the workers")
+    prologue: tuple[str, ...] = option(
+        (), "Lines of shell", parse=lambda text: text.splitlines() if type(text) is str else text
+    )
+    wait: float = option(WAIT_SECONDS, "Time to wait for workers", parse=parse_duration, least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Adapt:
+    """The keys of `adapt`: arguments of `distributed.deploy.Cluster.adapt`."""
+
+    minimum: int = option(1, "Fewest workers", least=0)
+    maximum: int = option(..., "Most workers", least=0)
+    interval: str | float = option(..., "Time between checks")
+    wait_count: int = option(..., "Checks before a worker is retired")
+    target_duration: str | float = option(..., "Time in which the work should be done")
+
+
+def _kind(path: str, name: str) -> Kind:
     kind = KINDS.get(name) or next((k for k in KINDS.values() if k.path == name), None)
     if kind is None and "." not in name:
         raise InputError(
-            f"{path}: cluster: {name} is not known; there are {', '.join(KINDS)}, and the paths of "
+            f"{path}: cluster {name} is not known; there are {', '.join(KINDS)}, and paths of "
             "classes, such as dask_jobqueue.SLURMCluster"
         )
-    kind = kind or Kind(name, "", "other")
-    arguments = _mapping(document, "arguments", path)
-    environment = _mapping(document, "environment", path)
-    prologue = document.get("prologue", [])
-    if isinstance(prologue, str):
-        prologue = prologue.splitlines()
-    if not isinstance(prologue, list) or not all(isinstance(line, str) for line in prologue):
-        raise InputError(f"{path}: prologue: must be a line of shell, or a list of lines")
-    if environment and kind.style not in ("local", "queue", "kubernetes"):
-        raise InputError(
-            f"{path}: environment: {name} has no way to set variables; set them on the hosts"
+    return kind or Kind(name, "", "other")
+
+
+def _contradiction(file: ClusterFile, name: str) -> str:
+    """Why the keys of a file do not go together; empty where they do."""
+    style, arguments = file.kind.style, file.arguments
+    hosts = arguments.get("hosts")
+    if file.environment and style not in ("local", "queue", "kubernetes"):
+        return f"environment: {name} cannot set variables; set them on the hosts"
+    if file.environment and "custom_cluster_spec" in arguments:
+        return "environment: custom_cluster_spec replaces it; set `env` there"
+    if file.prologue and style != "queue":
+        return f"prologue: {name} runs no script; only batch systems do"
+    if file.workers is not None and file.adapt is not None:
+        return "workers and adapt exclude each other"
+    if style == "ssh" and (file.workers is not None or file.adapt is not None):
+        key = "adapt" if file.adapt else "workers"
+        return f"{key}: the hosts determine the workers; the first of them runs the scheduler"
+    if style == "ssh" and (not isinstance(hosts, list) or len(hosts) < 2):
+        return (
+            "arguments: hosts must be a list of at least two hosts; the first runs the scheduler, "
+            "and may be repeated as a worker"
         )
-    if environment and "custom_cluster_spec" in arguments:
-        raise InputError(f"{path}: environment: custom_cluster_spec replaces it; say `env` there")
-    if prologue and kind.style != "queue":
-        raise InputError(f"{path}: prologue: {name} runs no script; only batch systems do")
-    workers, adapt = document.get("workers"), _adapt(document, path)
-    if workers is not None and adapt is not None:
-        raise InputError(f"{path}: workers and adapt exclude each other")
-    if workers is not None and (
-        not isinstance(workers, int) or isinstance(workers, bool) or workers < 1
-    ):
-        raise InputError(f"{path}: workers: must be a number of at least 1, not {workers!r}")
-    if kind.style == "ssh":
-        if workers is not None or adapt is not None:
-            raise InputError(
-                f"{path}: {'adapt' if adapt else 'workers'}: the hosts say how many workers there "
-                "are; the first of them is the scheduler's"
-            )
-        if not isinstance(arguments.get("hosts"), list) or len(arguments["hosts"]) < 2:
-            raise InputError(
-                f"{path}: arguments: hosts: must be a list of at least two hosts, the first of "
-                "which is the scheduler's (it may come again as a worker's)"
-            )
-    elif workers is None and adapt is None:
-        workers = 1
     if "n_workers" in arguments:
-        raise InputError(f"{path}: arguments: n_workers: say `workers:` instead, beside `cluster:`")
-    try:
-        wait = parse_duration(document.get("wait", WAIT_SECONDS))
-    except InputError as error:
-        raise InputError(f"{path}: wait: {error}") from error
-    return ClusterFile(
-        path, kind, workers, adapt, arguments, environment, tuple(prologue), wait
-    )  # fmt: skip
+        return "arguments: n_workers: use `workers:` instead, beside `cluster:`"
+    return ""
 
 
 def of_this_user_only(allowed_failures: int) -> dict[str, Any]:
@@ -361,52 +386,3 @@ def what_went_wrong(error: BaseException) -> str:
         return f"{error.filename} is not here; run on a machine that has it (a login node)"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def _adapt(document: dict[str, Any], path: str) -> dict[str, Any] | None:
-    adapt = _mapping(document, "adapt", path)
-    if not adapt:
-        return None
-    for key in adapt:
-        if key not in ADAPT_KEYS:
-            raise InputError(
-                f"{path}: adapt: {key}: no such key; there are {', '.join(ADAPT_KEYS)}"
-            )
-    for key in ("minimum", "maximum"):
-        value = adapt.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(f"{path}: adapt: {key}: must be a number of workers, not {value!r}")
-    if adapt.get("maximum", 0) < max(1, adapt.get("minimum", 1)):
-        raise InputError(f"{path}: adapt: maximum: must be there, and no less than minimum")
-    return adapt
-
-
-def _mapping(document: dict[str, Any], key: str, path: str) -> dict[str, Any]:
-    value = document.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise InputError(f"{path}: {key}: must be lines of `name: value`, not {value!r}")
-    return value
-
-
-def _load(path: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(local_file(path, "a YAML file").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ) as error:
-        raise InputError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: must hold at least `cluster: NAME`")
-    return document

@@ -11,13 +11,13 @@ from tilepipe.engine.options import Probabilities, extra_products
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
-from tilepipe.grid import Geometry, Tiling
+from tilepipe.grid import Tiling
 from tilepipe.images.base import Image, PixelSize
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.like_image import Nearest
-from tilepipe.schema import strict_json
+from tilepipe.schema import decode, load_json
 
 if TYPE_CHECKING:
     pass
@@ -115,7 +115,6 @@ class Plan:
         return json.dumps({"format": FORMAT, **document}, indent=1, sort_keys=True)
 
     @classmethod
-    @strict_json
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote.
 
@@ -124,46 +123,25 @@ class Plan:
         ValueError
             For text that is no plan of this format.
         """
-        document = json.loads(text)
-        if document.pop("format") != FORMAT:
+        document = load_json(text)
+        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
             raise ValueError("a plan of another format")
-        image = document.pop("image")
-        factors = image.pop("factors", None)
-        reading = Reading.from_json(image.pop("reading", None))
-        band_names = tuple(image.pop("band_names", ()))
-        crs_pixel_size = _pixel_size(image.pop("crs_pixel_size", None))
         document.pop("batch", None)  # of earlier versions: always 1
-        like_image = document.pop("like_image", None)
-        region = document.pop("region", None)
-        tiling = document.pop("tiling")
-        plan = cls(
-            image=ImageFacts(
-                **{**image, "pixel_size": _pixel_size(image["pixel_size"])},
-                factors=(float(factors[0]), float(factors[1])) if factors else None,
-                reading=reading,
-                band_names=band_names,
-                crs_pixel_size=crs_pixel_size,
-            ),
-            tiling=Tiling(
-                tiling["height"],
-                tiling["width"],
-                tuple(tiling["block"]),
-                tuple(tiling["keep"]),
-                Geometry(**tiling["geometry"]),
-            ),
-            mask=MaskSpec.from_json(document.pop("mask")),
-            model_bands=tuple(document.pop("model_bands", ())),
-            model_pixel_size=_pixel_size(document.pop("model_pixel_size", None)),
-            like_image=MaskSpec.from_json(like_image) if like_image else None,
-            region=_region(region),
-            products=tuple(document.pop("products", ())),
-            **document,
-        )
+        for name in ("mask", "like_image"):
+            if document.get(name) is not None:
+                document[name] = MaskSpec.from_json(document[name])
+        image = document.get("image")
+        if isinstance(image, dict):
+            image["reading"] = Reading.from_json(image.get("reading"))
+        plan = decode(cls, document)
         size = plan.image.height, plan.image.width
         for what, part in (("tiling", plan.tiling), ("mask", plan.mask)):
             if (part.height, part.width) != size:
                 raise ValueError(f"its {what} is not of the size of its image")
-        _ = plan.coverage  # which also says whether the region is sound
+        try:
+            _ = plan.coverage  # which also checks the region
+        except ArithmeticError as error:
+            raise ValueError(str(error)) from error
         return plan
 
 
@@ -211,14 +189,3 @@ def check_environment(plan: Plan, here: dict[str, Any]) -> None:
 def relocated(plan: Plan, image: Image, model: str) -> Plan:
     """The plan with the image and the model where they are now: same content, other place."""
     return replace(plan, image=replace(plan.image, path=absolute(image.path)), model=model)
-
-
-def _pixel_size(document: dict[str, Any] | None) -> PixelSize | None:
-    return PixelSize(**document) if document else None
-
-
-def _region(document: dict[str, Any] | None) -> RegionFacts | None:
-    if document is None:
-        return None
-    rectangle = document.pop("rectangle")
-    return RegionFacts(rectangle=tuple(rectangle) if rectangle else None, **document)

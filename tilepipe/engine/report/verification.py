@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tilepipe.schema import decode
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -55,9 +57,7 @@ class Verification:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Verification:
         """What `to_dict` gave."""
-        fields = {key: value for key, value in document.items() if key != "exact"}
-        lists = {key: tuple(fields.get(key, ())) for key in ("damage", "covered")}
-        return cls(**{**fields, **lists})
+        return decode(cls, {key: value for key, value in document.items() if key != "exact"})
 
     def __str__(self) -> str:
         parts = [
