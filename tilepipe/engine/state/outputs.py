@@ -94,12 +94,7 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
     if len(stores) > 1:
         raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
-    for product in map(product_named, options.extras):
-        reason = product.unavailable(model.output)
-        if reason is not None:
-            raise InputError(f"model {model.name} has no {product.name} to write: {reason}")
-        if not stores:
-            raise InputError(f"{product.name} are kept in OME-Zarr only: add -o MASK.ome.zarr")
+    _check_extras(options, model, has_store=bool(stores))
     first = paths[0]
     unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
     if options.like_image:
@@ -119,6 +114,25 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         exports=exports,
         record=record_path(first),
     )
+
+
+def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None:
+    """Refuse products that do not exist, or cannot lie beside the mask."""
+    try:
+        products = [product_named(key) for key in options.extras]
+    except ValueError as error:
+        raise InputError(f"product: {error}") from error
+    names = [product.name for product in products]
+    for product in products:
+        reason = product.unavailable(model.output)
+        if product.is_main:
+            reason = "it can only be the mask itself"
+        elif names.count(product.name) > 1:
+            reason = "it is asked for twice"
+        if reason is not None:
+            raise InputError(f"{product.name} cannot be written with model {model.name}: {reason}")
+        if not has_store:
+            raise InputError(f"{product.name}: kept in OME-Zarr only; add -o MASK.ome.zarr")
 
 
 def _asked(options: RunOptions, image: Image) -> list[str]:

@@ -1,0 +1,207 @@
+"""A product and a stage of another package, in a run that is stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tilepipe
+from tests.making import digest, make_image, save_tiny, whole_image_logits, write_tiff
+from tilepipe.engine.events import BlockReport, RunCallbacks
+from tilepipe.engine.run.stage import OpenRun, Stage, Step, register_stage
+from tilepipe.errors import InputError
+from tilepipe.grid import Window
+from tilepipe.models.specs import OutputSpec
+from tilepipe.models.unet import UNetArguments
+from tilepipe.products.product import Product, product_names, register_product
+from tilepipe.products.reduction import mean
+from tilepipe.products.store import open_zarr_mask
+from tilepipe.storage import size_of, write_whole
+from tilepipe.storage.hashing import hash_of
+
+SIZE = 1100, 1300
+
+
+class Certainty(Product):
+    """The gap between the two largest logits: float32, one plane."""
+
+    name = "certainty"
+    flat = True
+    dtype = np.dtype("float32")
+    fill = float("nan")
+
+    def encode(self, logits: Any, output: OutputSpec) -> Any:
+        best = logits.float().topk(2, dim=1).values
+        return best[:, 0] - best[:, 1]
+
+    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
+        return mean(stored)
+
+    def sums(
+        self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
+    ) -> NDArray[Any]:
+        return np.full(classes, np.nansum(stored))
+
+    def deviation(
+        self, stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
+    ) -> NDArray[np.float64]:
+        ordered = np.sort(logits, axis=0)
+        return np.asarray(np.abs(ordered[-1] - ordered[-2] - stored)[None])
+
+    def tolerance(self, tie_bound: float, span: float) -> float | None:
+        return 2 * tie_bound * span + 1e-6 * span
+
+
+class Histogram(Stage):
+    """How many pixels each label has, as a file beside the mask."""
+
+    name = "histogram"
+    clock = "histogram"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        yield self.file_step(run, self._path(run))
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        path, mask = self._path(run), run.result
+        counts = np.zeros(256, np.int64)
+        for y in range(0, mask.shape[0], 512):
+            strip = Window(y, 0, min(512, mask.shape[0] - y), mask.shape[1])
+            counts += np.bincount(mask.read(strip).ravel(), minlength=256)
+        found = {str(label): int(n) for label, n in enumerate(counts) if n}
+        write_whole(path, json.dumps(found))
+        return {"bytes": size_of(path), "hash": hash_of(path)}
+
+    def _path(self, run: OpenRun) -> Path:
+        return Path(str(run.outputs.record)).with_suffix(".histogram.json")
+
+
+@pytest.fixture(autouse=True)
+def added() -> None:
+    register_product(Certainty)
+    register_stage(Histogram)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> dict[str, Any]:
+    image = write_tiff(tmp_path / "image.tif", make_image(*SIZE))
+    save_tiny(tmp_path / "m.safetensors", UNetArguments(width=2, depth=2, outputs=3))
+    return {
+        "image": image,
+        "model": tmp_path / "m.safetensors",
+        "products": ("certainty",),
+        "stages": ("histogram",),
+        "window": 572,
+        "runtime": "torch",
+    }
+
+
+class StoppedError(Exception):
+    """The run was ended from outside."""
+
+
+class StopAt(RunCallbacks):
+    """Ends a run at its second block, or when a step begins."""
+
+    def __init__(self, title: str | None = None) -> None:
+        self._title, self._blocks = title, 0
+        self.titles: list[str] = []
+
+    def block(self, report: BlockReport) -> None:
+        self._blocks += 1
+        if self._title is None and self._blocks == 2:
+            raise StoppedError
+
+    def stage(self, name: str) -> None:
+        self.titles.append(name)
+        if self._title is not None and self._title in name:
+            raise StoppedError
+
+
+def run(request: dict[str, Any], folder: Path, watch: RunCallbacks | None = None) -> Any:
+    return tilepipe.run(outputs=folder / "m.ome.zarr", watch=watch, **request)
+
+
+def test_an_added_product_is_that_of_one_pass_over_the_image(
+    request_: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "certainty" in product_names()
+    run(request_, tmp_path)
+    mask = open_zarr_mask(tmp_path / "m.ome.zarr")
+    layer = mask.layer("certainty")
+    whole = Window(0, 0, *SIZE)
+    model = tilepipe.load_model(request_["model"])
+    logits = whole_image_logits(model, make_image(*SIZE))
+    ordered = np.sort(logits, axis=0)
+    np.testing.assert_allclose(
+        layer.read(whole), ordered[-1] - ordered[-2], atol=1e-4 * np.ptp(logits)
+    )
+    coarse = layer.read(Window(0, 0, *layer.levels[1]), 1)
+    np.testing.assert_array_equal(coarse, mean(layer.read(whole)))
+
+
+@pytest.mark.parametrize("stop", [None, "pyramid level 1", "histogram"])
+def test_a_run_with_additions_resumes_with_the_same_bytes(
+    request_: dict[str, Any], tmp_path: Path, stop: str | None
+) -> None:
+    for name in ("straight", "resumed"):
+        (tmp_path / name).mkdir()
+    run(request_, tmp_path / "straight")
+    with pytest.raises(StoppedError):
+        run(request_, tmp_path / "resumed", StopAt(stop))
+    summary = run(request_, tmp_path / "resumed")
+    assert summary.resumed >= 2
+    assert digest(tmp_path / "resumed") == digest(tmp_path / "straight")
+    assert json.loads((tmp_path / "resumed/m.run.histogram.json").read_text()).keys() <= {
+        "0", "1", "2",
+    }  # fmt: skip
+
+
+def test_an_added_stage_is_done_once_and_again_when_it_is_stale(
+    request_: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run(request_, folder)
+    made = folder / "m.run.histogram.json"
+    before = made.read_bytes()
+    watched = StopAt("never")
+    run(request_, folder, watched)
+    assert watched.titles == [], "all is done"
+    for chunk in (folder / "m.ome.zarr" / "0" / "c" / "0").iterdir():
+        chunk.unlink()  # of level 0, so that a block is computed again
+    run(request_, folder, watched)
+    assert "writing m.run.histogram.json" in watched.titles
+    assert made.read_bytes() == before
+    made.unlink()
+    run(request_, folder)
+    assert made.read_bytes() == before
+
+
+def test_verify_judges_an_added_product(request_: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(outputs=path, **request_)
+    found = tilepipe.verify(path, windows=4)
+    assert found.exact
+    assert found.largest_difference is not None
+    layer = open_zarr_mask(path).layer("certainty")
+    block = Window(0, 0, 512, 512)
+    layer.write(block, layer.read(block) + np.float32(1))
+    assert not tilepipe.verify(path, windows=8).exact
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [("products", ("nothing",)), ("stages", ("nothing",)), ("products", ("labels",))],
+)
+def test_names_that_nobody_added_are_refused(
+    request_: dict[str, Any], tmp_path: Path, what: str, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match=names[0]):
+        tilepipe.run(outputs=tmp_path / "m.ome.zarr", **{**request_, what: names})
+    assert not (tmp_path / "m.ome.zarr").exists()
