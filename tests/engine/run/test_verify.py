@@ -14,7 +14,7 @@ import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.run import job as engine
-from tilepipe.engine.run.verify import seam_windows
+from tilepipe.engine.run.seams import seam_windows
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling, Window, paper_tiling
 from tilepipe.models.file import save_model

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan, at_model_scale, nearest_of
 from tilepipe.engine.report.verification import Verification
+from tilepipe.engine.run.comparison import Comparison
 from tilepipe.engine.run.examine import Examination, examine
+from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.state.folder import AlteredPlanError, RunState
 from tilepipe.engine.state.outputs import record_path
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work.device import Device, choose_device, own_device
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
-from tilepipe.grid import Tiling, Window, round_down, round_up
+from tilepipe.grid import Window
 from tilepipe.images import Image, Level, read_with_valid
-from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.precision import TIE_FP32, TIE_FP64
+from tilepipe.models.precision import TIE_FP32
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
-from tilepipe.products.like_image import Nearest
-from tilepipe.products.product import Product
-from tilepipe.products.store import ZarrMask
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 from tilepipe.schema import load_json
 from tilepipe.storage import InputRefused, StoragePath, readable, refuse_links
 
 MOST_WINDOWS = 1_000_000
-
-CLEAR = 32
-"""Pixels by which windows of a region hold the place that they are chosen for: they are moved."""
 
 
 def verify(
@@ -122,7 +115,7 @@ def verify(
 
 def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
     """The result where a mask is so damaged that no window of it can be compared."""
-    tally = _Tally(plan, model, [], None)
+    tally = Comparison(plan, model, [], None)
     tally.damage = found.damage
     return replace(tally.result(), covered=tuple(found.covered))
 
@@ -148,7 +141,7 @@ def verify_plan(
         raise InputError(f"windows must be 1 to {MOST_WINDOWS:,}, not {windows}")
     geometry, image = model.geometry, at_model_scale(image, plan.image)
     # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
-    tally = _Tally(
+    tally = Comparison(
         plan, model, [plan.tiling.block_window(n) for n in unreadable],
         nearest_of(image, plan) if on_image else None,
     )  # fmt: skip
@@ -204,194 +197,6 @@ def _answered(plan: Plan, mask: Mask) -> Coverage | None:
     if not cells.any():
         return None
     return Coverage(plan.tiling, Region(height, width, grid.cell, cells))
-
-
-def seam_windows(
-    tiling: Tiling, factor: int, count: int, seed: int, coverage: Coverage | None = None
-) -> list[Window]:
-    """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
-
-    Each is moved by whole stride factors, so that none is a window of the run: where an image has
-    no seams, at least the windows are cut elsewhere. Of a region, each holds some.
-    """
-    choose = random.Random(seed)
-    seams = _seams(tiling, 0), _seams(tiling, 1)
-    rows = _in_turn(seams[0], tiling.height, choose)
-    columns = _in_turn(seams[1], tiling.width, choose)
-    height, width = (max(factor, round_down(keep, factor)) for keep in tiling.keep)
-    region = None if coverage is None else coverage.region
-    inside = None if region is None else np.argwhere(region.cells)
-    windows = []
-    for i in range(count):
-        # In turn: a corner, a horizontal seam, a vertical one.
-        own: set[tuple[int, int]] | None = None
-        if coverage is None or region is None or inside is None:
-            centre_y = next(rows) if i % 3 != 2 else choose.randrange(tiling.height)
-            centre_x = next(columns) if i % 3 != 1 else choose.randrange(tiling.width)
-        else:
-            row, column = inside[choose.randrange(len(inside))] * region.cell
-            part, own = _part_of(coverage, int(row), int(column))
-            middle = region.cell // 2
-            edges = [part.y, part.stop_y] if i % 3 != 2 else []
-            centre_y = _near(edges, int(row) + middle, height)
-            edges = [part.x, part.stop_x] if i % 3 != 1 else []
-            centre_x = _near(edges, int(column) + middle, width)
-        y = _start(centre_y, height, tiling.height, factor)
-        x = _start(centre_x, width, tiling.width, factor)
-        is_own = (y, x) in own if own is not None else y in (0, *seams[0]) and x in (0, *seams[1])
-        if is_own:
-            # Cut elsewhere, but not off an image that is smaller than the stride factor.
-            moves = [m for m in (-factor, factor) if y + m + height > 0 and y + m < tiling.height]
-            if region is not None:  # nor off the region
-                moves = [m for m in moves if _holds(region, Window(y + m, x, height, width))]
-            y += choose.choice(moves or [0])
-        windows.append(Window(y, x, height, width))
-    return windows
-
-
-def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int]:
-    """The seams in random order, each once before any comes again; without any, anywhere."""
-    while True:
-        yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
-
-
-def _part_of(coverage: Coverage, row: int, column: int) -> tuple[Window, set[tuple[int, int]]]:
-    """What the tile that a pixel comes from is for, and where the tiles of its block begin."""
-    block, across = coverage.tiling.block, coverage.tiling.shape[1]
-    tiles = coverage.tiles(row // block[0] * across + column // block[1])
-    pixel = Window(row, column, 1, 1)
-    part = next(part for _, part in tiles if part.contains(pixel))
-    return part, {(tile.y, tile.x) for tile, _ in tiles}
-
-
-def _near(seams: list[int], place: int, keep: int) -> int:
-    """The seam nearest to a place, if a window centred on it holds that place; or the place."""
-    seam = min(seams, key=lambda seam: abs(seam - place), default=place)
-    return seam if abs(seam - place) < keep // 2 - CLEAR else place
-
-
-def _holds(region: Region, window: Window) -> bool:
-    common = window.intersect(Window(0, 0, region.height, region.width))
-    return common is not None and bool(region.inside(common).any())
-
-
-def _start(centre: int, keep: int, size: int, factor: int) -> int:
-    # Within the image, or, where that is no larger than the window, from its edge on.
-    last = max(0, round_up(size, factor) - keep)
-    return min(max(round_down(centre - keep // 2, factor), 0), last)
-
-
-def _seams(tiling: Tiling, axis: int) -> list[int]:
-    size, step = (tiling.height, tiling.width)[axis], tiling.shape[1] if axis == 0 else 1
-    seams: set[int] = set()
-    for number in range(0, tiling.shape[axis] * step, step):
-        for tile in tiling.tiles(number):
-            seams.add((tile.y, tile.x)[axis])
-    return sorted(seam for seam in seams if 0 < seam < size)
-
-
-class _Tally:
-    """Sums over the windows compared."""
-
-    def __init__(
-        self, plan: Plan, model: Model, unreadable: list[Window], nearest: Nearest | None
-    ) -> None:
-        self.plan, self.model, self.unreadable, self.nearest = plan, model, unreadable, nearest
-        self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
-        self.tie_bound = TIE_FP64 if plan.precision == "fp64" else TIE_FP32
-        self.largest_gap = 0.0
-        self.largest_difference: float | None = None
-        self.tolerance: float | None = None
-        self.damage: list[str] = []
-
-    def result(self) -> Verification:
-        return Verification(
-            self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
-            self.largest_gap, self.largest_difference, self.tolerance, self.model.inexact,
-            tuple(dict.fromkeys(self.damage)), self._covered(),
-        )  # fmt: skip
-
-    def _covered(self) -> tuple[str, ...]:
-        share = self.pixels / self.plan.coverage.pixels
-        return (f"windows: {share:.1%} of what was asked for was computed anew and compared",)
-
-    def compare(
-        self,
-        kept: Window,
-        logits: NDArray[np.float64],
-        valid: Validity | None,
-        mask: Mask,
-    ) -> None:
-        """Compare one window's logits, (outputs, rows, columns), with what the mask says."""
-        image = Window(0, 0, self.plan.image.height, self.plan.image.width)
-        inside = kept.intersect(image)
-        if inside is None:
-            return
-        logits = logits[(slice(None), *inside.slices(kept))]
-        answered = np.ones(inside.shape, np.bool_)
-        if valid is not None:
-            margin = self.model.geometry.margin
-            kept_valid = valid[margin : margin + kept.height, margin : margin + kept.width]
-            answered = in_any_band(kept_valid[inside.slices(kept)])
-        # In blocks where something could not be read, silence is no contradiction.
-        excused = self._excused(inside)
-        asked = self.plan.coverage.inside(inside)
-        if asked is not None:
-            answered = answered & asked
-        if self.nearest is not None:
-            place = self.nearest.under(inside)
-            if place is None:
-                return
-            rows, columns = self.nearest.taken(place)
-            down, across = (rows - inside.y)[:, None], columns - inside.x
-            logits, answered = logits[:, down, across], answered[down, across]
-            excused, inside = excused[down, across], place
-        self.windows += 1
-        product = self.plan.mask.product
-        self._compare(product, mask.read(inside), logits, answered, excused, is_main=True)
-        for layer in mask.layers[1:] if isinstance(mask, ZarrMask) else ():
-            written = layer.read(inside)
-            self._compare(layer.product, written, logits, answered, excused, is_main=False)
-
-    def _compare(
-        self,
-        product: Product,
-        written: NDArray[Any],
-        logits: NDArray[np.float64],
-        answered: NDArray[np.bool_],
-        excused: NDArray[np.bool_],
-        *,
-        is_main: bool,
-    ) -> None:
-        """Compare the pixels of one product with those that the logits make."""
-        span = float(np.ptp(logits)) or 1.0
-        silent = product.unanswered(written[None] if product.flat else written)
-        deviation = product.deviation(written, logits, self.model.output)
-        # An answer where there should be none, or none where there should be one, is no tie.
-        wrong = (silent == answered) & ~(silent & excused)
-        both = answered & ~silent
-        if is_main:
-            self.pixels += int(both[0].sum())
-        tolerance = product.tolerance(self.tie_bound, span)
-        if tolerance is None:
-            gaps = np.where(both, deviation / span, 0.0)
-            self.ties += int(((gaps > 0) & (gaps <= self.tie_bound)).sum())
-            wrong |= gaps > self.tie_bound
-            self.largest_gap = max(self.largest_gap, float(gaps[np.isfinite(gaps)].max(initial=0)))
-        else:
-            difference = float(deviation[both].max(initial=0.0))
-            self.largest_difference = max(self.largest_difference or 0.0, difference)
-            self.tolerance = max(self.tolerance or 0.0, tolerance)
-        self.differing += int(wrong.sum())
-
-    def _excused(self, window: Window) -> NDArray[np.bool_]:
-        """Which pixels of a window lie in blocks of which something could not be read."""
-        excused = np.zeros(window.shape, np.bool_)
-        for block in self.unreadable:
-            common = block.intersect(window)
-            if common is not None:
-                excused[common.slices(window)] = True
-        return excused
 
 
 def _half_precision_bound(
