@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("regions",),
     ("products", "models"),
     ("images",),
-    ("options",),
+    ("options", "notebook"),
     ("schema",),
     ("storage",),
     ("grid", "_torch", "quantities"),

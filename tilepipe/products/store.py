@@ -31,6 +31,7 @@ from tilepipe.products.base import (
     lazy,
     require_inside,
 )
+from tilepipe.products.shown import ShownMask
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
 from tilepipe.storage.fsync import fsync_files
@@ -46,7 +47,7 @@ UINT8_TOP = NO_ANSWER - 1
 _Arrays = tuple["zarr.Array[Any]", ...]
 
 
-class ZarrMask:
+class ZarrMask(ShownMask):
     """A mask in OME-Zarr; see `tilepipe.products.base.Mask` for what reading offers."""
 
     def __init__(
