@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("products",),
     ("models",),
     ("images",),
-    ("options",),
+    ("options", "notebook"),
     ("schema",),
     ("storage",),
     ("grid", "_torch", "quantities"),

@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from tilepipe.models.file import load_model, save_model
     from tilepipe.products.formats import open_mask
 
+_HOME = {
+    "run": "tilepipe.api",
+    "run_batch": "tilepipe.api",
+    "plan": "tilepipe.api",
+    "train": "tilepipe.api",
+    "verify": "tilepipe.engine.run.verify",
+    "evaluate": "tilepipe.evaluation.evaluate",
+    "open_image": "tilepipe.images",
+    "convert": "tilepipe.images.convert",
+    "doctor": "tilepipe.diagnosis",
+    "open_mask": "tilepipe.products.formats",
+    "load_model": "tilepipe.models.file",
+    "save_model": "tilepipe.models.file",
+}
+"""Where each function lives; imported at first use, as `tilepipe --help` needs none of them."""
+
 __all__ = [
     "convert",
     "doctor",
@@ -39,24 +55,12 @@ __all__ = [
     "verify",
 ]
 
-_HOME = {
-    "run": "tilepipe.api",
-    "run_batch": "tilepipe.api",
-    "plan": "tilepipe.api",
-    "train": "tilepipe.api",
-    "verify": "tilepipe.engine.run.verify",
-    "evaluate": "tilepipe.evaluation.evaluate",
-    "open_image": "tilepipe.images",
-    "convert": "tilepipe.images.convert",
-    "doctor": "tilepipe.diagnosis",
-    "open_mask": "tilepipe.products.formats",
-    "load_model": "tilepipe.models.file",
-    "save_model": "tilepipe.models.file",
-}
-
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use: `tilepipe --help` needs none of it.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

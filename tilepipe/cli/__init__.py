@@ -150,9 +150,10 @@ def _show_remarks() -> None:
 
 
 def _say(line: str) -> None:
+    from tilepipe.cli.lines import say
     from tilepipe.storage.address import without_secrets
 
-    click.echo(without_secrets(line), err=True)
+    say(without_secrets(line), err=True)
 
 
 def _terminated(number: int, frame: Any) -> None:

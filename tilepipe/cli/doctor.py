@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tilepipe.cli.lines import say
+
 if TYPE_CHECKING:
     from tilepipe.diagnosis import Diagnosis, Finding
 
@@ -14,31 +16,35 @@ if TYPE_CHECKING:
 @click.command("doctor")
 @click.argument("image", required=False)
 @click.option(
-    "-o", "--output", default=".", metavar="FOLDER", help="Where masks are to go [this folder]."
+    "-o", "--output", default=".", metavar="FOLDER", help="Folder for masks [this folder]."
 )
-@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://HOST:8786.")
-@click.option("-m", "--model", default="nuclei-he", help="Model file, or name [nuclei-he].")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler: tcp://HOST:8786."
+)
+@click.option(
+    "-m", "--model", default="nuclei-he", help="Model file, or name of a shipped model [nuclei-he]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(
     image: str | None, output: str, scheduler: str | None, model: str, as_json: bool
 ) -> int:
-    """Say what would make runs fail or be slow here: versions, codecs, GPU, memory, disk.
+    """Find what would make runs fail or slow here: versions, codecs, GPU, memory, disk.
 
-    With IMAGE, also whether a run on it would start, and whether it is read fast enough. With
-    --scheduler, whether its workers see what they must. Takes some seconds, and leaves nothing
-    behind. Exit code 5 if something would make runs fail.
+    With IMAGE, also checks that a run on it would start and that it reads fast enough. With
+    --scheduler, checks its workers. Takes a few seconds and leaves nothing behind. Exit code 5 if
+    something would make runs fail.
     """
     from tilepipe.diagnosis import doctor
 
     def show(finding: Finding) -> None:
         if not as_json:
-            click.echo(_line(finding))
+            say(_line(finding), indent=16)
 
     diagnosis = doctor(image, output=output, scheduler=scheduler, model=model, watch=show)
     if as_json:
         click.echo(json.dumps(diagnosis.to_dict(), indent=1))
     else:
-        click.echo(_advice(diagnosis))
+        say(_advice(diagnosis), indent=16)
     return diagnosis.exit_code
 
 

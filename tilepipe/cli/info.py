@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli.lines import say
 from tilepipe.cli.options import collect, options_of
 from tilepipe.engine.options import RunOptions
 
@@ -24,7 +25,7 @@ def command(what: str, **given: Any) -> None:
         from tilepipe.models.describe import describe
         from tilepipe.models.file import load_model
 
-        click.echo(describe(load_model(what)))
+        say(describe(load_model(what)))
         return
     from tilepipe.cli.show import show_image
     from tilepipe.images import open_image
@@ -32,6 +33,6 @@ def command(what: str, **given: Any) -> None:
 
     image = open_image(what, Reading(**options))
     try:
-        click.echo(show_image(image))
+        say(show_image(image), indent=12)
     finally:
         image.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli.lines import say
 from tilepipe.cli.options import config_option, options_of
 from tilepipe.cli.run import collect_run
 from tilepipe.engine.options import RunOptions
@@ -37,4 +38,4 @@ def command(config: Path | None, image: str | None, as_json: bool, **given: Any)
         }
         click.echo(json.dumps(document, indent=1))
     else:
-        click.echo(show_plan(plan, estimate))
+        say(show_plan(plan, estimate))

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import INTERRUPTED
+from tilepipe.cli.lines import say
 from tilepipe.cli.options import collect, config_option, options_of
 from tilepipe.engine.options import RunOptions
 from tilepipe.errors import EnvironmentFailure, InputError
@@ -77,7 +78,7 @@ def _run_one(images: list[str], options: dict[str, Any], quiet: bool, as_json: b
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
     elif not quiet:
-        click.echo(show_summary(summary))
+        say(show_summary(summary, watch.warned if isinstance(watch, Screen) else ()), indent=11)
     for number, reason in summary.incomplete if quiet or as_json else ():
         click.echo(f"tilepipe: block {number} has no answer in part: {reason}", err=True)
     return summary.exit_code
@@ -114,7 +115,7 @@ def _stopped(error: BaseException, options: dict[str, Any], *, begun: bool) -> i
     if overwrites:
         # The older mask is gone by now; before, the command without it would give that one back.
         arguments = [a for a in arguments if a != "--overwrite"]
-    click.echo(f"\ntilepipe: {'interrupted' if interrupted else error}", err=True)
+    say(f"\ntilepipe: {'interrupted' if interrupted else error}", err=True)
     if overwrites and "--overwrite" not in sys.argv:
         click.echo("remove `overwrite` from the configuration, or it starts over", err=True)
     click.echo(f"to resume: tilepipe {shlex.join(arguments)}", err=True)

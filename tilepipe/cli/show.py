@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tilepipe.cli.lines import broken, say
 from tilepipe.cli.terminal import Terminal
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.plan.describe import (
@@ -39,7 +41,7 @@ from tilepipe.images.ground import crs_name, ground_of
 from tilepipe.images.observed import notes_of
 from tilepipe.images.scaling import show_scaling
 from tilepipe.storage import StoragePath, is_url
-from tilepipe.text import aligned, duration, gigabytes, one_line
+from tilepipe.text import aligned, count, duration, gigabytes, one_line
 
 LINE_EVERY = 30
 """Seconds between lines of progress where the output is no terminal."""
@@ -54,10 +56,13 @@ class Screen(RunCallbacks):
         self._task: Any = None
         self._total = self._done = self._pixels = 0
         self._begin = self._said = time.monotonic()
+        self.warned: set[str] = set()
+        """Warnings that have been shown."""
 
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
         """Print the plan, and start the bar."""
-        click.echo(show_plan(plan, estimate), err=True)
+        say(show_plan(plan, estimate), err=True)
+        self.warned.update(estimate.warnings)
         if done:
             click.echo(f"resume    {done} of {plan.blocks} blocks are done already", err=True)
         self._total, self._done = plan.blocks, done
@@ -93,8 +98,10 @@ class Screen(RunCallbacks):
             click.echo(f"{self._done} of {self._total} blocks, {speed:.1f} Mpx/s", err=True)
 
     def on_warning(self, message: str) -> None:
-        """Say it above the bar."""
-        self._console.print(f"warning: {message}", style="yellow")
+        """Print it above the bar."""
+        if message not in self.warned:
+            self.warned.add(message)
+            self._console.print(_as_shown(f"warning: {message}", self._console), style="yellow")
 
     def stage(self, name: str) -> None:
         """The bar ends with the blocks; stages are lines."""
@@ -120,6 +127,10 @@ class QuietScreen(RunCallbacks):
             click.echo(f"tilepipe: warning: {self._prefix}{warning}", err=True)
 
 
+def _as_shown(line: str, console: Terminal) -> str:
+    return broken(line, len("warning: ")) if console.is_terminal else line
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.fields['mpx']:.1f} Mpx/s")
@@ -127,34 +138,37 @@ class _Speed(ProgressColumn):
 
 def show_plan(plan: Plan, estimate: Estimate) -> str:
     """The plan for a person, as aligned lines."""
-    image, tiling = plan.image, plan.tiling
-    height, width = tiling.input
-    keep = tiling.keep
-    work = plan.coverage.work / plan.coverage.pixels
-    framed = "at most " if plan.coverage.framed else ""
-    seconds = "not measured" if estimate.seconds is None else duration(estimate.seconds)
+    image, tiling, coverage = plan.image, plan.tiling, plan.coverage
+    keep, framed = tiling.keep, "at most " if coverage.framed else ""
     lines = [
-        ("image", f"{image.path}"),
-        ("", f"{image.kind}, level {image.level}: {image.height} x {image.width} x {image.bands} "
-             f"{image.dtype}, {show_pixel_size(image.pixel_size)}"),
-        *([("bands", selection)] if (selection := show_selection(plan)) else []),
-        *([("values", rescaling)] if (rescaling := show_rescaling(plan)) else []),
+        ("image", image.path),
+        ("", f"{image.kind}, level {image.level}: {_size(image.height, image.width)}, "
+             f"{count(image.bands, 'band')} of {image.dtype}, {show_pixel_size(image.pixel_size)}"),
+        ("bands", show_selection(plan)),
+        ("values", show_rescaling(plan)),
         ("scale", show_scale(plan)),
-        *([("ground", ground)] if (ground := show_ground(plan)) else []),
-        *([("region", show_region(plan))] if plan.region is not None else []),
+        ("ground", show_ground(plan)),
+        ("region", None if plan.region is None else show_region(plan)),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
-        ("window", f"{framed}{height} x {width} in, {keep[0]} x {keep[1]} kept; margin "
-                   f"{tiling.geometry.margin}, on a grid of {tiling.geometry.stride_factor}"),
-        ("blocks", f"{plan.blocks} of {tiling.block[0]} x {tiling.block[1]}, "
-                   f"{plan.coverage.passes} forward passes, {work:.2f} pixels convolved for each"),
+        ("window", f"{framed}{tiling.input[1]} x {tiling.input[0]} in, {keep[1]} x {keep[0]} kept; "
+                   f"margin {tiling.geometry.margin}, on a grid of "
+                   f"{tiling.geometry.stride_factor}"),
+        ("blocks", f"{plan.blocks} of {tiling.block[1]} x {tiling.block[0]} pixels, "
+                   f"{coverage.passes:,} forward passes, "
+                   f"{coverage.work / coverage.pixels:.2f} pixels convolved for each"),
         ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
-                   f"{plan.threads} threads{_runtime(plan, estimate)}"),
-        ("memory", f"at most {gigabytes(estimate.memory)}, allowed are "
-                   f"{gigabytes(estimate.memory_limit)}"),
-        ("time", f"about {seconds}" if estimate.seconds is not None else seconds),
+                   f"{count(plan.threads, 'thread')}{_runtime(plan, estimate)}"),
+        ("memory", f"at most {gigabytes(estimate.memory)} of "
+                   f"{gigabytes(estimate.memory_limit)} allowed"),
+        ("time", "not measured" if estimate.seconds is None
+                 else f"about {duration(estimate.seconds)}"),
+        *(("warning", warning) for warning in estimate.warnings),
     ]  # fmt: skip
-    lines += [("warning", warning) for warning in estimate.warnings]
-    return aligned(lines)
+    return aligned([(label, text) for label, text in lines if text])
+
+
+def _size(height: int, width: int) -> str:
+    return f"{width} x {height} pixels (width x height)"
 
 
 def _runtime(plan: Plan, estimate: Estimate) -> str:
@@ -165,67 +179,69 @@ def _runtime(plan: Plan, estimate: Estimate) -> str:
     return "" if plan.runtime == "torch" else f", {plan.runtime}"
 
 
-def show_summary(summary: Summary) -> str:
-    """The closing summary for a person."""
-    seconds = summary.seconds
-    unit = {"mm2": "mm²", "km2": "km²", None: ""}[summary.area_unit]
-    lines = []
-    for c in summary.classes:
-        if summary.plan.mask.kind == "values":
-            lines.append(f"{one_line(c.name):24} values")
-            continue
-        area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
-        lines.append(f"{one_line(c.name):24} {c.share:8.2%}{area}")
-    total = summary.answered + summary.no_answer
-    outside = total - summary.plan.coverage.pixels
-    if outside:
-        lines.append(f"{'(outside the region)':24} {outside / total:8.2%}")
-    if summary.no_answer > outside:
-        lines.append(f"{'(no answer)':24} {(summary.no_answer - outside) / total:8.2%}")
-    speed = summary.plan.coverage.pixels / 1e6 / max(seconds.get("blocks", 0), 1e-9)
-    fresh = summary.blocks - summary.resumed
-    rows = [
-        (
-            "blocks",
-            f"{summary.blocks}"
-            + (f", {summary.resumed} of them done before" if summary.resumed else "")
-            + (f"; {speed:.1f} Mpx/s" if fresh == summary.blocks else ""),
-        ),
-        (
-            "seconds",
-            ", ".join(
-                f"{name} {seconds[name]:.1f}"
-                for name in ("read", "wait", "compute", "write")
-                if name in seconds
-            )
-            + " in the blocks; "
-            + ", ".join(
-                f"{name} {seconds[name]:.1f}"
-                for name in ("start", "blocks", "pyramid", "exports", "verify", "total")
-                if name in seconds
-            ),
-        ),
-        *([("ground", ground)] if (ground := show_ground(summary.plan)) else []),
-        *([("bottleneck", str(summary.bottleneck))] if summary.bottleneck else []),
-        ("memory", f"{gigabytes(summary.peak_memory)} at most"),
-    ]
+def show_summary(summary: Summary, known: Collection[str] = ()) -> str:
+    """The closing summary for a person.
+
+    Parameters
+    ----------
+    summary
+        Of the run.
+    known
+        Warnings that have been shown already.
+    """
+    rows = [("blocks", _blocks(summary)), ("seconds", _seconds(summary.seconds))]
+    if ground := show_ground(summary.plan):
+        rows.append(("ground", ground))
+    if summary.bottleneck:
+        rows.append(("bottleneck", str(summary.bottleneck)))
+    rows.append(("memory", f"{gigabytes(summary.peak_memory)} at most"))
     if summary.verification is not None:
         word = "exact" if summary.verification.exact else "NOT EXACT"
         rows.append(("verify", f"{word}: {summary.verification}"))
-    rows += [("warning", warning) for warning in summary.warnings]
+    rows += [("warning", warning) for warning in summary.warnings if warning not in known]
     if summary.incomplete:
         numbers = ", ".join(str(number) for number, _ in summary.incomplete[:20])
-        rows.append(
-            (
-                "warning",
-                f"{summary.unreadable:,} pixels could not be read and have no answer (255), "
-                f"in blocks {numbers}",
-            )
-        )
+        text = f"{summary.unreadable:,} pixels could not be read and have no answer (255)"
+        rows.append(("warning", f"{text}, in blocks {numbers}"))
     files = [("mask" if i == 0 else "", near(p)) for i, p in enumerate(summary.outputs)]
     files.append(("record", near(summary.record)))
     files += [("profile" if i == 0 else "", near(p)) for i, p in enumerate(summary.profile)]
-    return "\n".join([*lines, "", aligned(rows, 10), "", aligned(files, 10)])
+    parts = ("\n".join(_classes(summary)), aligned(rows, 10), aligned(files, 10))
+    return "\n\n".join(parts)
+
+
+def _classes(summary: Summary) -> Iterator[str]:
+    """Each class with its share and area, and what has no answer."""
+    unit = {"mm2": "mm²", "km2": "km²", None: ""}[summary.area_unit]
+    for c in summary.classes:
+        if summary.plan.mask.kind == "values":
+            yield f"{one_line(c.name):24} values"
+            continue
+        area = "" if c.area is None else f"  {c.area:,.4g} {unit}"
+        yield f"{one_line(c.name):24} {c.share:8.2%}{area}"
+    total = summary.answered + summary.no_answer
+    outside = total - summary.plan.coverage.pixels
+    if outside:
+        yield f"{'(outside the region)':24} {outside / total:8.2%}"
+    if summary.no_answer > outside:
+        yield f"{'(no answer)':24} {(summary.no_answer - outside) / total:8.2%}"
+
+
+def _blocks(summary: Summary) -> str:
+    if summary.resumed:
+        return f"{summary.blocks}, {summary.resumed} of them done before"
+    speed = summary.plan.coverage.pixels / 1e6 / max(summary.seconds.get("blocks", 0), 1e-9)
+    return f"{summary.blocks}; {speed:.1f} Mpx/s"
+
+
+def _seconds(seconds: dict[str, float]) -> str:
+    def listed(*names: str) -> str:
+        return ", ".join(f"{name} {seconds[name]:.1f}" for name in names if name in seconds)
+
+    inside = listed("read", "wait", "compute", "write")
+    return f"{inside} in the blocks; " + listed(
+        "start", "blocks", "pyramid", "exports", "verify", "total"
+    )
 
 
 def show_image(image: Image) -> str:
@@ -247,10 +263,8 @@ def show_image(image: Image) -> str:
                                 "image's centre"))  # fmt: skip
     for i, level in enumerate(image.levels):
         rows, columns = image.chunks[i]
-        lines.append(
-            (f"level {i}", f"{level.height} x {level.width}, 1/{level.scale_x:.4g}, decoded in "
-                           f"pieces of {rows} x {columns}")
-        )  # fmt: skip
+        text = f"{_size(level.height, level.width)}, 1/{level.scale_x:.4g}"
+        lines.append((f"level {i}", f"{text}, decoded in pieces of {columns} x {rows}"))
     if len(image.series) > 1:
         for series in image.series:
             taken = ", this one" if series.number == image.series_number else ""

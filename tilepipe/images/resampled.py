@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.base import Image, Level
+from tilepipe.images.shown import ShownImage
 from tilepipe.images.validity import Validity, all_valid, of_pixels
 from tilepipe.images.windowed import lazy, mirroring, read_with_valid
 
@@ -45,7 +46,7 @@ def resampled_size(level: Level, factors: Factors) -> tuple[int, int]:
     return height, width
 
 
-class ResampledImage:
+class ResampledImage(ShownImage):
     """An `Image` one of whose levels is read at another scale; the other levels are as they were.
 
     The level takes the place, in the pyramid, of the one that it is made from. Scales, pixel size
@@ -166,9 +167,12 @@ class ResampledImage:
         """(rows, columns) of the file that are decoded together for this level."""
         return self._image.chunks[self._level]
 
-    def __repr__(self) -> str:
+    def _facts(self) -> list[tuple[str, str]]:
         grid = self.levels[self._level]
-        return f"<{self._image!r}, level {self._level} as {grid.height} x {grid.width}>"
+        return [
+            *super()._facts(),
+            ("resampled", f"level {self._level} as {grid.width} x {grid.height}"),
+        ]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return ResampledImage, (self._image, self._level, self._factors)

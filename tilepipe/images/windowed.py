@@ -26,6 +26,7 @@ from tilepipe.images.scaling import (
     unscaled,
 )
 from tilepipe.images.series import choose, passed_over
+from tilepipe.images.shown import ShownImage
 from tilepipe.images.validity import Validity, all_valid, both, chosen_nodata, of_pixels, validity
 
 DASK_CHUNK = 2048
@@ -128,7 +129,7 @@ class _ReadsBoth(Protocol):
     ) -> tuple[NDArray[Any], Validity | None]: ...
 
 
-class WindowedImage:
+class WindowedImage(ShownImage):
     """An `Image` over a `Source`; see there for the meaning of each attribute."""
 
     def __init__(self, source: SelectedSource, reading: Reading | None = None) -> None:
@@ -241,10 +242,6 @@ class WindowedImage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        height, width, bands = self.shape
-        return f"<{self.kind} {self.path}: {height} x {width} x {bands} {self.dtype}>"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An open file cannot travel to another process; its path can.

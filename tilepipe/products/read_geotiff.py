@@ -26,13 +26,14 @@ from tilepipe.products.base import (
     lazy,
     require_inside,
 )
+from tilepipe.products.shown import ShownMask
 from tilepipe.products.vrt import SPEC_TAG
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
 
 
-class GeoTiffMask:
+class GeoTiffMask(ShownMask):
     """A mask in GeoTIFF; see `tilepipe.products.base.Mask`."""
 
     def __init__(self, path: Path, datasets: list[Any], spec: MaskSpec | None) -> None:

@@ -25,6 +25,7 @@ from tilepipe.products.base import (
     require_inside,
 )
 from tilepipe.products.ome_xml import read_pixel_size, read_spec
+from tilepipe.products.shown import ShownMask
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
 
@@ -32,7 +33,7 @@ LARGEST_SEGMENT = 2**28
 """Bytes of a tile or strip, decoded."""
 
 
-class OmeTiffMask:
+class OmeTiffMask(ShownMask):
     """A mask in OME-TIFF; see `tilepipe.products.base.Mask`."""
 
     def __init__(self, path: Path, file: tifffile.TiffFile, spec: MaskSpec | None) -> None:

@@ -31,6 +31,7 @@ from tilepipe.products.base import (
 from tilepipe.products.layer import Arrays, Layer
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named
+from tilepipe.products.shown import ShownMask
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
 from tilepipe.storage.fsync import fsync_files
@@ -38,7 +39,7 @@ from tilepipe.storage.zarr_store import SealingStore, zarr_store
 from tilepipe.text import first_line
 
 
-class ZarrMask:
+class ZarrMask(ShownMask):
     """A mask in OME-Zarr: its main product, and others beside it.
 
     See `tilepipe.products.base.Mask` for what reading offers.

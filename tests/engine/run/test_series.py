@@ -56,7 +56,7 @@ def test_info_lists_all_images_and_describes_the_one_that_is_chosen(
     assert call(["info", "--series", "scene 0", str(scenes)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "series      0 'scene 0' (200 x 180 x 3 uint8, 0.25 um/px), this one" in said
-    assert any(line.startswith("level 0     200 x 180") for line in said)
+    assert any(line.startswith("level 0     180 x 200 pixels (width x height)") for line in said)
 
 
 def test_an_image_that_is_not_there_is_refused(

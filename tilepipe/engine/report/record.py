@@ -14,10 +14,15 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.state.progress import Progress
+from tilepipe.notebook import Shown
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, size_of, write_whole
+from tilepipe.text import count, duration
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tilepipe.engine.report.bottleneck import Bottleneck
     from tilepipe.engine.state.outputs import Outputs
 
@@ -40,8 +45,8 @@ class ClassShare:
     """In `Summary.area_unit`; None where the pixel size is not a known length."""
 
 
-@dataclass(slots=True)
-class Summary:
+@dataclass(slots=True, repr=False)
+class Summary(Shown):
     """What a run did, in numbers."""
 
     plan: Plan
@@ -83,6 +88,25 @@ class Summary:
         if self.verification is not None and not self.verification.exact:
             return 5
         return 3 if self.incomplete else 0
+
+    def _facts(self) -> list[tuple[str, str]]:
+        shares = ", ".join(f"{c.name} {c.share:.2%}" for c in self.classes)
+        return [
+            ("run", f"run of {self.plan.image.path}"),
+            ("masks", ", ".join(str(path) for path in self.outputs)),
+            ("classes", shares if self.plan.mask.kind != "values" else "values"),
+            ("blocks", count(self.blocks, "block")),
+            ("time", duration(self.seconds.get("total", 0.0))),
+        ]
+
+    def _picture(self) -> NDArray[np.uint8] | None:
+        from tilepipe.products.formats import open_mask
+
+        mask = open_mask(self.outputs[0])
+        try:
+            return mask._picture() if isinstance(mask, Shown) else None
+        finally:
+            mask.close()
 
     def to_dict(self) -> dict[str, Any]:
         """The run record as JSON-ready values."""

@@ -1,0 +1,61 @@
+"""How a mask shows itself; see `tilepipe.notebook`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tilepipe.images.base import show_pixel_size
+from tilepipe.notebook import Shown, as_rgb, read_small
+from tilepipe.products.base import NO_ANSWER, Mask
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NO_ANSWER_COLOUR = (232, 232, 232)
+
+
+class ShownMask(Shown):
+    """The `repr` and the HTML of a `Mask`."""
+
+    __slots__ = ()
+
+    def _facts(self) -> list[tuple[str, str]]:
+        mask = cast(Mask, self)
+        height, width = mask.shape
+        names = ", ".join(c.name for c in mask.classes) if mask.classes else "unnamed classes"
+        return [
+            ("mask", f"mask {mask.path}"),
+            ("size", f"{width} x {height} pixels (width x height)"),
+            ("holds", f"{mask.kind}, {mask.dtype}"),
+            ("classes", names),
+            (
+                "pixel size",
+                show_pixel_size(mask.pixel_size) if mask.pixel_size else "no pixel size",
+            ),
+        ]
+
+    def _picture(self) -> NDArray[np.uint8] | None:
+        mask = cast(Mask, self)
+        pixels = read_small(mask, mask.levels, mask.planes * mask.dtype.itemsize)
+        if pixels is None:
+            return None
+        if mask.kind == "values":
+            return as_rgb(pixels[0][..., None])
+        return _coloured(pixels, mask)
+
+
+def _coloured(pixels: NDArray[Any], mask: Mask) -> NDArray[np.uint8]:
+    """Labels (H, W), or planes (C, H, W), in the colours of their classes."""
+    import numpy as np
+
+    colours = [c.rgb for c in mask.classes] if mask.classes else []
+    greys = [(255 - shade,) * 3 for shade in range(len(colours), 255)]
+    palette = np.array([*colours, *greys, NO_ANSWER_COLOUR], np.uint8)
+    if mask.kind == "labels":
+        return np.asarray(palette[pixels.astype(np.uint8)])
+    rgb = np.full((*pixels.shape[1:], 3), 255, np.uint8)
+    for plane, colour in zip(pixels, palette, strict=False):
+        rgb[plane == 1] = colour
+    rgb[(pixels == NO_ANSWER).all(axis=0)] = NO_ANSWER_COLOUR
+    return rgb
