@@ -171,9 +171,9 @@ def command(config: Path | None, quiet: bool, no_augmentation: bool, **given: An
     options = collect(config, given, plain=no_augmentation)
 
     from tilepipe.cli.train_screen import TrainScreen, show_trained
-    from tilepipe.training.train import TrainWatch, train
+    from tilepipe.training.train import TrainCallbacks, train
 
-    watch: TrainWatch = TrainWatch() if quiet else TrainScreen()
+    watch: TrainCallbacks = TrainCallbacks() if quiet else TrainScreen()
     try:
         summary = train(options, watch)
     except KeyboardInterrupt:
