@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.report.record import Summary
     from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
-    from tilepipe.training.train import TrainSummary, TrainWatch
+    from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,7 +120,7 @@ def train(
     data: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    watch: TrainWatch | None = None,
+    watch: TrainCallbacks | None = None,
     **options: Any,
 ) -> TrainSummary:
     """Train a network and write its model file, or resume the same training.
@@ -132,7 +132,7 @@ def train(
     output
         The model file, ``NAME.safetensors``.
     watch
-        Receives each step and each validation.
+        Called after each step and each validation.
     **options
         See below.
 

@@ -365,3 +365,40 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
         if not chosen or keep < chosen[-1][1]:
             chosen.append((block, keep))
     return chosen
+
+
+LEAST_ROWS = 16
+"""Rows of a window of a `WindowGrid`, however wide the strips of a file are."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """Windows of one size that cover an area, row by row; the last ones may be smaller."""
+
+    area: Window
+    tile: tuple[int, int]
+    """(height, width) of a window."""
+
+    @classmethod
+    def along_chunks(cls, shape: tuple[int, int], chunk: tuple[int, int], side: int) -> WindowGrid:
+        """Windows of about ``side`` x ``side`` pixels that follow the tiles or strips of a file.
+
+        Parameters
+        ----------
+        shape, chunk : tuple of int
+            (height, width) of the file's image, and of what is decoded together.
+        side : int
+            A file in strips is read in windows as wide as the image, with fewer rows.
+        """
+        (height, width), (rows, columns) = shape, chunk
+        across = min(width, max(columns, round_down(side, columns)))
+        down = max(LEAST_ROWS, side * side // across)
+        return cls(
+            Window(0, 0, height, width), (min(height, round_down(down, rows) or down), across)
+        )
+
+    def __iter__(self) -> Iterator[Window]:
+        area, (height, width) = self.area, self.tile
+        for y in range(area.y, area.stop_y, height):
+            for x in range(area.x, area.stop_x, width):
+                yield Window(y, x, min(height, area.stop_y - y), min(width, area.stop_x - x))

@@ -38,3 +38,8 @@ def brute_force(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[int, int,
         union += int((one | said[best]).sum())
     union += sum(int(other.sum()) for i, other in enumerate(said) if i not in used)
     return matched, len(said) - matched, len(true) - matched, common, union
+
+
+def picture(*rows: str) -> NDArray[np.uint8]:
+    """Labels from a drawing: digits are themselves, everything else is 0."""
+    return np.array([[int(c) if c.isdigit() else 0 for c in row] for row in rows], np.uint8)

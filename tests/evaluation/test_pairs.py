@@ -83,8 +83,9 @@ def test_masks_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("a,b\n1,2\n", "no columns mask and truth"),
+        ("mask,b\n1,2\n", "no column truth; name the columns mask and truth"),
         ("mask,truth\n", "names no pairs"),
-        ("mask,truth\na.png\n", "line 2: there is no truth"),
+        ("mask,truth\na.png\n", "line 2: the truth is missing"),
         ("mask,truth\na.png,gone.png\n", "line 2: .*gone.png does not exist"),
         ("", "no columns"),
     ],
@@ -99,7 +100,7 @@ def test_a_faulty_table_is_refused(tmp_path: Path, content: str, said: str) -> N
 
 def test_what_is_missing_or_unlike_is_refused(tmp_path: Path) -> None:
     folder = touch(tmp_path / "m", "a.png")
-    with pytest.raises(InputError, match="which truth"):
+    with pytest.raises(InputError, match="has no truth"):
         find_pairs(folder / "a.png")
     with pytest.raises(InputError, match=r"gone.png does not exist"):
         find_pairs(folder / "a.png", tmp_path / "gone.png")

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from tests.products.making import CLASSES, KINDS, SHAPES, MemoryImage, make_mask, make_spec, whole
+from tilepipe.drawing import NO_DATA_COLOUR, fitted
 from tilepipe.grid import Window
 from tilepipe.products import thumbnail as thumbnail_module
 from tilepipe.products.base import MaskClass
-from tilepipe.products.preview import preview_shape, write_preview
+from tilepipe.products.preview import LONGER_SIDE, write_preview
 from tilepipe.products.pyramid import build_pyramid
 from tilepipe.products.store import ZarrMask, create_mask
-from tilepipe.products.thumbnail import NO_DATA_COLOUR, thumbnail
+from tilepipe.products.thumbnail import thumbnail
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:
@@ -40,7 +41,7 @@ def labelled(path: Path, labels: NDArray[np.uint8]) -> ZarrMask:
     [((1, 1), (1, 1)), ((3000, 1500), (1024, 512)), ((9000, 2), (1024, 1)), ((700, 9), (700, 9))],
 )
 def test_the_longer_side_is_1024_at_most(shape: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert preview_shape(*shape) == expected
+    assert fitted(shape, LONGER_SIDE) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +49,7 @@ def test_the_longer_side_is_1024_at_most(shape: tuple[int, int], expected: tuple
 def test_every_mask_has_a_picture(tmp_path: Path, kind: Any, shape: tuple[int, int]) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec(shape, kind))
     write_preview(mask, grey(shape), 0, tmp_path / "m.png")
-    height, width = preview_shape(*shape)
+    height, width = fitted(shape, LONGER_SIDE)
     picture = read_png(tmp_path / "m.png")
     assert picture.shape[0] > height
     assert picture.shape[1] == max(width, 320)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tilepipe
-from tilepipe.training.train import TrainSummary, TrainWatch
+from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 QUICK: dict[str, Any] = {
     "width": 2, "depth": 1, "tile": 48, "batch": 2, "steps": 4, "validate_every": 2, "threads": 1,
@@ -66,6 +66,8 @@ def write_values(path: Path, values: NDArray[np.float32], nodata: float | None =
     return path
 
 
-def train(data: Any, output: Path, watch: TrainWatch | None = None, **options: Any) -> TrainSummary:
+def train(
+    data: Any, output: Path, watch: TrainCallbacks | None = None, **options: Any
+) -> TrainSummary:
     """A training of a few seconds."""
     return tilepipe.train(data, output, watch=watch, **{**QUICK, **options})

@@ -15,10 +15,10 @@ from tilepipe.training.augment import (
     centre_crop,
     elastic,
     identity_window,
+    jitter_light,
+    jitter_stains,
     random_map,
-    relight,
-    restain,
-    sample,
+    resample,
 )
 
 
@@ -89,7 +89,7 @@ def test_flips_give_all_eight_symmetries_and_take_pixels_as_they_are(side: int) 
         places = random_map(side, (30, 35), Augmentation(flips=True), np.random.default_rng(seed))
         whole = Window(0, 0, 60, 70)
         for mode in ("nearest", "bilinear"):
-            tile = sample(image, places, whole, mode)
+            tile = resample(image, places, whole, mode)
             near = [i for i, one in enumerate(wanted) if torch.allclose(tile, one, atol=0.05)]
             assert len(near) == 1
             met.add(near[0])
@@ -120,8 +120,8 @@ def test_image_and_labels_stay_aligned_and_labels_stay_labels(how: Augmentation)
         inside = centre_crop(places, 24)
         window, narrow = bounds(places), bounds(inside)
         coded = torch.stack([y, x])
-        pixels = sample(coded[(..., *window.slices())], places, window, "bilinear")[:, 8:-8, 8:-8]
-        labels = sample(coded[(..., *narrow.slices())], inside, narrow, "nearest")
+        pixels = resample(coded[(..., *window.slices())], places, window, "bilinear")[:, 8:-8, 8:-8]
+        labels = resample(coded[(..., *narrow.slices())], inside, narrow, "nearest")
         assert (labels == labels.round()).all()
         # The nearest pixel is the one within half a pixel of where the image was read.
         assert (pixels - labels).abs().max() <= 0.5 + 1e-3
@@ -149,15 +149,15 @@ def test_one_option_leaves_the_numbers_of_the_others_as_they_are() -> None:
 
 def test_stain_jitter_of_nothing_changes_nothing() -> None:
     pixels = torch.from_numpy(make_image(20, 20).astype(np.float32)).permute(2, 0, 1) / 255
-    assert torch.equal(restain(pixels, Augmentation(), np.random.default_rng(0)), pixels)
+    assert torch.equal(jitter_stains(pixels, Augmentation(), np.random.default_rng(0)), pixels)
     # By way of the stains and back, with a gain of 1 and an offset of 0.
-    back = restain(pixels.clamp_min(1 / 255), Augmentation(hed=0.3), Fixed(0.5))  # type: ignore[arg-type]
+    back = jitter_stains(pixels.clamp_min(1 / 255), Augmentation(hed=0.3), Fixed(0.5))  # type: ignore[arg-type]
     np.testing.assert_allclose(back, pixels.clamp_min(1 / 255), atol=1e-5)
 
 
 def test_stain_jitter_scales_the_amount_of_each_stain() -> None:
     pixels = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.5
-    jittered = restain(pixels, Augmentation(hed=0.2), Fixed(1.0))  # type: ignore[arg-type]
+    jittered = jitter_stains(pixels, Augmentation(hed=0.2), Fixed(1.0))  # type: ignore[arg-type]
 
     def amounts(rgb: torch.Tensor) -> torch.Tensor:
         return -torch.log(rgb).flatten(1).T @ torch.linalg.inv(STAINS)
@@ -167,7 +167,7 @@ def test_stain_jitter_scales_the_amount_of_each_stain() -> None:
 
 def test_relight_shifts_and_stretches_about_each_bands_mean() -> None:
     pixels = torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(relight(pixels, Augmentation(), np.random.default_rng(0)), pixels)
-    changed = relight(pixels, Augmentation(brightness=0.3, contrast=0.5), Fixed(1.0))  # type: ignore[arg-type]
+    assert torch.equal(jitter_light(pixels, Augmentation(), np.random.default_rng(0)), pixels)
+    changed = jitter_light(pixels, Augmentation(brightness=0.3, contrast=0.5), Fixed(1.0))  # type: ignore[arg-type]
     mean = pixels.mean((1, 2), keepdim=True)
     np.testing.assert_allclose(changed, (pixels - mean) * 1.5 + mean + 0.3, atol=1e-5)

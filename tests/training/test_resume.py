@@ -16,7 +16,7 @@ from tests.training.making import QUICK, train
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
 from tilepipe.training import state as states
-from tilepipe.training.train import TrainWatch
+from tilepipe.training.train import TrainCallbacks
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -25,14 +25,14 @@ import os, signal, sys
 import tilepipe
 from tilepipe.training import train
 
-look = train._Training._look
+validate = train._Training._validate
 
 def killed(self):
-    if self.step > 4:
+    if self.progress.step > 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return look(self)
+    validate(self)
 
-train._Training._look = killed
+train._Training._validate = killed
 tilepipe.train(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 """
 
@@ -62,7 +62,7 @@ def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
 
     begun: list[int] = []
 
-    class RunCallbacks(TrainWatch):
+    class RunCallbacks(TrainCallbacks):
         def begin(self, recipe: Any) -> None:
             begun.append(recipe.resumed)
 
@@ -77,7 +77,7 @@ def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
     assert without_times(summary.folder) == without_times(whole.folder)
 
 
-class Stop(TrainWatch):
+class Stop(TrainCallbacks):
     """Interrupts a training after a step."""
 
     def __init__(self, after: int) -> None:
@@ -116,7 +116,7 @@ def test_ctrl_c_loses_no_step(spots: Path, tmp_path: Path) -> None:
     whole = train(spots, tmp_path / "whole/m.safetensors", **options)
     begun: list[int] = []
 
-    class CtrlC(TrainWatch):
+    class CtrlC(TrainCallbacks):
         def begin(self, recipe: Any) -> None:
             begun.append(recipe.resumed)
 
@@ -150,7 +150,7 @@ def test_a_finished_training_called_again_does_no_more_steps(spots: Path, tmp_pa
         ({"lr": 0.5, "batch": 3}, "batch was 2, now 3; lr was None, now 0.5"),
         ({"seed": 1, "validation": "03"}, "seed was 0, now 1"),
         ({"steps": 8}, "steps was 4, now 8"),
-        ({"exclude": "00"}, "exclude was '', now '00'; the images are others"),
+        ({"exclude": "00"}, "exclude was '', now '00'; the images differ"),
     ],
 )
 def test_other_settings_are_refused_by_name(
@@ -169,7 +169,7 @@ def test_other_validation_images_are_refused(spots: Path, tmp_path: Path) -> Non
     first, second = (write_folder(tmp_path / name, i + 1) for i, name in enumerate("ab"))
     with pytest.raises(KeyboardInterrupt):
         train(spots, tmp_path / "m.safetensors", Stop(3), validation=str(first))
-    with pytest.raises(InputError, match="the validation images are others"):
+    with pytest.raises(InputError, match="the validation images differ"):
         train(spots, tmp_path / "m.safetensors", validation=str(second))
 
 

@@ -15,23 +15,23 @@ from tests.training.making import discs, write_png, write_values
 from tilepipe.errors import InputError
 from tilepipe.training import survey as surveying
 from tilepipe.training.options import TrainOptions
-from tilepipe.training.pairs import Pair
+from tilepipe.training.pairs import TrainingPair
 from tilepipe.training.survey import Survey, check_validation, survey
-from tilepipe.training.tiles import Shelf
+from tilepipe.training.tiles import PairCache
 
 Look = Callable[..., Survey]
 
 
 @pytest.fixture
-def shelf_of(tmp_path: Path) -> Callable[..., Shelf]:
-    """A shelf of images and masks given as arrays."""
+def cache_of(tmp_path: Path) -> Callable[..., PairCache]:
+    """A cache of images and masks given as arrays."""
 
     def make(
         masks: Sequence[NDArray[Any]],
         images: Sequence[NDArray[Any]] | None = None,
         pixel_sizes: Sequence[float | None] = (),
         folder: str = "training",
-    ) -> Shelf:
+    ) -> PairCache:
         pairs = []
         (tmp_path / folder).mkdir()
         for i, mask in enumerate(masks):
@@ -43,14 +43,14 @@ def shelf_of(tmp_path: Path) -> Callable[..., Shelf]:
                 path = write_values(path.with_suffix(".tif"), mask)
             else:
                 path = write_png(path.with_suffix(".png"), mask)
-            pairs.append(Pair(str(image), str(path), f"{i}"))
-        return Shelf(pairs)
+            pairs.append(TrainingPair(str(image), str(path), f"{i}"))
+        return PairCache(pairs)
 
     return make
 
 
 @pytest.fixture
-def look(shelf_of: Callable[..., Shelf]) -> Look:
+def look(cache_of: Callable[..., PairCache]) -> Look:
     """Look at masks and images given as arrays."""
 
     def make(
@@ -59,8 +59,8 @@ def look(shelf_of: Callable[..., Shelf]) -> Look:
         pixel_sizes: Sequence[float | None] = (),
         **options: Any,
     ) -> Survey:
-        shelf = shelf_of(masks, images, pixel_sizes)
-        return survey(shelf, TrainOptions(data=("x",), output="y", **options))
+        cache = cache_of(masks, images, pixel_sizes)
+        return survey(cache, TrainOptions(data=("x",), output="y", **options))
 
     return make
 
@@ -111,15 +111,15 @@ def test_whole_numbers_are_values_where_asked_so(look: Look) -> None:
 
 
 def test_values_may_be_absent_in_part_of_a_mask_but_not_in_all_of_it(
-    look: Look, shelf_of: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
+    look: Look, cache_of: Callable[..., PairCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(surveying, "WINDOW", 16)
     values = np.full((48, 48), np.nan, np.float32)
     values[40:, 40:] = 1.0  # the first windows hold nothing
     assert look([values]).outputs == 1
-    shelf = shelf_of([values, np.full((48, 48), np.nan, np.float32)], folder="other")
-    with pytest.raises(InputError, match=r"mask1\.tif: holds no value at all"):
-        survey(shelf, TrainOptions(data=("x",), output="y"))
+    cache = cache_of([values, np.full((48, 48), np.nan, np.float32)], folder="other")
+    with pytest.raises(InputError, match=r"mask1\.tif: holds no values at all"):
+        survey(cache, TrainOptions(data=("x",), output="y"))
 
 
 def test_mean_and_deviation_are_those_of_all_pixels(look: Look) -> None:
@@ -163,7 +163,7 @@ def test_a_class_that_was_not_met_weighs_as_much_as_the_rarest(look: Look) -> No
 
 
 def test_labels_beyond_the_class_list_are_refused(look: Look) -> None:
-    with pytest.raises(InputError, match="hold the label 7, and there are 2 classes"):
+    with pytest.raises(InputError, match="hold the label 7, but there are 2 classes"):
         look([labelled(0, 1), labelled(0, 7)], classes=("a", "b"))
 
 
@@ -181,7 +181,7 @@ def test_masks_of_one_class_only_are_refused(look: Look, label: int, complaint: 
 
 
 def test_masks_that_say_nothing_are_refused(look: Look) -> None:
-    with pytest.raises(InputError, match="say nothing at all"):
+    with pytest.raises(InputError, match="hold no labels to learn"):
         look([labelled(255)], labels="classes")
 
 
@@ -195,7 +195,9 @@ def test_a_grey_picture_saved_with_three_bands_is_a_mask(look: Look) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_are_told_by_file_and_place(look: Look, value: float) -> None:
+def test_pixels_that_are_no_numbers_are_told_by_file_and_draw_centre(
+    look: Look, value: float
+) -> None:
     images = [make_image(20, 20, seed=i).astype(np.float32) for i in range(2)]
     images[1][7, 11] = value
     with pytest.raises(InputError, match=r"image1\.tif: is NaN or infinite at row 7, column 11"):
@@ -204,15 +206,15 @@ def test_pixels_that_are_no_numbers_are_told_by_file_and_place(look: Look, value
 
 def test_a_mask_of_another_size_than_its_image_is_named(look: Look) -> None:
     images = [make_image(20, 20), make_image(20, 21)]
-    with pytest.raises(InputError, match=r"mask1\.png: is 20 x 20 .*image1\.tif 20 x 21"):
+    with pytest.raises(InputError, match=r"mask1\.png: is 20 x 20 .*image1\.tif 21 x 20"):
         look([labelled(0, 1)] * 2, images)
 
 
 @pytest.mark.parametrize(
     ("other", "complaint"),
     [
-        (make_image(20, 20)[..., 0], r"image1\.tif: has 1 bands, and .*image0\.tif 3"),
-        (make_image(20, 20).astype("u2"), r"image1\.tif: has uint16 pixels, and .* uint8"),
+        (make_image(20, 20)[..., 0], r"image1\.tif: has 1 bands, but .*image0\.tif has 3"),
+        (make_image(20, 20).astype("u2"), r"image1\.tif: has uint16 pixels, but .* has uint8"),
     ],
 )
 def test_images_of_unlike_bands_or_dtypes_are_named(
@@ -243,14 +245,14 @@ def test_the_pixel_size_told_wins(look: Look) -> None:
 
 
 def test_pixels_that_are_nearly_square_become_square(
-    shelf_of: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
+    cache_of: Callable[..., PairCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tilepipe.images.base import PixelSize
 
-    shelf = shelf_of([labelled(0, 1)])
+    cache = cache_of([labelled(0, 1)])
     for y, x, square in ((0.2500, 0.2504, True), (0.25, 0.5, False)):
-        monkeypatch.setattr(shelf[0].image, "pixel_size", PixelSize(y, x, "micrometer"))
-        size = survey(shelf, TrainOptions(data=("x",), output="y")).pixel_size
+        monkeypatch.setattr(cache[0].image, "pixel_size", PixelSize(y, x, "micrometer"))
+        size = survey(cache, TrainOptions(data=("x",), output="y")).pixel_size
         assert (size is not None and size.y == size.x) == square
 
 
@@ -263,13 +265,13 @@ def test_pixels_that_are_nearly_square_become_square(
     ],
 )
 def test_validation_pairs_are_looked_at_before_the_first_step(
-    shelf_of: Callable[..., Shelf], mask: NDArray[Any], image: NDArray[Any], complaint: str
+    cache_of: Callable[..., PairCache], mask: NDArray[Any], image: NDArray[Any], complaint: str
 ) -> None:
-    shelf = shelf_of([labelled(0, 1)])
-    found = survey(shelf, TrainOptions(data=("x",), output="y"))
-    judged = shelf_of([mask], [image], folder="validation")
+    cache = cache_of([labelled(0, 1)])
+    found = survey(cache, TrainOptions(data=("x",), output="y"))
+    judged = cache_of([mask], [image], folder="validation")
     with pytest.raises(InputError, match=complaint):
-        check_validation(shelf, judged, found)
+        check_validation(cache, judged, found)
 
 
 def test_the_names_that_all_images_give_their_bands_are_the_models(look: Look) -> None:
@@ -287,6 +289,6 @@ def test_bands_in_another_order_are_refused(tmp_path: Path) -> None:
     for i, names in enumerate((["red", "green", "blue"], ["blue", "green", "red"])):
         image = geotiff(tmp_path / f"{i}.tif", make_image(20, 20), names)
         mask = write_png(tmp_path / f"{i}.png", labelled(0, 1))
-        pairs.append(Pair(str(image), str(mask), f"{i}"))
+        pairs.append(TrainingPair(str(image), str(mask), f"{i}"))
     with pytest.raises(InputError, match=r"another order \(1 blue, 2 green, 3 red\)"):
-        survey(Shelf(pairs), TrainOptions(data=("x",), output="y"))
+        survey(PairCache(pairs), TrainOptions(data=("x",), output="y"))

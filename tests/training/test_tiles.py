@@ -21,9 +21,9 @@ from tilepipe.models.specs import InputSpec
 from tilepipe.models.unet import UNetArguments
 from tilepipe.training import tiles
 from tilepipe.training.augment import Augmentation
-from tilepipe.training.labels import LabelFile, LabelScheme
-from tilepipe.training.pairs import Pair
-from tilepipe.training.tiles import OpenPair, Shelf, TileMaker, chances, says_something
+from tilepipe.training.labels import LabelScheme, open_training_mask
+from tilepipe.training.pairs import TrainingPair
+from tilepipe.training.tiles import OpenPair, PairCache, TileMaker, chances, counts
 
 SIDE, MARGIN = 48, 8
 EVERYTHING = Augmentation(True, True, 1.3, 5.0, 0.2, 0.2)
@@ -42,10 +42,10 @@ def maker(
         bands, opened.dtype.name, 1 / 255 if opened.dtype == np.uint8 else 1.0,
         tuple(0.1 * b + 0.3 for b in range(bands)), tuple(0.2 + 0.1 * b for b in range(bands)),
     )  # fmt: skip
-    pair = Pair(str(image), str(mask), image.stem, rows=(float(rows[0]), float(rows[1])))
+    pair = TrainingPair(str(image), str(mask), image.stem, rows=(float(rows[0]), float(rows[1])))
     geometry = geometry_of(UNetArguments(width=2, depth=1))
     assert geometry.margin == MARGIN
-    return TileMaker(Shelf([pair]), np.ones(1), scheme, spec, geometry, SIDE, how, 0)
+    return TileMaker(PairCache([pair]), np.ones(1), scheme, spec, geometry, SIDE, how, 0)
 
 
 def normalised(pixels: NDArray[np.generic], spec: InputSpec) -> NDArray[np.float32]:
@@ -91,9 +91,9 @@ def test_pixels_are_normalised_as_the_device_does(tmp_path: Path) -> None:
     mask = write_png(tmp_path / "mask.png", np.zeros((60, 60), np.uint8))
     model = make_model(UNetArguments(width=2, depth=1))
     made = replace(maker(image, mask, LabelScheme("classes", 2), Augmentation()), spec=model.input)
-    tile = made._draw(made.shelf[0], np.random.default_rng(3))
+    tile = made._draw(made.cache[0], np.random.default_rng(3))
     rng = np.random.default_rng(3)
-    centre = tuple(tiles._place(0, 60, made.out, rng) for _ in range(2))
+    centre = tuple(tiles._draw_centre(0, 60, made.out, rng) for _ in range(2))
     pixels = open_image(image).read(Window(centre[0] - 24, centre[1] - 24, SIDE, SIDE))
     device = Device(model, "cpu", "fp32", 1)
     try:
@@ -161,7 +161,7 @@ def test_nodata_of_a_mask_of_values_is_no_value(tmp_path: Path) -> None:
     values = np.full((60, 60), 5.0, np.float32)
     values[:30] = -9999
     path = write_values(tmp_path / "mask.tif", values, nodata=-9999)
-    target = LabelScheme("values", 1).target(LabelFile(str(path)), Window(0, 0, 60, 60))
+    target = LabelScheme("values", 1).target(open_training_mask(str(path)), Window(0, 0, 60, 60))
     assert np.isnan(target.labels[0, :30]).all()
     assert (target.labels[0, 30:] == 5).all()
 
@@ -186,7 +186,7 @@ def test_another_place_is_drawn_where_a_tile_says_nothing(tmp_path: Path) -> Non
     image = write_tiff(tmp_path / "image.tif", make_image(48, 400))
     mask = write_png(tmp_path / "mask.png", labels)
     made = maker(image, mask, LabelScheme("classes", 2), Augmentation())
-    assert all(says_something(made.tile(step, 0).target) for step in range(30))
+    assert all(counts(made.tile(step, 0).target) for step in range(30))
 
 
 def test_a_large_mask_is_read_by_windows_and_says_the_same(
@@ -194,18 +194,18 @@ def test_a_large_mask_is_read_by_windows_and_says_the_same(
 ) -> None:
     labels = make_image(150, 130)[..., :1].squeeze()
     path = str(write_png(tmp_path / "mask.png", labels))
-    held = LabelFile(path)
+    held = open_training_mask(path)
     monkeypatch.setattr("tilepipe.training.labels.HELD_BYTES", 0)
-    windowed = LabelFile(path)
-    assert held.held
-    assert not windowed.held
+    windowed = open_training_mask(path)
+    assert held.held_bytes
+    assert not windowed.held_bytes
     mirrored = np.pad(labels, 100, mode="reflect")
     for window in (Window(3, 5, 20, 30), Window(-40, -7, 90, 60), Window(120, 100, 60, 70)):
         expected = mirrored[
             window.y + 100 : window.stop_y + 100, window.x + 100 : window.stop_x + 100
         ]
-        assert np.array_equal(held.read(window)[0], expected)
-        assert np.array_equal(windowed.read(window)[0], expected)
+        assert np.array_equal(held.read_mirrored(window)[0], expected)
+        assert np.array_equal(windowed.read_mirrored(window)[0], expected)
 
 
 def test_no_more_files_stay_open_than_allowed(
@@ -216,12 +216,12 @@ def test_no_more_files_stay_open_than_allowed(
     for i in range(6):
         image = write_tiff(tmp_path / f"{i}.tif", make_image(200, 200, seed=i))
         mask = write_png(tmp_path / f"{i}.png", np.full((200, 200), i, np.uint8))
-        pairs.append(Pair(str(image), str(mask), str(i)))
-    shelf = Shelf(pairs)
+        pairs.append(TrainingPair(str(image), str(mask), str(i)))
+    cache = PairCache(pairs)
     for i in (0, 1, 2, 3, 4, 5, 0, 3):
-        opened: OpenPair = shelf[i]
+        opened: OpenPair = cache[i]
         assert opened.labels.read(Window(0, 0, 1, 1)).item() == i
-        assert len(shelf._open) <= 3
+        assert len(cache._open) <= 3
 
 
 def test_palette_masks_are_read_as_numbers_not_colours(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_palette_masks_are_read_as_numbers_not_colours(tmp_path: Path) -> None:
     picture.putdata([0, 1, 2, 1])
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     picture.save(tmp_path / "mask.png")
-    read = LabelFile(str(tmp_path / "mask.png")).read(Window(0, 0, 2, 2))
+    read = open_training_mask(str(tmp_path / "mask.png")).read(Window(0, 0, 2, 2))
     assert read.tolist() == [[[0, 1], [2, 1]]]
 
 
@@ -241,7 +241,7 @@ def test_a_mask_may_be_an_ome_zarr(tmp_path: Path) -> None:
     labels = (make_image(90, 80)[..., 0] > 120).astype(np.uint8)
     tifffile.imwrite(tmp_path / "mask.tif", labels, metadata=None)
     convert(tmp_path / "mask.tif", tmp_path / "mask.ome.zarr")
-    read = LabelFile(str(tmp_path / "mask.ome.zarr")).read(Window(10, 20, 40, 50))
+    read = open_training_mask(str(tmp_path / "mask.ome.zarr")).read(Window(10, 20, 40, 50))
     assert np.array_equal(read[0], labels[10:50, 20:70])
 
 

@@ -24,11 +24,11 @@ from tests.training.making import (
 )
 from tilepipe.errors import InputError
 from tilepipe.models.file import load_model
-from tilepipe.training.train import TrainWatch
+from tilepipe.training.train import TrainCallbacks
 
 
-class Losses(TrainWatch):
-    """Keeps what it is told."""
+class Losses(TrainCallbacks):
+    """Keeps what it is called with."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -38,7 +38,7 @@ class Losses(TrainWatch):
     def step(self, step: int, loss: float) -> None:
         self.losses.append(loss)
 
-    def look(self, row: dict[str, Any], best: bool) -> None:
+    def validated(self, row: dict[str, Any], best: bool) -> None:
         self.rows.append(row)
         self.best.append(best)
 
@@ -246,14 +246,16 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(spots: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_it_stops_after_so_many_looks_without_a_better_one(
+def test_it_stops_after_so_many_validations_without_a_better_one(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tilepipe.training import train as module
-    from tilepipe.training.validate import Scores
+    from tilepipe.training.validate import ValidationScores
 
     dice = iter([0.5, 0.7, 0.6, 0.7, 0.65, 0.9])
-    monkeypatch.setattr(module, "validate", lambda *_, **__: Scores(1.0, {"dice": next(dice)}))
+    monkeypatch.setattr(
+        module, "validate", lambda *_, **__: ValidationScores(1.0, {"dice": next(dice)})
+    )
     watch = Losses()
     summary = train(
         spots, tmp_path / "m.safetensors", watch, steps=20, validate_every=2, patience=3
@@ -272,14 +274,18 @@ def test_the_weights_kept_are_the_best_by_the_metric_or_the_last(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, metric: str, step: int
 ) -> None:
     from tilepipe.training import train as module
-    from tilepipe.training.validate import Scores
+    from tilepipe.training.validate import ValidationScores
 
     scores = iter(
-        [Scores(0.1, {"dice": 0.2}), Scores(0.5, {"dice": 0.8}), Scores(0.3, {"dice": 0.5})]
+        [
+            ValidationScores(0.1, {"dice": 0.2}),
+            ValidationScores(0.5, {"dice": 0.8}),
+            ValidationScores(0.3, {"dice": 0.5}),
+        ]
     )
     weights: dict[int, torch.Tensor] = {}
 
-    def judge(model: Any, *_: Any, **__: Any) -> Scores:
+    def judge(model: Any, *_: Any, **__: Any) -> ValidationScores:
         weights[2 * len(weights) + 2] = model.network.head.weight.clone()
         return next(scores)
 
@@ -303,12 +309,12 @@ def test_without_validation_images_the_last_weights_are_kept(spots: Path, tmp_pa
         ({"loss": "mse"}, "loss mse: is for values"),
         ({"loss": "bce+cross-entropy"}, "bce and cross-entropy do not combine"),
         ({"metric": "rmse"}, "metric rmse: is not for masks of labels"),
-        ({"metric": "object-f1"}, "object-f1: needs masks that number"),
+        ({"metric": "object-f1"}, "object-f1: requires masks that number"),
         ({"classes": ["a", "b=red"]}, "class b=red"),
         ({"classes": ["a", "a"]}, "a"),
         ({"tile": 47}, "tile 47: .* the nearest is"),
         ({"width": 0}, "width"),
-        ({"border": 3.0}, "border: needs masks that number"),
+        ({"border": 3.0}, "border: requires masks that number"),
         ({"shares": [0]}, "shares"),
         ({"scale": float("nan")}, "scale"),
         ({"lr": 0.0}, "lr must be above 0"),

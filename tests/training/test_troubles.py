@@ -1,4 +1,4 @@
-"""What ends a training early: no number any more, no memory, no place to write."""
+"""What ends a training early: a loss that is NaN, no memory, no place to write."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from tests.training.making import train
 from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import load_model
-from tilepipe.training.train import _Training
+from tilepipe.training.learner import Learner
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, step: int, what: Any) -> None:
     """Make the loss of a step NaN, or raise."""
-    loss = _Training._loss
+    learn = Learner.step
 
-    def failing(self: _Training, *given: Any) -> torch.Tensor:
-        value = loss(self, *given)
-        if self.step + 1 == step:
+    def failing(self: Learner, batch: Any, number: int) -> float:
+        if number + 1 == step:
             if isinstance(what, Exception):
                 raise what
-            return value * what
-        return value
+            loss = self.loss
+            monkeypatch.setattr(self, "loss", lambda *batch: loss(*batch) * what)
+        return learn(self, batch, number)
 
-    monkeypatch.setattr(_Training, "_loss", failing)
+    monkeypatch.setattr(Learner, "step", failing)
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
@@ -37,7 +37,9 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_last_good_weig
 ) -> None:
     output = tmp_path / "m.safetensors"
     fail_at(monkeypatch, 7, float("nan"))
-    with pytest.raises(NonFiniteError, match="the loss is nan at step 7; the last good") as stop:
+    with pytest.raises(
+        NonFiniteError, match="the loss became nan at step 7; the last good"
+    ) as stop:
         train(spots, output, steps=20, average=average)
     assert stop.value.exit_code == 2
     assert str(output) in str(stop.value)
@@ -49,17 +51,17 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_last_good_weig
     assert torch.equal(model.network.state_dict()["head.weight"], kept["weights"]["head.weight"])
 
 
-def test_before_the_first_look_there_are_no_weights_to_keep(
+def test_before_the_first_validation_there_are_no_weights_to_keep(
     spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_at(monkeypatch, 1, float("inf"))
-    with pytest.raises(NonFiniteError, match="loss is inf at step 1; no weights were kept yet"):
+    with pytest.raises(NonFiniteError, match="loss became inf at step 1; no weights were kept yet"):
         train(spots, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_an_absurd_learning_rate_ends_with_the_step_named(spots: Path, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match=r"at step \d+|after step \d+"):
+    with pytest.raises(NonFiniteError, match=r"at step \d+|after step \d+|end of step \d+"):
         train(
             spots, tmp_path / "m.safetensors", optimiser="sgd", lr=1e30, clip=0, steps=20,
             warmup=0, loss="cross-entropy",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.training.making import discs, write_png
 from tilepipe.grid import Window
-from tilepipe.training.labels import LabelFile, LabelScheme, gap_widths, seams
+from tilepipe.training.labels import LabelScheme, gap_widths, open_training_mask, seams
 from tilepipe.training.losses import GAP_REACH, weight_map
 from tilepipe.training.survey import Survey
 
@@ -100,7 +100,7 @@ def test_the_gaps_of_a_window_are_those_of_the_whole_mirrored_mask(
     tmp_path: Path, window: Window
 ) -> None:
     objects = discs(44, seed=3, count=7, radius=5)
-    file = LabelFile(str(write_png(tmp_path / "mask.png", objects)))
+    file = open_training_mask(str(write_png(tmp_path / "mask.png", objects)))
     sigma = 2.0
     scheme = LabelScheme("instances", 2, gap_reach=GAP_REACH * sigma)
     target = scheme.target(file, window)
@@ -119,7 +119,7 @@ def test_the_gaps_of_a_window_are_those_of_the_whole_mirrored_mask(
 
 def test_touching_objects_are_told_apart_by_a_line_of_background(tmp_path: Path) -> None:
     objects = draw("touching").astype(np.uint8)
-    file = LabelFile(str(write_png(tmp_path / "mask.png", objects)))
+    file = open_training_mask(str(write_png(tmp_path / "mask.png", objects)))
     target = LabelScheme("instances", 2, gap_reach=25.0).target(file, Window(0, 0, 24, 30))
     assert (target.labels[3:10, 11:13] == 0).all()
     assert (target.labels[3:10, 4:11] == 1).all()
@@ -130,7 +130,7 @@ def test_touching_objects_are_told_apart_by_a_line_of_background(tmp_path: Path)
 
 def test_a_border_class_is_what_lies_between_objects_close_together(tmp_path: Path) -> None:
     objects = draw("two").astype(np.uint8)
-    file = LabelFile(str(write_png(tmp_path / "mask.png", objects)))
+    file = open_training_mask(str(write_png(tmp_path / "mask.png", objects)))
     target = LabelScheme("instances", 3, border=4.0).target(file, Window(0, 0, 24, 30))
     expected = np.where(d1_plus_d2(objects.astype(np.int64)) <= 4.0, 2, objects > 0)
     np.testing.assert_array_equal(target.labels, expected)
@@ -141,7 +141,7 @@ def test_a_border_class_is_what_lies_between_objects_close_together(tmp_path: Pa
 def test_objects_with_one_number_are_told_apart_by_what_hangs_together(tmp_path: Path) -> None:
     objects = np.pad(draw("two"), 40)  # far from their mirrored copies, which are others
     one = (objects > 0).astype(np.uint8) * 7
-    file = LabelFile(str(write_png(tmp_path / "mask.png", one)))
+    file = open_training_mask(str(write_png(tmp_path / "mask.png", one)))
     for kind in ("instances", "binary"):
         target = LabelScheme(kind, 2, gap_reach=30.0).target(file, Window(40, 40, 24, 30))
         np.testing.assert_allclose(target.gaps, d1_plus_d2(draw("two")), rtol=1e-6)
@@ -154,5 +154,5 @@ def test_object_numbers_of_any_type_are_read(tmp_path: Path, dtype: str) -> None
     objects = draw("two").astype(dtype)
     tifffile.imwrite(tmp_path / "mask.tif", objects, metadata=None)
     scheme = LabelScheme("instances", 3, border=4.0)
-    target = scheme.target(LabelFile(str(tmp_path / "mask.tif")), Window(0, 0, 24, 30))
+    target = scheme.target(open_training_mask(str(tmp_path / "mask.tif")), Window(0, 0, 24, 30))
     assert set(np.unique(target.labels)) == {0, 1, 2}

@@ -11,7 +11,7 @@ from tilepipe.text import one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tilepipe.evaluation.evaluate import Evaluation
+    from tilepipe.evaluation.results import Evaluation
 
 FORMS = ["auto", "classes", "components", "labels"]
 

@@ -46,9 +46,9 @@ def command(config: Path | None, quiet: bool, no_augmentation: bool, **given: An
 
     from tilepipe import api
     from tilepipe.cli.train_screen import TrainScreen, show_trained
-    from tilepipe.training.train import TrainWatch
+    from tilepipe.training.train import TrainCallbacks
 
-    watch: TrainWatch = TrainWatch() if quiet else TrainScreen()
+    watch: TrainCallbacks = TrainCallbacks() if quiet else TrainScreen()
     try:
         summary = api.train(watch=watch, **options)
     except KeyboardInterrupt:

@@ -20,11 +20,11 @@ from tilepipe.cli.terminal import Terminal
 from tilepipe.images.base import show_pixel_size
 from tilepipe.text import aligned
 from tilepipe.training.recipe import Recipe
-from tilepipe.training.train import TrainSummary, TrainWatch
+from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 
-class TrainScreen(TrainWatch):
-    """The progress of a training on standard error: a bar, and a line for each look."""
+class TrainScreen(TrainCallbacks):
+    """The progress of a training on standard error: a bar, and a line for each validation."""
 
     def __init__(self) -> None:
         self._console = Terminal(stderr=True, soft_wrap=True)
@@ -61,8 +61,8 @@ class TrainScreen(TrainWatch):
             self._said = time.monotonic()
             click.echo(f"step {step} of {self._total}, loss {loss:.3f}", err=True)
 
-    def look(self, row: dict[str, Any], best: bool) -> None:
-        """A line for each look at the validation images."""
+    def validated(self, row: dict[str, Any], best: bool) -> None:
+        """Print a line for each validation."""
         parts = [f"step {row['step']}", f"loss {row['loss']:.3f}"]
         if self._metric in row or "validation_loss" in row:
             name = "validation_loss" if self._metric == "loss" else self._metric

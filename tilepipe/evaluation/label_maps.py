@@ -1,9 +1,9 @@
-"""Masks and truths of any format, opened alike: their pixels, their grid, what 255 means."""
+"""Label maps of any format, opened in one way: their pixels, their grid, what 255 means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +11,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
-from tilepipe.grid import CHUNK, Window, round_down
+from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
+from tilepipe.images.windowed import mirroring
 from tilepipe.products.base import Kind, Transform
 from tilepipe.storage import local
 from tilepipe.text import shortened
 
-SIDE = 2048
-"""Side of what is read at a time, where the files' tiles and the memory allow it."""
-
 LONGEST_NAME = 200
-"""Characters of a class's name, in a file of anybody's making."""
+"""Characters of a class's name that are kept; a file of unknown origin may hold any number."""
 
-LEAST_ROWS = 16
-"""Of a window, however wide the strips of a file are."""
-
-LARGEST_PICTURE = 512 * 2**20
-"""Pixels of a PNG with a palette beyond which it is not held whole."""
+LARGEST_PALETTE_PNG = 512 * 2**20
+"""Pixels of the largest PNG with a palette that is opened, as it is held whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """An opened mask or truth; never held whole."""
+    """An opened mask or truth of any format; a large one is never held whole."""
 
     path: Path
     kind: Kind
     shape: tuple[int, int]
     """(height, width)."""
     planes: int
-    """1 for labels."""
+    """Planes of the map: 1 for labels."""
     dtype: np.dtype[Any]
     read: Callable[[Window], NDArray[Any]]
-    """The pixels of a window, (C, H, W); NaN where values are none."""
+    """Reads a window inside the map, (C, H, W); values that are missing are NaN."""
     close: Callable[[], None]
     classes: tuple[str, ...] | None = None
-    """None when the file does not name them."""
+    """Names of the classes; None if the file does not have them."""
     ours: bool = False
-    """Written by tilepipe, so that 255 is "no answer" for certain."""
+    """Whether tilepipe wrote the file, so that 255 certainly means "no answer"."""
     nodata: int | None = None
-    """The label that the file itself declares to be none, other than 0."""
+    """The label other than 0 that the file declares as nodata."""
     pixel_size: PixelSize | None = None
     crs: str | None = None
     transform: Transform | None = None
     chunk: tuple[int, int] = (CHUNK, CHUNK)
     """(rows, columns) that are decoded together."""
+    held_bytes: int = 0
+    """Memory that the map's pixels take; 0 if they stay in the file."""
 
     def __enter__(self) -> LabelMap:
         return self
@@ -67,53 +64,44 @@ class LabelMap:
         """Whether it has a CRS and a transform."""
         return self.crs is not None and self.transform is not None
 
+    def read_mirrored(self, window: Window) -> NDArray[Any]:
+        """The pixels of a window, (C, H, W); outside the map, it is mirrored."""
+        span, mirrored = mirroring(window, *self.shape)
+        return np.moveaxis(mirrored(np.moveaxis(self.read(span), 0, 2)), 2, 0)
+
+    def in_memory(self) -> LabelMap:
+        """The same map, read as a whole; its file is closed."""
+        whole = self.read(Window(0, 0, *self.shape))
+        self.close()
+        return replace(
+            self,
+            read=lambda window: whole[(slice(None), *window.slices())],
+            close=lambda: None,
+            held_bytes=whole.nbytes,
+        )
+
 
 def open_label_map(path: Path, memory: int) -> LabelMap:
-    """Open a mask or a truth: what tilepipe writes, or a TIFF, PNG, GeoTIFF or OME-Zarr of labels.
+    """Open a mask of tilepipe, or a TIFF, PNG, GeoTIFF or OME-Zarr with labels or values.
 
     Parameters
     ----------
     path : Path
         A file, or an OME-Zarr folder.
     memory : int
-        Bytes that a piece of the file may take that can only be decoded whole.
+        Largest size in bytes of a piece of the file that can only be decoded as a whole.
 
     Raises
     ------
     InputError
-        There is none, or none that holds labels or values.
+        There is no such file, or it holds neither labels nor values.
     """
     path = local(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise InputError(f"{path} is a JPEG, which does not keep labels; give a PNG or a TIFF")
-    return _open_mask(path) or _open_palette(path) or _open_picture(path, memory)
-
-
-def windows(shape: tuple[int, int], chunks: list[tuple[int, int]], side: int = SIDE) -> Grid:
-    """Windows that cover a map, along the tiles or strips of the files it is read from."""
-    height, width = shape
-    # A file in strips is decoded a whole row at a time, so it is read that way too.
-    across = max(chunk[1] for chunk in chunks)
-    columns = min(width, max(across, round_down(side, across)))
-    rows = max(LEAST_ROWS, side * side // columns)
-    down = max(chunk[0] for chunk in chunks)
-    return Grid(shape, (min(height, round_down(rows, down) or rows), columns))
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Windows of one size, row by row; the last ones are smaller."""
-
-    shape: tuple[int, int]
-    tile: tuple[int, int]
-
-    def __iter__(self) -> Iterator[Window]:
-        (height, width), (rows, columns) = self.shape, self.tile
-        for y in range(0, height, rows):
-            for x in range(0, width, columns):
-                yield Window(y, x, min(rows, height - y), min(columns, width - x))
+        raise InputError(f"{path} is a JPEG, which does not preserve labels; use a PNG or a TIFF")
+    return _open_mask(path) or _open_palette(path) or _open_image(path, memory)
 
 
 def _open_mask(path: Path) -> LabelMap | None:
@@ -128,13 +116,13 @@ def _open_mask(path: Path) -> LabelMap | None:
         return None
     ours = _is_ours(path) if path.is_dir() else mask.classes is not None
     if not ours and not path.is_dir():
-        # Readers of images know how such a file is laid out, and what its nodata is.
+        # The readers of images know more of such a file: its layout and its nodata.
         mask.close()
         return None
 
     names = [shortened(c.name, LONGEST_NAME) for c in mask.classes or ()]
     if not ours and all(name.isdecimal() for name in names):
-        # Not named in the file, only numbered.
+        # The file numbers its classes, but does not name them.
         names = []
 
     def read(window: Window) -> NDArray[Any]:
@@ -164,7 +152,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
-    """Names of classes by which they can be told apart."""
+    """Names of classes; those that occur twice are numbered."""
     return tuple(
         name if names.count(name) == 1 else f"{name} ({number})"
         for number, name in enumerate(names)
@@ -184,7 +172,7 @@ def _open_palette(path: Path) -> LabelMap | None:
             return None
     try:
         with PngImagePlugin.PngImageFile(path) as picture:
-            if picture.mode != "P" or picture.width * picture.height > LARGEST_PICTURE:
+            if picture.mode != "P" or picture.width * picture.height > LARGEST_PALETTE_PNG:
                 return None
             pixels = np.asarray(picture)
     except BROKEN as error:
@@ -198,11 +186,12 @@ def _open_palette(path: Path) -> LabelMap | None:
         read=lambda window: pixels[window.slices()][None],
         close=lambda: None,
         chunk=(pixels.shape[0], pixels.shape[1]),
+        held_bytes=pixels.nbytes,
     )
 
 
-def _open_picture(path: Path, memory: int) -> LabelMap:
-    """Any other file that can be read as an image of labels, or of values."""
+def _open_image(path: Path, memory: int) -> LabelMap:
+    """Any other file that can be read as an image of labels or values."""
     from tilepipe.images import open_image
     from tilepipe.images.ground import true_pixel_size
     from tilepipe.images.windowed import check_bounded, read_with_valid
@@ -214,8 +203,8 @@ def _open_picture(path: Path, memory: int) -> LabelMap:
     elif image.dtype.kind not in "uib" or (kind == "planes" and image.dtype != np.uint8):
         image.close()
         raise InputError(
-            f"{path} has {image.bands} bands of {image.dtype}, which are no labels; "
-            "give one band of integers"
+            f"{path} has {image.bands} bands of {image.dtype}, which cannot be labels; use one "
+            "band of integers"
         )
     check_bounded(image, 0, memory)
 
@@ -234,7 +223,7 @@ def _open_picture(path: Path, memory: int) -> LabelMap:
         dtype=image.dtype,
         read=read,
         close=image.close,
-        # Many label maps declare their background, 0, to be "no data"; it is a class all the same.
+        # Many label maps declare their background, 0, as nodata; it is a class all the same.
         nodata=int(nodata) if nodata and kind != "values" and np.isfinite(nodata) else None,
         pixel_size=true_pixel_size(image),
         crs=image.crs,

@@ -1,6 +1,6 @@
-"""Counts from which every pixel metric follows: what was predicted where the truth is known.
+"""Counts of pixels by true and predicted class, and the scores that follow from them.
 
-Counts add up: over the windows of a mask, over masks, over the batches of a validation set.
+Counts add up: over the windows of a mask, over masks, over the images of a validation set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LABELS = 256
 """Labels are 0 .. 255."""
 
 _AT_A_TIME = 1 << 20
-"""Pixels counted together: few enough that the copies made of them stay in the cache."""
+"""Pixels counted at a time: few enough that copies of them stay in the cache."""
 
 
 class Confusion:
@@ -27,28 +27,28 @@ class Confusion:
     Parameters
     ----------
     classes : int
-        How many there are, 1 .. 255.
+        The number of classes, 1 .. 255.
 
     Attributes
     ----------
     matrix : ndarray of int64, shape (classes, classes)
-        Pixels; rows are the truth, columns the prediction.
+        Number of pixels; rows are the truth, columns the prediction.
     unanswered : ndarray of int64, shape (classes,)
-        Pixels of each true class for which the prediction has no answer; not in `matrix`.
+        Pixels of each true class without an answer; they are not in `matrix`.
     ignored : int
-        Pixels without a truth; counted nowhere else.
+        Pixels without a truth; they are counted nowhere else.
     """
 
     def __init__(self, classes: int) -> None:
         if not 1 <= classes < LABELS:
-            raise ValueError(f"there are 1 to {LABELS - 1} classes, not {classes}")
+            raise ValueError(f"there must be 1 to {LABELS - 1} classes, not {classes}")
         self.classes = classes
         self.matrix: NDArray[np.int64] = np.zeros((classes, classes), np.int64)
         self.unanswered: NDArray[np.int64] = np.zeros(classes, np.int64)
         self.ignored = 0
 
     def add(self, predicted: NDArray[Any], truth: NDArray[Any]) -> None:
-        """Count the pixels of two arrays of the same shape.
+        """Count the pixels of two arrays of one shape.
 
         Parameters
         ----------
@@ -59,29 +59,29 @@ class Confusion:
         Raises
         ------
         ValueError
-            When the shapes differ, or a label is no class.
+            The shapes differ, or a label is not a class.
         """
         joint = joint_histogram(predicted, truth)
-        for name, seen in (("predicted", joint.sum(0)), ("true", joint.sum(1))):
-            beyond = np.flatnonzero(seen[self.classes : NO_ANSWER])
+        for name, counts in (("predicted", joint.sum(0)), ("true", joint.sum(1))):
+            beyond = np.flatnonzero(counts[self.classes : NO_ANSWER])
             if beyond.size:
                 label = int(beyond[0]) + self.classes
-                raise ValueError(f"the {name} label {label} is none of {self.classes} classes")
+                raise ValueError(f"the {name} label {label} is not one of {self.classes} classes")
         known = joint[: self.classes]
         self.matrix += known[:, : self.classes]
         self.unanswered += known[:, NO_ANSWER]
         self.ignored += int(joint[NO_ANSWER].sum())
 
     def merge(self, other: Confusion) -> None:
-        """Take the counts of another in.
+        """Add the counts of another.
 
         Raises
         ------
         ValueError
-            When it has another number of classes.
+            It has another number of classes.
         """
         if other.classes != self.classes:
-            raise ValueError(f"counts of {other.classes} classes do not add to {self.classes}")
+            raise ValueError(f"counts of {other.classes} and {self.classes} classes do not add up")
         self.matrix += other.matrix
         self.unanswered += other.unanswered
         self.ignored += other.ignored
@@ -93,7 +93,7 @@ class Confusion:
         return total
 
     def answering(self, label: int) -> Confusion:
-        """The same counts, with class ``label`` wherever the prediction has no answer."""
+        """The same counts, with ``label`` as the prediction wherever there is no answer."""
         filled = Confusion(self.classes)
         filled.matrix = self.matrix.copy()
         filled.matrix[:, label] += self.unanswered
@@ -107,53 +107,53 @@ class Confusion:
 
     @property
     def no_answer(self) -> int:
-        """Pixels with a truth, but without an answer."""
+        """Pixels with a truth but no answer."""
         return int(self.unanswered.sum())
 
     @property
     def true(self) -> NDArray[np.int64]:
-        """Pixels that are of each class."""
+        """Pixels whose true class is each class."""
         return np.asarray(self.matrix.sum(1))
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """Pixels that were said to be of each class."""
+        """Pixels whose predicted class is each class."""
         return np.asarray(self.matrix.sum(0))
 
     @property
     def hits(self) -> NDArray[np.int64]:
-        """Pixels of each class that were said to be of it."""
+        """Pixels of each class that were predicted correctly."""
         return self.matrix.diagonal()
 
     @property
     def dice(self) -> NDArray[np.float64]:
-        """2 hits / (true + predicted) of each class; NaN where there is neither."""
+        """2 hits / (true + predicted) of each class; NaN if there is neither."""
         return _ratio(2 * self.hits, self.true + self.predicted)
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union (Jaccard index) of each class; NaN where the union is empty."""
+        """Intersection over union (Jaccard index) of each class; NaN if the union is empty."""
         return _ratio(self.hits, self.true + self.predicted - self.hits)
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """The share of what was said to be of a class that is; NaN where nothing was."""
+        """The share of the pixels predicted as a class that are of it; NaN if there are none."""
         return _ratio(self.hits, self.predicted)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """The share of a class that was said to be of it; NaN where nothing is."""
+        """The share of the pixels of a class that were predicted as it; NaN if there are none."""
         return _ratio(self.hits, self.true)
 
     @property
     def accuracy(self) -> float:
-        """The share of all pixels whose class is right; NaN where there are none."""
+        """The share of all pixels whose class was predicted correctly; NaN if there are none."""
         return float(_ratio(self.hits.sum(), self.matrix.sum()))
 
 
 @dataclass(slots=True)
 class Errors:
-    """Differences of predicted from true values; what is not finite on either side is left out."""
+    """Differences of predicted and true values; those that are not finite are left out."""
 
     count: int = 0
     """Values compared."""
@@ -166,12 +166,12 @@ class Errors:
     """Sum of differences, predicted minus true."""
 
     def add(self, predicted: NDArray[Any], truth: NDArray[Any]) -> None:
-        """Take in two arrays of numbers, of the same shape.
+        """Add two arrays of numbers, of one shape.
 
         Raises
         ------
         ValueError
-            When the shapes differ.
+            The shapes differ.
         """
         _require_same_shape(predicted, truth)
         difference = (predicted.astype(np.float64) - truth).ravel()
@@ -183,7 +183,7 @@ class Errors:
         self.signed += float(difference.sum())
 
     def merge(self, other: Errors) -> None:
-        """Take the sums of another in."""
+        """Add the sums of another."""
         self.count += other.count
         self.left_out += other.left_out
         self.absolute += other.absolute
@@ -198,17 +198,17 @@ class Errors:
 
     @property
     def mae(self) -> float:
-        """Mean absolute error; NaN where nothing was compared."""
+        """Mean absolute error; NaN if nothing was compared."""
         return self.absolute / self.count if self.count else math.nan
 
     @property
     def rmse(self) -> float:
-        """Root of the mean squared error."""
+        """Root mean squared error; NaN if nothing was compared."""
         return math.sqrt(self.squared / self.count) if self.count else math.nan
 
     @property
     def bias(self) -> float:
-        """Mean of predicted minus true."""
+        """Mean of predicted minus true values; NaN if nothing was compared."""
         return self.signed / self.count if self.count else math.nan
 
 
@@ -220,14 +220,14 @@ def joint_histogram(
     Parameters
     ----------
     predicted, truth : ndarray of integers or booleans
-        Of the same shape.
+        Labels, in arrays of one shape.
     labels : int
-        How many there are: 0 .. ``labels - 1``.
+        The number of labels, 0 .. ``labels - 1``.
 
     Raises
     ------
     ValueError
-        When the shapes differ, or a label is beyond those.
+        The shapes differ, or there are other labels.
     """
     _require_same_shape(predicted, truth)
     flat_truth, flat_predicted = truth.reshape(-1), predicted.reshape(-1)
@@ -244,14 +244,14 @@ def joint_histogram(
 
 
 def mean(scores: NDArray[np.float64]) -> float:
-    """The mean of what is defined; NaN where nothing is."""
+    """The mean of the scores that are defined; NaN if none is."""
     defined = scores[~np.isnan(scores)]
     return float(defined.mean()) if defined.size else math.nan
 
 
 def _require_labels(name: str, values: NDArray[Any], labels: int) -> None:
     if values.dtype.kind not in "uib":
-        raise ValueError(f"the {name} labels are {values.dtype}, no integers")
+        raise ValueError(f"the {name} labels are {values.dtype}, not integers")
     if values.size == 0 or (values.dtype.itemsize == 1 and values.dtype.kind != "i"):
         return
     least, largest = int(values.min()), int(values.max())
@@ -262,7 +262,7 @@ def _require_labels(name: str, values: NDArray[Any], labels: int) -> None:
 
 def _require_same_shape(predicted: NDArray[Any], truth: NDArray[Any]) -> None:
     if predicted.shape != truth.shape:
-        raise ValueError(f"a prediction of {predicted.shape} is not of a truth of {truth.shape}")
+        raise ValueError(f"a prediction of {predicted.shape} has no truth of {truth.shape}")
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:

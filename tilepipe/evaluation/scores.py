@@ -1,4 +1,4 @@
-"""Scores of one image, of all pixels together, and of images on average, with an interval."""
+"""ScoreTree of one image, of all pixels together, and of images on average, with an interval."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion, Errors, mean
-from tilepipe.evaluation.objects import ObjectCounts
 
 METRICS = ("dice", "iou", "precision", "recall")
-"""Of each class."""
+"""Scores of each class."""
 
 RESAMPLES = 2000
 """Bootstrap samples of the images."""
 
 INTERVAL = (2.5, 97.5)
-"""Percentiles of their means: 95 % lie between."""
+"""Percentiles between which 95 % of their means lie."""
 
 _AT_A_TIME = 1 << 22
 """Numbers of resampling held at once."""
 
-Scores = dict[str, Any]
-"""Numbers by name, some of them in groups; NaN where a score is not defined."""
+ScoreTree = dict[str, Any]
+"""ScoreTree by name, some of them in groups, which are dicts too; NaN if a score is not defined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Everything that was counted of an image, or of several together."""
+    """Everything that was counted in one image, or in several together."""
 
     classes: tuple[str, ...]
     confusions: tuple[Confusion, ...] = ()
-    """One for labels; for planes one for each, of two classes; none for values."""
+    """One for labels; one of two classes for each plane; none for values."""
     no_answer: int = 0
-    """Pixels with a truth, but without an answer."""
+    """Pixels with a truth but no answer."""
     objects: ObjectCounts | None = None
     errors: tuple[Errors, ...] = ()
-    """For values, of each plane."""
+    """The errors of each plane of values."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -51,20 +51,14 @@ class Counts:
             tuple(a + b for a, b in zip(self.errors, other.errors, strict=True)),
         )
 
-    @property
-    def truth_known(self) -> int:
-        """Pixels, or values, that have a truth and count, answered or not."""
-        answered = sum(c.pixels for c in self.confusions)
-        return answered + sum(int(c.no_answer) for c in self.confusions)
-
     def of_classes(self, what: str) -> NDArray[Any]:
-        """A metric, or a count, of each class: ``dice``, ``true``, ``predicted``, ``hits`` ..."""
+        """A score or count of each class: ``dice``, ``true``, ``predicted``, ``hits`` ..."""
         if len(self.confusions) == 1 and self.confusions[0].classes == len(self.classes):
             return np.asarray(getattr(self.confusions[0], what))
         return np.array([getattr(confusion, what)[1] for confusion in self.confusions])
 
-    def scores(self) -> Scores:
-        """All scores, by name."""
+    def scores(self) -> ScoreTree:
+        """All scores by name."""
         if self.errors:
             return {
                 "values": {
@@ -73,7 +67,7 @@ class Counts:
                 }
             }
         table = {metric: self.of_classes(metric) for metric in METRICS}
-        scores: Scores = {"accuracy": self._accuracy()}
+        scores: ScoreTree = {"accuracy": self._accuracy()}
         scores["mean"] = {metric: mean(table[metric]) for metric in METRICS}
         if len(self.confusions) == 1:
             scores["foreground"] = {metric: mean(table[metric][1:]) for metric in METRICS}
@@ -89,7 +83,7 @@ class Counts:
         return scores
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts themselves, as plain numbers."""
+        """The counts as plain numbers."""
         if self.errors:
             return {
                 "values": {
@@ -116,7 +110,7 @@ class Counts:
 
     @property
     def answered(self) -> float:
-        """The share of pixels with a truth that have an answer."""
+        """The share of the pixels with a truth that have an answer; NaN if there are none."""
         filled = sum(c.pixels + c.no_answer for c in self.confusions)
         return 1 - self.no_answer / filled if filled else math.nan
 
@@ -126,32 +120,31 @@ class Counts:
         return right / pixels if pixels else math.nan
 
 
-def over_images(images: list[Scores], seed: int) -> Scores:
+def over_images(images: list[ScoreTree], seed: int) -> ScoreTree:
     """The mean of each score over images, with its 95 % bootstrap interval.
 
-    Images are drawn with replacement as often as there are images, `RESAMPLES` times; the interval
-    holds the middle 95 % of the means. An image in which a score is not defined does not take part
-    in its mean.
+    As many images as there are are drawn with replacement, `RESAMPLES` times; the interval holds
+    the middle 95 % of the means. An image in which a score is not defined is left out of its mean.
 
     Parameters
     ----------
     images : list of dict
-        The scores of each, of the same names.
+        The scores of each image, all with the same names.
     seed : int
-        Of the drawing.
+        Seed of the random numbers.
 
     Returns
     -------
     dict
-        Of the same names; each score is ``{"mean", "low", "high", "images"}``. ``low`` and
-        ``high`` are NaN where there are fewer than two images.
+        The same names; each score is ``{"mean", "low", "high", "images"}``. ``low`` and ``high``
+        are NaN if there are fewer than two images.
     """
     names = [name for name, _ in _leaves(images[0])]
     table = np.array([[value for _, value in _leaves(scores)] for scores in images], np.float64)
     defined = ~np.isnan(table)
     values = np.where(defined, table, 0.0)
     low, high = _bootstrap(values, defined, seed)
-    summary: Scores = {}
+    summary: ScoreTree = {}
     for column, name in enumerate(names):
         count = int(defined[:, column].sum())
         place = summary
@@ -167,7 +160,7 @@ def over_images(images: list[Scores], seed: int) -> Scores:
 
 
 def plain(document: Any) -> Any:
-    """A document as JSON can hold it: a score that is not defined is null."""
+    """A document as JSON can hold it: NaN and infinity become None."""
     if isinstance(document, dict):
         return {key: plain(value) for key, value in document.items()}
     if isinstance(document, list | tuple):
@@ -184,7 +177,7 @@ def _bootstrap(
     rng = np.random.default_rng(seed)
     means = []
     for drawn in _portions(RESAMPLES, max(1, _AT_A_TIME // count)):
-        # How often each image is drawn is all that its mean depends on.
+        # The mean depends only on how often each image is drawn.
         times = rng.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)
         weights = times @ defined
         sums = times @ values
@@ -203,7 +196,9 @@ def _portions(total: int, most: int) -> Iterator[int]:
         yield min(most, total - start)
 
 
-def _leaves(scores: Scores, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+def _leaves(
+    scores: ScoreTree, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], float]]:
     for name, value in scores.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, name))

@@ -1,19 +1,17 @@
-"""A large image as a small one: streamed piece by piece, averaged, and made fit to look at."""
+"""A large image as a small picture, read piece by piece and averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.drawing import RGB, as_rgb, shown_as_bytes
 from tilepipe.errors import UnreadableError
-from tilepipe.grid import Window, round_down
+from tilepipe.grid import Window, WindowGrid
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.base import Level
-
-NO_DATA_COLOUR = (232, 232, 232)
-"""Of what holds no data, or could not be read."""
 
 _PIECE = 2048
 """Side of what is read at a time, where the file's tiles allow it."""
@@ -21,21 +19,18 @@ _PIECE = 2048
 _QUICKLY_READ = 2**26
 """Pixels of a level that are read whatever is shown of them."""
 
-_STRETCH = (2.0, 98.0)
-"""Percentiles that become black and white."""
-
 
 def thumbnail(
     image: Image,
     shape: tuple[int, int],
     is_shown: Callable[[Window, Level], bool] = lambda _window, _level: True,
-) -> NDArray[np.uint8]:
+) -> RGB:
     """An image as RGB of ``shape`` (height, width), shape (height, width, 3).
 
-    Taken from the coarsest level that is large enough, each pixel the mean of those it covers.
-    Bytes of one, three or four bands are shown as they are; everything else is stretched, band by
-    band. Memory does not depend on the size of the image. What cannot be read stays grey, and so
-    does what is not shown, in an image whose coarsest level is still large.
+    It is made from the coarsest level that is large enough; each pixel is the mean of those that
+    it covers. Bytes of one, three or four bands are shown as they are; other images are stretched
+    band by band. Memory does not depend on the size of the image. Pixels that cannot be read stay
+    grey; so do those that ``is_shown`` excludes, if the coarsest level is still large.
 
     Parameters
     ----------
@@ -52,12 +47,8 @@ def thumbnail(
         if level.height >= shape[0] and level.width >= shape[1]
     ]
     means, valid = _averaged(image, max(fitting, default=0), shape, is_shown)
-    if image.dtype != np.uint8 or image.bands not in (1, 3, 4):
-        means = _stretched(means, valid)
-    rgb = np.rint(np.clip(means, 0, 255)).astype(np.uint8)
-    rgb = np.broadcast_to(rgb, (*shape, 3)).copy()
-    rgb[~valid] = NO_DATA_COLOUR
-    return rgb
+    as_bytes = shown_as_bytes(image.dtype, image.bands)
+    return as_rgb(means, as_bytes=as_bytes, valid=valid)
 
 
 def _averaged(
@@ -72,7 +63,7 @@ def _averaged(
     sums = np.zeros((*shape, bands))
     counts = np.zeros((*shape, bands))
     all_of_it = height * width <= _QUICKLY_READ
-    for window in _pieces(height, width, image.chunks[level]):
+    for window in WindowGrid.along_chunks((height, width), image.chunks[level], _PIECE):
         if not all_of_it and not is_shown(window, image.levels[level]):
             continue
         try:
@@ -94,16 +85,6 @@ def _averaged(
     return sums / np.maximum(counts, 1), np.asarray(counts.any(axis=2))
 
 
-def _pieces(height: int, width: int, chunk: tuple[int, int]) -> Iterator[Window]:
-    """Windows that cover a level, of about as many pixels each, along its tiles or strips."""
-    across = min(width, max(chunk[1], round_down(_PIECE, chunk[1])))
-    down = max(1, _PIECE * _PIECE // across)
-    down = min(height, round_down(down, chunk[0]) or down)
-    for y in range(0, height, down):
-        for x in range(0, width, across):
-            yield Window(y, x, min(down, height - y), min(across, width - x))
-
-
 def _cells(start: int, length: int, size: int, cells: int) -> tuple[NDArray[np.intp], list[int]]:
     """Cells that ``length`` pixels fall into, and where among the pixels each one starts.
 
@@ -121,11 +102,3 @@ def _summed(
     rows = np.add.reduceat(pixels, row_starts, axis=0, dtype=np.float64)
     columns: NDArray[np.float64] = np.add.reduceat(rows, column_starts, axis=1)
     return columns
-
-
-def _stretched(means: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if not valid.any():
-        return means
-    low, high = np.percentile(means[valid], _STRETCH, axis=0)
-    stretched: NDArray[np.float64] = (means - low) * 255 / np.where(high > low, high - low, 1)
-    return stretched

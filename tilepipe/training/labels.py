@@ -1,8 +1,8 @@
-"""What the masks of a training hold, and how windows of them become targets."""
+"""The masks of a training, and how windows of them become targets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,125 +11,106 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tilepipe.errors import InputError
-from tilepipe.evaluation.label_maps import open_label_map
-from tilepipe.grid import Window, mirror_index, mirror_span
+from tilepipe.evaluation.label_maps import LabelMap, open_label_map
+from tilepipe.grid import Window
+from tilepipe.objects.labelling import components
 from tilepipe.products.base import NO_ANSWER
 
 IGNORED = NO_ANSWER
-"""The label of pixels that weigh nothing."""
+"""The label of pixels that do not count."""
 
 HELD_BYTES = 16 * 2**20
-"""Masks up to so large are read once and held: a training may have thousands of them."""
+"""Size of the largest mask that is read once and held; a training may have thousands of masks."""
 
 LARGEST_PIECE = 512 * 2**20
-"""Bytes of a mask that can only be decoded whole, at most."""
+"""Largest size in bytes of a piece of a mask that can only be decoded as a whole."""
 
 
-class LabelFile:
-    """A mask opened for reading windows, mirrored outside as the image is."""
+def open_training_mask(path: str) -> LabelMap:
+    """Open the mask of a training image; a small one is read at once and held.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._map = open_label_map(Path(path), LARGEST_PIECE)
-        self.shape, self.dtype = self._map.shape, self._map.dtype
-        self.planes = self._map.planes if self.dtype.kind == "f" else 1
-        self._whole: NDArray[Any] | None = None
-        size = self.shape[0] * self.shape[1] * self._map.planes * self.dtype.itemsize
-        if size <= HELD_BYTES:
-            self._whole = self._map.read(Window(0, 0, *self.shape))
-            self._map.close()
-        self.held = size if self._whole is not None else 0
-        """Bytes that are held in memory; 0 where the file stays open."""
+    Raises
+    ------
+    InputError
+        It cannot be opened, or it is a picture in colours, which are not labels.
+    """
+    labels = open_label_map(Path(path), LARGEST_PIECE)
+    if labels.dtype.kind != "f" and labels.planes > 1:
+        labels = _single_band(labels)
+    size = labels.shape[0] * labels.shape[1] * labels.planes * labels.dtype.itemsize
+    return labels.in_memory() if size <= HELD_BYTES else labels
 
-    def read(self, window: Window) -> NDArray[Any]:
-        """Shape (planes, height, width), in the file's own dtype; one plane of labels.
 
-        Raises
-        ------
-        InputError
-            Where a picture's colours differ: they are no labels.
-        """
-        height, width = self.shape
-        y, stop_y = mirror_span(window.y, window.height, height)
-        x, stop_x = mirror_span(window.x, window.width, width)
-        span = Window(y, x, stop_y - y, stop_x - x)
-        if self._whole is None:
-            pixels: NDArray[Any] = self._map.read(span)
-        else:
-            pixels = self._whole[(slice(None), *span.slices())]
-        if pixels.dtype.kind != "f" and len(pixels) > 1:
-            if any((pixels[0] != other).any() for other in pixels[1:3]):
-                raise InputError(
-                    f"{self.path}: has {len(pixels)} bands that differ, and a mask has one; turn "
-                    "its colours into class numbers"
-                )
-            pixels = pixels[:1]  # grey, saved as colour
-        if span == window:
-            return pixels
-        rows = [mirror_index(i, height) - y for i in range(window.y, window.stop_y)]
-        columns = [mirror_index(i, width) - x for i in range(window.x, window.stop_x)]
-        return pixels[:, rows][:, :, columns]
+def _single_band(labels: LabelMap) -> LabelMap:
+    """Labels saved as a grey picture with three bands."""
 
-    def values(self, window: Window) -> NDArray[np.float32]:
-        """Shape (planes, height, width): numbers to regress, NaN where the file has none."""
-        found = self.read(window)
-        values = found.astype(np.float32)
-        if self.dtype.kind != "f" and self._map.nodata is not None:
-            values[found == self._map.nodata] = np.nan
-        return values
+    def read(window: Window) -> NDArray[Any]:
+        pixels = labels.read(window)
+        if any((pixels[0] != other).any() for other in pixels[1:3]):
+            raise InputError(
+                f"{labels.path}: has {labels.planes} bands that differ, but a mask has one; turn "
+                "its colours into class numbers"
+            )
+        return pixels[:1]
 
-    def close(self) -> None:
-        """Release the file."""
-        if self._whole is None:
-            self._map.close()
+    return replace(labels, planes=1, read=read)
+
+
+def read_values(labels: LabelMap, window: Window) -> NDArray[np.float32]:
+    """The values of a window to regress, (planes, height, width); missing ones are NaN."""
+    found = labels.read_mirrored(window)
+    values = found.astype(np.float32)
+    if labels.nodata is not None:
+        values[found == labels.nodata] = np.nan
+    return values
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a window of a mask asks of the network."""
+    """What the network should predict for a window of a mask."""
 
     labels: NDArray[Any]
-    """(height, width) uint8 classes with 255 for "says nothing"; or (planes, height, width)
-    float32 values, NaN for "says nothing"."""
+    """Classes, (height, width) uint8, with 255 for pixels to ignore; or values, (planes, height,
+    width) float32, with NaN for pixels to ignore."""
     gaps: NDArray[np.float32] | None
-    """(height, width): d1 + d2, the width of the gap between the two nearest objects at each
-    pixel, infinite where there are none near; None unless asked for."""
+    """Width of the gap between the two nearest objects at each pixel, d1 + d2, (height, width);
+    infinite if there are none near. None if it is not needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScheme:
-    """How the values of the masks are read."""
+    """What the values of the masks mean."""
 
     kind: str
     """classes, binary, instances or values."""
     classes: int
+    """Number of classes, or of planes of values."""
     border: float = 0.0
+    """Largest gap between two objects, in pixels, that becomes the border class; 0 for none."""
     ignore: tuple[int, ...] = ()
     gap_reach: float = 0.0
-    """How far gaps between objects are looked for, pixels; 0: not at all."""
+    """Largest gap between two objects, in pixels, that is measured; 0 if none is."""
 
     @property
     def context(self) -> int:
-        """Pixels around a window that its target depends on."""
+        """How many pixels around a window its target depends on."""
         return int(np.ceil(max(self.gap_reach, self.border)))
 
-    def target(self, file: LabelFile, window: Window) -> Target:
+    def target(self, mask: LabelMap, window: Window) -> Target:
         """The target of one window.
 
         Raises
         ------
         InputError
-            For a label beyond the classes.
+            The mask has a label that is not a class.
         """
         if self.kind == "values":
-            return Target(file.values(window), None)
+            return Target(read_values(mask, window), None)
         pad = self.context
-        wide = Window(
-            window.y - pad, window.x - pad, window.height + 2 * pad, window.width + 2 * pad
-        )
-        values = file.read(wide)[0]
-        inner = (slice(pad, pad + window.height), slice(pad, pad + window.width))
-        labels = self.labels(values, file.path)
+        wide = window.pad(pad)
+        values = mask.read_mirrored(wide)[0]
+        inner = window.slices(wide)
+        labels = self.labels(values, mask.path)
         gaps = None
         if pad:
             objects = self.objects(values, labels)
@@ -137,20 +118,20 @@ class LabelScheme:
             if self.border:
                 labels[(gaps <= self.border) & (labels != IGNORED)] = self.classes - 1
             elif self.kind == "instances":
-                # Where objects touch, a line of background between them is what is to be learnt.
+                # Where objects touch, the network learns a line of background between them.
                 labels[seams(objects) & (labels != IGNORED)] = 0
         return Target(
             np.ascontiguousarray(labels[inner].astype(np.uint8)),
             None if gaps is None or not self.gap_reach else np.ascontiguousarray(gaps[inner]),
         )
 
-    def labels(self, values: NDArray[Any], path: str) -> NDArray[np.int64]:
-        """The class of each pixel, 255 where the mask says nothing, from what ``path`` holds.
+    def labels(self, values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+        """The class of each pixel, 255 for those to ignore, from the values of the mask ``path``.
 
         Raises
         ------
         InputError
-            For a label beyond the classes.
+            The mask has a label that is not a class.
         """
         labels = (values if self.kind == "classes" else values > 0).astype(np.int64)
         if self.ignore:
@@ -159,34 +140,41 @@ class LabelScheme:
         if beyond.any():
             wrong = labels[beyond].flat[0]
             raise InputError(
-                f"{path}: holds the label {wrong}, and there are {self.classes} classes, "
-                f"0 to {self.classes - 1}; name more with --classes, or --ignore {wrong}"
+                f"{path}: holds the label {wrong}, but there are {self.classes} classes, "
+                f"0 to {self.classes - 1}; name more with --classes, or use --ignore {wrong}"
             )
         return labels
 
     def objects(self, values: NDArray[Any], labels: NDArray[Any] | None = None) -> NDArray[Any]:
-        """A number for each object of a window, (height, width), from what the mask holds there.
+        """A number for each object of a window, (height, width), from the values of the mask.
 
-        Of masks that tell no objects apart (one number for all of them, or classes), what of a
-        class hangs together is an object.
+        In masks that do not number objects (one number for all of them, or classes), objects are
+        the connected components of each class.
         """
         if self.kind == "instances" and np.unique(values[values > 0]).size > 1:
-            numbers = values.astype(np.int64)
-            return np.where(np.isin(numbers, self.ignore), 0, numbers) if self.ignore else numbers
+            numbers = _small_numbers(values.astype(np.int64))
+            return np.where(np.isin(values, self.ignore), 0, numbers) if self.ignore else numbers
         return _components((values > 0).astype(np.int64) if labels is None else labels)
 
 
 def _components(labels: NDArray[Any]) -> NDArray[Any]:
-    """Objects of masks that tell none apart: what of a class hangs together by its edges."""
+    """The connected components of each class but background."""
     found = np.zeros(labels.shape, np.int32)
     count = 0
     for label in np.unique(labels):
         if label in (0, IGNORED):
             continue
-        parts, new = ndimage.label(labels == label)
+        parts, new = components(labels == label)
         found[parts > 0] = parts[parts > 0] + count
         count += new
     return found
+
+
+def _small_numbers(objects: NDArray[Any]) -> NDArray[Any]:
+    """Numbers of objects, replaced by 1, 2, 3 ... if the largest exceeds the number of pixels."""
+    if objects.max(initial=0) <= objects.size:
+        return objects
+    return np.searchsorted(np.unique(np.append(objects, 0)), objects)
 
 
 def seams(objects: NDArray[Any]) -> NDArray[np.bool_]:
@@ -201,26 +189,25 @@ def seams(objects: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def gap_widths(objects: NDArray[Any], reach: float) -> NDArray[np.float32]:
-    """d1 + d2 of Ronneberger et al. 2015, equation 2: distances to the two nearest objects, summed.
+    """The sum of the distances to the two nearest objects (Ronneberger et al. 2015, equation 2).
 
     Parameters
     ----------
     objects
-        (height, width), a number for each object, 0 for background.
+        A number for each object, 0 for background, (height, width).
     reach
-        Gaps in which an object is further than this many pixels away count as infinite; the work
-        grows with it.
+        Objects further away than this many pixels do not count; the work grows with it.
 
     Returns
     -------
     gaps
-        (height, width) float32. Inside an object d1 is 0.
+        d1 + d2 in pixels, (height, width) float32; infinite if fewer than two objects are within
+        reach. Inside an object d1 is 0.
     """
     nearest = np.full(objects.shape, np.inf, np.float32)
     second = nearest.copy()
-    # Numbers without gaps between them, so that there is no box for each number that is not there.
-    if objects.max(initial=0) > objects.size:
-        objects = np.unique(objects, return_inverse=True)[1].reshape(objects.shape)
+    # Consecutive numbers: `find_objects` makes a box for each number up to the largest.
+    objects = _small_numbers(objects)
     present = np.bincount(objects.ravel()) > 0
     present[0] = False
     numbers = np.cumsum(present)[objects] * present[objects]
@@ -235,7 +222,7 @@ def gap_widths(objects: NDArray[Any], reach: float) -> NDArray[np.float32]:
         distance = ndimage.distance_transform_edt(numbers[around] != number).astype(np.float32)
         distance[distance > reach] = np.inf
         first, other = nearest[around], second[around]
-        # The middle one of three: what is no longer the nearest may be the second nearest.
+        # The middle one of three: the former nearest may now be the second nearest.
         other[...] = np.minimum(other, np.maximum(first, distance))
         first[...] = np.minimum(first, distance)
     return nearest + second

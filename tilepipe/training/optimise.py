@@ -1,4 +1,4 @@
-"""Steps downhill: optimisers, learning-rate schedules, precision, a moving average of weights."""
+"""Optimisers, learning-rate schedules, mixed precision, and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilepipe.training.options import LOWER_IS_BETTER, TrainOptions
 
 DEFAULT_RATE = 1e-3
 FALLS_TO = 1e-3
-"""What is left of the learning rate at the end of a cosine."""
+"""The share of the learning rate that is left at the end of a cosine."""
 
 
 def make_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -48,7 +48,7 @@ class Schedule:
                 patience=max(1, options.patience // 3),
             )
         elif options.schedule == "one-cycle":
-            # Only AdamW's momentum is cycled: the paper's 0.99 is what one asks SGD for.
+            # SGD keeps its momentum: the paper's 0.99 is why one chooses it.
             self._by_step = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, rate, options.steps + 1, cycle_momentum=options.optimiser == "adamw"
             )
@@ -56,19 +56,19 @@ class Schedule:
             self._by_step = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine)
 
     def step(self) -> None:
-        """After each step."""
+        """Advance by a step."""
         if self._by_step is not None:
             self._by_step.step()
 
-    def look(self, score: float) -> None:
-        """After each look at the validation images."""
+    def validated(self, score: float) -> None:
+        """Take note of the score of a validation."""
         if self._plateau is not None and math.isfinite(score):
             self._plateau.step(score)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The state as plain values."""
         state: dict[str, Any] = (self._plateau or self._by_step).state_dict()  # type: ignore[union-attr]
-        # Functions are saved as None, which must not take the place of the functions.
+        # Functions are saved as None, which must not replace the functions.
         return {
             key: value
             for key, value in state.items()
@@ -76,47 +76,47 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         (self._plateau or self._by_step).__dict__.update(state)
 
 
 class Average:
-    """A moving average of a network's weights, which generalises better than any one of them."""
+    """A moving average of a network's weights, which generalises better than the last ones."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._averaged = torch.optim.swa_utils.AveragedModel(
-            network, avg_fn=lambda a, b, n: _mixed(a, b, n, decay), use_buffers=True
+            network, avg_fn=lambda a, b, n: _ema_update(a, b, n, decay), use_buffers=True
         )
         self._averaged.eval()
 
     @property
     def network(self) -> nn.Module:
-        """In evaluation mode."""
+        """The network with the averaged weights, in evaluation mode."""
         return self._averaged.module
 
     def update(self, network: nn.Module) -> None:
-        """After each step."""
+        """Add the weights after a step."""
         self._averaged.update_parameters(network)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors."""
+        """The state as tensors."""
         return dict(self._averaged.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._averaged.load_state_dict(state)
 
 
-def _mixed(average: Tensor, new: Tensor, count: Tensor | int, decay: float) -> Tensor:
+def _ema_update(average: Tensor, new: Tensor, count: Tensor | int, decay: float) -> Tensor:
     if not average.is_floating_point():
         return new
-    # Short at first, so that the random weights are soon forgotten.
+    # The memory is short at first, so that the random weights are soon forgotten.
     share = min(decay, (1 + int(count)) / (10 + int(count)))
     return torch.lerp(new, average, share)
 
 
 class Precision:
-    """The precision of the training passes."""
+    """The precision of training passes."""
 
     def __init__(self, asked: str, device: torch.device) -> None:
         if asked == "auto":
@@ -126,7 +126,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=asked == "fp16")
 
     def passes(self) -> AbstractContextManager[Any]:
-        """The context in which forward passes run."""
+        """The context for a forward pass."""
         if self.name == "fp32":
             return nullcontext()
         dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
@@ -136,7 +136,7 @@ class Precision:
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # Emulated, it would be slower than float32.
+    # Where bf16 is emulated, it is slower than float32.
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )

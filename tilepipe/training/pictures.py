@@ -1,9 +1,8 @@
-"""Pictures of a training: its curves, and what the network makes of the validation images."""
+"""Pictures of a training: its curves, its tiles, and predictions for validation images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe._torch import Tensor
+from tilepipe.drawing import (
+    NO_DATA_COLOUR,
+    RGB,
+    Entry,
+    Panel,
+    as_rgb,
+    colour_mapped,
+    contact_sheet,
+    plain_style,
+    shown_as_bytes,
+    write_png,
+)
 from tilepipe.engine.work.device import Device
 from tilepipe.grid import Window
-from tilepipe.images import Image
 from tilepipe.models.specs import Model
 from tilepipe.text import drawable
 from tilepipe.training.labels import IGNORED, LabelScheme
-from tilepipe.training.tiles import OpenPair, Shelf, TileMaker
+from tilepipe.training.tiles import OpenPair, PairCache, Tile, TileMaker
 from tilepipe.training.validate import predict
 
 ROWS = 6
-"""Validation images on the sheet, at most."""
+"""Most validation images on the sheet."""
 TILES = 3
-"""Tiles that are shown."""
+"""Number of tiles that are drawn."""
 SIDE = 512
-"""Pixels of each that are shown, at most."""
-UNKNOWN = (200, 200, 200)
-"""Colour of pixels without a label."""
+"""Largest side of the part of a validation image that is drawn, in pixels."""
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], metric: str, kept: int, path: Path) -> None:
-    """Losses and metrics over the steps, the kept weights marked; a PNG."""
+    """Plot losses and scores over the steps, with a line at the weights that were kept."""
     from matplotlib.figure import Figure
 
     if not rows:
@@ -41,143 +49,123 @@ def draw_curves(rows: Sequence[dict[str, Any]], metric: str, kept: int, path: Pa
     left, right = figure.subplots(1, 2)
     left.plot(steps, [row["loss"] for row in rows], label="training loss")
     if "validation_loss" in rows[0]:
-        left.plot(
-            steps, [row["validation_loss"] for row in rows], label="validation, unweighted entropy"
-            if "dice" in rows[0] else "validation, mean squared error",
-        )  # fmt: skip
+        name = "validation, unweighted entropy"
+        if "dice" not in rows[0]:
+            name = "validation, mean squared error"
+        left.plot(steps, [row["validation_loss"] for row in rows], label=name)
     left.set(xlabel="step", ylabel="loss", ylim=(0, None))
     names = [n for n in rows[0] if n not in ("step", "seconds", "lr", "loss", "validation_loss")]
     for name in names:
         right.plot(
-            steps, [row[name] for row in rows], label=name.replace("_", " "),
+            steps, [row[name] for row in rows], label=drawable(name.replace("_", " ")),
             linewidth=2 if name == metric else 1, alpha=1 if name == metric else 0.6,
         )  # fmt: skip
     if not names:
         right.plot(steps, [float(row["lr"]) for row in rows], label="learning rate")
-    right.set(xlabel="step", ylabel="on the validation images" if names else "")
+    right.set(xlabel="step", ylabel="validation" if names else "")
     left.legend(fontsize=8, frameon=False)
-    # Beside the curves: scores lie anywhere, and none may be hidden.
+    # Beside the curves, as scores may lie anywhere.
     figure.legend(handles=right.get_lines(), loc="outside right center", fontsize=8, frameon=False)
     for axes in (left, right):
         axes.axvline(kept, color="0.5", linestyle=":", linewidth=1)
-        axes.spines[["top", "right"]].set_visible(False)
+    plain_style(left, right)
     figure.savefig(path, dpi=120)
 
 
 def draw_tiles(
-    maker: TileMaker, weigh: Callable[[Tensor, Tensor | None], Tensor], path: Path
+    maker: TileMaker, weights: Callable[[Tensor, Tensor | None], Tensor], path: Path
 ) -> None:
-    """Tiles as the network will get them: input, target, and how much each pixel weighs; a PNG.
+    """Draw tiles as the network will get them: input, target, and the weight of each pixel.
 
     Parameters
     ----------
     maker
         Makes the tiles.
-    weigh
-        The weights (N, H, W) of targets and gaps of the same shape.
+    weights
+        A function of targets and gaps that returns the weights, (N, H, W).
     """
-    from matplotlib.figure import Figure
-
-    tiles = [maker.tile(0, i) for i in range(TILES)]
-    figure = Figure(figsize=(9, 3 * TILES), layout="constrained")
-    grid = figure.subplots(TILES, 3, squeeze=False)
-    margin = (tiles[0].pixels.shape[-1] - tiles[0].target.shape[-1]) // 2
-    for row, tile in zip(grid, tiles, strict=True):
-        pixels = tile.pixels.permute(1, 2, 0).numpy() * maker.spec.std + maker.spec.mean
-        shown = pixels * 255 if maker.spec.scale == 1 / 255 else pixels
-        whole = shown.clip(0, 255).astype(np.uint8) if maker.spec.scale == 1 / 255 else shown
-        row[0].imshow(as_rgb(whole))
-        side = tile.target.shape[-1]
-        row[0].plot(
-            np.array([0, side, side, 0, 0]) + margin - 0.5,
-            np.array([0, 0, side, side, 0]) + margin - 0.5, color="white", linewidth=0.8,
-        )  # fmt: skip
+    rows = []
+    for tile in (maker.tile(0, i) for i in range(TILES)):
         if tile.target.ndim == 3:
-            row[1].imshow(tile.target[0].numpy(), cmap="viridis")
             weight = tile.target.isfinite().all(0).float()
+            target = tile.target[0].numpy()
         else:
-            labels = np.ma.masked_equal(tile.target.numpy(), IGNORED)
-            row[1].imshow(labels, cmap="viridis", interpolation="nearest", vmin=0)
-            gaps = None if tile.gaps is None else tile.gaps[None]
-            weight = weigh(tile.target[None], gaps)[0]
-        heat = row[2].imshow(weight.numpy(), cmap="magma", vmin=0)
-        figure.colorbar(heat, ax=row[2], shrink=0.8)
-        for axes in row:
-            axes.set_axis_off()
-    for axes, title in zip(grid[0], ("input", "target", "weight"), strict=True):
-        axes.set_title(title, fontsize=8)
-    figure.savefig(path, dpi=90)
+            weight = weights(tile.target[None], None if tile.gaps is None else tile.gaps[None])[0]
+            labels = tile.target.numpy()
+            target = np.where(labels == IGNORED, np.nan, labels)
+        high = float(weight.max())
+        rows.append(
+            [
+                Panel("input, and what is learnt in a frame", _framed(tile, maker)),
+                Panel("target", _scaled(target)),
+                Panel(
+                    f"weight, 0 to {high:.3g}", colour_mapped(weight.numpy(), "magma", 0.0, high)
+                ),
+            ]
+        )
+    write_png(contact_sheet(rows), path)
 
 
-def draw_sheet(model: Model, shelf: Shelf, scheme: LabelScheme, path: Path) -> None:
-    """Input, truth and prediction of some validation images side by side; a PNG."""
-    from matplotlib.figure import Figure
+def _framed(tile: Tile, maker: TileMaker) -> RGB:
+    """The pixels of a tile, with a white frame around those that the target covers."""
+    pixels = tile.pixels.permute(1, 2, 0).numpy() * maker.spec.std + maker.spec.mean
+    as_bytes = maker.spec.scale == 1 / 255
+    rgb = as_rgb(pixels * 255 if as_bytes else pixels, as_bytes=as_bytes)
+    margin = (tile.pixels.shape[-1] - tile.target.shape[-1]) // 2
+    first, last = max(0, margin - 1), rgb.shape[0] - max(1, margin)
+    for line in (first, last):
+        rgb[line, first : last + 1] = rgb[first : last + 1, line] = 255
+    return rgb
 
-    chosen = np.unique(
-        np.linspace(0, len(shelf.pairs) - 1, min(ROWS, len(shelf.pairs))).astype(int)
-    )
-    figure = Figure(figsize=(9, 3 * len(chosen) + 0.3), layout="constrained")
-    grid = figure.subplots(len(chosen), 3, squeeze=False)
+
+def draw_sheet(model: Model, pairs: PairCache, scheme: LabelScheme, path: Path) -> None:
+    """Draw some validation images, with truth and prediction beside them."""
+    shown = min(ROWS, len(pairs.pairs))
+    chosen = np.unique(np.linspace(0, len(pairs.pairs) - 1, shown).astype(int))
     device = Device(model, "cpu", "fp32", 1)
     try:
-        for row, index in zip(grid, chosen, strict=True):
-            opened = shelf[int(index)]
-            image, truth, predicted = _panels(device, opened, scheme)
-            known = truth[np.isfinite(truth)]
-            low, high = (known.min(), known.max()) if known.size else (None, None)
-            for axes, picture in zip(row, (image, truth, predicted), strict=True):
-                # Values of truth and prediction by one scale; colours have theirs.
-                axes.imshow(picture, interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
-                axes.set_axis_off()
-            row[0].set_title(drawable(opened.pair.name), fontsize=8, loc="left")
+        rows = [_panels(device, pairs[int(index)], scheme) for index in chosen]
     finally:
         device.close()
-    for axes, title in zip(grid[0][1:], ("truth", "prediction"), strict=True):
-        axes.set_title(title, fontsize=8)
-    if scheme.kind != "values":
-        from matplotlib.patches import Patch
-
-        figure.legend(
-            handles=[Patch(color=c.colour, label=drawable(c.name)) for c in model.output.classes],
-            loc="outside lower center", ncols=min(6, scheme.classes), fontsize=8, frameon=False,
-        )  # fmt: skip
-    figure.savefig(path, dpi=110)
+    entries = [] if scheme.kind == "values" else [
+        Entry(spec.name, _rgb(spec.colour)) for spec in model.output.classes
+    ]  # fmt: skip
+    write_png(contact_sheet(rows, entries), path)
 
 
-@dataclass(frozen=True)
-class _Shown:
-    image: Image
-    region: Window
-
-
-def _panels(
-    device: Device, opened: OpenPair, scheme: LabelScheme
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _panels(device: Device, opened: OpenPair, scheme: LabelScheme) -> list[Panel]:
+    """The middle of an image, its truth and its prediction."""
     region = opened.region
     height, width = min(SIDE, region.height), min(SIDE, region.width)
-    shown = Window(
-        region.y + (region.height - height) // 2, region.x + (region.width - width) // 2,
-        height, width,
-    )  # fmt: skip
-    truth = scheme.target(opened.labels, shown).labels
-    predicted = np.full(truth.shape, np.nan if scheme.kind == "values" else IGNORED, truth.dtype)
-    for window, answer in predict(device, _Shown(opened.image, shown)):
-        predicted[(..., *window.slices(shown))] = answer.arrays[0]
-    image = as_rgb(opened.image.read(shown))
+    y, x = region.y + (region.height - height) // 2, region.x + (region.width - width) // 2
+    part = Window(y, x, height, width)
+    truth = scheme.target(opened.labels, part).labels
+    missing = np.nan if scheme.kind == "values" else IGNORED
+    predicted = np.full(truth.shape, missing, truth.dtype)
+    for window, answer in predict(device, opened.image, part):
+        predicted[(..., *window.slices(part))] = answer.mask
+    as_bytes = shown_as_bytes(opened.image.dtype, opened.image.bands)
+    image = as_rgb(opened.image.read(part), as_bytes=as_bytes)
     if scheme.kind == "values":
-        return image, truth[0], predicted[0]
-    colours = np.full((256, 3), UNKNOWN, np.uint8)
-    for label, spec in enumerate(device.model.output.classes):
-        colours[label] = tuple(bytes.fromhex(spec.colour[1:]))
-    return image, colours[truth], colours[predicted]
+        # Truth and prediction in the colours of one scale.
+        pictures = _scaled(truth[0]), _scaled(predicted[0], like=truth[0])
+    else:
+        colours = np.full((IGNORED + 1, 3), NO_DATA_COLOUR, np.uint8)
+        for label, spec in enumerate(device.model.output.classes):
+            colours[label] = _rgb(spec.colour)
+        pictures = colours[truth], colours[predicted]
+    captions = (opened.pair.name, "truth", "prediction")
+    return [Panel(*panel) for panel in zip(captions, (image, *pictures), strict=True)]
 
 
-def as_rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels of any dtype and number of bands, stretched to be looked at."""
-    bands = pixels[..., [0, 1, 2]] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
-    if bands.dtype == np.uint8 and pixels.shape[2] == 3:
-        return np.asarray(bands)
-    values = bands.astype(np.float32)
-    low, high = np.nanpercentile(values, [1, 99], axis=(0, 1))
-    stretched = (values - low) / np.maximum(high - low, 1e-6)
-    return np.asarray((np.nan_to_num(stretched).clip(0, 1) * 255).astype(np.uint8))
+def _scaled(values: NDArray[Any], like: NDArray[Any] | None = None) -> RGB:
+    """Values, or labels, in colours from the smallest to the largest (of ``like``)."""
+    scale = values if like is None else like
+    known = scale[np.isfinite(scale)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    return colour_mapped(values, "viridis", low, high)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue

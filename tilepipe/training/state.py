@@ -1,11 +1,11 @@
-"""What a training keeps beside its model, enough to go on after a kill."""
+"""What a training keeps beside its model: enough to resume after it was killed."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,14 @@ from tilepipe._torch import torch
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.storage import complete_or_absent, write_whole
 from tilepipe.training.options import TrainOptions
+from tilepipe.training.pairs import TrainingPair
 
-# What does not change what is learnt, and so may differ when a training is resumed.
+# Options that do not change what is learnt, and so may differ when a training is resumed.
 _FREE = {"overwrite", "about", "output", "data", "masks", "validation"}
 
 
 class TrainingState:
-    """The folder `NAME.training` beside the model file."""
+    """The folder ``NAME.training`` beside the model file."""
 
     def __init__(self, model: Path) -> None:
         self.folder = model.with_name(model.stem + ".training")
@@ -36,12 +37,12 @@ class TrainingState:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the training for this process.
+        """Keep other processes from writing this training.
 
         Raises
         ------
         InputError
-            When another one holds it.
+            Another process is writing it.
         """
         new = not self.folder.exists()
         self.folder.mkdir(exist_ok=True)
@@ -50,7 +51,7 @@ class TrainingState:
             lock.acquire()
         except Timeout:
             raise InputError(
-                f"{self.folder}: another training is writing it; wait for it, or choose another -o"
+                f"{self.folder}: another training is writing here; wait for it, or use another -o"
             ) from None
         try:
             yield
@@ -59,16 +60,26 @@ class TrainingState:
             if new and not self.options_file.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)  # it was refused before it began
 
-    def begin(self, options: TrainOptions, pairs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Freeze the options of a new training, or the checkpoint to go on from.
+    def begin(
+        self,
+        options: TrainOptions,
+        training: Sequence[TrainingPair],
+        validation: Sequence[TrainingPair],
+    ) -> dict[str, Any] | None:
+        """Record the options and images of a new training, or return the checkpoint of an old one.
 
         Raises
         ------
         InputError
-            When a training of that name was begun with other options or images.
+            A training of that name was started with other options or images.
         """
         self.folder.mkdir(exist_ok=True)
-        now = json.loads(json.dumps({"options": asdict(options), **pairs}))
+        record = {
+            "options": asdict(options),
+            "pairs": _recorded(training),
+            "judged": _recorded(validation),
+        }
+        now = json.loads(json.dumps(record))
         if options.overwrite:
             self.clear()
         if self.options_file.exists() and self.checkpoint_file.exists():
@@ -80,22 +91,22 @@ class TrainingState:
                     if key not in _FREE and now["options"].get(key) != value
                 ]
                 if then["pairs"] != now["pairs"]:
-                    changed.append("the images are others")
+                    changed.append("the images differ")
                 if then.get("judged", now["judged"]) != now["judged"]:
-                    changed.append("the validation images are others")
+                    changed.append("the validation images differ")
             except (ValueError, KeyError, TypeError, AttributeError):
                 changed = ["its record cannot be read"]
             if changed:
                 raise InputError(
-                    f"{self.folder}: was begun with other settings: {'; '.join(changed)}; use the "
-                    "same ones to resume it, --overwrite to start anew, or another -o"
+                    f"{self.folder}: was started with other settings: {'; '.join(changed)}; use "
+                    "the same settings to resume it, --overwrite to restart, or another -o"
                 )
         else:
             write_whole(self.options_file, json.dumps(now, indent=1).encode())
         return self._checkpoint()
 
     def clear(self) -> None:
-        """Forget what is there."""
+        """Remove the record, the checkpoint and the log."""
         for file in (self.options_file, self.checkpoint_file, self.log_file):
             file.unlink(missing_ok=True)
 
@@ -103,13 +114,13 @@ class TrainingState:
         if not self.checkpoint_file.exists():
             return None
         try:
-            # Tensors and plain values only: a checkpoint runs no code.
+            # Tensors and plain values only: a checkpoint cannot run code.
             state: dict[str, Any] = torch.load(
                 self.checkpoint_file, map_location="cpu", weights_only=True
             )
         except Exception as error:
             raise InputError(
-                f"{self.checkpoint_file}: cannot be read; use --overwrite to start anew"
+                f"{self.checkpoint_file}: cannot be read; use --overwrite to restart"
             ) from error
         return state
 
@@ -118,16 +129,16 @@ class TrainingState:
         try:
             with complete_or_absent(self.checkpoint_file) as part:
                 torch.save(state, part)
-        # Of a full disk torch makes a RuntimeError.
+        # If the disk is full, torch raises a RuntimeError.
         except (OSError, RuntimeError) as error:
             why = error.strerror if isinstance(error, OSError) else None
             raise EnvironmentFailure(
                 f"{self.checkpoint_file}: cannot be written: {why or 'is the disk full?'}; the "
-                "same command goes on from the checkpoint before it"
+                "same command resumes from the previous checkpoint"
             ) from error
 
     def write_log(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the log anew: a resumed training must not repeat lines."""
+        """Write the whole log, so that a resumed training does not repeat lines."""
         rows = list(rows)
         if not rows:
             return
@@ -135,3 +146,7 @@ class TrainingState:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _recorded(pairs: Sequence[TrainingPair]) -> list[list[Any]]:
+    return [[Path(p.image).name, p.source, list(p.rows)] for p in pairs]

@@ -1,69 +1,65 @@
-"""Judging a network as it will be used: whole images, tiled and mirrored as `run` does it."""
+"""Validation: a network is scored on whole images, tiled and mirrored as in `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.engine.work.device import Device, Prediction
-from tilepipe.evaluation.metrics import Confusion, Errors
-from tilepipe.evaluation.objects import ObjectCounts, objects_from_labels
+from tilepipe.evaluation.matching import ObjectCounts
+from tilepipe.evaluation.metrics import Confusion, Errors, mean
 from tilepipe.grid import CHUNK, Tiling, Window, round_up
 from tilepipe.images import Image, read_with_valid
 from tilepipe.models.specs import Model
+from tilepipe.objects.labelling import objects_from_labels
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, main_product
 from tilepipe.training.labels import IGNORED, LabelScheme
-from tilepipe.training.tiles import OpenPair, Shelf
+from tilepipe.training.tiles import PairCache
 
 LARGEST_KEEP = 1024
-"""Outputs of a window, per axis: small enough for any machine that trains."""
+"""Largest side of the output of a window: small enough for any machine that trains."""
 
 LARGEST = 256 * 2**20
-"""Pixels of a look; of more, windows are drawn, the same at every look."""
+"""Most pixels of a validation; of more, the same random part is predicted each time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """What a look at the validation images found."""
+class ValidationScores:
+    """The scores of a validation."""
 
     loss: float
     """Cross-entropy per pixel (squared error for values), unweighted."""
     values: dict[str, float]
-    """By name: dice and iou (means of the classes but the background, pixels pooled), image_dice
-    (mean of the images' own), accuracy, the Dice of each class; or rmse and mae."""
+    """By name: dice and iou (means over the classes but background, of all pixels together),
+    image_dice (mean over images), accuracy, the Dice of each class; or rmse and mae."""
 
     def __getitem__(self, name: str) -> float:
         return self.loss if name == "loss" else self.values[name]
 
 
-class Part(Protocol):
-    """An image, and the window of it that is looked at."""
-
-    @property
-    def image(self) -> Image: ...  # noqa: D102
-    @property
-    def region(self) -> Window: ...  # noqa: D102
-
-
 def predict(
-    device: Device, opened: Part, *extras: Product, share: float = 1.0
+    device: Device, image: Image, region: Window, *extras: Product, share: float = 1.0
 ) -> Iterator[tuple[Window, Prediction]]:
-    """Predict an opened pair window by window, in its region: its mask, and ``extras`` beside it.
+    """Predict a region of an image, and yield windows within the region with their predictions.
 
-    With a ``share`` below 1, those of about that share of the windows, drawn, the same each time.
+    The first product of each is the model's mask; ``extras`` follow it.
+
+    With a ``share`` below 1, only about that share of the windows is predicted, always the same.
     """
     products = (main_product(device.model.output), *extras)
-    height, width, _ = opened.image.shape
+    height, width, _ = image.shape
     factor = device.model.geometry.stride_factor
     keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
     block = tuple(round_up(side, CHUNK) for side in keep)
     tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.model.geometry)
-    blocks = [n for n in tiling if tiling.block_window(n).intersect(opened.region)]
+    blocks = [n for n in tiling if tiling.block_window(n).intersect(region)]
     if share < 1:
         count = max(1, round(share * len(blocks)))
         drawn = np.random.default_rng(0).choice(len(blocks), count, replace=False)
@@ -71,85 +67,88 @@ def predict(
     for number in blocks:
         for tile in tiling.tiles(number):
             kept = tile.intersect(tiling.block_window(number))
-            seen = None if kept is None else kept.intersect(opened.region)
-            if seen is None:
+            part = None if kept is None else kept.intersect(region)
+            if part is None:
                 continue
-            pixels, valid = read_with_valid(opened.image, tiling.window(tile))
+            pixels, valid = read_with_valid(image, tiling.window(tile))
             answer = device.answer(pixels, valid, tile.shape, products).result()
-            inside = seen.slices(tile)
-            yield seen, Prediction(tuple(array[(..., *inside)] for array in answer.arrays))
+            inside = (..., *part.slices(tile))
+            yield part, Prediction(tuple(array[inside] for array in answer.arrays))
 
 
 def validate(
-    model: Model, device: Device, shelf: Shelf, scheme: LabelScheme, *, objects: bool = False
-) -> Scores:
-    """Scores over all validation pairs, their pixels pooled.
+    model: Model,
+    device: Device,
+    validation: PairCache,
+    scheme: LabelScheme,
+    *,
+    objects: bool = False,
+) -> ValidationScores:
+    """Scores over all pixels of all validation pairs.
 
     Parameters
     ----------
     objects
-        Also F1 of objects at an IoU of 0.5, where the masks number them.
+        Whether to compare objects too (F1 at an IoU of 0.5), for masks that number them.
     """
+    share = min(1.0, LARGEST / sum(opened.region.area for opened in validation))
     if scheme.kind == "values":
-        return _validate_values(device, shelf, scheme)
-    share = _share(shelf)
-    confusion = Confusion(scheme.classes)
-    found = ObjectCounts()
-    entropy, count = 0.0, 0
-    by_image: list[float] = []
-    first = 1 if scheme.classes > 1 else 0
-    for opened in _all(shelf):
-        own = Confusion(scheme.classes)
-        for window, answer in predict(device, opened, Probabilities("float32"), share=share):
-            truth = scheme.target(opened.labels, window).labels
-            own.add(answer.arrays[0], truth)
+        errors = Errors()
+        for opened in validation:
+            for window, answer in predict(device, opened.image, opened.region, share=share):
+                errors.add(answer.mask, scheme.target(opened.labels, window).labels)
+        return ValidationScores(errors.rmse**2, {"rmse": errors.rmse, "mae": errors.mae})
+    tally = _Tally(scheme)
+    for opened in validation:
+        tally.begin_image()
+        answers = predict(
+            device, opened.image, opened.region, Probabilities("float32"), share=share
+        )
+        for window, answer in answers:
+            tally.add(answer, scheme.target(opened.labels, window).labels)
             if objects:
-                # Of an image of several windows, objects are cut at their edges, truth and all.
-                predicted = objects_from_labels(
-                    answer.arrays[0], object_class=1, border_class=2 if scheme.border else None
-                )
-                true = scheme.objects(opened.labels.read(window)[0])
-                found = found + ObjectCounts.of(predicted, true)
-            known = (truth != IGNORED) & (answer.arrays[0] != IGNORED)
-            index = np.where(known, truth, 0)[None].astype(np.intp)
-            right = np.take_along_axis(answer.arrays[1], index, axis=0)[0][known]
-            entropy -= float(np.log(np.maximum(right, 1e-7)).sum(dtype=np.float64))
-            count += int(known.sum())
-        confusion.merge(own)
-        by_image.append(_mean(own.dice[first:]))
-    values = {
-        "dice": _mean(confusion.dice[first:]),
-        "image_dice": _mean(by_image),
-        "iou": _mean(confusion.iou[first:]),
-        "accuracy": float(confusion.accuracy),
-    }
-    for spec, value in zip(model.output.classes, confusion.dice, strict=True):
-        values[f"dice_{spec.name}"] = float(value)
-    if objects:
-        values["object-f1"] = float(found.f1)
-    return Scores(entropy / max(1, count), values)
+                tally.add_objects(answer, opened.labels.read(window)[0])
+    return tally.scores(model, objects=objects)
 
 
-def _validate_values(device: Device, shelf: Shelf, scheme: LabelScheme) -> Scores:
-    errors = Errors()
-    share = _share(shelf)
-    for opened in _all(shelf):
-        for window, answer in predict(device, opened, share=share):
-            errors.add(answer.arrays[0], scheme.target(opened.labels, window).labels)
-    return Scores(float(errors.rmse) ** 2, {"rmse": float(errors.rmse), "mae": float(errors.mae)})
+class _Tally:
+    """Counts of labels, entropy and objects, added up window by window."""
 
+    def __init__(self, scheme: LabelScheme) -> None:
+        self._scheme = scheme
+        self._images: list[Confusion] = []
+        self._objects = ObjectCounts()
+        self._entropy, self._count = 0.0, 0
 
-def _share(shelf: Shelf) -> float:
-    """Of the windows that a look can afford."""
-    return min(1.0, LARGEST / sum(opened.region.area for opened in _all(shelf)))
+    def begin_image(self) -> None:
+        self._images.append(Confusion(self._scheme.classes))
 
+    def add(self, answer: Prediction, truth: NDArray[Any]) -> None:
+        self._images[-1].add(answer.mask, truth)
+        known = (truth != IGNORED) & (answer.mask != IGNORED)
+        index = np.where(known, truth, 0)[None].astype(np.intp)
+        of_truth = np.take_along_axis(answer.arrays[1], index, axis=0)[0][known]
+        self._entropy -= float(np.log(np.maximum(of_truth, 1e-7)).sum(dtype=np.float64))
+        self._count += int(known.sum())
 
-def _all(shelf: Shelf) -> Iterator[OpenPair]:
-    for index in range(len(shelf.pairs)):
-        yield shelf[index]
+    def add_objects(self, answer: Prediction, values: NDArray[Any]) -> None:
+        # Objects are cut at the edges of windows, in prediction and truth alike.
+        border = 2 if self._scheme.border else None
+        predicted = objects_from_labels(answer.mask, object_class=1, border_class=border)
+        true = self._scheme.objects(values)
+        self._objects = self._objects + ObjectCounts.of(predicted, true)
 
-
-def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if known.size else float("nan")
+    def scores(self, model: Model, *, objects: bool) -> ValidationScores:
+        pooled = reduce(add, self._images)
+        first = 1 if self._scheme.classes > 1 else 0
+        values = {
+            "dice": mean(pooled.dice[first:]),
+            "image_dice": mean(np.array([mean(image.dice[first:]) for image in self._images])),
+            "iou": mean(pooled.iou[first:]),
+            "accuracy": pooled.accuracy,
+        }
+        for spec, value in zip(model.output.classes, pooled.dice, strict=True):
+            values[f"dice_{spec.name}"] = float(value)
+        if objects:
+            values["object-f1"] = self._objects.f1
+        return ValidationScores(self._entropy / max(1, self._count), values)

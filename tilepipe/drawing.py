@@ -1,0 +1,230 @@
+"""Pictures: overlays, legends, contact sheets and plots. It knows arrays, colours and text only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
+
+from tilepipe.storage import complete_or_absent
+from tilepipe.text import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RGB = NDArray[np.uint8]
+"""A picture, shape (height, width, 3)."""
+
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 .. 255."""
+
+NO_DATA_COLOUR = (232, 232, 232)
+"""Of what holds no data, or could not be read."""
+
+_HATCH_DARK, _HATCH_LIGHT = (96, 96, 96), (176, 176, 176)
+_STRIPE = 4
+"""Width of the stripes of a hatching, in pixels."""
+
+_STRETCH = (2.0, 98.0)
+"""Percentiles that become black and white."""
+
+_TEXT_SIZE, _ROW, _GAP = 14, 24, 10
+_NARROWEST = 320
+"""Width of a legend at least, in pixels."""
+
+_CELL = 384
+"""Side of a panel of a contact sheet, in pixels."""
+
+
+def fitted(shape: tuple[int, int], longest: int) -> tuple[int, int]:
+    """``shape`` (height, width), scaled down to a longer side of ``longest`` where it is larger."""
+    longer = max(*shape, longest)
+    return max(1, shape[0] * longest // longer), max(1, shape[1] * longest // longer)
+
+
+def centres(size: int, count: int) -> NDArray[np.intp]:
+    """The middle pixel of each of ``count`` equal parts of an axis of ``size`` pixels."""
+    return (2 * np.arange(count, dtype=np.intp) + 1) * size // (2 * count)
+
+
+def stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values as 0 .. 1 between their 2nd and 98th percentile, band by band; 0 where not valid.
+
+    Parameters
+    ----------
+    values : ndarray of numbers, shape (H, W, C)
+    valid : ndarray of bool, shape (H, W)
+        Where there are values, all of them finite.
+    """
+    if not valid.any():
+        return np.zeros(values.shape)
+    known = values[valid].astype(np.float64)
+    low, high = np.percentile(known, _STRETCH, axis=0)
+    shares = np.zeros(values.shape)
+    shares[valid] = np.clip((known - low) / np.where(high > low, high - low, 1), 0, 1)
+    return shares
+
+
+def as_rgb(pixels: NDArray[Any], *, as_bytes: bool, valid: NDArray[np.bool_] | None = None) -> RGB:
+    """An image of any number of bands, (H, W, C), as a picture of its first three or its first.
+
+    Parameters
+    ----------
+    pixels : ndarray of numbers, shape (H, W, C)
+    as_bytes : bool
+        Whether values of 0 .. 255 are shown as they are; otherwise each band is stretched.
+    valid : ndarray of bool, shape (H, W), optional
+        Where there are data [where all bands are finite]; the rest is `NO_DATA_COLOUR`.
+    """
+    shown = pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1]
+    if valid is None:
+        valid = np.isfinite(shown).all(axis=2)
+    rgb = np.full((*shown.shape[:2], 3), NO_DATA_COLOUR, np.uint8)
+    values = shown if as_bytes else 255 * stretched(shown, valid)
+    rgb[valid] = np.rint(np.clip(values[valid], 0, 255)).astype(np.uint8)
+    return rgb
+
+
+def shown_as_bytes(dtype: np.dtype[Any], bands: int) -> bool:
+    """Whether an image is shown as it is: bytes of grey or colours, with or without alpha."""
+    return dtype == np.uint8 and bands in (1, 3, 4)
+
+
+def colour_mapped(values: NDArray[Any], name: str, low: float, high: float) -> RGB:
+    """Values (H, W) from ``low`` to ``high`` in the colours of a matplotlib map; NaN is grey."""
+    from matplotlib import colormaps
+
+    shares = (values - low) / (high - low if high > low else 1.0)
+    colours = colormaps[name].with_extremes(bad="0.78")(np.ma.masked_invalid(shares), bytes=True)
+    return np.asarray(colours[:, :, :3])
+
+
+def blend(canvas: NDArray[np.float64], colour: Any, opacity: NDArray[Any]) -> None:
+    """Paint a colour, or a picture, over a canvas (H, W, 3) in place; opacity is (H, W), 0 .. 1."""
+    canvas += (np.asarray(colour, np.float64) - canvas) * opacity[:, :, None]
+
+
+def hatching(height: int, width: int) -> RGB:
+    """Diagonal grey stripes, which stand for "no answer"."""
+    stripes = (np.arange(height)[:, None] + np.arange(width)[None, :]) // _STRIPE % 2
+    return np.where(stripes[:, :, None] == 0, _HATCH_DARK, _HATCH_LIGHT).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a legend: a name, and the swatch before it."""
+
+    name: str
+    colour: Colour | None
+    """None for a hatched swatch."""
+    filled: bool = True
+    """Otherwise the swatch is an outline, as of a class that is not drawn."""
+
+
+def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) -> Picture.Image:
+    """A picture with a legend beneath.
+
+    Parameters
+    ----------
+    rgb : ndarray of numbers, shape (H, W, 3)
+        0 .. 255.
+    entries : sequence of Entry
+        In rows, as many as fit side by side.
+    left_out : int
+        How many more there are, which only a number tells.
+    """
+    picture = Picture.fromarray(np.rint(rgb).astype(np.uint8))
+    legend = _legend(entries, max(picture.width, _NARROWEST), left_out)
+    whole = Picture.new("RGB", (legend.width, picture.height + legend.height), "white")
+    whole.paste(picture, (0, 0))
+    whole.paste(legend, (0, picture.height))
+    return whole
+
+
+def _legend(entries: Sequence[Entry], width: int, left_out: int) -> Picture.Image:
+    font = ImageFont.load_default(size=_TEXT_SIZE)
+    names = [one_line(entry.name) for entry in entries]
+    places, x, y = [], _GAP, _GAP // 2
+    for name in names:
+        needed = _ROW + int(font.getlength(name)) + 2 * _GAP
+        if x > _GAP and x + needed > width:
+            x, y = _GAP, y + _ROW
+        places.append((x, y))
+        x += needed
+    if left_out > 0:
+        y += _ROW
+
+    legend = Picture.new("RGB", (width, y + _ROW + _GAP // 2), "white")
+    draw = ImageDraw.Draw(legend)
+    for entry, name, (x, y) in zip(entries, names, places, strict=True):
+        top = y + (_ROW - _TEXT_SIZE) // 2
+        box = (x, top, x + _TEXT_SIZE, top + _TEXT_SIZE)
+        if entry.colour is None:
+            side = _TEXT_SIZE + 1
+            legend.paste(Picture.fromarray(hatching(side, side)), (x, top))
+            draw.rectangle(box, outline=_HATCH_DARK)
+        elif entry.filled:
+            draw.rectangle(box, fill=entry.colour, outline="black")
+        else:
+            draw.rectangle(box, outline=entry.colour)
+        draw.text((x + _ROW, y + _ROW / 2), name, fill="black", font=font, anchor="lm")
+    if left_out > 0:
+        text = f"and {left_out} more"
+        draw.text((_GAP, legend.height - _GAP / 2 - _ROW / 2), text, fill="black", anchor="lm")
+    return legend
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A picture of a contact sheet, and the line of text above it."""
+
+    caption: str
+    rgb: RGB
+
+
+def contact_sheet(rows: Sequence[Sequence[Panel]], entries: Sequence[Entry] = ()) -> Picture.Image:
+    """Pictures of any size in rows of cells of one size, with a legend beneath."""
+    columns = max(map(len, rows))
+    down = _CELL + _ROW
+    sheet = Picture.new("RGB", (columns * (_CELL + _GAP) + _GAP, len(rows) * down + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=_TEXT_SIZE)
+    for row, panels in enumerate(rows):
+        for column, panel in enumerate(panels):
+            x, y = _GAP + column * (_CELL + _GAP), row * down
+            caption = _shortened(one_line(panel.caption), font)
+            draw.text((x, y + _ROW / 2), caption, fill="black", font=font, anchor="lm")
+            picture = Picture.fromarray(panel.rgb)
+            scale = _CELL / max(picture.size)
+            size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+            sheet.paste(picture.resize(size, Picture.Resampling.BOX), (x, y + _ROW))
+    return with_legend(np.asarray(sheet), entries) if entries else sheet
+
+
+def _shortened(text: str, font: Any) -> str:
+    """The text, without its end where it is wider than a cell."""
+    while font.getlength(text) > _CELL:
+        text = text[: len(text) * 9 // 10 - 3] + "..."
+    return text
+
+
+def write_png(picture: Picture.Image, path: Path) -> None:
+    """Write a picture; equal pictures are equal bytes."""
+    with complete_or_absent(path) as part:
+        picture.save(part, format="PNG", optimize=True)
+
+
+def plain_style(*parts: Axes) -> None:
+    """Small text, and no frame above and to the right of a plot."""
+    for axes in parts:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
+        axes.title.set_fontsize(9)

@@ -1,0 +1,235 @@
+"""Pictures of where masks are right and wrong, over the image if there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.drawing import Entry, blend, centres, fitted, with_legend, write_png
+from tilepipe.errors import InputError
+from tilepipe.evaluation.options import EvaluateOptions
+from tilepipe.evaluation.pairs import MaskPair
+from tilepipe.grid import Window
+from tilepipe.products.base import NO_ANSWER, Kind
+from tilepipe.storage import local, written_here
+
+LONGER_SIDE = 1600
+"""Longer side of a picture in pixels; a smaller mask is shown as it is, or enlarged."""
+
+_ENLARGED_BELOW = 800
+
+# Okabe and Ito's colours, which people with red-green colour blindness can tell apart, too.
+_FOUND = Entry("found (true positive)", (0, 158, 115))
+_WRONG = Entry("not there (false positive)", (213, 94, 0))
+_MISSED = Entry("missed (false negative)", (0, 114, 178))
+_CONFUSED = Entry("other class", (204, 121, 167))
+_UNKNOWN = Entry("no answer", (110, 110, 110))
+_LEGEND = (_FOUND, _WRONG, _MISSED, _CONFUSED, _UNKNOWN)
+_PAPER = 235
+_OPACITY, _FOUND_OPACITY = 0.85, 0.45
+
+Tables = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""The classes that the bins of mask and truth stand for; class 0 is background."""
+
+
+class Subsample:
+    """Evenly spaced pixels of mask and truth, collected window by window.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (height, width) of the mask.
+    planes : int
+        Number of planes of the mask.
+    kind : Kind
+        Labels are collected as bins, values as they are.
+    """
+
+    def __init__(self, shape: tuple[int, int], planes: int, kind: Kind) -> None:
+        self.full_shape = shape
+        self.shape = fitted(shape, LONGER_SIDE)
+        self._rows, self._columns = map(centres, shape, self.shape)
+        dtype = np.float32 if kind == "values" else np.uint16
+        self.mask: NDArray[Any] = np.zeros((planes, *self.shape), dtype)
+        self.truth: NDArray[Any] = np.zeros_like(self.mask)
+
+    def add(self, window: Window, mask: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Collect the pixels of a window, (C, H, W)."""
+        top, bottom = np.searchsorted(self._rows, (window.y, window.stop_y))
+        left, right = np.searchsorted(self._columns, (window.x, window.stop_x))
+        rows = (self._rows[top:bottom] - window.y)[:, None]
+        columns = (self._columns[left:right] - window.x)[None, :]
+        self.mask[:, top:bottom, left:right] = mask[:, rows, columns]
+        self.truth[:, top:bottom, left:right] = truth[:, rows, columns]
+
+
+class ErrorPictures:
+    """The pictures that were asked for; where they go is checked before any work.
+
+    Parameters
+    ----------
+    pairs : list of MaskPair
+        The pairs to compare.
+    options : EvaluateOptions
+        Those named ``plot`` and ``image`` count.
+
+    Raises
+    ------
+    InputError
+        A path is of the wrong kind, or an image is missing.
+    """
+
+    def __init__(self, pairs: list[MaskPair], options: EvaluateOptions) -> None:
+        self._paths: dict[MaskPair, Path] = {}
+        self._images: dict[MaskPair, Path] = {}
+        if options.plot is None:
+            if options.image is not None:
+                raise InputError(f"--image {options.image} is only used by --plot; use both")
+            return
+        plot = written_here(options.plot)
+        if len(pairs) == 1:
+            self._paths[pairs[0]] = plot / f"{pairs[0].name}.png" if plot.is_dir() else plot
+            if self._paths[pairs[0]].suffix.lower() != ".png":
+                raise InputError(f"--plot {plot} is not a .png; use that suffix")
+        elif plot.suffix.lower() == ".png" or plot.is_file():
+            raise InputError(f"--plot {plot}: there are {len(pairs)} pairs; name a folder for them")
+        else:
+            self._paths = {pair: plot / f"{pair.name}.png" for pair in pairs}
+        if options.image is not None:
+            self._images = _find_images(pairs, local(options.image))
+
+    def draw_errors(self, pair: MaskPair, sample: Subsample | None, tables: list[Tables]) -> None:
+        """Draw what was found, what is not there, and what was missed, if it was asked for.
+
+        Parameters
+        ----------
+        pair : MaskPair
+            The pair to draw.
+        sample : Subsample
+            The pixels to draw.
+        tables : list of Tables
+            What the bins of each plane stand for.
+
+        Raises
+        ------
+        InputError
+            The image does not have the shape of the mask, or the picture cannot be written.
+        """
+        if sample is None:
+            return
+        canvas = _grey(self._images.get(pair), sample)
+        kinds = _kinds(sample, tables)
+        shown = []
+        for number, entry in enumerate(_LEGEND, start=1):
+            here = kinds == number
+            if here.any():
+                blend(
+                    canvas, entry.colour, here * (_FOUND_OPACITY if entry is _FOUND else _OPACITY)
+                )
+                shown.append(entry)
+        self._write(pair, canvas, shown)
+
+    def draw_differences(self, pair: MaskPair, sample: Subsample | None) -> None:
+        """Draw predicted minus true values of the first plane, if it was asked for.
+
+        Raises
+        ------
+        InputError
+            The picture cannot be written.
+        """
+        if sample is None:
+            return
+        difference = sample.mask[0].astype(np.float64) - sample.truth[0]
+        known = np.isfinite(difference)
+        top = float(np.percentile(np.abs(difference[known]), 98)) if known.any() else 0.0
+        share = np.clip(np.where(known, difference, 0) / (top or 1.0), -1, 1)
+        canvas = _paper(sample.shape)
+        blend(canvas, _WRONG.colour, np.maximum(share, 0))
+        blend(canvas, _MISSED.colour, np.maximum(-share, 0))
+        blend(canvas, _UNKNOWN.colour, ~known)
+        entries = [
+            Entry(f"too high by {top:.4g} or more", _WRONG.colour),
+            Entry(f"too low by {top:.4g} or more", _MISSED.colour),
+        ]
+        self._write(pair, canvas, entries)
+
+    def _write(self, pair: MaskPair, canvas: NDArray[np.float64], entries: list[Entry]) -> None:
+        path = self._paths[pair]
+        factor = max(1, _ENLARGED_BELOW // max(canvas.shape[:2]))
+        canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(with_legend(canvas, entries), path)
+        except OSError as error:
+            raise InputError(
+                f"--plot {path} cannot be written ({error.strerror}); choose another path"
+            ) from error
+
+
+def _find_images(pairs: list[MaskPair], image: Path) -> dict[MaskPair, Path]:
+    if not image.exists():
+        raise InputError(f"--image {image} does not exist; check the path")
+    if (len(pairs) == 1 and not image.is_dir()) or image.suffix.lower() == ".zarr":
+        return {pairs[0]: image}
+    if not image.is_dir():
+        raise InputError(f"--image {image}: there are {len(pairs)} pairs; give a folder of images")
+    found = {}
+    for pair in pairs:
+        files = [p for p in sorted(image.iterdir()) if p.name.split(".")[0] == pair.name]
+        if not files:
+            raise InputError(f"--image {image} holds no image named {pair.name}; add it")
+        found[pair] = files[0]
+    return found
+
+
+def _kinds(sample: Subsample, tables: list[Tables]) -> NDArray[np.intp]:
+    """The entry of the legend, from 1 on, for each pixel; 0 for those that are not painted."""
+    kinds = np.zeros(sample.shape, np.intp)
+    for plane, (mask_table, truth_table) in enumerate(tables):
+        predicted, true = mask_table[sample.mask[plane]], truth_table[sample.truth[plane]]
+        found = np.select(
+            [
+                true == NO_ANSWER,
+                predicted == NO_ANSWER,
+                (predicted == true) & (true > 0),
+                (predicted > 0) & (true == 0),
+                (predicted == 0) & (true > 0),
+                predicted != true,
+            ],
+            [0, 5, 1, 2, 3, 4],
+            0,
+        )
+        # Of several planes, an error in one is painted over what is right in another.
+        kinds = np.where((found > 1) | (kinds == 0), found, kinds)
+    return kinds
+
+
+def _paper(shape: tuple[int, int]) -> NDArray[np.float64]:
+    return np.full((*shape, 3), float(_PAPER))
+
+
+def _grey(image: Path | None, sample: Subsample) -> NDArray[np.float64]:
+    """The image in grey, at the size of the picture; a light sheet if there is none."""
+    if image is None:
+        return _paper(sample.shape)
+    from tilepipe.images import open_image
+    from tilepipe.products.thumbnail import thumbnail
+
+    opened = open_image(image)
+    try:
+        height, width = opened.shape[:2]
+        scale = [full / own for full, own in zip(sample.full_shape, (height, width), strict=True)]
+        # A mask of a coarser level is smaller by one factor in both directions, but for rounding.
+        if abs(scale[0] / scale[1] - 1) > 0.02 or height < sample.shape[0]:
+            raise InputError(
+                f"{image} is {width} x {height} pixels, and the mask {sample.full_shape[1]} x "
+                f"{sample.full_shape[0]} (width x height); give the image that the mask is of"
+            )
+        rgb = thumbnail(opened, sample.shape).astype(np.float64)
+    finally:
+        opened.close()
+    grey = rgb @ (0.299, 0.587, 0.114)
+    return np.repeat(grey[:, :, None], 3, axis=2)
