@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window, round_down
-from tilepipe.images.base import PixelSize
-from tilepipe.products.base import Kind, Transform
+from tilepipe.images.base import PixelSize, Transform
+from tilepipe.products.base import Kind
 from tilepipe.storage import local
 from tilepipe.text import shortened
 
@@ -175,7 +175,8 @@ def _open_palette(path: Path) -> LabelMap | None:
     """A PNG with a palette: its labels are the indices, not the colours."""
     from PIL import PngImagePlugin
 
-    from tilepipe.images.picture import BROKEN, PNG_SIGNATURE
+    from tilepipe.images.picture import BROKEN
+    from tilepipe.images.probe import PNG_SIGNATURE
 
     if path.is_dir():
         return None

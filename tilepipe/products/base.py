@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.base import PixelSize
+from tilepipe.images.base import PixelSize, RasterGrid, Transform
 from tilepipe.images.control import GroundControl
 from tilepipe.schema import strict_json
 from tilepipe.storage import StoragePath
@@ -25,9 +25,6 @@ SMALLEST_LEVEL = 512
 
 Kind = Literal["labels", "planes", "values"]
 """One plane of labels; a 0 / 1 / 255 plane for each class; or float32 planes, NaN for no answer."""
-
-Transform = tuple[float, float, float, float, float, float]
-"""Affine (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,12 @@ class MaskSpec:
             raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
         if self.background is not None and not 0 <= self.background < len(self.classes):
             raise ValueError(f"background {self.background} is none of {len(self.classes)} classes")
+
+    @property
+    def grid(self) -> RasterGrid:
+        """The grid of level 0 and its place."""
+        place = self.pixel_size, self.crs, self.transform, self.control
+        return RasterGrid(self.height, self.width, *place, self.origin)
 
     @property
     def planes(self) -> int:
@@ -168,12 +171,23 @@ class Mask(Protocol):
     planes: int
     """1 for labels."""
     dtype: np.dtype[Any]
-    pixel_size: PixelSize | None
-    """Of level 0."""
-    crs: str | None
-    """As WKT."""
-    transform: Transform | None
-    """Of level 0."""
+    grid: RasterGrid
+    """The grid of level 0, with the three attributes that follow, by which it is placed."""
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Pixel size of level 0; None where it is unknown."""
+        ...
+
+    @property
+    def crs(self) -> str | None:
+        """Coordinate reference system as WKT."""
+        ...
+
+    @property
+    def transform(self) -> Transform | None:
+        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int]:

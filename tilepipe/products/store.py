@@ -20,14 +20,13 @@ from zarr.storage import MemoryStore
 
 from tilepipe.errors import DamagedMaskError, InputError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.images.base import PixelSize
+from tilepipe.images.base import Placed
 from tilepipe.products import ngff
 from tilepipe.products.base import (
     NO_ANSWER,
     Kind,
     MaskClass,
     MaskSpec,
-    Transform,
     lazy,
     require_inside,
 )
@@ -46,7 +45,7 @@ UINT8_TOP = NO_ANSWER - 1
 _Arrays = tuple["zarr.Array[Any]", ...]
 
 
-class ZarrMask:
+class ZarrMask(Placed):
     """A mask in OME-Zarr; see `tilepipe.products.base.Mask` for what reading offers."""
 
     def __init__(
@@ -64,9 +63,7 @@ class ZarrMask:
         self.classes: tuple[MaskClass, ...] | None = spec.classes
         self.planes = spec.planes
         self.dtype = spec.dtype
-        self.pixel_size: PixelSize | None = spec.pixel_size
-        self.crs: str | None = spec.crs
-        self.transform: Transform | None = spec.transform
+        self.grid = spec.grid
         self.levels: tuple[tuple[int, int], ...] = tuple(
             (int(a.shape[-2]), int(a.shape[-1])) for a in arrays
         )
