@@ -75,7 +75,8 @@ def _valid_pixels(image: Image, windows: list[Window], level: int) -> Iterator[N
             for window in windows:
                 yield from _valid_pixels(image, [window], level)
         return
-    whole = np.ones(run.shape, np.bool_) if valid is None else valid.all(axis=2)
+    whole = np.asarray(True if valid is None else valid.all(axis=2))
+    whole = np.broadcast_to(whole, run.shape)
     for window in windows:
         inside = window.slices(run)
         yield pixels[inside][whole[inside]]
