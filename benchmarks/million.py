@@ -48,7 +48,7 @@ def drive(blocks: int, count: int | None, path: Path) -> tuple[Loads, int, int]:
     marks = sorted({n for n in (1000, 10_000, 100_000, 900_000) if n < blocks} | {blocks})
     loads, progress = Loads(marks), Progress()
     with connect(RunOptions(image="none.tif", workers=count)) as (workers, _):
-        workers.ask(str)
+        workers.ask(dict)
         in_flight = workers.in_flight()
         scheduler = workers.client.cluster.scheduler
         before, begin = psutil.Process().memory_info().rss, time.perf_counter()

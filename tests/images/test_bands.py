@@ -24,7 +24,7 @@ from tilepipe.images import open_image
 from tilepipe.images.bands import OF_EACH_BAND, misplaced, places_by_name
 from tilepipe.images.convert import convert
 from tilepipe.images.reading import Reading
-from tilepipe.images.windowed import Description
+from tilepipe.images.source import Description
 
 SIZE = 200, 170
 WHOLE = Window(0, 0, *SIZE)
@@ -222,9 +222,8 @@ def test_every_field_of_a_description_is_known_to_be_of_the_file_or_of_its_bands
     # chosen get those of others.
     of_bands = {*OF_EACH_BAND, "bands", "band_names", "alpha", "decoded_bands", "masked"}
     of_the_file = {
-        "path", "kind", "levels", "dtype", "chunks", "pixel_size", "pixel_size_doubt", "crs",
-        "transform", "streaming", "notes", "alpha_name", "series", "series_number", "control",
-        "palette",
+        "path", "kind", "levels", "dtype", "chunks", "grid", "pixel_size_doubt", "streaming",
+        "notes", "alpha_name", "series", "series_number", "palette",
     }  # fmt: skip
     assert {field.name for field in fields(Description)} == of_bands | of_the_file
 

@@ -14,9 +14,8 @@ from tests.making import make_image, write_tiff
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import Image, convert, open_image, sharing
-from tilepipe.images.opening import open_source
-from tilepipe.images.reading import Reading
-from tilepipe.images.windowed import Source
+from tilepipe.images.registry import open_source
+from tilepipe.images.source import Source
 
 WINDOW = Window(10, 20, 30, 40)
 
@@ -27,10 +26,8 @@ class Counter:
     def __init__(self) -> None:
         self.opened = self.closed = 0
 
-    def __call__(
-        self, path: str, reading: Reading, *, streaming: bool = False
-    ) -> tuple[Source, Reading]:
-        source, reading = open_source(path, reading, streaming=streaming)
+    def __call__(self, path: str, series: int | str | None, *, streaming: bool) -> Source:
+        source = open_source(path, series, streaming=streaming)
         self.opened += 1
         close = source.close
 
@@ -39,7 +36,7 @@ class Counter:
             close()
 
         source.close = closed  # type: ignore[method-assign]
-        return source, reading
+        return source
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images.base import Level, PixelSize, Series
+from tilepipe.images.base import Level, PixelSize, RasterGrid, Series
 from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
 from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec
@@ -109,6 +109,11 @@ class MemoryImage:
     reading: Reading = field(default_factory=Reading)
     series: tuple[Series, ...] = ()
     series_number: int = 0
+
+    @property
+    def grid(self) -> RasterGrid:
+        place = self.pixel_size, self.crs, self.transform, self.control
+        return RasterGrid(*self.pixels.shape[:2], *place)
 
     @property
     def band_names(self) -> tuple[str, ...]:

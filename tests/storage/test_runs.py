@@ -90,8 +90,7 @@ def test_what_is_written_is_what_a_disk_gets(
     written = [r for r in requests.elements() if r.startswith("PUT") and "/c/" in r]
     assert len(written) == len(chunks)
     # Hundreds of tiles of 128 x 128 are read by far fewer requests.
-    # A sample that tells whether the image is like the model's takes one for each of its windows.
-    assert requests[f"GET /{BUCKET}/images/image.tif"] < 160
+    assert requests[f"GET /{BUCKET}/images/image.tif"] < 60
     # A look at which run may write: at each block, window of the pyramid and batch of the ledger.
     assert sum(n for r, n in requests.items() if r.endswith("/run.json")) < 25
     # Nobody holds it, and no run may write it any more.

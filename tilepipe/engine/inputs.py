@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import numpy as np
 
+from tilepipe.engine.plan.plan import absolute
 from tilepipe.errors import InputError
 from tilepipe.images import Image, open_image
 from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.sampling import usual_range
+from tilepipe.images.source import OpenFile
+from tilepipe.images.windowed import WindowedImage
 from tilepipe.text import count
 
 if TYPE_CHECKING:
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from tilepipe.engine.plan.plan import ImageFacts
     from tilepipe.images.reading import Reading
     from tilepipe.models.file import Model
+
+
+_opened: WeakValueDictionary[tuple[str, int | str | None], OpenFile] = WeakValueDictionary()
+"""The files of images of runs in this process, as long as they are open."""
 
 
 def open_input(options: RunOptions, model: Model) -> Image:
@@ -33,22 +41,23 @@ def open_input(options: RunOptions, model: Model) -> Image:
     """
     reading = _for_type(options.reading, model)
     image = open_image(options.image, reading)
-    try:
-        places = places_by_name(image.file_bands, model.input.band_names)
-        if reading.bands is None and places is not None:
-            numbers = tuple(place + 1 for place in places)
-            image.close()
-            image = open_image(options.image, replace(reading, bands=numbers))
-        check_fits(image, model)
-    except BaseException:
-        image.close()
-        raise
+    places = places_by_name(image.file_bands, model.input.band_names)
+    if reading.bands is None and places is not None:
+        image = image.read_as(replace(reading, bands=tuple(place + 1 for place in places)))
+    check_fits(image, model)
+    _opened[absolute(image.path), image.reading.series] = image.file
     return image
 
 
 def open_planned(facts: ImageFacts, path: str | None = None) -> Image:
-    """Open the image of a plan, on its own grid; at ``path``, if it is not where it was."""
-    return open_image(path or facts.path, facts.reading)
+    """Open the image of a plan, on its own grid; at ``path``, if it is not where it was.
+
+    In the process of the run itself, the image that it opened is read; its fingerprint is taken
+    anew, of the file that now lies there.
+    """
+    path = path or facts.path
+    file = _opened.get((path, facts.reading.series))
+    return open_image(path, facts.reading) if file is None else WindowedImage(file, facts.reading)
 
 
 def check_fits(image: Image, model: Model) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.evaluation.label_maps import LabelMap
 from tilepipe.grid import CHUNK, Window
-from tilepipe.products.base import Transform
+from tilepipe.images.base import Transform
 from tilepipe.text import first_line
 
 TOLERANCE_PIXELS = 0.01

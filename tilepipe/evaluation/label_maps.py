@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.images.base import PixelSize
-from tilepipe.images.windowed import mirroring
-from tilepipe.products.base import Kind, Transform
+from tilepipe.images.base import PixelSize, Transform
+from tilepipe.images.mirroring import mirroring
+from tilepipe.products.base import Kind
 from tilepipe.storage import local
 from tilepipe.text import shortened
 
@@ -163,7 +163,8 @@ def _open_palette(path: Path) -> LabelMap | None:
     """A PNG with a palette: its labels are the indices, not the colours."""
     from PIL import PngImagePlugin
 
-    from tilepipe.images.picture import BROKEN, PNG_SIGNATURE
+    from tilepipe.images.picture import BROKEN
+    from tilepipe.images.probe import PNG_SIGNATURE
 
     if path.is_dir():
         return None

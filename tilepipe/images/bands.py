@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilepipe.errors import InputError
-
-if TYPE_CHECKING:
-    from tilepipe.images.windowed import Description, Source
+from tilepipe.images.reading import Reading
+from tilepipe.images.source import Description, Source
 
 RGB = ("red", "green", "blue")
 
@@ -29,23 +28,30 @@ LONGEST_NAME = 40
 _SHORT = {"r": "red", "g": "green", "b": "blue"}
 
 
-def select_bands(source: Source, bands: tuple[int | str, ...] | None) -> tuple[int, ...] | None:
-    """Make a source read some of its bands; their numbers, or None where these are all of them.
+def select_bands(source: Source, reading: Reading) -> tuple[Source, Reading]:
+    """Select the bands that a reading names, by number or name.
+
+    Returns
+    -------
+    source : Source
+        Of these bands; ``source`` itself where they are all that it has.
+    reading : Reading
+        With its bands as numbers; None where they are all.
 
     Raises
     ------
     InputError
         For a number or a name that it does not have.
     """
-    if bands is None:
-        return None
+    if reading.bands is None:
+        return source, reading
     described = source.description
     names = file_bands(described)
-    numbers = tuple(_number(band, names, described.path) for band in bands)
-    if [number - 1 for number in numbers] == data_bands(described):
-        return None
-    source.select([number - 1 for number in numbers])
-    return numbers
+    numbers = tuple(_number(band, names, described.path) for band in reading.bands)
+    places = [number - 1 for number in numbers]
+    if places == data_bands(described):
+        return source, replace(reading, bands=None)
+    return source.select(places), replace(reading, bands=numbers)
 
 
 def file_bands(described: Description) -> tuple[str, ...]:

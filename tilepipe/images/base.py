@@ -72,6 +72,91 @@ def show_pixel_size(size: PixelSize | None) -> str:
     return f"{size.y:.4g} x {size.x:.4g} {unit}/px"
 
 
+Transform = tuple[float, float, float, float, float, float]
+"""Affine (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
+
+
+@dataclass(frozen=True, slots=True)
+class RasterGrid:
+    """A grid of pixels and its place: in space, by pixel size and origin, and on the Earth."""
+
+    height: int
+    width: int
+    pixel_size: PixelSize | None = None
+    """None where it is unknown."""
+    crs: str | None = None
+    """Coordinate reference system as WKT."""
+    transform: Transform | None = None
+    """From columns and rows, counted from the upper left corner, to coordinates of the CRS."""
+    control: GroundControl | None = None
+    """Ground control points or RPCs, where no transform places the grid on the Earth."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """(y, x) from the first pixel centre of the image to that of this grid, in the unit of
+    `pixel_size`.
+
+    A grid that is f times coarser starts (f - 1) / 2 image pixels further in.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a CRS, a transform or ground control place it on a map."""
+        return any(each is not None for each in (self.crs, self.transform, self.control))
+
+    def coarser(
+        self, shape: tuple[int, int], y: float, x: float, pixel_size: PixelSize | None
+    ) -> RasterGrid:
+        """Return the grid whose pixels are ``y`` rows and ``x`` columns of this one's.
+
+        Parameters
+        ----------
+        shape
+            (height, width) of the new grid.
+        pixel_size
+            Of the new grid.
+        """
+        transform, origin = None, (0.0, 0.0)
+        if self.transform is not None:
+            a, b, c, d, e, f = self.transform
+            transform = (a * x, b * y, c, d * x, e * y, f)  # the upper left corners coincide
+        if pixel_size is not None:
+            origin = pixel_size.y * (1 - 1 / y) / 2, pixel_size.x * (1 - 1 / x) / 2
+        control = None if self.control is None else self.control.on_grid(y, x)
+        return RasterGrid(*shape, pixel_size, self.crs, transform, control, origin)
+
+
+class Placed:
+    """Gives a class that has a `RasterGrid` the attributes of its place."""
+
+    __slots__ = ()
+
+    grid: RasterGrid
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Pixel size of level 0; None where it is unknown."""
+        return self.grid.pixel_size
+
+    @property
+    def crs(self) -> str | None:
+        """Coordinate reference system as WKT."""
+        return self.grid.crs
+
+    @property
+    def transform(self) -> Transform | None:
+        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+        return self.grid.transform
+
+    @property
+    def control(self) -> GroundControl | None:
+        """Ground control points or RPCs of level 0."""
+        return self.grid.control
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One resolution of an image's pyramid."""
@@ -135,18 +220,12 @@ class Image(Protocol):
     dtype: np.dtype[Any]
     decoded_bytes: int
     """Bytes that a pixel takes while it is decoded: of all bands that the file keeps together."""
-    pixel_size: PixelSize | None
-    """Of level 0; None when the file does not say."""
+    grid: RasterGrid
+    """The grid of level 0, with the four attributes that follow, by which it is placed."""
     pixel_size_doubt: str | None
     """Why what the file says of it cannot be relied on, if so: ``its A says ... and its B ...``."""
     nodata: float | None
     """The value that means "no data", when the file names one."""
-    crs: str | None
-    """Coordinate reference system as WKT, for georeferenced images."""
-    transform: tuple[float, float, float, float, float, float] | None
-    """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
-    control: GroundControl | None
-    """Ground control points or RPCs of level 0, for images that these place on the Earth."""
     scaling: tuple[tuple[float, float], ...]
     """(scale, offset) that the file declares for each band; empty where it declares none."""
     chunks: tuple[tuple[int, int], ...]
@@ -161,6 +240,26 @@ class Image(Protocol):
     """Every image that the file holds."""
     series_number: int
     """Which of them this is."""
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Pixel size of level 0; None where it is unknown."""
+        ...
+
+    @property
+    def crs(self) -> str | None:
+        """Coordinate reference system as WKT, of georeferenced images."""
+        ...
+
+    @property
+    def transform(self) -> Transform | None:
+        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+        ...
+
+    @property
+    def control(self) -> GroundControl | None:
+        """Ground control points or RPCs of level 0, where these place the image on the Earth."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int, int]:

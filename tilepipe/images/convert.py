@@ -23,9 +23,9 @@ from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, DISPLAY_LABELS, VALID
 from tilepipe.images.opening import open_image
 from tilepipe.images.reading import Reading
+from tilepipe.images.source import TooLargeError
 from tilepipe.images.validity import Validity, both, in_any_band, is_ambiguous, of_pixels, validity
 from tilepipe.images.windowed import (
-    TooLargeError,
     WindowedImage,
     check_bounded,
     read_with_valid,

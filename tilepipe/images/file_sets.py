@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.windowed import UndecodableError
+from tilepipe.images.source import UndecodableError
 from tilepipe.storage import ObjectPath, StoragePath
 
 Stamp = tuple[int, ...]

@@ -28,12 +28,6 @@ def open_bytes(path: StoragePath) -> FileBytes | ObjectBytes:
     return ObjectBytes(path) if isinstance(path, ObjectPath) else FileBytes(path)
 
 
-def for_library(path: str) -> str | ObjectReader:
-    """What a library that takes a path or a file is given."""
-    where = as_path(path)
-    return ObjectReader(where) if isinstance(where, ObjectPath) else path
-
-
 def open_reader(path: str) -> io.RawIOBase | io.BufferedIOBase:
     """A file to seek and read in."""
     where = as_path(path)

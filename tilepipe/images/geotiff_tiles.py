@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
+from tilepipe.images.corruption import (
+    COMPRESSIONS,
+    DEFLATE,
+    JPEG,
+    TAIL_BYTES,
+    find_corruption,
+    find_deflate_corruption,
+)
 from tilepipe.images.file_sets import PartWindow
 from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.gdal import TIFF, open_dataset
 from tilepipe.images.gdal_paths import place_of
-from tilepipe.images.segments import COMPRESSIONS, DEFLATE, JPEG, TAIL_BYTES, deflate_fault, fault
-from tilepipe.images.windowed import UndecodableError
+from tilepipe.images.source import UndecodableError
 from tilepipe.storage import StoragePath
 
 MOST_OPEN = 32
@@ -32,9 +40,14 @@ class TileCheck:
     def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
         self._file = file
         self._compression = compression
-        self.bands: Sequence[int] = range(1, bands + 1)
-        """Those that are read, where each has tiles of its own."""
+        self._bands: Sequence[int] = range(1, bands + 1)
         self._seen: dict[int, NDArray[np.bool_]] = {}
+
+    def select(self, bands: Sequence[int]) -> TileCheck:
+        """Return a check of the tiles of some bands alone, where each band has tiles of its own."""
+        selected = copy(self)
+        selected._bands, selected._seen = bands, {}
+        return selected
 
     @classmethod
     def of(cls, dataset: Any) -> TileCheck | None:
@@ -79,7 +92,7 @@ class TileCheck:
         ranges = {
             (row, column, band): self._range(dataset, band, row, column)
             for row, column in unseen
-            for band in self.bands
+            for band in self._bands
         }
         wanted = [found for found in ranges.values() if found]
         reader = self._file.ahead(wanted)
@@ -92,9 +105,9 @@ class TileCheck:
                 raise UndecodableError(
                     f"the tile of row {row}, column {column} cannot be read from disk ({error})"
                 ) from error
-            reason = fault(data, self._compression)
+            reason = find_corruption(data, self._compression)
             if reason is None and self._compression in DEFLATE:
-                reason = deflate_fault(data)
+                reason = find_deflate_corruption(data)
             if reason:
                 raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
         for row, column in unseen:

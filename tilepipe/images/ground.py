@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.base import UNITS_IN_METRES, Image, PixelSize
+from tilepipe.images.base import UNITS_IN_METRES, Image, PixelSize, RasterGrid, Transform
 
 if TYPE_CHECKING:
     from pyproj import Geod, Transformer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     """From a CRS to longitude and latitude, and its ellipsoid."""
 
 Floats = NDArray[np.float64]
-Transform = tuple[float, float, float, float, float, float]
 
 TOLERANCE = 0.01
 """Lengths of a CRS no further from those on the ground than this share are taken as they are."""
@@ -59,20 +58,19 @@ def ground_of(image: Image) -> Ground | None:
 
     True is what differs by no more than `TOLERANCE` on either axis, all over the image.
     """
-    if image.crs is None or image.transform is None or image.pixel_size is None:
-        return None
-    return _ground(image.crs, image.transform, *image.shape[:2], image.pixel_size)
+    return _ground(image.grid)
 
 
 @lru_cache(maxsize=64)
-def _ground(
-    crs: str, transform: Transform, height: int, width: int, said: PixelSize
-) -> Ground | None:
-    earth = _earth(crs)
-    if earth is None or not said.is_sound:
+def _ground(grid: RasterGrid) -> Ground | None:
+    said = grid.pixel_size
+    if grid.crs is None or grid.transform is None or said is None or not said.is_sound:
         return None
-    rows, columns = (np.linspace(0, side, PROBES) for side in (height, width))
-    down, across, areas = _measured(earth, transform, rows[:, None], columns[None, :])
+    earth = _earth(grid.crs)
+    if earth is None:
+        return None
+    rows, columns = (np.linspace(0, side, PROBES) for side in grid.shape)
+    down, across, areas = _measured(earth, grid.transform, rows[:, None], columns[None, :])
     middle = PROBES // 2
     centre = down[middle, middle], across[middle, middle]
     if not np.isfinite(centre).all():

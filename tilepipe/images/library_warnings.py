@@ -80,9 +80,12 @@ for _name in LOGGERS:
 
 
 @contextmanager
-def listening() -> Iterator[list[str]]:
-    """What libraries log in this thread while inside, a text each; it is not printed."""
-    heard: list[str] = []
+def listening(heard: list[str] | None = None) -> Iterator[list[str]]:
+    """Collect what libraries log in this thread while inside, a text each; it is not printed.
+
+    It is added to ``heard``, or to a new list.
+    """
+    heard = [] if heard is None else heard
     token = _heard.set(heard)
     try:
         yield heard

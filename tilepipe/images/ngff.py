@@ -7,6 +7,7 @@ import lzma
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -19,17 +20,18 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import narrowed
-from tilepipe.images.base import Level, PixelSize, Series, show_pixel_size
+from tilepipe.images.base import Level, PixelSize, RasterGrid, Series, Transform, show_pixel_size
 from tilepipe.images.bombs import GuardedStore
 from tilepipe.images.control import GroundControl
 from tilepipe.images.fingerprints import SAMPLES, fingerprint_files
 from tilepipe.images.levels import whole_scale
 from tilepipe.images.ngff_layout import Entry, below, entries_of
+from tilepipe.images.probe import Probe
 from tilepipe.images.scaling import Scaling, scaling_of
 from tilepipe.images.series import choose
+from tilepipe.images.source import LARGEST_SIDE, Description, UndecodableError
 from tilepipe.images.units import unit_name
-from tilepipe.images.windowed import LARGEST_SIDE, Description, Transform, UndecodableError
-from tilepipe.storage import StoragePath, as_path
+from tilepipe.storage import StoragePath
 from tilepipe.storage.zarr_store import zarr_store
 
 ATTRIBUTE = "tilepipe"
@@ -75,24 +77,26 @@ SCALE_SLACK = 0.02
 """How much more a level may be reduced than its scale says, beyond rounding of its size."""
 
 
-def open_ngff(path: str, series: int | str | None = None) -> NgffSource:
+def recognises(probe: Probe) -> bool:
+    """Tell whether it is a folder; one without an OME-Zarr image is refused when it is opened."""
+    return probe.is_folder
+
+
+def open_source(probe: Probe) -> NgffSource:
     """Open an image of an OME-Zarr folder: the main one, unless another is chosen.
 
-    Parameters
-    ----------
-    path
-        Of an image, a folder of images (bioformats2raw), a well or a plate.
-    series
-        Number or name of the image; of a plate ``ROW/COLUMN/FIELD``, of a well the field.
+    The folder is that of an image, of several (bioformats2raw), of a well or a plate. An image of a
+    plate is named ``ROW/COLUMN/FIELD``, one of a well by its field.
 
     Raises
     ------
     InputError
-        The folder is no OME-Zarr image, or not of one plane; or none of several is chosen.
+        The folder is not an OME-Zarr image, or not of one plane; or none of several is chosen.
     """
+    path, series = probe.path, probe.series
     try:
         wanted = series.strip("/") if isinstance(series, str) else series
-        entries = entries_of(path, as_path(path), wanted)
+        entries = entries_of(path, probe.place, wanted)
         listed = tuple(_series(entry) for entry in entries)
         number = choose(path, listed, wanted).number
         entry = next(entry for entry in entries if entry.number == number)
@@ -185,11 +189,15 @@ class NgffSource:
             bands=bands,
             dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
             chunks=tuple(self._axes.size(array.chunks) for array in self._arrays),
-            pixel_size=pixel_size,
+            grid=RasterGrid(
+                levels[0].height,
+                levels[0].width,
+                pixel_size,
+                own.get("crs"),
+                _transform(own.get("transform")),
+                GroundControl.from_json(own["control"]) if own.get("control") else None,
+            ),
             pixel_size_doubt=doubt,
-            crs=own.get("crs"),
-            transform=_transform(own.get("transform")),
-            control=GroundControl.from_json(own["control"]) if own.get("control") else None,
             scaling=_scaling(own.get("scaling"), bands) or _packed_scaling(packed, bands),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
             masked=bool(self._valid),
@@ -219,10 +227,12 @@ class NgffSource:
             raise UndecodableError(f"a chunk of {VALID}/{level} is broken ({error})") from error
         return pixels, valid != 0
 
-    def select(self, bands: Sequence[int]) -> None:
+    def select(self, bands: Sequence[int]) -> NgffSource:
         """As `Source.select`. All between the first and the last of them are decoded."""
-        self._axes = replace(self._axes, bands=tuple(bands))
-        self.description = narrowed(self.description, bands)
+        selected = copy(self)
+        selected._axes = replace(self._axes, bands=tuple(bands))
+        selected.description = narrowed(self.description, bands)
+        return selected
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`: metadata, and samples of the chunks of level 0."""

@@ -5,7 +5,6 @@ A look has a bounded cost, whatever the image's size, and is always the same.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images.base import Image
-from tilepipe.images.opening import open_image
 from tilepipe.images.reading import Reading
 from tilepipe.images.windowed import WindowedImage
 
@@ -69,18 +67,14 @@ def border_fill(image: Image) -> Fill | None:
     None where there is none, where the file or the user says what is no data, for colours of a
     palette, and for slides, whose glass is white without being fill.
     """
-    placed = image.crs is not None or image.transform is not None or image.control is not None
     said = image.nodata is not None or image.reading.nodata is not None
     masked = isinstance(image, WindowedImage) and (image.masked or image.palette)
-    if not placed or said or masked:
+    if not image.grid.is_placed or said or masked:
         return None
     # Nodata is compared with what the file holds, before anything is applied to it.
     as_stored = replace(image.reading, unscale=False, rescale=None, dtype=None)
-    if as_stored == image.reading:
-        pixels = _looked_at(image)
-    else:
-        with closing(open_image(image.path, as_stored)) as stored:
-            pixels = _looked_at(stored)
+    stored = image.read_as(as_stored) if isinstance(image, WindowedImage) else image
+    pixels = _looked_at(stored)
     if pixels is None:
         return None
     first = pixels[..., 0]
@@ -105,9 +99,7 @@ def alpha_note(image: Image) -> str | None:
     """That an alpha band holds data (infrared, for one), where it looks like it."""
     if not isinstance(image, WindowedImage) or image.alpha_band is None:
         return None
-    alone = Reading(series=image.reading.series, bands=(image.alpha_band,))
-    with closing(open_image(image.path, alone)) as opened:
-        alpha = _looked_at(opened)
+    alpha = _looked_at(image.read_as(Reading(bands=(image.alpha_band,))))
     if alpha is None:
         return None
     largest = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else alpha.max()

@@ -1,8 +1,4 @@
-"""Formats that are not read, and files that are only a part of one: refused by name.
-
-A few of them are worse than unreadable: what is named by its user is a TIFF or a JPEG, and opens,
-but holds only an overview of the slide that lies in the folder beside it.
-"""
+"""Formats that are not read: refused by name, with the way to convert them."""
 
 from __future__ import annotations
 
@@ -11,10 +7,9 @@ from itertools import islice
 
 from tilepipe.errors import InputError
 from tilepipe.images.files import open_bytes
-from tilepipe.storage import StoragePath, as_path, is_url
-
-HEAD_BYTES = 512
-"""Bytes of a file by which these are recognised."""
+from tilepipe.images.probe import Probe
+from tilepipe.images.source import Source
+from tilepipe.storage import StoragePath
 
 LOOKED_AT = 20
 """Files of a folder that are looked at."""
@@ -22,8 +17,6 @@ LOOKED_AT = 20
 CONVERT = "convert it to OME-TIFF or OME-Zarr with QuPath or bioformats2raw"
 
 _JP2 = b"\x00\x00\x00\x0cjP  "
-_JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (128, b"DICM", "a DICOM file"),
@@ -67,59 +60,48 @@ ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", 
 """ZIP, gzip, 7z, RAR, bzip2 and xz."""
 
 
-def refuse_other(path: str, head: bytes) -> None:
-    """Refuse a file of a format that is not read, or that is not the image that it belongs to.
+def recognises(probe: Probe) -> bool:
+    """Tell whether a file is of a format that is named here."""
+    return _refusal(probe) is not None
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    head
-        Its first `HEAD_BYTES`.
 
-    Raises
-    ------
-    InputError
-        Naming the format, and what to do.
-    """
-    where = as_path(path)
-    _refuse_overview(path, where, head)
-    if head.startswith(_TIFF):
-        return
+def open_source(probe: Probe) -> Source:
+    """Refuse it, naming the format and what to do."""
+    raise InputError(f"{probe.path} is {_refusal(probe)}")
+
+
+def _refusal(probe: Probe) -> str | None:
+    head = probe.head
     for offset, signature, what in SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
-            raise InputError(f"{path} is {what}, which tilepipe does not read; {CONVERT}")
+            return f"{what}, which tilepipe does not read; {CONVERT}"
     if head[:4] == b"\x70\x00\x00\x00" and head[8:9] == b"\x2a":
-        raise InputError(f"{path} is a Leica LIF file, which tilepipe does not read; {CONVERT}")
+        return f"a Leica LIF file, which tilepipe does not read; {CONVERT}"
+    if head.startswith(_JP2) and probe.suffix == ".nd2":
+        return f"a Nikon ND2 file, which tilepipe does not read; {CONVERT}"
     if b'ObjectType="DPUfsImport"' in head:
-        raise InputError(
-            f"{path} is a Philips iSyntax slide, which tilepipe does not read; export it as TIFF "
-            "with Philips' own software, or convert it with isyntax2raw"
+        return (
+            "a Philips iSyntax slide, which tilepipe does not read; export it as TIFF with "
+            "Philips' own software, or convert it with isyntax2raw"
         )
-    for text, one in (
-        (b"<ImageList", "SVS"),
-        (b"[NanoZoomer Digital Pathology Image Set]", "NDPI"),
-    ):
+    for text, one in LISTS.items():
         if text in head:
-            raise InputError(
-                f"{path} is a list of {one} files, one for each channel; give one of them"
-            )
-    if head.startswith(_JP2) and where.suffix.lower() == ".nd2":
-        raise InputError(f"{path} is a Nikon ND2 file, which tilepipe does not read; {CONVERT}")
+            return f"a list of {one} files, one for each channel; give one of them"
+    return None
 
 
-def name_other(path: str, head: bytes) -> None:
-    """Say what a file is that no reader knows.
+def name_other(probe: Probe) -> None:
+    """Name the format of a file that no reader could open.
 
     Raises
     ------
     InputError
-        Where its name or its content tells.
+        Where the file's name or content tells its format.
     """
-    if head.startswith(ARCHIVES) or head[257:262] == b"ustar":
-        raise InputError(f"{path} is an archive; unpack it, and give the image in it")
-    if (what := SUFFIXES.get(as_path(path).suffix.lower())) is not None:
-        raise InputError(f"{path} is {what}, which tilepipe does not read; {CONVERT}")
+    if probe.head.startswith(ARCHIVES) or probe.head[257:262] == b"ustar":
+        raise InputError(f"{probe.path} is an archive; unpack it, and give the image in it")
+    if (what := SUFFIXES.get(probe.suffix)) is not None:
+        raise InputError(f"{probe.path} is {what}, which tilepipe does not read; {CONVERT}")
 
 
 def refuse_folder(path: str, folder: StoragePath) -> None:
@@ -151,24 +133,6 @@ def refuse_folder(path: str, folder: StoragePath) -> None:
             raise InputError(
                 f"{path} is a folder of DICOM files, which tilepipe does not read; {CONVERT}"
             )
-
-
-def _refuse_overview(path: str, where: StoragePath, head: bytes) -> None:
-    """Refuse the small picture that stands for a slide in the folder beside it."""
-    suffix, stem = where.suffix.lower(), where.name[: len(where.name) - len(where.suffix)]
-    beside = not is_url(path)  # on an object store, to look for a folder is a request
-    index = where.parent / stem / "Slidedat.ini"
-    if head.startswith(_JPEG) and (suffix == ".mrxs" or (beside and index.is_file())):
-        raise InputError(
-            f"{path} is the overview of a MIRAX slide, whose pixels lie in the folder {stem!r} "
-            f"beside it and which tilepipe does not read; {CONVERT}"
-        )
-    pixels = where.parent / f"_{stem}_"
-    if head.startswith(_TIFF) and (suffix == ".vsi" or (beside and (pixels / "stack1").is_dir())):
-        raise InputError(
-            f"{path} is the overview of an Olympus VSI slide, whose pixels lie in the folder "
-            f"{pixels.name!r} beside it and which tilepipe does not read; {CONVERT}"
-        )
 
 
 def _is_array(document: StoragePath) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
-from tilepipe.images.base import Level
+from tilepipe.images.base import Level, RasterGrid
+from tilepipe.images.corruption import find_corruption
 from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.orientation import TAG, orientation_notes
-from tilepipe.images.segments import fault
-from tilepipe.images.windowed import Description, TooLargeError, UndecodableError
+from tilepipe.images.probe import PNG_SIGNATURE, Probe
+from tilepipe.images.raster import has_gdal_metadata
+from tilepipe.images.source import Description, TooLargeError, UndecodableError
 from tilepipe.storage import as_path
 
 LARGEST_BYTES = 512 * 2**20
@@ -29,16 +32,13 @@ LARGEST_BYTES = 512 * 2**20
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError)
 """What Pillow raises on broken files."""
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+def recognises(probe: Probe) -> bool:
+    """Tell whether Pillow keeps all of a PNG or JPEG, and GDAL knows no more of it."""
+    return not (_has_deep_colour(probe.head) or has_gdal_metadata(probe))
 
 
-def deep_colour(head: bytes) -> bool:
-    """Whether a file is a PNG of 16-bit colours, of which Pillow would keep 8."""
-    return head.startswith(PNG_SIGNATURE) and len(head) > 25 and head[24] == 16 and head[25] != 0
-
-
-def open_picture(path: str) -> PictureSource:
+def open_source(probe: Probe) -> PictureSource:
     """Open a PNG or JPEG file.
 
     Raises
@@ -48,11 +48,11 @@ def open_picture(path: str) -> PictureSource:
     """
     try:
         # Not PIL.Image.open: its guard against large images is a warning, and we have our own.
-        with open_reader(path) as file:
-            return PictureSource(path, _decoder(file))
+        probe.file.seek(0)
+        return PictureSource(probe.path, _decoder(probe.file))
     except BROKEN as error:
         raise InputError(
-            f"{path} is a broken image ({error}); copy it again from where it came"
+            f"{probe.path} is a broken image ({error}); copy it again from where it came"
         ) from error
 
 
@@ -65,14 +65,13 @@ class PictureSource:
         bands = {"L": 1, "I;16": 1, "LA": 1, "RGB": 3, "RGBA": 3}[mode]
         dtype = np.dtype(np.uint16 if mode == "I;16" else np.uint8)
         self._check_size(path, picture, (bands + self._alpha) * dtype.itemsize)
-        self._mode = mode
         self._bands: slice | list[int] = slice(0, bands)
-        self._lock = threading.Lock()
-        self._pixels: NDArray[Any] | None = None
+        self._decoded = _Decoded(path, mode, dtype)
         self.description = Description(
             path=path,
             kind=picture.format or "picture",
             levels=(Level(picture.height, picture.width, 1.0, 1.0),),
+            grid=RasterGrid(picture.height, picture.width),
             bands=bands,
             dtype=dtype,
             chunks=((picture.height, picture.width),),
@@ -84,18 +83,20 @@ class PictureSource:
 
     def read(self, window: Window, level: int) -> NDArray[Any]:
         """As `Source.read`."""
-        pixels: NDArray[Any] = self._decoded()[window.slices()][..., self._bands]
+        pixels: NDArray[Any] = self._decoded.pixels()[window.slices()][..., self._bands]
         return pixels
 
     def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `Source.read_masked`."""
-        pixels = self._decoded()[window.slices()]
+        pixels = self._decoded.pixels()[window.slices()]
         return pixels[..., self._bands], pixels[..., -1] != 0
 
-    def select(self, bands: Sequence[int]) -> None:
+    def select(self, bands: Sequence[int]) -> PictureSource:
         """As `Source.select`."""
-        self.description = narrowed(self.description, bands)
-        self._bands = list(bands)
+        selected = copy(self)
+        selected.description = narrowed(self.description, bands)
+        selected._bands = list(bands)
+        return selected
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
@@ -103,7 +104,7 @@ class PictureSource:
 
     def close(self) -> None:
         """Let go of the pixels."""
-        self._pixels = None
+        self._decoded.forget()
 
     @staticmethod
     def _check_size(path: str, picture: ImageFile.ImageFile, pixel_bytes: int) -> None:
@@ -115,29 +116,46 @@ class PictureSource:
                 f"tilepipe convert {path} IMAGE.ome.zarr"
             )
 
-    def _decoded(self) -> NDArray[Any]:
+
+class _Decoded:
+    """The pixels of a picture, decoded when they are first read."""
+
+    def __init__(self, path: str, mode: str, dtype: np.dtype[Any]) -> None:
+        self._path = path
+        self._mode = mode
+        self._dtype = dtype
+        self._lock = threading.Lock()
+        self._pixels: NDArray[Any] | None = None
+
+    def pixels(self) -> NDArray[Any]:
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._decode()
             return self._pixels
 
+    def forget(self) -> None:
+        self._pixels = None
+
     def _decode(self) -> NDArray[Any]:
-        path = self.description.path
         try:
-            with open_reader(path) as file:
+            with open_reader(self._path) as file:
                 picture = _decoder(file)
                 if picture.format == "JPEG":
-                    _check_jpeg(path)
+                    _check_jpeg(self._path)
                 converted = picture if picture.mode == self._mode else picture.convert(self._mode)
                 pixels = np.asarray(converted)
         except BROKEN as error:
             raise UndecodableError(str(error)) from error
-        pixels = pixels.reshape(*pixels.shape[:2], -1).astype(
-            self.description.dtype.newbyteorder("="), copy=False
-        )
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        pixels = pixels.astype(self._dtype.newbyteorder("="), copy=False)
         # Handed out as views: nobody may write into what others read.
         pixels.flags.writeable = False
         return pixels
+
+
+def _has_deep_colour(head: bytes) -> bool:
+    """Whether a file is a PNG of 16-bit colours, of which Pillow would keep 8."""
+    return head.startswith(PNG_SIGNATURE) and len(head) > 25 and head[24] == 16 and head[25] != 0
 
 
 def _decoder(file: Any) -> ImageFile.ImageFile:
@@ -169,5 +187,5 @@ def _mode(picture: PillowImage.Image) -> str:
 
 
 def _check_jpeg(path: str) -> None:
-    if reason := fault(as_path(path).read_bytes(), compression=7):
+    if reason := find_corruption(as_path(path).read_bytes(), compression=7):
         raise UndecodableError(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
-from tilepipe.images.base import PixelSize
+from tilepipe.images.base import PixelSize, RasterGrid, Transform
 from tilepipe.images.control import ControlPoint, GroundControl, are_rpcs
 from tilepipe.images.file_sets import FileSet
 from tilepipe.images.fingerprints import fingerprint_files
@@ -33,9 +34,11 @@ from tilepipe.images.geotiff_tiles import PartChecks, TileCheck
 from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import listening, remarks
 from tilepipe.images.orientation import orientation_notes
+from tilepipe.images.other_formats import name_other
+from tilepipe.images.probe import Probe
 from tilepipe.images.scaling import Scaling, scaling_of
-from tilepipe.images.survey import file_set, has_mask
-from tilepipe.images.windowed import Description, TooLargeError, Transform, UndecodableError
+from tilepipe.images.source import Description, TooLargeError, UndecodableError
+from tilepipe.images.survey import has_mask, open_surveyed
 from tilepipe.storage import is_url
 
 UNITS = {
@@ -63,16 +66,33 @@ ROW_BY_ROW = frozenset({"PNG", "JPEG", "GIF"})
 """Drivers that decode from the top; a window further up than the last one starts over."""
 
 
-def open_raster(
-    path: str,
-    series: int | str | None = None,
-    *,
-    streaming: bool = False,
-    notes: tuple[str, ...] = (),
-) -> RasterSource:
-    """Open an image with GDAL: of a GeoTIFF of several, the main one, unless another is chosen.
+class GdalFile:
+    """A file opened with GDAL, all the files that it is read from, and what GDAL logged."""
 
-    ``notes`` are what is known of the file that GDAL does not tell.
+    def __init__(self, probe: Probe) -> None:
+        self.heard: list[str] = []
+        with gdal_settings(probe.path, streaming=probe.streaming), listening(self.heard):
+            self.files, self.dataset = open_surveyed(probe.path)
+            self.tags: dict[str, str] = self.dataset.tags()
+
+    def close(self) -> None:
+        """Close the dataset, unless a source has taken it."""
+        if self.dataset is not None:
+            self.dataset.close()
+
+    def taken(self) -> Any:
+        """Hand over the dataset, to be closed by who takes it."""
+        dataset, self.dataset = self.dataset, None
+        return dataset
+
+
+def recognises(probe: Probe) -> bool:
+    """Tell whether it is a file: GDAL is tried on all that no other reader recognises."""
+    return not probe.is_folder
+
+
+def open_source(probe: Probe) -> RasterSource:
+    """Open an image with GDAL: of a GeoTIFF of several, the main one, unless another is chosen.
 
     Raises
     ------
@@ -80,24 +100,17 @@ def open_raster(
         GDAL does not know it, or it holds no numbers.
     """
     try:
-        with listening() as heard:
-            return RasterSource(path, series, heard, notes, streaming=streaming)
-    except UndecodableError as error:
-        raise InputError(f"{path} cannot be opened: {error}; try again when it is whole") from error
-    except GDAL_ERRORS as error:
-        require_reachable(path)
-        # What GDAL says of an address is what the server said, and is not for others.
-        why, cause = (reason(error), error) if not is_url(path) else ("GDAL cannot", None)
-        raise InputError(
-            f"{path} is not an image that tilepipe can read ({why}); docs/formats.md "
-            "lists what can be"
-        ) from cause
+        return _opened(probe)
+    except InputError:
+        name_other(probe)
+        raise
 
 
-def has_gdal_metadata(path: str) -> bool:
-    """Whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
+def has_gdal_metadata(probe: Probe) -> bool:
+    """Tell whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
     try:
-        with listening(), _opened(path) as dataset:
+        dataset = probe.once(GdalFile).dataset
+        with gdal_settings(probe.path):
             return (
                 dataset.crs is not None
                 or not dataset.transform.is_identity
@@ -110,33 +123,45 @@ def has_gdal_metadata(path: str) -> bool:
         return False
 
 
+def _opened(probe: Probe) -> RasterSource:
+    path = probe.path
+    try:
+        file = probe.once(GdalFile)
+        with listening(file.heard):
+            return RasterSource(probe, file)
+    except UndecodableError as error:
+        raise InputError(f"{path} cannot be opened: {error}; try again when it is whole") from error
+    except GDAL_ERRORS as error:
+        require_reachable(path)
+        # What GDAL says of an address is what the server said, and is not for others.
+        why, cause = (reason(error), error) if not is_url(path) else ("GDAL cannot", None)
+        raise InputError(
+            f"{path} is not an image that tilepipe can read ({why}); docs/formats.md "
+            "lists what can be"
+        ) from cause
+
+
 class RasterSource:
     """A GDAL dataset and its overviews."""
 
-    def __init__(
-        self,
-        path: str,
-        series: int | str | None,
-        heard: list[str],
-        notes: tuple[str, ...],
-        *,
-        streaming: bool,
-    ) -> None:
-        self._files = file_set(path)
+    def __init__(self, probe: Probe, file: GdalFile) -> None:
+        self._files = file.files
         self._part_checks = PartChecks()
-        with _dataset(path) as dataset:
-            name, listed, number = directory(path, dataset, series, _dataset, _pixel_size)
-        self._pool = _Handles(name or path, self._files, streaming)
+        name, listed, number = directory(
+            probe.path, file.dataset, probe.series, _dataset, _pixel_size
+        )
+        self._pool = _Handles(name or probe.path, self._files, probe.streaming)
+        if name is None:
+            self._pool.add(file.taken())
         self._alpha: int | None
-        self._masked: bool
         self._holes: bool
         self._has_mask: bool
         self._apart: bool
         self._palette: NDArray[Any] | None
-        self._segments: TileCheck | None
+        self._tiles: TileCheck | None
         try:
-            described = self._describe(path, streaming)
-            notes = (*notes, *described.notes, *remarks("GDAL", heard))
+            described = self._describe(probe)
+            notes = (*probe.notes, *described.notes, *remarks("GDAL", file.heard))
             self.description = replace(described, series=listed, series_number=number, notes=notes)
         except BaseException:
             self._pool.close()
@@ -152,22 +177,22 @@ class RasterSource:
         assert valid is not None, "a mask was asked for"
         return pixels, valid
 
-    def select(self, bands: Sequence[int]) -> None:
+    def select(self, bands: Sequence[int]) -> RasterSource:
         """As `Source.select`."""
-        described = narrowed(self.description, bands, apart=self._apart)
+        selected = copy(self)
+        selected.description = narrowed(self.description, bands, apart=self._apart)
         if self._palette is not None:
-            self._palette = self._palette[:, list(bands)]
-        else:
-            self._bands = [place + 1 for place in bands]
-            if self._alpha in self._bands:
-                self._alpha = None
-                self._masked = self._has_mask
-                described = replace(described, masked=self._masked or self._holes)
-            if self._segments and self._apart:
-                self._segments.bands = sorted(
-                    {*self._bands, *([self._alpha] if self._alpha else [])}
-                )
-        self.description = described
+            selected._palette = self._palette[:, list(bands)]
+            return selected
+        selected._bands = [place + 1 for place in bands]
+        if self._alpha in selected._bands:
+            selected._alpha = None
+            masked = self._has_mask or self._holes
+            selected.description = replace(selected.description, masked=masked)
+        if self._tiles and self._apart:
+            read = {*selected._bands, selected._alpha} - {None}
+            selected._tiles = self._tiles.select(sorted(read))
+        return selected
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`; of a mosaic (VRT), of all files that it is made of."""
@@ -178,10 +203,11 @@ class RasterSource:
         """Release the file."""
         self._pool.close()
         self._part_checks.close()
-        if self._segments:
-            self._segments.close()
+        if self._tiles:
+            self._tiles.close()
 
-    def _describe(self, path: str, streaming: bool) -> Description:
+    def _describe(self, probe: Probe) -> Description:
+        path, streaming = probe.path, probe.streaming
         with self._pool.handle(0) as dataset:
             dtype = np.result_type(*dataset.dtypes)
             if dtype.kind not in "uif":
@@ -191,11 +217,11 @@ class RasterSource:
                 )
             sizes = [dataset.shape, *_overview_sizes(dataset)]
             self._alpha = _alpha(dataset)
-            self._masked = has_mask(dataset) and self._alpha is None
+            masked = has_mask(dataset) and self._alpha is None
             self._has_mask = _has_mask(dataset)
             self._apart = dataset.interleaving != Interleaving.pixel
             self._bands = [index for index in dataset.indexes if index != self._alpha]
-            self._palette = _palette(dataset)
+            self._palette = None if probe.labels else _palette(dataset)
             self._sample_dtype = dtype
             nodata = tuple(dataset.nodatavals[index - 1] for index in self._bands)
             unsaid = not has_mask(dataset) and all(value is None for value in nodata)
@@ -207,7 +233,7 @@ class RasterSource:
             scaling = () if self._palette is not None else _scaling(dataset, self._bands)
             names = tuple(_name(dataset, index) for index in self._bands)
             alpha_name = (self._alpha and dataset.descriptions[self._alpha - 1]) or "alpha"
-            self._segments = TileCheck.of(dataset)
+            self._tiles = TileCheck.of(dataset)
             orientation = orientation_notes(dataset.tags().get("EXIF_Orientation"))
             _check_size(path, dataset, streaming)
         levels = pyramid(sizes, snap=False)
@@ -229,15 +255,19 @@ class RasterSource:
             bands=len(self._bands) if self._palette is None else 3,
             dtype=dtype if self._palette is None else self._palette.dtype,
             chunks=tuple(chunks),
-            pixel_size=_pixel_size(crs, transform),
-            crs=crs.to_wkt() if crs else None,
-            transform=None if transform.is_identity else _coefficients(transform),
-            control=control,
+            grid=RasterGrid(
+                levels[0].height,
+                levels[0].width,
+                _pixel_size(crs, transform),
+                crs.to_wkt() if crs else None,
+                None if transform.is_identity else _coefficients(transform),
+                control,
+            ),
             nodata=nodata if has_nodata else (),
             scaling=scaling,
             palette=self._palette is not None,
             # The nodata of a palette image is an entry of it, which GDAL has to look up.
-            masked=self._masked
+            masked=masked
             or self._holes
             or self._alpha is not None
             or (self._palette is not None and any(value is not None for value in nodata)),
@@ -260,8 +290,8 @@ class RasterSource:
             with self._pool.handle(level) as dataset:
                 self._files.require_unchanged(window, factors)
                 self._part_checks.check(self._files.part_windows(window, factors))
-                if self._segments:
-                    self._segments.check(window, self._pool.overviews.get(level, -1), dataset)
+                if self._tiles:
+                    self._tiles.check(window, self._pool.overviews.get(level, -1), dataset)
                 try:
                     # All bands in one go: an image that is decoded row by row cannot go back.
                     pixels = dataset.read(bands, window=place, out_dtype=self._sample_dtype)
@@ -297,6 +327,10 @@ class _Handles:
         self._idle: dict[int, list[Any]] = {}
         self._closed = False
 
+    def add(self, dataset: Any) -> None:
+        """Take over a dataset of level 0."""
+        self._idle.setdefault(0, []).append(dataset)
+
     @contextmanager
     def handle(self, level: int) -> Iterator[Any]:
         """A dataset of a level, to use while inside.
@@ -330,13 +364,6 @@ class _Handles:
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    file_set(path)
-    with _dataset(path) as dataset:
-        yield dataset
 
 
 @contextmanager

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.base import Image, Level
+from tilepipe.images.base import Image, Level, Placed
+from tilepipe.images.mirroring import mirroring
 from tilepipe.images.shown import ShownImage
 from tilepipe.images.validity import Validity, all_valid, of_pixels
-from tilepipe.images.windowed import lazy, mirroring, read_with_valid
+from tilepipe.images.windowed import lazy, read_with_valid
 
 Factors = tuple[float, float]
 """Rows and columns of a level for each of the resampled grid."""
@@ -46,7 +47,7 @@ def resampled_size(level: Level, factors: Factors) -> tuple[int, int]:
     return height, width
 
 
-class ResampledImage(ShownImage):
+class ResampledImage(ShownImage, Placed):
     """An `Image` one of whose levels is read at another scale; the other levels are as they were.
 
     The level takes the place, in the pyramid, of the one that it is made from. Scales, pixel size
@@ -74,12 +75,9 @@ class ResampledImage(ShownImage):
         self.kind = image.kind
         self.bands = image.bands
         self.dtype = image.dtype
-        self.pixel_size = image.pixel_size
+        self.grid = image.grid
         self.pixel_size_doubt = image.pixel_size_doubt
         self.nodata = image.nodata
-        self.crs = image.crs
-        self.transform = image.transform
-        self.control = image.control
         self.scaling = image.scaling
         self.notes = image.notes
         self.band_names, self.file_bands = image.band_names, image.file_bands

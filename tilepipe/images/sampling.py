@@ -38,14 +38,9 @@ def sample_pixels(image: Image, level: int = 0) -> NDArray[Any]:
         Of the image's dtype. Empty where nothing could be read, or only in pieces that are too
         large to be decoded for the sake of a look.
     """
-    found = []
-    for window in _windows(image, level):
-        try:
-            pixels, valid = read_with_valid(image, window, level)
-        except UnreadableError:
-            continue
-        whole = None if valid is None else valid.all(axis=2)
-        found.append(pixels.reshape(-1, image.bands) if whole is None else pixels[whole])
+    found = [
+        pixels for windows in _runs(image, level) for pixels in _valid_pixels(image, windows, level)
+    ]
     if not found:
         return np.empty((0, image.bands), image.dtype)
     together = np.concatenate(found)
@@ -69,8 +64,29 @@ def usual_range(image: Image) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
-def _windows(image: Image, level: int) -> Iterator[Window]:
-    """Windows of whole pieces of the file, evenly spaced, that together are not too many."""
+def _valid_pixels(image: Image, windows: list[Window], level: int) -> Iterator[NDArray[Any]]:
+    """Pixels of adjoining windows, a list for each, that are read at once where they can be."""
+    first, last = windows[0], windows[-1]
+    run = Window(first.y, first.x, first.height, last.stop_x - first.x)
+    try:
+        pixels, valid = read_with_valid(image, run, level)
+    except UnreadableError:
+        if len(windows) > 1:
+            for window in windows:
+                yield from _valid_pixels(image, [window], level)
+        return
+    whole = np.asarray(True if valid is None else valid.all(axis=2))
+    whole = np.broadcast_to(whole, run.shape)
+    for window in windows:
+        inside = window.slices(run)
+        yield pixels[inside][whole[inside]]
+
+
+def _runs(image: Image, level: int) -> Iterator[list[Window]]:
+    """Windows of whole pieces of the file, evenly spaced, that together are not too many.
+
+    Those that adjoin each other in a row come together, if they are not too large.
+    """
     size, (rows, columns) = image.levels[level], image.chunks[level]
     width = min(size.width, columns * math.ceil(256 / columns))
     height = min(size.height, rows * max(1, WINDOW_PIXELS // (rows * width)))
@@ -80,10 +96,14 @@ def _windows(image: Image, level: int) -> Iterator[Window]:
     count = max(1, MOST_VALUES // image.bands // (height * width))
     rows_taken = min(down, max(1, math.isqrt(count * down // across)))
     columns_taken = min(across, max(1, count // rows_taken))
+    adjoin = columns_taken == across
+    adjoin &= height * size.width * image.decoded_bytes <= LARGEST_WINDOW
     for y in _spaced(rows_taken, down):
-        for x in _spaced(columns_taken, across):
-            top, left = y * height, x * width
-            yield Window(top, left, min(height, size.height - top), min(width, size.width - left))
+        top = y * height
+        rows = min(height, size.height - top)
+        lefts = [x * width for x in _spaced(columns_taken, across)]
+        windows = [Window(top, left, rows, min(width, size.width - left)) for left in lefts]
+        yield from [windows] if adjoin else ([window] for window in windows)
 
 
 def _spaced(count: int, total: int) -> Iterator[int]:

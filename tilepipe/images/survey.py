@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rasterio.enums import MaskFlags
 
 from tilepipe.errors import InputError
+from tilepipe.images.corruption import COMPRESSIONS
 from tilepipe.images.file_sets import (
     EVERYWHERE,
     Box,
@@ -26,7 +26,6 @@ from tilepipe.images.file_sets import (
 from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open_dataset, reason
 from tilepipe.images.levels import pyramid
 from tilepipe.images.references import Part, parts_of
-from tilepipe.images.segments import COMPRESSIONS
 from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url
 
 COMPANIONS = (".ovr", ".msk")
@@ -65,7 +64,7 @@ class _Look:
 
 
 def file_set(path: str) -> FileSet:
-    """Look at all the files that an image is read from; again only if one of them has changed.
+    """Survey all the files that an image is read from; again only if one of them has changed.
 
     Raises
     ------
@@ -75,40 +74,41 @@ def file_set(path: str) -> FileSet:
     RasterioError, CPLE_BaseError
         GDAL cannot open the image itself.
     """
-    if is_url(path):
-        return _object_set(path)
+    with gdal_settings(path):
+        files, dataset = open_surveyed(path)
+        dataset.close()
+    return files
+
+
+def open_surveyed(path: str) -> tuple[FileSet, Any]:
+    """Open an image with GDAL, within `gdal_settings`, and survey all its files as `file_set`."""
     found = _known.get(path)
-    if found is None or not found.unchanged:
-        found = _survey(path)
-        while len(_known) >= _MOST_KNOWN:
-            _known.pop(next(iter(_known)), None)
-        _known[path] = found
-    return found
-
-
-@lru_cache(maxsize=_MOST_KNOWN)
-def _object_set(path: str) -> FileSet:
-    """Each look at an object is a request."""
-    return _survey(path)
+    # Each look at an object is a request.
+    if found is not None and (is_url(path) or found.unchanged):
+        return found, open_dataset(path)
+    survey = _Survey(as_path(path))
+    look = _look(survey.path, survey)
+    found = FileSet(look.files, survey.beside, look.shape, look.filled, look.block)
+    while len(_known) >= _MOST_KNOWN:
+        _known.pop(next(iter(_known)), None)
+    _known[path] = found
+    return found, survey.datasets[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """What is known while the files of one image are looked at."""
 
+    path: StoragePath
+    """Of the image itself."""
+    datasets: list[Any] = field(default_factory=list)
+    """The one of the image itself, which stays open."""
     looks: dict[tuple[str, int | None], _Look] = field(default_factory=dict)
     """By path, and number of the overview that is used in the place of the image."""
     pending: set[str] = field(default_factory=set)
     """What is being looked at: mosaics, each of which is a part of another."""
     beside: dict[StoragePath, Stamp] = field(default_factory=dict)
     """What GDAL would read with an image, if it were there."""
-
-
-def _survey(path: str) -> FileSet:
-    survey = _Survey()
-    with gdal_settings(path):
-        look = _look(as_path(path), survey)
-        return FileSet(look.files, survey.beside, look.shape, look.filled, look.block)
 
 
 def _look(
@@ -157,11 +157,15 @@ def _opened_look(
         filled = None if parts is None else _filled(parts, survey)
         blocks = [survey.looks[str(part.place), part.overview].block for part in parts or ()]
         block = max((tuple(dataset.block_shapes[0]), *blocks), key=math.prod)
-        return _Look(
+        look = _Look(
             dataset.shape, dataset.count, dataset.dtypes, masked, tuple(files), filled, block
         )
+        if path == survey.path and overview is None:
+            survey.datasets.append(dataset)
+        return look
     finally:
-        dataset.close()
+        if dataset not in survey.datasets:
+            dataset.close()
 
 
 def _check_place_of_pixels(path: StoragePath, dataset: Any) -> None:

@@ -11,7 +11,8 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -22,17 +23,21 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
+from tilepipe.images.base import RasterGrid
 from tilepipe.images.bombs import image_size
+from tilepipe.images.corruption import JPEG, find_corruption
 from tilepipe.images.directories import check_directories
-from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, for_library, open_bytes
+from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import listening, remarks
 from tilepipe.images.ome_sets import check_set, companion_xml
 from tilepipe.images.orientation import TAG as ORIENTATION
 from tilepipe.images.orientation import orientation_notes
-from tilepipe.images.segments import JPEG, fault
+from tilepipe.images.probe import Probe
+from tilepipe.images.raster import has_gdal_metadata
 from tilepipe.images.series import choose, show_choices
+from tilepipe.images.source import Description, UndecodableError
 from tilepipe.images.tiff_bands import band_names
 from tilepipe.images.tiff_colours import (
     check_colours,
@@ -45,7 +50,6 @@ from tilepipe.images.tiff_colours import (
 from tilepipe.images.tiff_planes import Plane, chunk_of, is_raw
 from tilepipe.images.tiff_series import bands_of, check_axes, kind_of, pixel_size_of, series_of
 from tilepipe.images.tiff_vendors import check_overlaps
-from tilepipe.images.windowed import Description, UndecodableError
 from tilepipe.storage import as_path, is_url
 
 BROKEN_STRUCTURE = (
@@ -82,29 +86,54 @@ BOMB_PIXELS = 2**16
 """Pixels beyond which a segment's own size matters."""
 
 
-def open_tiff(path: str, series: int | str | None = None) -> TiffSource:
-    """Open an image of a TIFF file and its pyramid: the main one, unless another is chosen.
+class TiffStructure:
+    """A TIFF whose directories have been read, with what tifffile logged meanwhile."""
 
-    Parameters
-    ----------
-    path
-        Of the file; of an OME-TIFF set, of any of its files.
-    series
-        Number or name of the image.
+    def __init__(self, probe: Probe) -> None:
+        self.heard: list[str] = []
+        with listening(self.heard):
+            check_directories(probe.file)
+            self.file = tifffile.TiffFile(probe.file, offset=0)
+            xml = self.file.ome_metadata
+            companion = companion_xml(probe.path, xml) if xml else None
+            check_set(probe.path, companion or xml or "")
+            if companion is not None:
+                self.file = tifffile.TiffFile(probe.file, offset=0, omexml=companion)
+
+    @property
+    def has_vendor_metadata(self) -> bool:
+        """Whether the file holds images in a form that a maker or a program defined."""
+        with listening(self.heard):
+            return not self.file.series or kind_of(self.file) != "TIFF"
+
+
+def recognises(probe: Probe) -> bool:
+    """Tell whether a TIFF is read here, and not by GDAL, which may know more of it."""
+    notes = _plain_notes(probe)
+    if notes is None or not has_gdal_metadata(probe):
+        return True
+    probe.notes = notes
+    return False
+
+
+def open_source(probe: Probe) -> TiffSource:
+    """Open an image of a TIFF and its pyramid: the main one, unless another is chosen.
 
     Raises
     ------
     InputError
         It is broken, holds something other than one plane, or needs a codec that is missing.
     """
+    path = probe.path
     try:
-        with listening() as heard, _opened(path) as file:
-            if not file.series:
+        structure = probe.once(TiffStructure)
+        with listening(structure.heard):
+            if not structure.file.series:
                 raise InputError(
                     f"{path} holds no image that can be found: its directory is missing, as in a "
                     "file that was cut off; copy it again from where it came"
                 )
-            return TiffSource(path, file, series, heard)
+            return TiffSource(probe, structure)
     except BROKEN_STRUCTURE as error:
         raise InputError(
             f"{path} cannot be read as a TIFF file ({error}); if other programs cannot open it "
@@ -112,32 +141,18 @@ def open_tiff(path: str, series: int | str | None = None) -> TiffSource:
         ) from error
 
 
-def plain_notes(path: str) -> tuple[str, ...] | None:
-    """What is not applied of a TIFF that no maker defined, so that GDAL may know more of it.
+def _plain_notes(probe: Probe) -> tuple[str, ...] | None:
+    """What is not applied of a TIFF without a vendor's metadata, of which GDAL may know more.
 
-    None for all others.
+    None for all others, and for those that cannot be read.
     """
     try:
-        with listening(), _opened(path) as file:
-            if not file.series or kind_of(file) != "TIFF":
-                return None
-            return _not_applied(path, file.pages.first)
+        structure = probe.once(TiffStructure)
+        if structure.has_vendor_metadata:
+            return None
+        return _not_applied(probe.path, structure.file.pages.first)
     except (*BROKEN_STRUCTURE, InputError):
         return None
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[tifffile.TiffFile]:
-    check_directories(path)
-    with tifffile.TiffFile(for_library(path)) as file:
-        xml = file.ome_metadata
-        companion = companion_xml(path, xml) if xml else None
-        check_set(path, companion or xml or "")
-        if companion is None:
-            yield file
-            return
-    with tifffile.TiffFile(for_library(path), omexml=companion) as file:
-        yield file
 
 
 class TiffSource:
@@ -147,20 +162,15 @@ class TiffSource:
     value or 0, and is not valid.
     """
 
-    def __init__(
-        self,
-        path: str,
-        file: tifffile.TiffFile,
-        wanted: int | str | None,
-        heard: list[str],
-    ) -> None:
+    def __init__(self, probe: Probe, structure: TiffStructure) -> None:
+        path, file = probe.path, structure.file
         found = series_of(file)
         if not found:
             raise InputError(f"{path} holds no plane of rows and columns")
-        number = choose(path, found, wanted).number
+        number = choose(path, found, probe.series).number
         series = file.series[number]
         try:
-            check_axes(path, series)
+            check_axes(path, series, labels=probe.labels)
             _not_applied(path, series.keyframe)
         except InputError as error:
             others = [other for other in found if other.number != number]
@@ -171,7 +181,7 @@ class TiffSource:
             ) from None
         _check_codec(path, series.keyframe)
         check_overlaps(path, file, [page for page in series.pages if page is not None])
-        self._path = path
+        self._path, self._labels = path, probe.labels
         self._files: dict[str, FileBytes | ObjectBytes] = {}
         self._selected: tuple[int, ...] | None = None
         self._alpha: int | None
@@ -183,7 +193,7 @@ class TiffSource:
                 series=tuple(found),
                 series_number=number,
                 # Last: pages are read, and remarked on, as they are looked at.
-                notes=self.description.notes + remarks("tifffile", heard),
+                notes=self.description.notes + remarks("tifffile", structure.heard),
             )
         except BaseException:
             self.close()
@@ -198,20 +208,22 @@ class TiffSource:
         valid = np.ones(window.shape, bool)
         return self._read(window, level, valid), valid
 
-    def select(self, bands: Sequence[int]) -> None:
+    def select(self, bands: Sequence[int]) -> TiffSource:
         """As `Source.select`."""
+        selected = copy(self)
         plane = self._planes[0]
         apart = plane.separate or plane.samples == 1
         sparse = any(each.sparse for each in self._planes)
         if self._palette is not None:
-            self._palette = self._palette[:, list(bands)]
+            selected._palette = self._palette[:, list(bands)]
         else:
-            self._selected = tuple(bands)
-            self._alpha = None if self._alpha in bands else self._alpha
-        self.description = replace(
+            selected._selected = tuple(bands)
+            selected._alpha = None if self._alpha in bands else self._alpha
+        selected.description = replace(
             narrowed(self.description, bands, apart=apart and self._palette is None),
-            masked=self._alpha is not None or sparse,
+            masked=selected._alpha is not None or sparse,
         )
+        return selected
 
     def fingerprint(self) -> str:
         """As `Image.fingerprint`."""
@@ -230,7 +242,7 @@ class TiffSource:
         samples = len(self._planes[0].pages) * self._planes[0].samples
         if samples < 1:
             raise ValueError("it has no samples")
-        self._palette = palette_of(keyframe)
+        self._palette = None if self._labels else palette_of(keyframe)
         self._ycbcr = holds_ycbcr(keyframe, aperio=file.is_svs)
         self._alpha = samples - 1 if has_alpha(keyframe) and samples > 1 else None
         self._compression = int(keyframe.compression)
@@ -240,7 +252,7 @@ class TiffSource:
         nodata = _nodata(keyframe)
         pixel_size, doubt = pixel_size_of(file, number)
         self._fill = nodata or 0
-        bands = bands_of(series)
+        bands = bands_of(series, labels=self._labels)
         dtype = self._sample_dtype if self._palette is None else self._palette.dtype
         return Description(
             path=path,
@@ -250,7 +262,7 @@ class TiffSource:
             # Files of 1 bit a pixel: numbers to a network, as every other image.
             dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
             chunks=tuple(plane.chunk for plane in self._planes),
-            pixel_size=pixel_size,
+            grid=RasterGrid(levels[0].height, levels[0].width, pixel_size),
             pixel_size_doubt=doubt,
             nodata=() if nodata is None or self._palette is not None else (nodata,) * bands,
             palette=self._palette is not None,
@@ -405,7 +417,7 @@ class TiffSource:
             rows = count // plane.row_bytes
             samples = np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
             return to_rgb(samples, b"") if self._ycbcr else samples
-        if reason := fault(data, self._compression, restarts=self._ndpi):
+        if reason := find_corruption(data, self._compression, restarts=self._ndpi):
             raise UndecodableError(f"tile {stored}: {reason}")
         size = image_size(data) if self._compression in IMAGES else None
         rows, columns = plane.chunk

@@ -8,7 +8,7 @@ from typing import Any
 
 from tilepipe.grid import Window
 from tilepipe.images.files import FileBytes, ObjectBytes
-from tilepipe.images.windowed import UndecodableError
+from tilepipe.images.source import UndecodableError
 
 RAW_BYTES = 2**18
 """About how much of an uncompressed strip is read at a time, however large the strip is."""

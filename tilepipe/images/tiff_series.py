@@ -31,6 +31,13 @@ PIXEL_SIZE_OF_ALL = frozenset({"ndpi", "ome", "scn", *PLAIN})
 """Kinds that say the pixel size of each series; others say that of the scan alone."""
 
 
+BANDS = "CS"
+"""Axes of channels and of samples, as tifffile calls them."""
+
+LABEL_BANDS = f"{BANDS}IQ"
+"""The same of labels, whose planes are written along unnamed axes as well."""
+
+
 def series_of(file: tifffile.TiffFile) -> list[Series]:
     """All images in a file, largest resolution of each, without masks; by tifffile's numbers."""
     found = []
@@ -53,13 +60,14 @@ def series_of(file: tifffile.TiffFile) -> list[Series]:
     return found
 
 
-def bands_of(series: tifffile.TiffPageSeries) -> int:
-    """Bands of pixel data: channels and colours, without alpha."""
+def bands_of(series: tifffile.TiffPageSeries, *, labels: bool = False) -> int:
+    """Bands of pixel data: channels and colours, without alpha; see `Probe.labels`."""
     keyframe = series.keyframe
-    if palette_of(keyframe) is not None:
+    if not labels and palette_of(keyframe) is not None:
         return 3
+    axes = LABEL_BANDS if labels else BANDS
     sizes = zip(series.axes, series.shape, strict=True)
-    samples = math.prod(int(size) for axis, size in sizes if axis in "CS")
+    samples = math.prod(int(size) for axis, size in sizes if axis in axes)
     return samples - (samples > 1 and has_alpha(keyframe))
 
 
@@ -76,7 +84,7 @@ def kind_of(file: tifffile.TiffFile) -> str:
     return "TIFF" if kind in PLAIN else f"TIFF ({kind})"
 
 
-def check_axes(path: str, series: tifffile.TiffPageSeries) -> None:
+def check_axes(path: str, series: tifffile.TiffPageSeries, *, labels: bool = False) -> None:
     """Refuse what is not one plane of rows and columns, or no numbers.
 
     Raises
@@ -87,7 +95,7 @@ def check_axes(path: str, series: tifffile.TiffPageSeries) -> None:
     keyframe = series.keyframe
     sizes = {axis: size for axis, size in zip(series.axes, series.shape, strict=True) if size > 1}
     for axis, size in sizes.items():
-        if axis not in "YXSC":
+        if axis not in "YX" + (LABEL_BANDS if labels else BANDS):
             raise InputError(
                 f"{path} has {size} planes along axis {axis}, and tilepipe reads one: save the "
                 "plane you want as a file of its own, or name the axis C if these are channels"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,114 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
-from tilepipe.grid import Window, mirror_index, mirror_span, round_up
-from tilepipe.images.bands import file_bands, named
-from tilepipe.images.base import Image, Level, PixelSize, Series
-from tilepipe.images.control import GroundControl
+from tilepipe.grid import Window, round_up
+from tilepipe.images.bands import file_bands, named, select_bands
+from tilepipe.images.base import Image, Level, Placed, Series
+from tilepipe.images.mirroring import mirroring
 from tilepipe.images.reading import Reading
 from tilepipe.images.rescaling import Rescaling
-from tilepipe.images.scaling import (
-    UNSCALED,
-    Scaling,
-    require_scaling,
-    show_scaling,
-    unscaled,
-)
+from tilepipe.images.scaling import UNSCALED, require_scaling, show_scaling, unscaled
 from tilepipe.images.series import choose, passed_over
+from tilepipe.images.sharing import kept_open
 from tilepipe.images.shown import ShownImage
+from tilepipe.images.source import (
+    LARGEST_SIDE,
+    MOST_BANDS,
+    Description,
+    OpenFile,
+    TooLargeError,
+    UndecodableError,
+)
 from tilepipe.images.validity import Validity, all_valid, both, chosen_nodata, of_pixels, validity
 
 DASK_CHUNK = 2048
 """About the side of a dask chunk, in pixels."""
-
-LARGEST_SIDE = 2**31 - 1
-"""Rows or columns; more are an error in the file."""
-
-MOST_BANDS = 2**16 - 1
-"""As many as a TIFF can have."""
-
-Transform = tuple[float, float, float, float, float, float]
-
-
-class TooLargeError(InputError):
-    """An image that can only be decoded in pieces beyond the memory allowed."""
-
-
-class UndecodableError(Exception):
-    """Raised by a `Source` that cannot decode; becomes an `UnreadableError` that names where."""
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a file says about its image; the attributes of `Image`, as plain data."""
-
-    path: str
-    kind: str
-    levels: tuple[Level, ...]
-    bands: int
-    dtype: np.dtype[Any]
-    chunks: tuple[tuple[int, int], ...]
-    pixel_size: PixelSize | None = None
-    pixel_size_doubt: str | None = None
-    crs: str | None = None
-    transform: Transform | None = None
-    nodata: tuple[float | None, ...] = field(default=())
-    """Of each band, or empty where no band has one."""
-    scaling: Scaling = ()
-    """Scale and offset of each band, or empty where none has any."""
-    control: GroundControl | None = None
-    """Ground control points or RPCs, where these say where the image lies."""
-    palette: bool = False
-    """Whether pixels are the colours of a palette, of which nodata is an entry."""
-    masked: bool = False
-    """Whether validity is more than what nodata and NaN in the pixels say (alpha, a mask)."""
-    streaming: bool = False
-    """Whether it was opened to be read once, from top to bottom."""
-    notes: tuple[str, ...] = ()
-    band_names: tuple[str, ...] = ()
-    """Of each band, empty where unknown; or none at all."""
-    alpha: int | None = None
-    """StoragePath (from 0) of the alpha band among those of the file; it is not one of `bands`."""
-    alpha_name: str = "alpha"
-    """What the file calls it."""
-    decoded_bands: int | None = None
-    """Bands that are decoded to read these; None: as many as there are, alpha included."""
-    series: tuple[Series, ...] = ()
-    """Every image that the file holds; may be left out where there is only one."""
-    series_number: int = 0
-
-
-class SelectedSource(Protocol):
-    """An opened file whose bands have been chosen; windows lie within the level."""
-
-    description: Description
-
-    def read(self, window: Window, level: int) -> NDArray[Any]:
-        """Pixels, shape (height, width, bands)."""
-        ...
-
-    def read_masked(self, window: Window, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels, and where alpha or mask say that they count; asked only of masked images."""
-        ...
-
-    def fingerprint(self) -> str:
-        """As `Image.fingerprint`."""
-        ...
-
-    def close(self) -> None:
-        """Release the file."""
-        ...
-
-
-class Source(SelectedSource, Protocol):
-    """What one kind of file has to do."""
-
-    def select(self, bands: Sequence[int]) -> None:
-        """Read these bands of the file alone, in this order, from now on; called once, if at all.
-
-        They are counted from 0, alpha among them, which is then data; one may be there twice.
-        """
-        ...
 
 
 @runtime_checkable
@@ -129,12 +42,21 @@ class _ReadsBoth(Protocol):
     ) -> tuple[NDArray[Any], Validity | None]: ...
 
 
-class WindowedImage(ShownImage):
-    """An `Image` over a `Source`; see there for the meaning of each attribute."""
+class WindowedImage(ShownImage, Placed):
+    """An `Image` over a `Source`; see `Image` for the meaning of each attribute.
 
-    def __init__(self, source: SelectedSource, reading: Reading | None = None) -> None:
+    Parameters
+    ----------
+    file : OpenFile
+        Let go of when the image is closed, or forgotten.
+    reading : Reading
+        What of the file is read, and how.
+    """
+
+    def __init__(self, file: OpenFile, reading: Reading) -> None:
+        source, reading = select_bands(file.source, reading)
         described = source.description
-        self.reading = reading = reading or Reading()
+        self.reading = reading
         self.series = described.series or (_only_series(described),)
         self.series_number = described.series_number
         if reading.series is not None and not described.series:
@@ -143,29 +65,31 @@ class WindowedImage(ShownImage):
         self.path = described.path
         self.kind = described.kind
         self.levels = described.levels
+        self.grid = described.grid
         self.bands = described.bands
         self.band_names = named(described.band_names, described.bands)
         self.file_bands = file_bands(described)
-        self.alpha_band = None if described.alpha is None else described.alpha + 1
         decoded = described.decoded_bands or described.bands + (described.alpha is not None)
         self.decoded_bytes = decoded * described.dtype.itemsize
-        self.pixel_size = described.pixel_size
-        self.pixel_size_doubt = described.pixel_size_doubt
-        self.crs = described.crs
-        self.transform = described.transform
-        self.control = described.control
         self.chunks = described.chunks
-        self.masked, self.palette = described.masked, described.palette
+        self.pixel_size_doubt = described.pixel_size_doubt
+        self.scaling = described.scaling
+        self.notes = (*described.notes, *_notes(described, self.series, reading))
+        self._source = source
+        self._file: OpenFile | None = file
+        self._fingerprint: str | None = None
+        self._apply(described, reading)
+
+    def _apply(self, described: Description, reading: Reading) -> None:
+        """Work out what the reading makes of the type of the pixels, and of nodata."""
         if described.palette and reading.nodata is not None:
             raise InputError(
                 f"{described.path}: its pixels are the colours of a palette, to which --nodata "
                 "does not apply; leave it out"
             )
-        self._raw_dtype = described.dtype
         self._raw_nodata = chosen_nodata(
             described.path, described.nodata, reading.nodata, described.bands, described.dtype
         )
-        self.scaling = described.scaling
         if reading.unscale:
             require_scaling(described.path, described.scaling)
         self._rescale = Rescaling.of(reading)
@@ -177,17 +101,32 @@ class WindowedImage(ShownImage):
             # No value means "no data" in what was rescaled: any may come of data as well.
             self.dtype, self.band_nodata = self._rescale.dtype, ()
         self.nodata = next((value for value in self.band_nodata if value is not None), None)
-        self.validity_by_band = bool(self._raw_nodata) or self._raw_dtype.kind == "f"
-        self.notes = (*described.notes, *_notes(described, self.series, reading))
-        self._source = source
-        self._fingerprint: str | None = None
-        # An image that nobody closes is closed when nobody has it any more.
-        self._close = weakref.finalize(self, source.close)
+        self.validity_by_band = bool(self._raw_nodata) or described.dtype.kind == "f"
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, bands) of level 0."""
-        return self.levels[0].height, self.levels[0].width, self.bands
+        return (*self.grid.shape, self.bands)
+
+    @property
+    def masked(self) -> bool:
+        """Whether validity is more than what nodata and NaN in the pixels tell."""
+        return self._source.description.masked
+
+    @property
+    def palette(self) -> bool:
+        """Whether the pixels are the colours of a palette."""
+        return self._source.description.palette
+
+    @property
+    def alpha_band(self) -> int | None:
+        """Number (from 1) of the alpha band in the file, where there is one."""
+        alpha = self._source.description.alpha
+        return None if alpha is None else alpha + 1
+
+    def read_as(self, reading: Reading) -> WindowedImage:
+        """Read the same open file in another way: an image of its own, closed by itself."""
+        return WindowedImage(self.file, replace(reading, series=self.reading.series))
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
@@ -230,12 +169,12 @@ class WindowedImage(ShownImage):
     def fingerprint(self) -> str:
         """A short hash that changes when the file's content does; cheap on a huge file."""
         if self._fingerprint is None:
-            self._fingerprint = self._source.fingerprint()
+            self._fingerprint = self.file.fingerprint()
         return self._fingerprint
 
     def close(self) -> None:
-        """Release the file."""
-        self._close()
+        """Let go of the file."""
+        self._file = None
 
     def __enter__(self) -> WindowedImage:
         return self
@@ -246,6 +185,13 @@ class WindowedImage(ShownImage):
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An open file cannot travel to another process; its path can.
         return _reopen, (self.path, self._source.description.streaming, self.reading)
+
+    @property
+    def file(self) -> OpenFile:
+        """The open file, which stays open as long as some image, or anybody else, has it."""
+        if self._file is None:
+            raise ValueError(f"{self.path}: the image is closed")
+        return self._file
 
     @property
     def _may_be_invalid(self) -> bool:
@@ -269,6 +215,7 @@ class WindowedImage(ShownImage):
         return mirroring(window, size.height, size.width)
 
     def _decode(self, read: Callable[[Window, int], Any], span: Window, level: int) -> Any:
+        _ = self.file  # which is there as long as the image is not closed
         try:
             return read(span, level)
         except (UndecodableError, OSError) as error:
@@ -322,29 +269,6 @@ def read_with_valid(
     return image.read(window, level), None if valid is None else valid[..., None]
 
 
-def mirroring(
-    window: Window, height: int, width: int
-) -> tuple[Window, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """The real pixels of a ``height`` x ``width`` grid that a window needs, and what makes it."""
-    y, stop_y = mirror_span(window.y, window.height, height)
-    x, stop_x = mirror_span(window.x, window.width, width)
-    span = Window(y, x, stop_y - y, stop_x - x)
-    if span == window:
-        return span, lambda pixels: pixels
-    rows = _runs(window.y, window.stop_y, height, y)
-    columns = _runs(window.x, window.stop_x, width, x)
-
-    def mirrored(pixels: NDArray[Any]) -> NDArray[Any]:
-        # An axis at a time: whole rows are copied fast, single pixels only at the borders.
-        if len(columns) > 1:
-            pixels = np.concatenate([pixels[:, part] for part in columns], axis=1)
-        if len(rows) > 1:
-            pixels = np.concatenate([pixels[part] for part in rows], axis=0)
-        return pixels
-
-    return span, mirrored
-
-
 def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
     """Refuse a level of which one decoded strip, tile or chunk alone is beyond a limit.
 
@@ -361,17 +285,6 @@ def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
             f"{needed / 2**20:.0f} MiB where {limit_bytes / 2**20:.0f} MiB are allowed; "
             f"make it a chunked image first: tilepipe convert {image.path} IMAGE.ome.zarr"
         )
-
-
-def _runs(start: int, stop: int, size: int, origin: int) -> list[slice | list[int]]:
-    """An axis of a window as indices into its real pixels: mirrored, as they are, mirrored."""
-    first, last = min(max(start, 0), stop), max(min(stop, size), start)
-    if first >= last:
-        return [[], [mirror_index(i, size) - origin for i in range(start, stop)]]
-    before = [mirror_index(i, size) - origin for i in range(start, first)]
-    after = [mirror_index(i, size) - origin for i in range(last, stop)]
-    runs: list[slice | list[int]] = [slice(first - origin, last - origin)]
-    return [*([before] if before else []), *runs, *([after] if after else [])]
 
 
 def lazy(image: Image, level: int, name: str) -> Any:
@@ -427,6 +340,4 @@ def _read_block(
 
 
 def _reopen(path: str, streaming: bool, reading: Reading) -> WindowedImage:
-    from tilepipe.images.sharing import borrow
-
-    return WindowedImage(borrow(path, reading, streaming=streaming), reading)
+    return WindowedImage(kept_open(path, reading.series, streaming), reading)

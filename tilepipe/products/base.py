@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.base import PixelSize
+from tilepipe.images.base import PixelSize, RasterGrid, Transform
 from tilepipe.images.control import GroundControl
 from tilepipe.products.product import Product, product_named
 from tilepipe.schema import decode
@@ -26,9 +26,6 @@ SMALLEST_LEVEL = 512
 
 Kind = str
 """Name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
-
-Transform = tuple[float, float, float, float, float, float]
-"""Affine (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +90,12 @@ class MaskSpec:
     def product(self) -> Product:
         """What the mask is: labels, planes or values, and how they live."""
         return product_named(self.kind)
+
+    @property
+    def grid(self) -> RasterGrid:
+        """The grid of level 0 and its place."""
+        place = self.pixel_size, self.crs, self.transform, self.control
+        return RasterGrid(self.height, self.width, *place, self.origin)
 
     @property
     def planes(self) -> int:
@@ -162,12 +165,23 @@ class Mask(Protocol):
     planes: int
     """1 for labels."""
     dtype: np.dtype[Any]
-    pixel_size: PixelSize | None
-    """Of level 0."""
-    crs: str | None
-    """As WKT."""
-    transform: Transform | None
-    """Of level 0."""
+    grid: RasterGrid
+    """The grid of level 0, with the three attributes that follow, by which it is placed."""
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Pixel size of level 0; None where it is unknown."""
+        ...
+
+    @property
+    def crs(self) -> str | None:
+        """Coordinate reference system as WKT."""
+        ...
+
+    @property
+    def transform(self) -> Transform | None:
+        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -19,13 +19,12 @@ from zarr.storage import MemoryStore
 
 from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.images.base import PixelSize
+from tilepipe.images.base import Placed
 from tilepipe.products import ngff
 from tilepipe.products.base import (
     NO_ANSWER,
     MaskClass,
     MaskSpec,
-    Transform,
     lazy,
 )
 from tilepipe.products.layer import Arrays, Layer
@@ -39,7 +38,7 @@ from tilepipe.storage.zarr_store import SealingStore, zarr_store
 from tilepipe.text import first_line
 
 
-class ZarrMask(ShownMask):
+class ZarrMask(ShownMask, Placed):
     """A mask in OME-Zarr: its main product, and others beside it.
 
     See `tilepipe.products.base.Mask` for what reading offers.
@@ -53,10 +52,7 @@ class ZarrMask(ShownMask):
         self.kind: str = spec.kind
         self.classes: tuple[MaskClass, ...] | None = spec.classes
         self.planes, self.dtype = spec.planes, spec.dtype
-        self.pixel_size: PixelSize | None = spec.pixel_size
-        self.crs: str | None = spec.crs
-        self.transform: Transform | None = spec.transform
-        self.levels = main.levels
+        self.grid, self.levels = spec.grid, main.levels
         self._ours = ours
 
     @property

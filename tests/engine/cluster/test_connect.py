@@ -192,7 +192,7 @@ def test_all_workers_lost_is_said_and_the_run_goes_on_with_others(crew: Crew) ->
         found = _run(workers, _numbers(crew, 20, exchange))
     assert sorted(found) == list(range(60))
     assert set(found.values()) == {"first", "second"}
-    assert watch.heard == ["no workers are left; waiting 1 min for others to join"]
+    assert watch.heard == ["no workers are left; waiting 60 s for others to join"]
 
 
 def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> None:

@@ -98,7 +98,7 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
         workers = Workers(client, wait=60)
-        workers.ask(str)
+        workers.ask(dict)
         task_pool = TaskPool(
             workers, 0, timeout=1.0,
             on_late=lambda task, seconds, worker: told.append((task.label, worker)),

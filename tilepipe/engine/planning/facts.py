@@ -43,29 +43,18 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
     """The mask of an image as the plan reads it: its grid and place, its classes."""
     level = at_model_scale(image, facts).levels[facts.level]
     output = model.output
-    transform = None
-    if image.transform is not None:
-        a, b, c, d, e, f = image.transform
-        sy, sx = level.scale_y, level.scale_x
-        # Corners fall together, so it only grows about the image's.
-        transform = (a * sx, b * sy, c, d * sx, e * sy, f)
-    origin = (0.0, 0.0)
-    if facts.pixel_size is not None:
-        # The first centre of a coarser grid lies (f - 1) / 2 pixels of level 0 further in.
-        origin = (
-            facts.pixel_size.y * (1 - 1 / level.scale_y) / 2,
-            facts.pixel_size.x * (1 - 1 / level.scale_x) / 2,
-        )
+    shape = facts.height, facts.width
+    grid = image.grid.coarser(shape, level.scale_y, level.scale_x, facts.pixel_size)
     return MaskSpec(
         height=facts.height,
         width=facts.width,
         kind=main_product(output).name,
         classes=tuple(MaskClass(c.name, c.colour) for c in output.classes),
         pixel_size=facts.pixel_size,
-        crs=image.crs,
-        transform=transform,
-        control=image.control and image.control.on_grid(level.scale_y, level.scale_x),
-        origin=origin,
+        crs=grid.crs,
+        transform=grid.transform,
+        control=grid.control,
+        origin=grid.origin,
         name=name,
         background=output.background,
     )

@@ -28,7 +28,7 @@ from tilepipe.grid import (
 )
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.resampled import ResampledImage
-from tilepipe.images.windowed import TooLargeError
+from tilepipe.images.source import TooLargeError
 from tilepipe.products.product import main_product, product_named
 from tilepipe.regions.cells import Region
 from tilepipe.text import gigabytes

@@ -28,7 +28,7 @@ ZERO_TAIL = 16
 """As many zero bytes are no such end, nor the padding after it."""
 
 TAIL_BYTES = 512
-"""What `fault` wants to see of the end of a segment that is not read whole."""
+"""What `find_corruption` needs to see of the end of a segment that is not read whole."""
 
 PIECE = 2**20
 """Bytes inflated at a time."""
@@ -40,7 +40,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 _STRAY_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda-\xdd\xe0-\xef\xfe]")
 
 
-def fault(segment: bytes, compression: int, *, restarts: bool = False) -> str | None:
+def find_corruption(segment: bytes, compression: int, *, restarts: bool = False) -> str | None:
     """What is wrong with an encoded strip or tile, or None.
 
     Parameters
@@ -53,13 +53,13 @@ def fault(segment: bytes, compression: int, *, restarts: bool = False) -> str | 
         Whether the segment may end in a JPEG restart marker: the strips of NDPI do.
     """
     if compression in JPEG:
-        return _jpeg_fault(segment, restarts)
+        return _find_jpeg_corruption(segment, restarts)
     if compression in ENDS_IN_MARKS and not any(segment[-ZERO_TAIL:]):
         return "its compressed data ends in zeros, as if it had not been written to the end"
     return None
 
 
-def deflate_fault(segment: bytes) -> str | None:
+def find_deflate_corruption(segment: bytes) -> str | None:
     """What is wrong with the whole of a deflated strip or tile, or None.
 
     Its checksum tells noise that can be decoded. GDAL stops where the tile is full, before that.
@@ -76,7 +76,7 @@ def deflate_fault(segment: bytes) -> str | None:
     return None
 
 
-def _jpeg_fault(segment: bytes, restarts: bool) -> str | None:
+def _find_jpeg_corruption(segment: bytes, restarts: bool) -> str | None:
     # Within a scan 0xFF bytes are stuffed, so a marker there is a marker. What follows the end
     # is padding, or in pictures what their makers append.
     end = segment.find(_END_OF_IMAGE, max(segment.rfind(_START_OF_SCAN), 0))
