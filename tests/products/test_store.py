@@ -215,7 +215,7 @@ def test_the_metadata_is_valid_ome_zarr(tmp_path: Path, kind: Any) -> None:
     from ome_zarr_models.v05.image_label import ImageLabel
 
     probabilities = None if kind == "values" else "float16"
-    mask = create_mask(tmp_path / "m.ome.zarr", make_spec(kind=kind), probabilities)
+    mask = create_mask(tmp_path / "m.ome.zarr", make_spec(kind=kind), extras_of(probabilities))
     group = zarr.open_group(mask.path, mode="r")
     image = Image.from_zarr(group)
     assert [axis.name for axis in image.attributes.ome.multiscales[0].axes][-2:] == ["y", "x"]

@@ -16,7 +16,7 @@ from tilepipe.engine.work import block
 from tilepipe.grid import Window
 from tilepipe.images import ngff
 from tilepipe.products import like_image
-from tilepipe.products.store import ZarrMask
+from tilepipe.products.layer import Layer
 
 SIDE = 100_000
 CORNER = 50_000
@@ -58,7 +58,8 @@ class Counts:
         self.mask: list[Window] = []
         self._count(monkeypatch, block, "downsample_block", self.pyramid, 2)
         self._count(monkeypatch, ngff.NgffSource, "read", self.image, 1)
-        self._count(monkeypatch, ZarrMask, "read_plane", self.mask, 2)
+        self._count(monkeypatch, Layer, "read_plane", self.mask, 2)
+        self._count(monkeypatch, Layer, "read", self.mask, 1)
 
     @staticmethod
     def _count(
