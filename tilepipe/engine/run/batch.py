@@ -14,9 +14,9 @@ from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.report.record import Summary
-from tilepipe.engine.run.blocks import compute_blocks
 from tilepipe.engine.run.job import Job, LazyWorkers
 from tilepipe.engine.run.run import environment_errors_classified
+from tilepipe.engine.run.stream import compute_blocks
 from tilepipe.engine.state.outputs import is_folder
 from tilepipe.errors import InputError, TilepipeError
 from tilepipe.models.file import load_model

@@ -1,24 +1,17 @@
-"""The stage that computes the blocks, for one image or for several as one stream."""
+"""The stage that computes the blocks of an image."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tilepipe.engine.cluster.pool import Outcome, Task, TaskPool
+from tilepipe.engine.cluster.pool import Outcome, Task
 from tilepipe.engine.events import BlockReport
 from tilepipe.engine.report.bottleneck import Timings
 from tilepipe.engine.run.stage import OpenRun
 from tilepipe.engine.work.block import compute_block
 from tilepipe.errors import NonFiniteError, TilepipeError, UnreadableError
 from tilepipe.text import duration
-
-if TYPE_CHECKING:
-    from tilepipe.engine.cluster.workers import Workers
-    from tilepipe.engine.options import RunOptions
-    from tilepipe.engine.run.job import Job
 
 
 class Blocks:
@@ -94,49 +87,3 @@ class Blocks:
             f"block {number} has been running for {duration(seconds)}{where}; reading or writing "
             "may be stuck: check the disks of the image and of the mask"
         )
-
-
-def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -> Iterator[Job]:
-    """Compute the blocks of prepared jobs as one stream; yields each job when its last is done.
-
-    The blocks of the next job begin while the last ones of the one before are computed. A job is
-    taken from ``jobs`` only when its first block may begin.
-
-    Raises
-    ------
-    EnvironmentFailure
-        When the scheduler or all workers are lost, or a disk is full.
-    """
-    begun: dict[str, Job] = {}
-    computed: deque[Job] = deque()
-
-    def note(job: Job) -> None:
-        if job.blocks.is_computed and begun.pop(job.run.run_id, None) is not None:
-            computed.append(job)
-
-    def tasks() -> Iterator[Task]:
-        for job in jobs:
-            begun[job.run.run_id] = job
-            yield from job.tasks()
-            note(job)
-
-    def late(task: Task, seconds: float, worker: str) -> None:
-        begun[_run_of(task)].blocks.late(task.label, seconds, worker)
-
-    timeout = None if options.timeout is None else 60 * options.timeout
-    pool = TaskPool(workers, options.retries, timeout, late)
-    for outcome in pool.run(tasks()):
-        job = begun[_run_of(outcome.task)]
-        instead = job.receive(outcome)
-        if instead is not None:
-            pool.add(instead)
-        note(job)
-        while computed:
-            yield computed.popleft()
-    while computed:
-        yield computed.popleft()
-
-
-def _run_of(task: Task) -> str:
-    """The id of the run that a block's task belongs to."""
-    return str(task.arguments[1])

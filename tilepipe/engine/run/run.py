@@ -9,8 +9,8 @@ from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.report.record import Summary
-from tilepipe.engine.run.blocks import compute_blocks
 from tilepipe.engine.run.job import Job, LazyWorkers
+from tilepipe.engine.run.stream import compute_blocks
 
 
 def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:

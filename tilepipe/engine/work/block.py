@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,33 +68,37 @@ def hash_pixels(pixels: NDArray[Any], valid: Validity | None) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """What was read for a block."""
+
+    values: NDArray[Any]
+    valid: Validity | None
+    unreadable: NDArray[np.bool_] | None
+    """Which could not be decoded; None where all could."""
+    message: str
+    """Why not."""
+
+    @classmethod
+    def read(cls, context: WorkerContext, window: Window, *, salvage: bool) -> _Pixels:
+        level = context.plan.image.level
+        if salvage:
+            return cls(*read_readable(context.image, window, level))
+        return cls(*read_with_valid(context.image, window, level), None, "")
+
+
 def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) -> BlockReport:
     plan, mask = context.plan, context.mask
-    level, coverage = plan.image.level, plan.coverage
-    block, reach = plan.tiling.block_window(number), coverage.reach(number)
-
+    block, reach = plan.tiling.block_window(number), plan.coverage.reach(number)
     begun, begin = time.time(), time.perf_counter()
-    unreadable: NDArray[np.bool_] | None = None
-    valid: Validity | None
-    message = ""
-    if salvage:
-        pixels, valid, unreadable, message = read_readable(context.image, reach, level)
-    else:
-        pixels, valid = read_with_valid(context.image, reach, level)
-    pixels_hash = hash_pixels(pixels, valid)
+    pixels = _Pixels.read(context, reach, salvage=salvage)
+    pixels_hash = hash_pixels(pixels.values, pixels.valid)
     read = time.perf_counter() - begin
 
     begin = time.perf_counter()
-    answer = _predict_block(context, number, pixels, valid, reach)
+    answer = _predict_block(context, number, pixels, reach)
     wait = max(0.0, time.perf_counter() - begin - answer.seconds)
-    lost = 0
-    if unreadable is not None:
-        cleared = affected(unreadable, reach, block, plan)
-        inside = coverage.inside(block)
-        if inside is not None:
-            cleared &= inside
-        _clear(context.products, answer.arrays, cleared)
-        lost = int(cleared.sum())
+    lost = _clear_unreadable(context, block, reach, pixels, answer)
 
     begin = time.perf_counter()
     # An orphan of a dead client must not write into a later run's mask.
@@ -102,7 +107,7 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     mask.flush(block)  # before the ledger records the block as done
     write = time.perf_counter() - begin
 
-    counts, answered = _count(mask.spec.product, answer.arrays[0], len(mask.spec.classes))
+    counts, answered = _count(mask.spec.product, answer.mask, len(mask.spec.classes))
     return BlockReport(
         number=number,
         counts=counts,
@@ -113,28 +118,39 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
         write=write,
         worker=str(identity(this_worker())[0]),
         peak=peak_memory(),
-        message=message,
+        message=pixels.message,
         chunk_bytes=mask.stored_bytes(block),
         pixels_hash=pixels_hash,
         begin=begun,
         wait=wait,
         chunks=mask.take_seals(block),
-        areas=class_areas(answer.arrays[0], block, plan),
+        areas=class_areas(answer.mask, block, plan),
     )
 
 
+def _clear_unreadable(
+    context: WorkerContext, block: Window, reach: Window, pixels: _Pixels, answer: Prediction
+) -> int:
+    """Take the answers away that depend on unreadable pixels; returns how many pixels that is."""
+    if pixels.unreadable is None:
+        return 0
+    cleared = affected(pixels.unreadable, reach, block, context.plan)
+    inside = context.plan.coverage.inside(block)
+    if inside is not None:
+        cleared &= inside
+    _clear(context.products, answer.arrays, cleared)
+    return int(cleared.sum())
+
+
 def _predict_block(
-    context: WorkerContext,
-    number: int,
-    pixels: NDArray[Any],
-    valid: Validity | None,
-    reach: Window,
+    context: WorkerContext, number: int, pixels: _Pixels, reach: Window
 ) -> Prediction:
     """The predictions of a block's tiles put together, clipped to the block.
 
     Tiles that nobody asks anything of are not computed: no pixel of their part of the block is both
-    inside the region and ``valid`` (of the shape of ``reach``) in any band.
+    inside the region and valid in any band.
     """
+    valid = pixels.valid
     plan, coverage, products = context.plan, context.plan.coverage, context.products
     block, classes = plan.tiling.block_window(number), len(plan.mask.classes)
     submitted = []
@@ -146,7 +162,7 @@ def _predict_block(
                 continue
             window = plan.tiling.window(tile).slices(reach)
             there = None if valid is None else all_valid(valid[window])
-            future = context.device.answer(pixels[window], there, tile.shape, products)
+            future = context.device.answer(pixels.values[window], there, tile.shape, products)
             submitted.append((tile, part, future))
     if len(submitted) == 1 and submitted[0][1] == block:
         tile, part, future = submitted[0]
