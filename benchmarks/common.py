@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import subprocess
@@ -191,3 +192,15 @@ def _memory_of(root: Any) -> int:
 def command(*words: Any) -> list[str]:
     """The command line of tilepipe in this environment."""
     return [sys.executable, "-m", "tilepipe", *(str(word) for word in words)]
+
+
+def whole_run(
+    image: Path, model: Any, outputs: list[Path], *words: Any
+) -> tuple[Measured, dict[str, Any]]:
+    """A whole `tilepipe run` that starts over: measured from outside, and its run record."""
+    name = outputs[0].name.removesuffix(outputs[0].suffix).removesuffix(".ome")
+    told = outputs[0].with_name(f"{name}.run.json")
+    fresh(*outputs, told)
+    targets = [word for output in outputs for word in ("-o", output)]
+    measured = measure(command("run", image, "-m", model, *targets, "--quiet", *words))
+    return measured, json.loads(told.read_text())

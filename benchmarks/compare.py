@@ -34,6 +34,7 @@ from common import (
     random_model,
     record,
     sample_slide,
+    whole_run,
 )
 
 ENVS = WORK / "envs"
@@ -132,22 +133,15 @@ def run(name: str, side: int, precision: str, settings: tuple[Any, ...], threads
     """One whole run of a tool."""
     tool, output = TOOLS[name], output_of(name, side, precision)
     model, image = MODELS[tool.network](), sample_slide(side)
-    fresh(output, output.with_name(output.name.replace(".ome.zarr", ".run.json")))
-    environment = os.environ | tool.settings
+    words = ("--precision", precision, "--threads", threads)
     if not tool.environment:
-        words = command(
-            "run", image, "-m", model, "-o", output, "--precision", precision,
-            "--threads", threads, "--quiet",
-        )  # fmt: skip
-    else:
-        environment.pop("PYTHONPATH", None)  # tilepipe's packages are not theirs
-        environment["HF_HUB_OFFLINE"] = "1"
-        script = HERE / "peers" / f"{tool.environment}_peer.py"
-        words = [
-            python_of(tool), script, model, image, output, "--precision", precision,
-            "--threads", threads, *tool.fixed, *settings,
-        ]  # fmt: skip
-    return measure(words, environment)
+        return whole_run(image, model, [output], *words)[0]
+    fresh(output)
+    environment = os.environ | tool.settings | {"HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)  # tilepipe's packages are not theirs
+    script = HERE / "peers" / f"{tool.environment}_peer.py"
+    peer = [python_of(tool), script, model, image, output, *words, *tool.fixed, *settings]
+    return measure(peer, environment)
 
 
 @functools.cache

@@ -12,19 +12,17 @@ stands beside it with the time of the whole command.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 
 from common import (
     WORK,
     Measured,
-    command,
     command_line,
     fresh,
-    measure,
     parse,
     random_model,
     record,
+    whole_run,
 )
 from memory import repeated_slide
 
@@ -35,18 +33,11 @@ REPEATS = {4096: 7, 8192: 5, 16384: 3}
 def one_run(side: int, options: argparse.Namespace) -> tuple[Measured, dict[str, float]]:
     """A whole run: as measured from outside, and the seconds of its record."""
     output = WORK / "constant.ome.zarr"
-    fresh(output)
     name = f"width{options.width}_depth{options.depth}"
     model = random_model(name, width=options.width, depth=options.depth)
-    measured = measure(
-        command(
-            "run", repeated_slide(side), "-m", model, "-o", output, "--memory", options.memory,
-            "--quiet",
-        )
-    )  # fmt: skip
-    seconds = json.loads((WORK / "constant.run.json").read_text())["seconds"]
+    measured, told = whole_run(repeated_slide(side), model, [output], "--memory", options.memory)
     fresh(output)
-    return measured, seconds
+    return measured, told["seconds"]
 
 
 def main() -> None:

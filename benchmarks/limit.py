@@ -19,7 +19,7 @@ import subprocess
 import sys
 from typing import Any
 
-from common import WORK, command, command_line, fresh, measure, parse, record, sample_slide
+from common import WORK, command_line, parse, record, sample_slide, whole_run
 from compare import has_bf16
 
 BARE = """
@@ -75,13 +75,11 @@ def whole_seconds(
     side: int, precision: str, options: argparse.Namespace
 ) -> tuple[float, dict[str, Any]]:
     """Seconds of the whole command, and its run record."""
-    output = WORK / "limit.ome.zarr"
-    fresh(output)
-    words = command(
-        "run", sample_slide(side), "-m", options.model, "-o", output, "--precision", precision,
-        "--threads", options.threads, "--quiet",
+    measured, told = whole_run(
+        sample_slide(side), options.model, [WORK / "limit.ome.zarr"],
+        "--precision", precision, "--threads", options.threads,
     )  # fmt: skip
-    return measure(words).seconds, json.loads((WORK / "limit.run.json").read_text())
+    return measured.seconds, told
 
 
 def limit(side: int, precision: str, options: argparse.Namespace) -> None:

@@ -15,14 +15,12 @@ from pathlib import Path
 import tifffile
 from common import (
     WORK,
-    command,
     command_line,
-    fresh,
-    measure,
     parse,
     random_model,
     record,
     sample_slide,
+    whole_run,
 )
 
 
@@ -79,14 +77,11 @@ def main() -> None:
     more = [] if options.workers is None else ["--workers", str(options.workers)]
     peaks = []
     for side in options.sides:
-        output = WORK / f"memory_{side}.ome.zarr"
-        fresh(output)
-        words = command(
-            "run", repeated_slide(side), "-m", random_model("width2", width=2), "-o", output, "-o",
-            output.with_name(f"memory_{side}.ome.tif"), "--memory", options.memory, "--overwrite",
-            *more,
-        )  # fmt: skip
-        measured = measure(words)
+        outputs = [WORK / f"memory_{side}.ome.{suffix}" for suffix in ("zarr", "tif")]
+        model = random_model("width2", width=2)
+        measured, _ = whole_run(
+            repeated_slide(side), model, outputs, "--memory", options.memory, *more
+        )
         peaks.append(measured.peak)
         workers = f", {options.workers} worker processes" if options.workers else ""
         record(

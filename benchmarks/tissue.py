@@ -10,13 +10,11 @@ stands that of the pixels put through the network, which does not depend on how 
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from common import HERE, WORK, command, command_line, fresh, parse, record
+from common import HERE, WORK, command_line, parse, record, whole_run
 
 import tilepipe
 
@@ -66,23 +64,14 @@ def main() -> None:
     options = parse(parser, side=512, repeats=1)
     image = slide(options.side, options.share)
     outputs = [WORK / "tissue.ome.zarr", WORK / "tissue.ome.tif"]
-    words = {
-        tissue: command(
-            "run", image, "-m", options.model, "-o", outputs[0], "-o", outputs[1], "--tissue",
-            tissue, "--quiet",
-        )
-        for tissue in ("none", "auto")
-    }  # fmt: skip
-    seconds: dict[str, list[float]] = {tissue: [] for tissue in words}
+    seconds: dict[str, list[float]] = {"none": [], "auto": []}
     for _ in range(options.repeats):
-        for tissue, line in words.items():
-            fresh(*outputs, WORK / "tissue.run.json")
-            begin = time.perf_counter()
-            subprocess.run(line, check=True)
-            seconds[tissue].append(time.perf_counter() - begin)
+        for tissue, found in seconds.items():
+            measured, _ = whole_run(image, options.model, outputs, "--tissue", tissue)
+            found.append(measured.seconds)
     plans = {
         tissue: tilepipe.plan(image, model=options.model, tissue=tissue, outputs=outputs)[0]
-        for tissue in words
+        for tissue in seconds
     }
     part, whole = plans["auto"].coverage, plans["none"].coverage
     ratios = [a / n for a, n in zip(seconds["auto"], seconds["none"], strict=True)]

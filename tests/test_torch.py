@@ -13,13 +13,8 @@ import pytest
 import tilepipe
 
 ROOT = Path(tilepipe.__file__).parent
-LOADS_TORCH = [
-    "load_model", "run",
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("save_model", "plan", "run_batch", "train", "verify", "evaluate", "doctor")
-    ),
-]  # fmt: skip
+LOADS_TORCH = ("load_model", "save_model", "plan", "run", "run_batch", "train", "verify",
+               "evaluate", "doctor")  # fmt: skip
 SETTINGS = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
 
 CALL_FIRST = """
@@ -76,6 +71,7 @@ def _load(entry: str, environment: dict[str, str]) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("entry", LOADS_TORCH)
 def test_settings_take_effect_whatever_is_called_first(entry: str) -> None:
@@ -84,6 +80,7 @@ def test_settings_take_effect_whatever_is_called_first(entry: str) -> None:
     assert "huge pages" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_what_the_user_has_set_stays() -> None:
     given = {"OMP_WAIT_POLICY": "ACTIVE", "THP_MEM_ALLOC_ENABLE": "0"}

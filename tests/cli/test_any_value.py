@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -65,15 +64,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def parameters() -> Iterator[Any]:
+def parameters() -> Iterator[tuple[str, str]]:
     """Each option and argument; of those that `plan` and `run` share, what `plan` makes of them."""
     planned = {p.name for p in command_of("plan").params} - {"outputs"}
     for name in COMMANDS:
         for parameter in command_of(name).params:
             flag = getattr(parameter, "is_flag", False)
             if not flag and not (name == "run" and parameter.name in planned):
-                slow = pytest.mark.slow if name in ("doctor", "train") else ()
-                yield pytest.param(name, parameter.name, marks=slow)
+                yield name, str(parameter.name)
 
 
 def command_of(name: str) -> click.Command:
@@ -91,6 +89,7 @@ def words(name: str, parameter: click.Parameter, value: str) -> list[str]:
     return [name, *base[:place], value, *base[place + 1 :]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "option"), list(parameters()))
 def test_any_value(
     name: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -139,6 +139,7 @@ def test_a_rotated_image_is_measured_along_its_own_axes() -> None:
     assert areas.rows(0, 4) == pytest.approx(0.3003 * 0.3008, rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "transform", "size", "metres", "share"),
     [

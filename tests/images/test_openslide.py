@@ -43,14 +43,8 @@ TOLERANCE = {"aperio-33003.svs": 1, "generic-ycbcr.tif": 1, "generic-raw-ycbcr.t
 same to the bit, JPEG too, which both decode with libjpeg-turbo."""
 
 
-JPEG_2000 = {"aperio-33003.svs", "aperio-33005.svs"}
-"""Slow to decode."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in JPEG_2000 else n for n in GENERATED],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GENERATED)
 def test_a_generated_slide_is_what_openslide_reads(tmp_path: Path, name: str) -> None:
     agrees(GENERATED[name](tmp_path / name), TOLERANCE.get(name, 0))
 

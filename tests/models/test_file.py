@@ -469,6 +469,7 @@ def test_any_damage_is_an_input_error_or_harmless(tiny: Path, tmp_path: Path) ->
     assert not any("\n" in text for text in complaints)
 
 
+@pytest.mark.slow
 def test_any_value_in_the_wrong_place_is_an_input_error_or_harmless(
     tiny: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_logits_are_those_of_torch(tmp_path: Path, nhwc: bool) -> None:
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("last", "activation"), [("Softmax", "softmax"), ("Sigmoid", "sigmoid")])
 def test_probabilities_become_logits_again(tmp_path: Path, last: str, activation: str) -> None:
     output = output_spec(activation=activation)
@@ -148,6 +149,7 @@ def test_whole_runs_give_the_same_mask_as_torch(
     assert len(np.unique(masks[0])) == 3
 
 
+@pytest.mark.slow
 def test_nodata_enters_as_the_mean(unet: Path) -> None:
     device = Device(imported(unet), "cpu", "fp32", 1)
     valid = np.ones((160, 160), np.bool_)
@@ -205,6 +207,7 @@ def test_without_the_extra_it_says_which(unet: Path, monkeypatch: pytest.MonkeyP
             load_model(path)
 
 
+@pytest.mark.slow
 def test_a_fixed_size_is_left_open_where_the_network_runs_on_others(tmp_path: Path) -> None:
     arguments = replace(TINY, padding="same")
     path = write_unet(tmp_path / "unet.onnx", network(arguments), side=256)
@@ -336,6 +339,7 @@ def test_what_is_not_exact_is_named(squeezing: Path) -> None:
         imported(squeezing, exact=False)
 
 
+@pytest.mark.slow
 def test_what_turns_out_not_to_be_exact_is_refused(tmp_path: Path) -> None:
     weights = {"w": np.ones((3, 3, 1, 1), np.float32)}
     nodes = [

@@ -29,6 +29,7 @@ def sparse_mask(path: Path, shape: tuple[int, int], kind: Any) -> ZarrMask:
     return mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bytes_are_those_of_gdal(
@@ -48,6 +49,7 @@ def test_the_bytes_are_those_of_gdal(
     assert (tmp_path / "ours.tif").read_bytes() == (tmp_path / "gdal.tif").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_tile_is_missing_and_every_reader_sees_no_answer(tmp_path: Path, kind: Any) -> None:
     mask = sparse_mask(tmp_path / "m.ome.zarr", (3000, 3500), kind)

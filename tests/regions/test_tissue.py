@@ -39,6 +39,7 @@ def test_tissue_is_found_whole_and_glass_is_not(tmp_path: Path, pixel_um: float 
     assert not found[:40, 690:720].any(), "dust is no tissue"
 
 
+@pytest.mark.slow
 def test_it_is_found_at_a_coarse_level_where_there_is_one(tmp_path: Path) -> None:
     pixels, inside = slide(2048, 4096)
     coarse = pixels.reshape(256, 8, 512, 8, 3).mean((1, 3)).astype(np.uint8)

@@ -145,6 +145,7 @@ def test_tiles_of_a_window_are_fetched_together_and_a_bounded_amount_at_a_time(
         assert 4 <= len(s3.log()) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiled, geotiff, ome_zarr, png])
 def test_a_store_that_fails_is_no_damage_of_the_image(
     make: Callable[[Path], Path],

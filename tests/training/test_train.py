@@ -142,6 +142,7 @@ def test_objects_are_scored_where_masks_number_them(numbered: Path, tmp_path: Pa
     assert names == ["background", "object", "border"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "mae"])
 def test_values_are_regressed_and_nan_says_nothing(
     tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch

@@ -177,12 +177,14 @@ def share_far(paths: list[Path], model: str) -> float:
     return float(np.mean(far))
 
 
+@pytest.mark.slow
 def test_the_shipped_models_own_kinds_of_images_do_not_warn(data: Path) -> None:
     assert share_far(sorted((data / "nuclei/tnbc/images").iterdir()), "nuclei-he") == 0
     assert share_far(paths_of(data, "stained_purple_white"), "nuclei-he") == 0
     assert share_far(paths_of(data, "fluo"), "nuclei-fluo") < 0.05
 
 
+@pytest.mark.slow
 def test_foreign_images_do(data: Path) -> None:
     others = sorted((data / "nuclei/dsb2018_test/stained/images").iterdir())
     assert share_far(others, "nuclei-he") > 0.5

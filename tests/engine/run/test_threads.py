@@ -121,6 +121,7 @@ def test_of_two_that_write_one_output_one_is_refused_in_one_sentence(
         )
 
 
+@pytest.mark.slow
 def test_one_that_comes_while_another_writes_is_told_which(
     images: list[Path], model: Path, tmp_path: Path
 ) -> None:

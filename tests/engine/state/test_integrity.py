@@ -163,6 +163,7 @@ BYTES: dict[str, tuple[Callable[[Path], object], int]] = {
 """Damage that `--scrub` finds, and how many blocks are computed again."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BYTES)
 def test_scrubbing_finds_damage_and_a_run_mends_only_that(
     kind: str, masks: Path, scene: Scene

@@ -105,6 +105,7 @@ def test_reads_and_writes_are_those_of_the_region(
     assert tilepipe.verify(outputs[0], windows=1, scrub=True).exact
 
 
+@pytest.mark.slow
 def test_masks_on_the_grid_of_the_image_too(
     sparse: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
