@@ -227,4 +227,3 @@ def plain_style(*parts: Axes) -> None:
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_fontsize(8)
         axes.yaxis.label.set_fontsize(8)
-        axes.title.set_fontsize(9)
