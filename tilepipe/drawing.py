@@ -137,7 +137,7 @@ def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) 
     entries : sequence of Entry
         In rows, as many as fit side by side.
     left_out : int
-        How many more there are, which only a number tells.
+        How many more there are; the legend gives their number only.
     """
     picture = Picture.fromarray(np.rint(rgb).astype(np.uint8))
     legend = _legend(entries, max(picture.width, _NARROWEST), left_out)

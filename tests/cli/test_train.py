@@ -19,6 +19,7 @@ from tilepipe.errors import InputError
 from tilepipe.models.file import load_model
 from tilepipe.training import pictures
 from tilepipe.training import train as training
+from tilepipe.training.learner import PixelLoss
 
 TINY = (
     "--width", "2", "--depth", "1", "--tile", "48", "--steps", "4", "--validate-every", "2",
@@ -128,7 +129,7 @@ def test_a_yaml_file_at_fault_is_told_by_key(
         (("--dropout", "1"), "dropout"),
         (("--tile", "47"), "tile 47"),
         (("--validation", "2"), "validation 2"),
-        (("--validation", "nobody_*"), "validation nobody_*: no image's name"),
+        (("--validation", "nobody_*"), "validation nobody_*: matches no image's name"),
         (("--from", "nowhere.safetensors"), "nowhere.safetensors: there is no such file"),
         (("--mask", "a.png", "--mask", "b.png"), "1 images and 2 masks"),
         (("--class-weights", "1,x"), "class_weights 1,x"),
@@ -184,10 +185,10 @@ def test_a_loss_that_is_no_number_is_code_2_and_out_of_memory_code_4(
     def memory(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training._Training, "_loss", nan)
+    monkeypatch.setattr(PixelLoss, "__call__", nan)
     output = tmp_path / "m.safetensors"
-    assert "the loss is nan at step 1" in refused(capsys, "-q", spots, "-o", output, *TINY)
-    monkeypatch.setattr(training._Training, "_loss", memory)
+    assert "the loss became nan at step 1" in refused(capsys, "-q", spots, "-o", output, *TINY)
+    monkeypatch.setattr(PixelLoss, "__call__", memory)
     said = refused(capsys, "-q", spots, "-o", output, *TINY, code=4)
     assert "lower --batch (now 2), --tile (now 48) or --width (now 2)" in said
 

@@ -12,24 +12,13 @@ from numpy.typing import NDArray
 from tilepipe.engine.options import parse_bytes
 from tilepipe.errors import InputError
 from tilepipe.evaluation.error_pictures import ErrorPictures, Tables
-from tilepipe.evaluation.label_semantics import (
-    BINS,
-    class_number,
-    interpret,
-    interpret_plane,
-)
+from tilepipe.evaluation.label_semantics import BINS, class_number, interpret, interpret_plane
 from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import find_pairs
 from tilepipe.evaluation.results import Evaluation, ImageResult
-from tilepipe.evaluation.scan import (
-    Progress,
-    ScanResult,
-    compare_objects,
-    label_stats,
-    scan,
-)
+from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
 
@@ -126,10 +115,7 @@ def _evaluate_planes(
 
 
 def _evaluate_labels(
-    scans: list[ScanResult],
-    options: EvaluateOptions,
-    pictures: ErrorPictures,
-    progress: Progress,
+    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: Progress
 ) -> Evaluation:
     mapping = interpret(label_stats(scans, 0), label_stats(scans, 1), options)
     classes, tables = mapping.classes, (mapping.mask_table, mapping.truth_table)

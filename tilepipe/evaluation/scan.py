@@ -143,7 +143,7 @@ def compare_objects(
             known = (mapping.truth_table != NO_ANSWER)[truth_bins(window)]
             counting = answered & known
             tally.add(predicted, true, None if counting.all() else counting)
-    return ObjectCounts.from_overlaps(tally.total())
+    return tally.total()
 
 
 class _BinReader:
