@@ -103,7 +103,7 @@ def train(
     watch: TrainCallbacks | None = None,
     **options: Any,
 ) -> TrainSummary:
-    """Train a network and write its model file, or go on where the same training was stopped.
+    """Train a network and write its model file, or resume a training with the same options.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def train(
     output
         The model file, ``NAME.safetensors``.
     watch
-        Is told of each step and each look at the validation images.
+        Called after each step and each validation.
     **options
         The fields of `tilepipe.training.options.TrainOptions`: ``preset``, ``loss``, ``steps`` ...
 
@@ -124,7 +124,7 @@ def train(
     Raises
     ------
     InputError
-        When images, masks or options are at fault, or the loss is no number any more.
+        When images, masks or options are at fault, or the loss became NaN or infinite.
     EnvironmentFailure
         When memory or disk are exhausted.
     """

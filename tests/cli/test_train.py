@@ -19,7 +19,6 @@ from tilepipe.errors import InputError
 from tilepipe.models.file import load_model
 from tilepipe.training import pictures
 from tilepipe.training import train as training
-from tilepipe.training.learner import PixelLoss
 
 TINY = (
     "--width", "2", "--depth", "1", "--tile", "48", "--steps", "4", "--validate-every", "2",
@@ -179,6 +178,8 @@ def test_labels_are_what_they_are_told_to_be(
 def test_a_loss_that_is_no_number_is_code_2_and_out_of_memory_code_4(
     spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tilepipe.training.learner import PixelLoss
+
     def nan(*_: Any) -> torch.Tensor:
         return torch.tensor(float("nan"), requires_grad=True)
 

@@ -449,7 +449,7 @@ def test_values_in_other_numbers_of_planes_are_not_evaluated_together(tmp_path: 
             tifffile.imwrite(
                 folder / f"{name}.tif", values, photometric="minisblack", metadata={"axes": "CYX"}
             )
-    with pytest.raises(InputError, match=r"has values in 1 plane, .* has values in 2 planes"):
+    with pytest.raises(InputError, match=r"has values, 1 per pixel, .* has values, 2 per pixel"):
         tilepipe.evaluate(masks, truths)
 
 

@@ -21,7 +21,6 @@ from tilepipe.evaluation.results import Evaluation, ImageResult
 from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
-from tilepipe.text import count
 
 _PLANE_CLASSES = ("outside", "inside")
 """Classes of a plane, which is 0 or 1."""
@@ -174,7 +173,7 @@ def _require_alike(scans: list[ScanResult]) -> None:
     first = scans[0]
     for other in scans[1:]:
         if (other.kind, other.planes) != (first.kind, first.planes):
-            held = [f"{one.kind} in {count(one.planes, 'plane')}" for one in (first, other)]
+            held = [f"{one.kind}, {one.planes} per pixel" for one in (first, other)]
             raise InputError(
                 f"{first.pair.mask} has {held[0]}, and {other.pair.mask} has {held[1]}; evaluate "
                 "them separately"
