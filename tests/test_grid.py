@@ -12,6 +12,7 @@ from tilepipe.grid import (
     Geometry,
     Tiling,
     Window,
+    WindowGrid,
     candidate_tilings,
     mirror_index,
     mirror_span,
@@ -376,3 +377,27 @@ def test_no_window_of_less_work_is_passed_over(size: int) -> None:
             tiling = Tiling(size, size, (block, block), (keep, keep), geometry)
             least = min(least, tiling.work)
     assert found == least
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.integers(1, 400), st.integers(1, 400),
+    st.integers(1, 200),
+)  # fmt: skip
+def test_windows_along_chunks_cover_each_pixel_once(
+    height: int, width: int, rows: int, columns: int, side: int
+) -> None:
+    grid = WindowGrid.along_chunks((height, width), (rows, columns), side)
+    covered = np.zeros((height, width), int)
+    for window in grid:
+        covered[window.slices()] += 1
+        # A chunk is decoded once, or in as few windows as its rows allow.
+        assert window.x % columns == 0 or columns >= width
+    assert (covered == 1).all()
+    assert grid.tile[1] <= max(side, columns)
+
+
+def test_a_grid_of_a_part_of_an_image_starts_at_the_part() -> None:
+    grid = WindowGrid(Window(3, 5, 4, 6), (3, 4))
+    assert list(grid) == [
+        Window(3, 5, 3, 4), Window(3, 9, 3, 2), Window(6, 5, 1, 4), Window(6, 9, 1, 2),
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures: overlays, legends, contact sheets and plots. It knows arrays, colours and text only."""
+"""Drawing of arrays: overlays, legends, contact sheets, and the style of plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Colour = tuple[int, int, int]
 """Red, green and blue, 0 .. 255."""
 
 NO_DATA_COLOUR = (232, 232, 232)
-"""Of what holds no data, or could not be read."""
+"""The colour of pixels that hold no data, or could not be read."""
 
 _HATCH_DARK, _HATCH_LIGHT = (96, 96, 96), (176, 176, 176)
 _STRIPE = 4
@@ -36,14 +36,14 @@ _STRETCH = (2.0, 98.0)
 
 _TEXT_SIZE, _ROW, _GAP = 14, 24, 10
 _NARROWEST = 320
-"""Width of a legend at least, in pixels."""
+"""Smallest width of a legend, in pixels."""
 
 _CELL = 384
 """Side of a panel of a contact sheet, in pixels."""
 
 
 def fitted(shape: tuple[int, int], longest: int) -> tuple[int, int]:
-    """``shape`` (height, width), scaled down to a longer side of ``longest`` where it is larger."""
+    """``shape`` (height, width), scaled down if its longer side exceeds ``longest``."""
     longer = max(*shape, longest)
     return max(1, shape[0] * longest // longer), max(1, shape[1] * longest // longer)
 
@@ -101,8 +101,9 @@ def colour_mapped(values: NDArray[Any], name: str, low: float, high: float) -> R
     from matplotlib import colormaps
 
     shares = (values - low) / (high - low if high > low else 1.0)
-    colours = colormaps[name].with_extremes(bad="0.78")(np.ma.masked_invalid(shares), bytes=True)
-    return np.asarray(colours[:, :, :3])
+    rgb = np.asarray(colormaps[name](shares, bytes=True)[:, :, :3])
+    rgb[np.isnan(values)] = NO_DATA_COLOUR
+    return rgb
 
 
 def blend(canvas: NDArray[np.float64], colour: Any, opacity: NDArray[Any]) -> None:
@@ -133,11 +134,11 @@ def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) 
     Parameters
     ----------
     rgb : ndarray of numbers, shape (H, W, 3)
-        0 .. 255.
+        The picture, 0 .. 255.
     entries : sequence of Entry
-        In rows, as many as fit side by side.
+        The entries, in rows of as many as fit side by side.
     left_out : int
-        How many more there are, which only a number tells.
+        How many more there are; the legend gives their number only.
     """
     picture = Picture.fromarray(np.rint(rgb).astype(np.uint8))
     legend = _legend(entries, max(picture.width, _NARROWEST), left_out)
@@ -208,7 +209,7 @@ def contact_sheet(rows: Sequence[Sequence[Panel]], entries: Sequence[Entry] = ()
 
 
 def _shortened(text: str, font: Any) -> str:
-    """The text, without its end where it is wider than a cell."""
+    """The text, without its end if it is wider than a cell."""
     while font.getlength(text) > _CELL:
         text = text[: len(text) * 9 // 10 - 3] + "..."
     return text
@@ -227,4 +228,3 @@ def plain_style(*parts: Axes) -> None:
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_fontsize(8)
         axes.yaxis.label.set_fontsize(8)
-        axes.title.set_fontsize(9)

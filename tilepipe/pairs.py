@@ -1,12 +1,11 @@
-"""Files that belong together, such as images and masks, or masks and their truths."""
+"""Files that belong together: images and masks, or masks and truths. Folders or CSV name them."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
@@ -18,9 +17,6 @@ MASK_ENDING = "_mask"
 
 _MOST_NAMED = 5
 
-Kinds = tuple[str, str]
-"""What the two files of a pair are, for messages and as columns of a table: image and mask."""
-
 
 @dataclass(frozen=True, slots=True)
 class FilePair:
@@ -30,110 +26,91 @@ class FilePair:
     second: Path
     line: int = 0
     """The line of the table that names them; 0 for files of folders."""
-    others: Mapping[str, str] | None = None
-    """The other columns of that line."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """The optional columns of that line."""
 
 
-def stem(path: str | Path) -> str:
+def stem(path: Path) -> str:
     """A file's name without its suffix, however long that is (``.ome.tif``)."""
-    name = Path(path).name
-    found = image_stem(name)
-    return found if found != name else Path(name).stem
+    found = image_stem(path.name)
+    return found if found != path.name else path.stem
 
 
 def pair_folders(
-    first: Path, second: Path, kinds: Kinds, suffixes: Sequence[str] = ()
+    first: Path, second: Path, kinds: tuple[str, str], suffixes: Sequence[str] = ()
 ) -> list[FilePair]:
-    """The files of two folders, paired by their names without suffix.
-
-    ``a`` pairs with ``a`` or else with ``a_mask``, in either folder.
+    """The files of two folders, paired by their names without suffix and ``_mask``.
 
     Parameters
     ----------
-    first, second : Path
-        The folders.
     kinds : tuple of str
-        What the files of each are.
-    suffixes : sequence of str, optional
-        Suffixes of the files that count; of several files of one name, the one whose suffix comes
-        first [all files count, and no two may have the same name].
+        What the files of each folder are, for messages.
+    suffixes : sequence of str
+        Suffixes of the files that count; of files with one name, that with the first suffix counts
+        [all files count, and no two may have one name].
 
     Raises
     ------
     InputError
         A file has no partner, or two files have the same one.
     """
-    named, others = (_by_stem(folder, suffixes) for folder in (first, second))
-    pairs = []
+    table = f"a CSV file with the columns {kinds[0]} and {kinds[1]}"
+    named, others = _by_stem(first, suffixes), _by_stem(second, suffixes)
+    pairs: dict[Path, Path] = {}
     for name, path in sorted(named.items()):
         bare = name.removesuffix(MASK_ENDING)
-        known = [key for key in (name, bare, bare + MASK_ENDING) if key in others]
-        if known:
-            pairs.append(FilePair(path, others[known[0]]))
+        known = [others[key] for key in (name, bare, bare + MASK_ENDING) if key in others]
+        other = pairs.setdefault(known[0], path) if known else path
+        if other != path:
+            raise InputError(
+                f"{other.name} and {path.name} both pair with {known[0]}; keep one of them, or use "
+                f"{table}"
+            )
+    alone = [path.name for path in named.values() if path not in pairs.values()]
+    others_alone = [path.name for path in others.values() if path not in pairs]
     lacking = [
-        f"no {kind} in {folder} for {some(alone, _MOST_NAMED)}"
-        for kind, folder, alone in (
-            (kinds[1], second, _without(named, [pair.first for pair in pairs])),
-            (kinds[0], first, _without(others, [pair.second for pair in pairs])),
-        )
-        if alone
+        f"no {kind} in {folder} for {some(sorted(names), _MOST_NAMED)}"
+        for kind, folder, names in ((kinds[1], second, alone), (kinds[0], first, others_alone))
+        if names
     ]
-    way_out = f"a CSV file with the columns {kinds[0]} and {kinds[1]}"
     if lacking:
         raise InputError(
             f"there is {' and '.join(lacking)}; files pair by their names without suffix, or use "
-            f"{way_out}"
+            f"{table}"
         )
-    partners: dict[Path, Path] = {}
-    for pair in pairs:
-        other = partners.setdefault(pair.second, pair.first)
-        if other != pair.first:
-            raise InputError(
-                f"{other.name} and {pair.first.name} both pair with {pair.second}; keep one of "
-                f"them, or use {way_out}"
-            )
-    return pairs
+    return [FilePair(path, other) for other, path in pairs.items()]
 
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    for suffix in suffixes:
-        for path in files:
-            if path.name.lower().endswith(suffix):
-                found.setdefault(stem(path), path)
-    for path in () if suffixes else files:
-        other = found.setdefault(stem(path), path)
-        if other != path:
-            raise InputError(
-                f"{folder}: {other.name} and {path.name} have the same name without suffix; keep "
-                "one of them"
-            )
+    for suffix in suffixes or ("",):
+        for path in (path for path in files if path.name.lower().endswith(suffix)):
+            other = found.setdefault(stem(path), path)
+            if other != path and not suffixes:
+                raise InputError(
+                    f"{folder}: {other.name} and {path.name} have the same name without suffix; "
+                    "keep one of them"
+                )
     return found
 
 
-def _without(named: Mapping[str, Path], paired: Sequence[Path]) -> list[str]:
-    return sorted(path.name for path in named.values() if path not in set(paired))
-
-
-def pair_table(path: Path, kinds: Kinds, optional: Sequence[str] = ()) -> list[FilePair]:
-    """The pairs of a CSV file, whose columns are named after the kinds of files.
-
-    Parameters
-    ----------
-    path : Path
-        The table; paths in it are relative to it.
-    kinds : tuple of str
-        The two columns that hold paths.
-    optional : sequence of str
-        Other columns that the table may have.
+def pair_table(path: Path, kinds: tuple[str, str], optional: Sequence[str] = ()) -> list[FilePair]:
+    """The pairs of a CSV file, whose columns are ``kinds``; paths in it are relative to it.
 
     Raises
     ------
     InputError
         The file cannot be read, lacks a column or a path, or names a file that does not exist.
     """
-    columns, rows = _read_table(path)
+    try:
+        with local_file(path, "a CSV file").open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or ()), [(reader.line_num, r) for r in reader]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist and cannot be read; check the path") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({error}); write it in UTF-8") from error
     lacking = [kind for kind in kinds if kind not in columns]
     if lacking:
         more = f" ({' and '.join(optional)} are optional)" if optional else ""
@@ -144,26 +121,13 @@ def pair_table(path: Path, kinds: Kinds, optional: Sequence[str] = ()) -> list[F
     pairs = []
     for line, row in rows:
         cells = {key: (row.get(key) or "").strip() for key in (*kinds, *optional)}
-        files = []
         for kind in kinds:
             if not cells[kind]:
                 raise InputError(f"{path}, line {line}: the {kind} is missing; add its path")
-            files.append(path.parent / cells[kind])
-            if not files[-1].exists():
-                raise InputError(f"{path}, line {line}: {files[-1]} does not exist; correct it")
+        files = [path.parent / cells[kind] for kind in kinds]
+        for missing in (one for one in files if not one.exists()):
+            raise InputError(f"{path}, line {line}: {missing} does not exist; correct it")
         pairs.append(FilePair(files[0], files[1], line, cells))
     if not pairs:
         raise InputError(f"{path} names no pairs; write one per line below the column names")
     return pairs
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """The columns of a CSV file, and its rows with the lines on which they end."""
-    try:
-        with local_file(path, "a CSV file").open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or []), [(reader.line_num, row) for row in reader]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist and cannot be read; check the path") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error}); write it in UTF-8") from error

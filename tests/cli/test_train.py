@@ -130,7 +130,7 @@ def test_a_yaml_file_at_fault_is_told_by_key(
         (("--dropout", "1"), "dropout"),
         (("--tile", "47"), "tile 47"),
         (("--validation", "2"), "validation 2"),
-        (("--validation", "nobody_*"), "validation nobody_*: no image's name"),
+        (("--validation", "nobody_*"), "validation nobody_*: matches no image's name"),
         (("--from", "nowhere.safetensors"), "nowhere.safetensors: there is no such file"),
         (("--mask", "a.png", "--mask", "b.png"), "1 images and 2 masks"),
         (("--class-weights", "1,x"), "class_weights 1,x"),
@@ -180,16 +180,18 @@ def test_labels_are_what_they_are_told_to_be(
 def test_a_loss_that_is_no_number_is_code_2_and_out_of_memory_code_4(
     spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tilepipe.training.learner import PixelLoss
+
     def nan(*_: Any) -> torch.Tensor:
         return torch.tensor(float("nan"), requires_grad=True)
 
     def memory(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training._Training, "_loss", nan)
+    monkeypatch.setattr(PixelLoss, "__call__", nan)
     output = tmp_path / "m.safetensors"
-    assert "the loss is nan at step 1" in refused(capsys, "-q", spots, "-o", output, *TINY)
-    monkeypatch.setattr(training._Training, "_loss", memory)
+    assert "the loss became nan at step 1" in refused(capsys, "-q", spots, "-o", output, *TINY)
+    monkeypatch.setattr(PixelLoss, "__call__", memory)
     said = refused(capsys, "-q", spots, "-o", output, *TINY, code=4)
     assert "lower --batch (now 2), --tile (now 48) or --width (now 2)" in said
 

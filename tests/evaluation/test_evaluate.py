@@ -439,6 +439,33 @@ def test_masks_of_other_classes_are_not_evaluated_together(tmp_path: Path) -> No
         tilepipe.evaluate(masks / "a.zarr", tmp_path / "c.zarr")
 
 
+def test_values_in_other_numbers_of_planes_are_not_evaluated_together(tmp_path: Path) -> None:
+    masks, truths = tmp_path / "m", tmp_path / "t"
+    masks.mkdir()
+    truths.mkdir()
+    for name, planes in (("a", 1), ("b", 2)):
+        values = np.zeros((planes, 20, 20), np.float32)
+        for folder in (masks, truths):
+            tifffile.imwrite(
+                folder / f"{name}.tif", values, photometric="minisblack", metadata={"axes": "CYX"}
+            )
+    with pytest.raises(InputError, match=r"has values, 1 per pixel, .* has values, 2 per pixel"):
+        tilepipe.evaluate(masks, truths)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"min_size": -1}, "min_size must be at least 0"),
+        ({"memory": 0}, "memory must be at least 1"),
+        ({"mask_objects": "cells"}, "mask_objects must be one of auto, classes"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        tilepipe.evaluate("m.zarr", "t.png", **options)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     masks, truths = tmp_path / "m", tmp_path / "t"

@@ -97,7 +97,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
         counted(np.zeros(3), np.zeros(3, np.uint8), 2)
     with pytest.raises(ValueError, match="do not add up"):
-        Confusion(2).merge(Confusion(3))
+        Confusion(2) + Confusion(3)
 
 
 def test_errors_of_values_leave_out_what_is_none() -> None:

@@ -67,20 +67,7 @@ class Subsample:
 
 
 class ErrorPictures:
-    """The pictures that were asked for; where they go is checked before any work.
-
-    Parameters
-    ----------
-    pairs : list of MaskPair
-        The pairs to compare.
-    options : EvaluateOptions
-        Those named ``plot`` and ``image`` count.
-
-    Raises
-    ------
-    InputError
-        A path is of the wrong kind, or an image is missing.
-    """
+    """The pictures that `EvaluateOptions.plot` asks for; paths are checked before any work."""
 
     def __init__(self, pairs: list[MaskPair], options: EvaluateOptions) -> None:
         self._paths: dict[MaskPair, Path] = {}
@@ -102,16 +89,7 @@ class ErrorPictures:
             self._images = _find_images(pairs, local(options.image))
 
     def draw_errors(self, pair: MaskPair, sample: Subsample | None, tables: list[Tables]) -> None:
-        """Draw what was found, what is not there, and what was missed, if it was asked for.
-
-        Parameters
-        ----------
-        pair : MaskPair
-            The pair to draw.
-        sample : Subsample
-            The pixels to draw.
-        tables : list of Tables
-            What the bins of each plane stand for.
+        """Draw what was found, what is not there, and what was missed; nothing without a sample.
 
         Raises
         ------
@@ -133,7 +111,7 @@ class ErrorPictures:
         self._write(pair, canvas, shown)
 
     def draw_differences(self, pair: MaskPair, sample: Subsample | None) -> None:
-        """Draw predicted minus true values of the first plane, if it was asked for.
+        """Draw predicted minus true values of the first plane; nothing without a sample.
 
         Raises
         ------

@@ -11,24 +11,13 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.evaluation.error_pictures import ErrorPictures, Tables
-from tilepipe.evaluation.label_semantics import (
-    BINS,
-    class_number,
-    interpret,
-    interpret_plane,
-)
+from tilepipe.evaluation.label_semantics import BINS, class_number, interpret, interpret_plane
 from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import find_pairs
 from tilepipe.evaluation.results import Evaluation, ImageResult
-from tilepipe.evaluation.scan import (
-    Progress,
-    ScanResult,
-    compare_objects,
-    label_stats,
-    scan,
-)
+from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
 from tilepipe.quantities import parse_bytes
@@ -44,7 +33,7 @@ def evaluate(
     progress: Progress | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Compare masks with truths: Dice, IoU and more of each class, and objects if wanted.
+    """Compare masks with truths: Dice, IoU and more for each class, and objects if asked for.
 
     Parameters
     ----------
@@ -93,7 +82,7 @@ def evaluate_pairs(options: EvaluateOptions, progress: Progress | None = None) -
 def _evaluate_values(
     scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures
 ) -> Evaluation:
-    classes = scans[0].classes or _numbered(len(scans[0].errors))
+    classes = scans[0].classes or _numbered(scans[0].planes)
     for one in scans:
         pictures.draw_differences(one.pair, one.subsample)
     results = tuple(ImageResult(one.pair, Counts(classes, errors=one.errors)) for one in scans)
@@ -108,7 +97,7 @@ def _evaluate_planes(
         raise InputError(
             f"{scans[0].pair.mask} holds a plane for each class; --instances needs a mask of labels"
         )
-    planes = range(len(scans[0].histograms))
+    planes = range(scans[0].planes)
     classes = scans[0].classes or _numbered(len(planes))
     tables = [
         interpret_plane(label_stats(scans, 0, plane), label_stats(scans, 1, plane), options)
@@ -126,10 +115,7 @@ def _evaluate_planes(
 
 
 def _evaluate_labels(
-    scans: list[ScanResult],
-    options: EvaluateOptions,
-    pictures: ErrorPictures,
-    progress: Progress,
+    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: Progress
 ) -> Evaluation:
     mapping = interpret(label_stats(scans, 0), label_stats(scans, 1), options)
     classes, tables = mapping.classes, (mapping.mask_table, mapping.truth_table)
@@ -163,10 +149,10 @@ def _confusion(histogram: NDArray[np.int64], tables: Tables, classes: tuple[str,
     np.add.at(rows, truth_table, histogram)
     table = np.zeros((NO_ANSWER + 1, NO_ANSWER + 1), np.int64)
     np.add.at(table.T, mask_table, rows.T)
-    count = len(classes)
-    confusion = Confusion(count)
-    confusion.matrix = table[:count, :count]
-    confusion.unanswered = table[:count, NO_ANSWER]
+    known = slice(0, len(classes))
+    confusion = Confusion(len(classes))
+    confusion.matrix = table[known, known]
+    confusion.unanswered = table[known, NO_ANSWER]
     confusion.ignored = int(table[NO_ANSWER].sum())
     return confusion
 
@@ -186,10 +172,11 @@ def _counts(
 def _require_alike(scans: list[ScanResult]) -> None:
     first = scans[0]
     for other in scans[1:]:
-        if other.kind != first.kind or len(other.histograms) != len(first.histograms):
+        if (other.kind, other.planes) != (first.kind, first.planes):
+            held = [f"{one.kind}, {one.planes} per pixel" for one in (first, other)]
             raise InputError(
-                f"{first.pair.mask} is a mask of {first.kind}, and {other.pair.mask} is one of "
-                f"{other.kind}; evaluate them separately"
+                f"{first.pair.mask} has {held[0]}, and {other.pair.mask} has {held[1]}; evaluate "
+                "them separately"
             )
         if other.classes != first.classes:
             named = [", ".join(one.classes or ("without names",)) for one in (first, other)]
@@ -199,5 +186,5 @@ def _require_alike(scans: list[ScanResult]) -> None:
             )
 
 
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(str(number) for number in range(count))
+def _numbered(planes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(planes)))

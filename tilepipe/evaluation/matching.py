@@ -6,7 +6,7 @@ Nothing else is needed for F1 and AJI, and both kinds of counts add up over the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,28 +22,6 @@ _HALF = 32
 """Bits of the number of the second object of a pair."""
 
 Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Overlaps:
-    """The areas of predicted and true objects, and the pixels that each pair shares."""
-
-    predicted_areas: NDArray[np.int64]
-    """Area of each predicted object in pixels, (P,); 0 stands for no object."""
-    true_areas: NDArray[np.int64]
-    """Area of each true object in pixels, (T,)."""
-    predicted: NDArray[np.intp]
-    """Index of the predicted object of each pair that shares pixels, (N,)."""
-    true: NDArray[np.intp]
-    """Index of the true object of each pair, (N,)."""
-    common: NDArray[np.int64]
-    """Pixels that each pair shares, (N,)."""
-
-    @property
-    def iou(self) -> NDArray[np.float64]:
-        """Intersection over union of each pair, (N,)."""
-        union = self.predicted_areas[self.predicted] + self.true_areas[self.true] - self.common
-        return self.common / union
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +55,12 @@ class ObjectCounts:
         """
         if predicted.shape != truth.shape:
             raise ValueError(f"a prediction of {predicted.shape} has no truth of {truth.shape}")
-        overlaps = OverlapTally()
-        overlaps.add(predicted, truth)
-        return cls.from_overlaps(overlaps.total())
-
-    @classmethod
-    def from_overlaps(cls, overlaps: Overlaps) -> ObjectCounts:
-        """Compare objects by the pixels that they share."""
-        matches = int((overlaps.iou > MATCH_IOU).sum())
-        common, union = _jaccard(overlaps)
-        return cls(
-            matches,
-            int((overlaps.predicted_areas > 0).sum()) - matches,
-            int((overlaps.true_areas > 0).sum()) - matches,
-            common,
-            union,
-        )
+        tally = OverlapTally()
+        tally.add(predicted, truth)
+        return tally.total()
 
     def __add__(self, other: ObjectCounts) -> ObjectCounts:
-        names = [field.name for field in fields(self)]
-        return ObjectCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+        return ObjectCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def precision(self) -> float:
@@ -120,30 +84,6 @@ class ObjectCounts:
     def aji(self) -> float:
         """Aggregated Jaccard index (Kumar et al. 2017, algorithm 1); NaN without any object."""
         return _share(self.common, self.union)
-
-
-def _jaccard(overlaps: Overlaps) -> tuple[int, int]:
-    """Numerator and denominator of the AJI.
-
-    Each true object adds its intersection and union with the predicted object of the largest IoU
-    (several may choose the same one). Predicted objects that none chose, and true objects that
-    overlap none, add their area to the denominator.
-    """
-    # By true object, the largest IoU first; of equal ones the larger, then the first.
-    order = np.lexsort((overlaps.predicted, -overlaps.common, -overlaps.iou, overlaps.true))
-    _, first = np.unique(overlaps.true[order], return_index=True)
-    best = order[first]
-    chosen, common = overlaps.predicted[best], overlaps.common[best]
-    # The pixels of a chosen object outside the common ones count each time it is chosen.
-    outside = overlaps.predicted_areas[chosen] - common
-    unused = np.ones(overlaps.predicted_areas.size, bool)
-    unused[chosen] = False
-    union = (
-        int(overlaps.true_areas.sum())
-        + int(outside.sum())
-        + int(overlaps.predicted_areas[unused].sum())
-    )
-    return int(common.sum()), union
 
 
 class OverlapTally:
@@ -177,8 +117,8 @@ class OverlapTally:
         self._predicted.add(predicted[in_prediction])
         self._pairs.add((predicted[both].astype(np.int64) << _HALF) | truth[both].astype(np.int64))
 
-    def total(self) -> Overlaps:
-        """The overlaps of all windows."""
+    def total(self) -> ObjectCounts:
+        """How well the objects of all windows match."""
         numbers, areas = self._predicted.total()
         true_numbers, true_areas = self._true.total()
         if self._min_size > 1:
@@ -186,14 +126,24 @@ class OverlapTally:
             large = np.isin(numbers, sized[sizes >= self._min_size])
             numbers, areas = numbers[large], areas[large]
         pairs, common = self._pairs.total()
-        first, second = pairs >> _HALF, pairs & ((1 << _HALF) - 1)
-        kept = np.isin(first, numbers)
-        return Overlaps(
-            areas,
-            true_areas,
-            np.searchsorted(numbers, first[kept]),
-            np.searchsorted(true_numbers, second[kept]),
-            common[kept],
+        kept = np.isin(pairs >> _HALF, numbers)
+        pairs, common = pairs[kept], common[kept]
+        predicted = np.searchsorted(numbers, pairs >> _HALF)
+        true = np.searchsorted(true_numbers, pairs & ((1 << _HALF) - 1))
+        iou = common / (areas[predicted] + true_areas[true] - common)
+        matches = int((iou > MATCH_IOU).sum())
+
+        # The AJI. Each true object adds its intersection and union with the predicted object of
+        # the largest IoU (of equal ones the larger, then the first); several may choose the same.
+        order = np.lexsort((predicted, -common, -iou, true))
+        _, first = np.unique(true[order], return_index=True)
+        chosen, shared = predicted[order[first]], common[order[first]]
+        # Predicted objects that none chose, and true ones that overlap none, add their areas.
+        unused = np.ones(areas.size, bool)
+        unused[chosen] = False
+        union = true_areas.sum() + (areas[chosen] - shared).sum() + areas[unused].sum()
+        return ObjectCounts(
+            matches, areas.size - matches, true_areas.size - matches, int(shared.sum()), int(union)
         )
 
 

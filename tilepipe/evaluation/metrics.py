@@ -6,7 +6,7 @@ Counts add up: over the windows of a mask, over masks, over the images of a vali
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -72,24 +72,13 @@ class Confusion:
         self.unanswered += known[:, NO_ANSWER]
         self.ignored += int(joint[NO_ANSWER].sum())
 
-    def merge(self, other: Confusion) -> None:
-        """Add the counts of another.
-
-        Raises
-        ------
-        ValueError
-            It has another number of classes.
-        """
+    def __add__(self, other: Confusion) -> Confusion:
         if other.classes != self.classes:
             raise ValueError(f"counts of {other.classes} and {self.classes} classes do not add up")
-        self.matrix += other.matrix
-        self.unanswered += other.unanswered
-        self.ignored += other.ignored
-
-    def __add__(self, other: Confusion) -> Confusion:
         total = Confusion(self.classes)
-        total.merge(self)
-        total.merge(other)
+        total.matrix = self.matrix + other.matrix
+        total.unanswered = self.unanswered + other.unanswered
+        total.ignored = self.ignored + other.ignored
         return total
 
     def answering(self, label: int) -> Confusion:
@@ -182,19 +171,8 @@ class Errors:
         self.squared += float(difference @ difference)
         self.signed += float(difference.sum())
 
-    def merge(self, other: Errors) -> None:
-        """Add the sums of another."""
-        self.count += other.count
-        self.left_out += other.left_out
-        self.absolute += other.absolute
-        self.squared += other.squared
-        self.signed += other.signed
-
     def __add__(self, other: Errors) -> Errors:
-        total = Errors()
-        total.merge(self)
-        total.merge(other)
-        return total
+        return Errors(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def mae(self) -> float:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.errors import InputError
-from tilepipe.pairs import MASK_ENDING, Kinds, pair_folders, pair_table, stem
+from tilepipe.pairs import MASK_ENDING, pair_folders, pair_table, stem
 from tilepipe.storage import local
 
 SUFFIXES = (".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Suffixes of label maps in a folder. Of files with one name the first counts: the outputs of a run
 are a mask, ``.ome.zarr``, and its exports beside it, one of which is a picture, ``.png``."""
 
-_KINDS: Kinds = ("mask", "truth")
+_KINDS = ("mask", "truth")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class ScanResult:
         """The names of classes in the mask."""
         return self.named[0]
 
+    @property
+    def planes(self) -> int:
+        """Number of planes of the mask."""
+        return len(self.histograms) + len(self.errors)
+
     def histogram(self, plane: int) -> NDArray[np.int64]:
         """The joint histogram of a plane, (258, 258); rows are the truth."""
         rows, columns, counts = self.histograms[plane]
@@ -143,7 +148,7 @@ def compare_objects(
             known = (mapping.truth_table != NO_ANSWER)[truth_bins(window)]
             counting = answered & known
             tally.add(predicted, true, None if counting.all() else counting)
-    return ObjectCounts.from_overlaps(tally.total())
+    return tally.total()
 
 
 class _BinReader:

@@ -76,7 +76,7 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
 
 
 def _answered(mask: ZarrMask) -> Callable[[Window, Level], bool]:
-    """A function that tells whether a window of a level of the image holds any answer."""
+    """A function that returns whether a window of a level of the image holds any answer."""
     there = np.zeros([-(-side // CHUNK) for side in mask.shape], np.bool_)
     for plane in range(mask.planes):
         for row, column in mask.stored_chunks(0, plane):

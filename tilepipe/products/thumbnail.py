@@ -52,10 +52,7 @@ def thumbnail(
 
 
 def _averaged(
-    image: Image,
-    level: int,
-    shape: tuple[int, int],
-    is_shown: Callable[[Window, Level], bool],
+    image: Image, level: int, shape: tuple[int, int], is_shown: Callable[[Window, Level], bool]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Means of the bands that are shown, (H, W, 1 or 3), and where there are any, (H, W)."""
     height, width = image.levels[level].height, image.levels[level].width

@@ -15,7 +15,7 @@ from tilepipe.models.geometry import geometry_of
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNet
 from tilepipe.training.losses import make_loss, weight_map
-from tilepipe.training.optimise import Average, Precision, Schedule, make_optimiser
+from tilepipe.training.optimise import MixedPrecision, Schedule, make_average, make_optimiser
 from tilepipe.training.recipe import Recipe
 from tilepipe.training.tiles import Tile
 
@@ -89,10 +89,10 @@ class Learner:
             if recipe.start.output.activation == recipe.output.activation == "linear":
                 self._scale.standardise_head(network)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._average = Average(self._network, options.average) if options.average else None
+        self._average = make_average(self._network, options.average) if options.average else None
         self._optimiser = make_optimiser(self._network, options)
         self.schedule = Schedule(self._optimiser, options, recipe.metric)
-        self._precision = Precision(options.precision, self._device)
+        self._precision = MixedPrecision(options.precision, self._device)
         self.loss = PixelLoss(recipe, self._scale, self._device)
 
     @property
@@ -103,7 +103,7 @@ class Learner:
     @property
     def network(self) -> UNet:
         """The network that is validated and kept: the moving average, if there is one."""
-        network = self._average.network if self._average is not None else self._network
+        network = self._average.module if self._average is not None else self._network
         assert isinstance(network, UNet)
         return network
 
@@ -149,7 +149,7 @@ class Learner:
         scaler.update()
         self.schedule.step()
         if self._average is not None:
-            self._average.update(self._network)
+            self._average.update_parameters(self._network)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the weights of `network`."""

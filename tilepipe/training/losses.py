@@ -63,11 +63,11 @@ def make_loss(
     shares = partial(_class_probabilities, background=background) if softmax else _probabilities
     losses: dict[str, Loss] = {
         "cross-entropy": _cross_entropy,
-        "bce": _binary_cross_entropy,
+        "bce": _by_plane(partial(functional.binary_cross_entropy_with_logits, reduction="none")),
         "dice": partial(_tversky, shares, (0.5, 0.5)),
         "tversky": partial(_tversky, shares, tversky),
-        "mse": _squared_error,
-        "mae": _absolute_error,
+        "mse": _by_plane(lambda logits, target: (logits - target) ** 2),
+        "mae": _by_plane(lambda logits, target: (logits - target).abs()),
     }
     parts = [losses[part] for part in name.split("+")]
 
@@ -126,17 +126,9 @@ def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return _weighted(functional.cross_entropy(logits, kept, reduction="none"), weight)
 
 
-def _binary_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return _weighted(each.mean(1), weight)
-
-
-def _squared_error(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    return _weighted(((logits - target) ** 2).mean(1), weight)
-
-
-def _absolute_error(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    return _weighted((logits - target).abs().mean(1), weight)
+def _by_plane(error: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The loss of planes that are independent of each other."""
+    return lambda logits, target, weight: _weighted(error(logits, target).mean(1), weight)
 
 
 def _weighted(each: Tensor, weight: Tensor) -> Tensor:

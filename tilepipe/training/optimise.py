@@ -80,31 +80,13 @@ class Schedule:
         (self._plateau or self._by_step).__dict__.update(state)
 
 
-class Average:
+def make_average(network: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
     """A moving average of a network's weights, which generalises better than the last ones."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._averaged = torch.optim.swa_utils.AveragedModel(
-            network, avg_fn=lambda a, b, n: _ema_update(a, b, n, decay), use_buffers=True
-        )
-        self._averaged.eval()
-
-    @property
-    def network(self) -> nn.Module:
-        """The network with the averaged weights, in evaluation mode."""
-        return self._averaged.module
-
-    def update(self, network: nn.Module) -> None:
-        """Add the weights after a step."""
-        self._averaged.update_parameters(network)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state as tensors."""
-        return dict(self._averaged.state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._averaged.load_state_dict(state)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, avg_fn=lambda a, b, n: _ema_update(a, b, n, decay), use_buffers=True
+    )
+    average.eval()
+    return average
 
 
 def _ema_update(average: Tensor, new: Tensor, count: Tensor | int, decay: float) -> Tensor:
@@ -115,15 +97,15 @@ def _ema_update(average: Tensor, new: Tensor, count: Tensor | int, decay: float)
     return torch.lerp(new, average, share)
 
 
-class Precision:
+class MixedPrecision:
     """The precision of training passes."""
 
-    def __init__(self, asked: str, device: torch.device) -> None:
-        if asked == "auto":
-            asked = "bf16" if _computes_bf16(device) else "fp32"
-        self.name = asked
+    def __init__(self, name: str, device: torch.device) -> None:
+        if name == "auto":
+            name = "bf16" if _computes_bf16(device) else "fp32"
+        self.name = name
         self._device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=asked == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def passes(self) -> AbstractContextManager[Any]:
         """The context for a forward pass."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from tilepipe.engine.options import image_stem
 from tilepipe.errors import InputError
-from tilepipe.pairs import FilePair, Kinds, pair_folders, pair_table, stem
+from tilepipe.pairs import FilePair, pair_folders, pair_table, stem
 from tilepipe.storage import local
 
 MASK_FOLDERS = ("masks", "labels")
@@ -21,7 +21,7 @@ SPLITS = {
     "test": "test",
 }  # fmt: skip
 
-_KINDS: Kinds = ("image", "mask")
+_KINDS = ("image", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,11 @@ def split_pairs(
 
     Parameters
     ----------
-    pairs : sequence of TrainingPair
-        All pairs.
-    validation : str or float
+    validation
         A share, patterns of names, or another folder or CSV file (`TrainOptions.validation`). If
         the data name a split themselves, it takes precedence over a share.
-    exclude : str
+    exclude
         Patterns of names to leave out.
-    seed : int
-        Seed of the random choice.
 
     Raises
     ------
@@ -206,7 +202,6 @@ def _from_images_and_masks(folder: Path, split: str) -> list[TrainingPair]:
 def _from_table(path: Path) -> list[TrainingPair]:
     found = []
     for pair in pair_table(path, _KINDS, optional=("split", "group")):
-        assert pair.others is not None
         split = pair.others["split"].lower()
         if split and split not in SPLITS:
             raise InputError(

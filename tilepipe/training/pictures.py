@@ -96,7 +96,7 @@ def draw_tiles(
         high = float(weight.max())
         rows.append(
             [
-                Panel("input, and what is learnt in a frame", _framed(tile, maker)),
+                Panel("input, with a frame around the target", _framed(tile, maker)),
                 Panel("target", _scaled(target)),
                 Panel(
                     f"weight, 0 to {high:.3g}", colour_mapped(weight.numpy(), "magma", 0.0, high)

@@ -165,9 +165,9 @@ def _arguments(
     has_arguments = cast(UNetArguments, start.arguments)
     fixed = ("width", "depth", "padding", "normalisation", "upsampling")
     for name in fixed:
-        asked, has = getattr(options, name), getattr(has_arguments, name)
-        if asked is not None and asked != has:
-            raise InputError(f"{name} {asked}: model {start.name} has {has}; leave it out")
+        wanted, has = getattr(options, name), getattr(has_arguments, name)
+        if wanted is not None and wanted != has:
+            raise InputError(f"{name} {wanted}: model {start.name} has {has}; leave it out")
     dropout = has_arguments.dropout if options.dropout is None else options.dropout
     return replace(has_arguments, bands=found.bands, outputs=outputs, dropout=dropout)
 

@@ -6,16 +6,15 @@ import csv
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tilepipe._torch import torch
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.storage import complete_or_absent, write_whole
+from tilepipe.storage.lock import LockedError, holding_lock
 from tilepipe.training.options import TrainOptions
 from tilepipe.training.pairs import TrainingPair
 
@@ -46,19 +45,19 @@ class TrainingState:
         """
         new = not self.folder.exists()
         self.folder.mkdir(exist_ok=True)
-        lock = FileLock(self.folder / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.folder}: another training is writing here; wait for it, or use another -o"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-            if new and not self.options_file.exists():
-                shutil.rmtree(self.folder, ignore_errors=True)  # it was refused before it began
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding_lock(self.folder / "lock"))
+            except LockedError:
+                raise InputError(
+                    f"{self.folder}: another training is writing here; wait for it, or use "
+                    "another -o"
+                ) from None
+            try:
+                yield
+            finally:
+                if new and not self.options_file.exists():  # it was refused before it began
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(
         self,

@@ -140,11 +140,9 @@ def survey(cache: PairCache, options: TrainOptions, least_classes: int = 0) -> S
         counts=() if regression else _counts(found.labels, scheme, cache, options),
         pixels=tuple(found.areas),
         band_names=_band_names(found.names),
-        value_mean=tuple(float(m) for m in found.values.mean) if regression else (),
+        value_mean=tuple(float(m) for m in found.values.mean),
         # A plane with one value only has no deviation; it is learnt in its own unit.
-        value_std=tuple(math.sqrt(v) if v > 1e-12 else 1.0 for v in found.values.variance)
-        if regression
-        else (),
+        value_std=tuple(math.sqrt(v) if v > 1e-12 else 1.0 for v in found.values.variance),
     )
 
 
@@ -178,7 +176,7 @@ class _Statistics:
         self._regression = regression
         self.scale = 1 / 255 if first.image.dtype == np.uint8 else 1.0
         self.bands = _Moments(first.image.bands)
-        self.values = _Moments(first.labels.planes)
+        self.values = _Moments(first.labels.planes if regression else 0)
         self.labels = Counter[int]()
         self.sizes: list[PixelSize | None] = []
         self.areas: list[int] = []
