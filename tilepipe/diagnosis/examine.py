@@ -6,11 +6,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tilepipe.diagnosis.disks import Scratch, check_disk, check_folder, check_room
 from tilepipe.diagnosis.findings import Diagnosis, Finding, Level, ask
 from tilepipe.diagnosis.software import check_codecs, check_gdal, check_packages
 from tilepipe.engine.hardware import default_memory, free_memory
+
+Check = Callable[..., list[Finding]]
+"""Runs a check, given its topic, itself, seconds to wait, and the level of being late."""
 
 TORCH_SECONDS = 30
 """Time for loading torch, which is slow from a cold or a network disk."""
@@ -42,42 +46,37 @@ def doctor(
     begin = time.perf_counter()
     folder, name = _folder(Path(output)), os.fspath(model)
     path = None if image is None else os.fspath(image)
-    examination, scratch = _Examination(watch), Scratch()
+    findings: list[Finding] = []
+    scratch = Scratch()
+
+    def check(
+        topic: str, of: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
+    ) -> list[Finding]:
+        found = ask(topic, of, seconds, late)
+        findings.extend(found)
+        for finding in found if watch is not None else ():
+            watch(finding)  # type: ignore[misc]
+        return found
+
     try:
-        loaded = _examine_machine(examination)
-        writable = _examine_disk(examination, folder, scratch, room=path is None)
-        if loaded:
-            sound = _examine_model(examination, name)
-            if path is not None and writable and sound:
-                _examine_image(examination, path, name, folder)
-            if scheduler is not None:
-                _examine_scheduler(examination, scheduler, folder, name, path, scratch)
+        loaded = _check_machine(check)
+        writable = not check("output", lambda: check_folder(folder), 5, "fails")
+        if writable:
+            check("disk", lambda: check_disk(folder, scratch), 10, "fails")
+        if writable and path is None:
+            check("room", lambda: check_room(folder), 5)
+        if loaded and _check_model(check, name) and path is not None and writable:
+            _check_image(check, path, name, folder)
+        if loaded and scheduler is not None:
+            _check_scheduler(check, scheduler, folder, name, path, scratch)
     finally:
         # In a thread: a disk that hung once hangs now.
         ask("disk", scratch.clear, 5)
-    return Diagnosis(tuple(examination.findings), time.perf_counter() - begin)
+    return Diagnosis(tuple(findings), time.perf_counter() - begin)
 
 
-class _Examination:
-    """Makes checks one after the other, and keeps and passes on their findings."""
-
-    def __init__(self, watch: Callable[[Finding], None] | None) -> None:
-        self.findings: list[Finding] = []
-        self._watch = watch
-
-    def check(
-        self, topic: str, check: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
-    ) -> list[Finding]:
-        found = ask(topic, check, seconds, late)
-        self.findings += found
-        for finding in found if self._watch is not None else ():
-            self._watch(finding)  # type: ignore[misc]
-        return found
-
-
-def _examine_machine(examination: _Examination) -> bool:
+def _check_machine(check: Check) -> bool:
     """Check software and hardware; returns whether torch can be loaded."""
-    check = examination.check
     check("versions", check_packages, 5)
     check("codecs", check_codecs, 10)
     check("GDAL", check_gdal, 10)
@@ -93,42 +92,23 @@ def _examine_machine(examination: _Examination) -> bool:
     return True
 
 
-def _examine_disk(examination: _Examination, folder: Path, scratch: Scratch, *, room: bool) -> bool:
-    """Check the output's disk; returns whether it can be written to."""
-    if examination.check("output", lambda: check_folder(folder), 5, "fails"):
-        return False
-    examination.check("disk", lambda: check_disk(folder, scratch), 10, "fails")
-    if room:
-        examination.check("room", lambda: check_room(folder), 5)
-    return True
-
-
-def _examine_model(examination: _Examination, name: str) -> bool:
+def _check_model(check: Check, name: str) -> bool:
     from tilepipe.diagnosis.image import check_model
 
     memory = free_memory(), default_memory()
-    return examination.check("model", lambda: check_model(name, *memory), 10)[0].level != "fails"
+    return check("model", lambda: check_model(name, *memory), 10)[0].level != "fails"
 
 
-def _examine_image(examination: _Examination, path: str, model: str, folder: Path) -> None:
+def _check_image(check: Check, path: str, model: str, folder: Path) -> None:
     from tilepipe.diagnosis.image import check_image
 
-    examination.check("image", lambda: check_image(path, model, folder), 30, "fails")
+    check("image", lambda: check_image(path, model, folder), 30, "fails")
 
 
-def _examine_scheduler(
-    examination: _Examination,
-    address: str,
-    folder: Path,
-    model: str,
-    image: str | None,
-    scratch: Scratch,
-) -> None:
+def _check_scheduler(check: Check, address: str, folder: Path, *rest: Any) -> None:
     from tilepipe.diagnosis.scheduler import check_scheduler
 
-    examination.check(
-        "scheduler", lambda: check_scheduler(address, folder, model, image, scratch), 30, "fails"
-    )
+    check("scheduler", lambda: check_scheduler(address, folder, *rest), 30, "fails")
 
 
 def _folder(output: Path) -> Path:

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from tilepipe.errors import InputError
-from tilepipe.options import option, read_options, read_yaml
+from tilepipe.options import Options, option, read_yaml
 from tilepipe.quantities import parse_duration
 
 SLOTS = 3
@@ -210,10 +210,10 @@ def read_cluster_file(path: str) -> ClusterFile:
         raise InputError(
             f"{path}: cluster must be one of {', '.join(KINDS)}, or the path of a class"
         )
-    given = read_options(_Content, document, path)
+    given = _Content.read(document, path)
     kind, workers, adapt = _kind(path, given["cluster"]), given.get("workers"), given.get("adapt")
     if adapt:
-        adapt = read_options(_Adapt, adapt, f"{path}: adapt")
+        adapt = _Adapt.read(adapt, f"{path}: adapt")
         if adapt.get("maximum", 0) < max(1, adapt.get("minimum", 1)):
             raise InputError(f"{path}: adapt: maximum is required, and must not be below minimum")
     if workers is None and not adapt and kind.style != "ssh":
@@ -234,7 +234,7 @@ def read_cluster_file(path: str) -> ClusterFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(Options):
     """The keys of a cluster file."""
 
     cluster: str = option(..., "Short name or class of the cluster")
@@ -249,7 +249,7 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Adapt:
+class _Adapt(Options):
     """The keys of `adapt`: arguments of `distributed.deploy.Cluster.adapt`."""
 
     minimum: int = option(1, "Fewest workers", least=0)
