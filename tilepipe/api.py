@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilepipe.engine.options import RunOptions, of_each
 from tilepipe.errors import InputError
-from tilepipe.options import help_text, signature
+from tilepipe.options import Options, help_text, signature
 from tilepipe.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from tilepipe.engine.events import RunCallbacks
     from tilepipe.engine.plan.plan import Plan
     from tilepipe.engine.report.record import Summary
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _with_options(kind: type[DataclassInstance], *positional: str) -> Callable[[F], F]:
+def _with_options(kind: type[Options], *positional: str) -> Callable[[F], F]:
     """Describe the ``**options`` of a function: its signature and docstring list them."""
 
     def described(function: F) -> F:

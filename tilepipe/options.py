@@ -1,8 +1,8 @@
 """Options are fields of a dataclass: one declaration for command line, YAML file and Python.
 
-`option` declares one: default, help, bounds, and how text becomes its value. `read_options` reads
-a mapping (of a YAML file, of flags, of keywords), `check_options` makes a dataclass hold what it
-declares, and `signature` and `help_text` describe it to Python.
+`option` declares one: default, help, bounds, and how text becomes its value. `Options`, the base of
+the dataclasses, reads mappings (a YAML file, flags, keywords) and checks what it holds; `signature`
+and `help_text` describe it to Python.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from textwrap import fill
 from types import NoneType, UnionType
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Literal,
+    Self,
     Union,
     get_args,
     get_origin,
@@ -30,9 +30,6 @@ from typing import (
 
 from tilepipe.errors import InputError
 from tilepipe.schema import convert, no_such_key
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +92,8 @@ def details_of(each: Field[Any]) -> Option:
     return each.metadata.get("option") or Option("")
 
 
-@cache
-def types_of(kind: type[DataclassInstance]) -> dict[str, Any]:
-    """The type of each field."""
-    return get_type_hints(kind)
+types_of: Callable[[type], dict[str, Any]] = cache(get_type_hints)
+"""The type of each field of a dataclass."""
 
 
 def core(hint: Any) -> Any:
@@ -108,39 +103,50 @@ def core(hint: Any) -> Any:
     return reduce(or_, (part for part in get_args(hint) if part is not NoneType))
 
 
-def read_options(
-    kind: type[DataclassInstance], values: Mapping[str, Any], where: str = ""
-) -> dict[str, Any]:
-    """Read the options of a mapping, under the names and types of a dataclass's fields.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Base of dataclasses of options; what they hold has its declared type, within its bounds."""
 
-    Parameters
-    ----------
-    kind
-        The dataclass.
-    values
-        Text or values, under the names of fields or of flags, with ``-`` or ``_``.
-    where
-        The file they come from, for messages.
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = _typed(type(self), each, getattr(self, each.name), each.name)
+            object.__setattr__(self, each.name, value)
 
-    Raises
-    ------
-    InputError
-        Naming the key at fault.
-    """
-    prefix = f"{where}: " if where else ""
-    known = {each.name: each for each in fields(kind)}
-    flags = {details_of(each).flag or name: name for name, each in known.items()}
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        name = flags.get(name, name)
-        if name not in known:
-            raise InputError(prefix + no_such_key(str(key), flags, "option"))
-        try:
-            result[name] = _typed(kind, known[name], value, str(key))
-        except InputError as error:
-            raise InputError(f"{prefix}{error}") from error
-    return result
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """The options of a mapping, under the names and types of the fields.
+
+        Parameters
+        ----------
+        values
+            Text or values, under the names of fields or of flags, with ``-`` or ``_``.
+        where
+            The file they come from, for messages.
+
+        Raises
+        ------
+        InputError
+            Naming the option at fault.
+        """
+        prefix = f"{where}: " if where else ""
+        known = {each.name: each for each in fields(cls)}
+        flags = {details_of(each).flag or name: name for name, each in known.items()}
+        result: dict[str, Any] = {}
+        for key, value in values.items():
+            name = str(key).replace("-", "_")
+            name = flags.get(name, name)
+            if name not in known:
+                raise InputError(prefix + no_such_key(str(key), flags, "option"))
+            try:
+                result[name] = _typed(cls, known[name], value, str(key))
+            except InputError as error:
+                raise InputError(f"{prefix}{error}") from error
+        return result
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """A dataclass of the options of a mapping; see `read`."""
+        return cls(**cls.read(values, where))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -169,23 +175,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def check_options(options: DataclassInstance) -> None:
-    """Give each field of a dataclass of options its declared type, within its bounds.
-
-    Raises
-    ------
-    InputError
-        Naming the option at fault.
-    """
-    for each in fields(options):
-        value = _typed(type(options), each, getattr(options, each.name), each.name)
-        object.__setattr__(options, each.name, value)
-
-
-def _typed(kind: type[DataclassInstance], each: Field[Any], value: Any, key: str) -> Any:
+def _typed(kind: type[Options], each: Field[Any], value: Any, key: str) -> Any:
     if type(value) is type(each.default) and value == each.default:
         return value
-    details, accepted = details_of(each), _accepted(kind)[each.name]
+    details, accepted = details_of(each), _accepted(kind)[each.name]  # type: ignore[arg-type]
     value = _without_paths(value)
     texts = value if isinstance(value, tuple | list) else (value,)
     if any(isinstance(text, str) and not text.strip() for text in texts):
@@ -210,7 +203,7 @@ def _typed(kind: type[DataclassInstance], each: Field[Any], value: Any, key: str
 
 
 @cache
-def _accepted(kind: type[DataclassInstance]) -> dict[str, Any]:
+def _accepted(kind: type[Options]) -> dict[str, Any]:
     """The type of each field, with its bounds."""
     from msgspec import Meta
 
@@ -245,7 +238,7 @@ def shown_default(each: Field[Any]) -> str:
 
 
 def signature(
-    function: Callable[..., Any], kind: type[DataclassInstance], *positional: str
+    function: Callable[..., Any], kind: type[Options], *positional: str
 ) -> inspect.Signature:
     """The signature of a function whose ``**options`` are the fields of a dataclass.
 
@@ -271,7 +264,7 @@ def signature(
     return own.replace(parameters=[*given, *keywords])
 
 
-def help_text(kind: type[DataclassInstance], *left_out: str) -> str:
+def help_text(kind: type[Options], *left_out: str) -> str:
     """Every option with its type, default and meaning, as a section of a docstring."""
     lines = ["Options", "-------"]
     for each in fields(kind):

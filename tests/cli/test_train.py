@@ -54,7 +54,7 @@ def test_a_training_says_what_it_does_what_came_of_it_and_what_is_next(
     output = tmp_path / "m.safetensors"
     assert call(["train", str(spots), "-o", str(output), *TINY]) == 0
     said = capsys.readouterr()
-    for words in ("3 to train on, 1 to judge by", "background", "width 2, depth 1", "step 4"):
+    for words in ("3 to train on, 1 to validate on", "background", "width 2, depth 1", "step 4"):
         assert words in said.err
     for words in (str(output), "dice", f"tilepipe run IMAGE -m {output}"):
         assert words in said.out

@@ -40,8 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "MOST_BYTES", 4 << 20)
     monkeypatch.setattr(disks, "FILES", 5)
     monkeypatch.setattr(image, "READING_SECONDS", 0.1)
-    monkeypatch.setattr(machine, "granted", lambda: Grant())  # whatever this machine grants
-    monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
 def worst(found: list[Finding] | tuple[Finding, ...], topic: str) -> Finding:
@@ -95,47 +93,42 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "is no folder" in disks.check_folder(tmp_path / "file")[0].what
+    assert "is not a folder" in disks.check_folder(tmp_path / "file")[0].what
     assert "no such folder" in disks.check_folder(tmp_path / "none")[0].what
     assert disks.check_folder(tmp_path) == []
     if Path("/proc/self").exists():
         assert "cannot be written to" in disks.check_folder(Path("/proc"))[0].what
 
 
-def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("usage", (), {"free": 10**9, "total": 10**12})
-    monkeypatch.setattr(disks.shutil, "disk_usage", lambda _: usage)
-    assert disks.check_room(tmp_path, 10**8)[0].level == "ok"
-    assert disks.check_room(tmp_path, 3 * 10**9)[0].level == "slow"
-    assert disks.check_room(tmp_path, 10**11)[0].level == "fails"
-    usage.free = 1000
-    assert disks.check_room(tmp_path)[0].level == "fails"
+@pytest.mark.parametrize(
+    ("needed", "free", "level"),
+    [
+        (10**8, 10**9, "ok"), (3 * 10**9, 10**9, "slow"), (10**11, 10**9, "fails"),
+        (None, 1000, "fails"),
+    ],
+)  # fmt: skip
+def test_room(tmp_path: Path, needed: int | None, free: int, level: str) -> None:
+    assert disks.check_room(tmp_path, needed, free)[0].level == level
 
 
 @pytest.mark.parametrize(("kind", "level"), [
     ("ext4", "ok"), ("nfs4", "ok"), ("tmpfs", "slow"), ("overlay", "slow"),
 ])  # fmt: skip
-def test_kinds_of_disks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, level: str
-) -> None:
-    monkeypatch.setattr(disks, "file_system", lambda _: kind)
-    monkeypatch.setattr(disks, "measure", lambda _: disks.Speeds(1e9, 1e9, 1000))
+def test_kinds_of_disks(tmp_path: Path, kind: str, level: str) -> None:
     scratch = disks.Scratch()
-    [finding] = disks.check_disk(tmp_path, scratch)
+    [finding] = disks.check_disk(tmp_path, scratch, kind, disks.Speeds(1e9, 1e9, 1000))
     assert finding.level == level
     assert ("network" in finding.what) == (kind == "nfs4")
     scratch.clear()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_slow_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disks, "file_system", lambda _: "ext4")
-    for speeds in (disks.Speeds(1e6, 1e9, 1000), disks.Speeds(1e9, 1e6, 1000),
-                   disks.Speeds(1e9, None, 3)):  # fmt: skip
-        monkeypatch.setattr(disks, "measure", lambda _, s=speeds: s)
-        scratch = disks.Scratch()
-        assert disks.check_disk(tmp_path, scratch)[0].level == "slow"
-        scratch.clear()
+@pytest.mark.parametrize("speeds", [(1e6, 1e9, 1000), (1e9, 1e6, 1000), (1e9, None, 3)])
+def test_slow_disks(tmp_path: Path, speeds: tuple[Any, ...]) -> None:
+    scratch = disks.Scratch()
+    [finding] = disks.check_disk(tmp_path, scratch, "ext4", disks.Speeds(*speeds))
+    assert finding.level == "slow"
+    scratch.clear()
 
 
 def test_locks_that_do_not_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,39 +152,42 @@ def test_the_file_system_of_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert disks.file_system(tmp_path.parent) == "ext4"
 
 
-def test_a_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import imagecodecs
+class Codecs:
+    """Those of imagecodecs, but one."""
 
+    def __init__(self, missing: str) -> None:
+        self._missing = missing
+
+    def __getattr__(self, name: str) -> Any:
+        import imagecodecs
+
+        if name == self._missing:
+            raise ImportError("no library")
+        return getattr(imagecodecs, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "said"), [("jpeg8_decode", "fails", "JPEG"), ("webp_decode", "slow", "WebP")]
+)
+def test_a_codec_that_is_missing(name: str, level: str, said: str) -> None:
     assert [f.level for f in software.check_codecs()] == ["ok"]
-
-    def missing(*_: object) -> None:
-        raise ImportError("no libjpeg")
-
-    monkeypatch.setattr(imagecodecs, "jpeg8_decode", missing)
-    assert software.check_codecs()[0].level == "fails"
-    monkeypatch.undo()
-    monkeypatch.setattr(imagecodecs, "webp_decode", missing)
-    [finding] = software.check_codecs()
-    assert finding.level == "slow"
-    assert "WebP" in finding.what
+    [finding] = software.check_codecs(Codecs(name))
+    assert finding.level == level
+    assert said in finding.what
     assert "ImportError" in finding.what
 
 
-def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rasterio.env import Env
-
+def test_a_driver_that_is_missing() -> None:
     assert [f.level for f in software.check_gdal()] == ["ok"]
-    monkeypatch.setattr(Env, "drivers", lambda _: {"GTiff": "", "VRT": "", "PNG": "", "COG": ""})
-    [finding] = software.check_gdal()
+    [finding] = software.check_gdal({"GTiff", "VRT", "PNG", "COG"})
     assert finding.level == "slow"
     assert "JP2OpenJPEG" in finding.what
 
 
-def test_versions_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_that_will_not_do() -> None:
     assert [f.level for f in software.check_packages()] == ["ok"]
     lines = ["numpy>=99", "none-such-package>=1", "pytest>=99; extra == 'test'", "click>=1"]
-    monkeypatch.setattr(software, "requires", lambda _: lines)
-    one, other = software.check_packages()
+    one, other = software.check_packages(lines)
     assert "numpy is" in one.what
     assert one.do == "pip install 'numpy>=99'"
     assert other.what == "none-such-package is missing"
@@ -269,17 +265,13 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_THREAD_LIMIT", "OMP_PROC_BIND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(machine, "granted", lambda: Grant())
-    assert machine.check_cores()[0].level == "ok"
-    monkeypatch.setattr(machine, "granted", lambda: Grant(cpus=2.0))
-    [quota] = machine.check_cores()
+    assert machine.check_cores(Grant(), 0.0)[0].level == "ok"
+    [quota] = machine.check_cores(Grant(cpus=2.0), 0.0)
     assert quota.level == "ok"
     assert quota.what.startswith("2 ")
     assert "grants the time of 2" in quota.what
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
-    monkeypatch.setattr(machine.os, "getloadavg", lambda: (9.0, 0.0, 0.0))
-    limit, load = machine.check_cores()
+    limit, load = machine.check_cores(Grant(cpus=2.0), 9.0)
     assert "OMP_THREAD_LIMIT" in limit.do
     assert "9.0" in load.what
 
@@ -287,15 +279,12 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = tmp_path / "enabled"
     pages.write_text("always madvise [never]\n")
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (256, 4096))
-    files, huge = machine.check_limits(pages)
+    files, huge = machine.check_limits(pages, 256)
     assert "ulimit -n" in files.do
     assert "switched off" in huge.what
     pages.write_text("always [madvise] never\n")
-    monkeypatch.undo()
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (4096, 4096))
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
-    [fine] = machine.check_limits(pages)
+    [fine] = machine.check_limits(pages, 4096)
     assert (fine.level, fine.what) == ("ok", "4096 open files; huge pages: madvise")
 
 
@@ -305,28 +294,26 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(machine, "_nvidia_smi", lambda: ["X100 (driver 550.1)"])
-    [finding] = machine.check_gpu()
+    seen = ["X100 (driver 550.1)"]
+    [finding] = machine.check_gpu(seen)
     assert finding.level == "slow"
     assert "CPU build" in finding.what
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "hidden" in machine.check_gpu()[0].what
-    monkeypatch.setattr(machine, "_nvidia_smi", list)
-    assert machine.check_gpu()[0].level == "ok"
+    assert "hidden" in machine.check_gpu(seen)[0].what
+    assert machine.check_gpu([])[0].level == "ok"
 
 
-def test_an_image_that_is_read_slower_than_computed(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_is_read_slower_than_computed(tmp_path: Path, model: Path) -> None:
     slide = write_tiff(tmp_path / "slide.tif", make_image(600, 600))
-    monkeypatch.setattr(image, "reading_speed", lambda *_: 1000.0)
-    finding = worst(image.check_image(str(slide), str(model), tmp_path), "reading")
-    assert finding.level == "slow"
-    assert "tilepipe convert" in finding.do
-    monkeypatch.setattr(image, "reading_speed", lambda *_: 1e12)
-    assert worst(image.check_image(str(slide), str(model), tmp_path), "reading").level == "ok"
-    monkeypatch.setattr(image, "LARGE_PIECE", 100)
-    assert worst(image.check_image(str(slide), str(model), tmp_path), "reading").level == "slow"
+
+    def reading(speed: float, large_piece: int = image.LARGE_PIECE) -> Finding:
+        found = image.check_image(str(slide), str(model), tmp_path, lambda *_: speed, large_piece)
+        return worst(found, "reading")
+
+    assert reading(1000.0).level == "slow"
+    assert "tilepipe convert" in reading(1000.0).do
+    assert reading(1e12).level == "ok"
+    assert reading(1e12, large_piece=100).level == "slow"
 
 
 def test_an_image_that_a_run_would_refuse(tmp_path: Path, model: Path) -> None:

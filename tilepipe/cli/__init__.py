@@ -19,29 +19,29 @@ from tilepipe.text import one_line
 
 COMMANDS = {
     "run": "Segment an image and write the mask.",
-    "plan": "Say what `run` would do: window, blocks, memory, time.",
-    "verify": "Prove that a mask is the whole-image answer.",
+    "plan": "Show what `run` would do: window, blocks, memory, time.",
+    "verify": "Prove that a mask equals the whole-image answer.",
     "train": "Train a network on images and masks.",
-    "evaluate": "Compare masks with the truth: Dice, IoU, objects.",
+    "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
     "convert": "Turn an image into a chunked OME-Zarr pyramid.",
-    "doctor": "Say what would make runs fail or be slow here.",
+    "doctor": "Find what would make runs fail or slow here.",
 }
-"""Name and short help; each lives in a module of its own, imported when it is called."""
+"""Name and short help of each command; its module is imported when it is called."""
 
 INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when called, so that ``--help`` imports none."""
+    """A group that imports a command when it is called, so that ``--help`` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of use."""
+        """The commands, in the order in which they are used."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
+        """The command, from its module."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"tilepipe.cli.{cmd_name}")
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The short helps, without importing anything."""
+        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -87,11 +87,11 @@ def main() -> None:
     _show_remarks()
     try:
         code = call(None)
-    except Exception:  # a bug, which is told whole
+    except Exception:  # a bug, which is printed in full
         with guarded():
             traceback.print_exc()
         code = 1
-    # What is done is done: a signal that comes now must not make it look interrupted.
+    # The work is done: a signal that arrives now must not make it look interrupted.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
@@ -125,7 +125,6 @@ def _call(arguments: list[str] | None) -> int:
 
 
 def _require_current_folder() -> None:
-
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -136,11 +135,11 @@ _REFUSALS = (
     errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM,
     errno.EROFS,
 )  # fmt: skip
-"""What a system says of a path that cannot be meant, wherever it is used first."""
+"""Errors of the system for a path that cannot be used, wherever it is first used."""
 
 
 def _show_remarks() -> None:
-    """Print what libraries log, but for what `tilepipe.images.library_warnings` takes up."""
+    """Print what libraries log, except what `tilepipe.images.library_warnings` handles."""
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter("tilepipe: warning: %(name)s: %(message)s"))
     # What GDAL logs as an error it also raises.
@@ -157,5 +156,5 @@ def _say(line: str) -> None:
 
 
 def _terminated(number: int, frame: Any) -> None:
-    # A scheduler that takes the node away (SLURM, a spot instance) asks first: stop as for Ctrl-C.
+    # A scheduler that reclaims the node (SLURM, a spot instance) signals first: stop as for Ctrl-C.
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What a person sees of many images: a line for each that ends, a bar, and the table at the end."""
+"""The screen of a batch: a line for each finished image, a bar, and a table at the end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary, Outcome
 from tilepipe.text import duration
 
 SHOWN_CLASSES = 3
-"""Of each image, in the table; its run record has all."""
+"""Classes of each image in the table; its run record has all of them."""
 
 
 class QuietBatchScreen(BatchCallbacks):
-    """Of each image of a batch, its warnings alone."""
+    """Shows only the warnings of a batch."""
 
     def image(self, number: int, image: str) -> RunCallbacks:
-        """Whose warnings name the image."""
+        """Callbacks whose warnings name the image."""
         return QuietScreen(near(image))
 
 
@@ -45,19 +45,20 @@ class BatchScreen(BatchCallbacks):
                 console=self._console,
             )
             self._images = self._bar.add_task("batch", total=total, unit="images")
-            self._bar.start()
 
     def image(self, number: int, image: str) -> RunCallbacks:
-        """Its blocks get a bar of their own, for as long as they last."""
+        """Callbacks that show a bar for the image's blocks."""
+        if self._bar is not None:
+            self._bar.start()
         self._open[image] = watch = _ImageWatch(image, self._console, self._bar)
         return watch
 
     def workers(self) -> RunCallbacks:
-        """Lines of their own."""
+        """Callbacks for what concerns no single image."""
         return _WorkersWatch(self._console)
 
     def finished(self, outcome: Outcome) -> None:
-        """One line, as soon as it is known."""
+        """Print a line for an image."""
         self._ended += 1
         if outcome.image in self._open:
             self._open.pop(outcome.image).close()
@@ -106,7 +107,7 @@ class _ImageWatch(RunCallbacks):
         self._console.print(text, style="yellow")
 
     def close(self) -> None:
-        """Take the image's bar away."""
+        """Remove the image's bar."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, visible=False)
 
@@ -123,7 +124,7 @@ class _WorkersWatch(RunCallbacks):
 
 
 def show_batch(summary: BatchSummary) -> str:
-    """The table at the end, and how many of each."""
+    """The table of outcomes, and how many there are of each."""
     rows = [("image", "result", "seconds", "classes")]
     for outcome in summary.outcomes:
         found, seconds = "", ""

@@ -30,10 +30,10 @@ def command(
     """
     from rich.progress import Progress
 
+    from tilepipe import convert
     from tilepipe.cli.show import near
     from tilepipe.cli.terminal import Terminal
     from tilepipe.engine.options import image_stem
-    from tilepipe.images.convert import convert
 
     options = collect(RunOptions, None, {**given, "memory": memory})
     target = target or f"{image_stem(image)}.ome.zarr"

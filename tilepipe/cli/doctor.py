@@ -34,7 +34,7 @@ def command(
     --scheduler, checks its workers. Takes a few seconds and leaves nothing behind. Exit code 5 if
     something would make runs fail.
     """
-    from tilepipe.diagnosis import doctor
+    from tilepipe import doctor
 
     def show(finding: Finding) -> None:
         if not as_json:

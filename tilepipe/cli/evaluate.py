@@ -16,39 +16,39 @@ if TYPE_CHECKING:
 FORMS = ["auto", "classes", "components", "labels"]
 
 MOST_CLASSES = 8
-"""Of which a confusion matrix is still shown."""
+"""Classes up to which the confusion matrix is shown."""
 
 
 @click.command("evaluate")
 @click.argument("mask")
 @click.argument("truth", required=False)
-@click.option("--instances", is_flag=True, help="Compare objects too: F1 at IoU 0.5, and AJI.")
+@click.option("--instances", is_flag=True, help="Also score objects: F1 at IoU 0.5, and AJI.")
 @click.option("--object-class", metavar="CLASS", help="Class of the objects, by name or number.")
 @click.option(
     "--border-class",
     metavar="CLASS",
-    help="Class that keeps objects apart, or none [the one named border].",
+    help="Class that separates objects, or none [the one named border].",
 )
-@click.option("--min-size", type=int, default=0, metavar="PIXELS", help="Of the mask's objects.")
 @click.option(
-    "--fill-holes", is_flag=True, help="What an object of the mask encloses is part of it."
+    "--min-size", type=int, default=0, metavar="PIXELS", help="Ignore smaller objects of the mask."
 )
+@click.option("--fill-holes", is_flag=True, help="Fill the holes of the mask's objects.")
 @click.option(
     "--mask-objects",
     type=click.Choice(FORMS),
     default="auto",
-    help="Where the mask's objects come from: the numbers in it, or components of a class.",
+    help="How the mask's objects are found: by their numbers, or as components of a class.",
 )
 @click.option(
-    "--truth-objects", type=click.Choice(FORMS), default="auto", help="And those of the truth."
+    "--truth-objects", type=click.Choice(FORMS), default="auto", help="The same for the truth."
 )
 @click.option(
     "--binary-mask/--no-binary-mask",
     default=None,
-    help="Whether every label of the mask but 0 is foreground [if 0 and 255 are all there is, and "
+    help="Treat every label of the mask except 0 as foreground [if it holds only 0 and 255, and "
     "tilepipe did not write it].",
 )
-@click.option("--binary-truth/--no-binary-truth", default=None, help="The same of the truth.")
+@click.option("--binary-truth/--no-binary-truth", default=None, help="The same for the truth.")
 @click.option(
     "--ignore",
     type=int,
@@ -59,21 +59,21 @@ MOST_CLASSES = 8
 @click.option(
     "--no-answer-as", metavar="CLASS", help="Count pixels without an answer as this class."
 )
-@click.option("--warp", is_flag=True, help="Bring a georeferenced truth to the mask's grid.")
+@click.option("--warp", is_flag=True, help="Warp a georeferenced truth to the mask's grid.")
 @click.option(
     "--memory",
     metavar="SIZE",
     default="1GB",
     show_default=True,
-    help="About what may be held.",
+    help="Approximate memory limit.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--json", "json_path", metavar="PATH", help="Write all results as JSON; - prints it.")
 @click.option(
     "--csv", "csv_path", metavar="PATH", help="Write the scores of each image as a table."
 )
 @click.option("--plot", metavar="PATH", help="Draw the errors: a .png, or a folder for many pairs.")
-@click.option("--image", metavar="PATH", help="Image (or folder of images) to draw them over.")
+@click.option("--image", metavar="PATH", help="Image (or folder of images) to draw them on.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     mask: str,
@@ -85,13 +85,13 @@ def command(
 ) -> None:
     """Compare MASK with TRUTH: two files, two folders, or a CSV file of pairs.
 
-    Dice, IoU, precision and recall of each class; of all pixels together, and on average over
-    images with a 95 % bootstrap interval. Objects with --instances.
+    Reports Dice, IoU, precision and recall of each class, over all pixels and as a mean over images
+    with a 95 % bootstrap interval; of objects, with --instances.
     """  # fmt: skip
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+    from tilepipe import evaluate
     from tilepipe.cli.terminal import Terminal
-    from tilepipe.evaluation.evaluate import evaluate
 
     for path in (csv_path, json_path):
         if path not in (None, "-"):
@@ -120,7 +120,7 @@ def command(
 
 
 def _require_folder(path: str) -> None:
-    """Refuse before the work what could not be written after it."""
+    """Refuse a path that could not be written, before the work and not after it."""
     from tilepipe.errors import InputError
     from tilepipe.storage import written_here
 

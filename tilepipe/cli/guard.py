@@ -1,7 +1,7 @@
-"""Where lines leave for the terminal: no text of a file gets there as anything but text.
+"""The last stop before the terminal: text from files reaches it as text, and as nothing else.
 
-While a command runs, a `Guard` stands before standard output and standard error. Whoever prints
-(click, warnings, a traceback) goes through it, and control characters come out as escapes. Progress
+While a command runs, a `Guard` wraps standard output and standard error. Everything printed (by
+click, warnings, a traceback) goes through it, and control characters come out as escapes. Progress
 bars and tables need control characters of their own: see `tilepipe.cli.terminal`.
 """
 
@@ -25,16 +25,16 @@ class OutputError(EnvironmentFailure):
 
 
 class PipeClosedError(OutputError):
-    """Nobody reads standard output any more (``tilepipe ... | head``)."""
+    """The reader of standard output is gone (``tilepipe ... | head``)."""
 
     exit_code = 128 + 13  # what a shell reports of a program that SIGPIPE ended
 
 
 class Guard:
-    """A stream that is written printable text only.
+    """A stream that only printable text is written to.
 
-    What standard error does not take is lost: there is nowhere left to say so, and a run must not
-    end because of it.
+    What standard error does not accept is dropped: it cannot be reported anywhere, and must not end
+    a run.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Guard:
     is_error
         Whether it is standard error.
     clean
-        Whether control characters are escaped; else that is seen to by who writes.
+        Whether to escape control characters; otherwise the writer has done so.
     """
 
     def __init__(self, stream: TextIO | None, *, is_error: bool, clean: bool = True) -> None:
@@ -52,15 +52,15 @@ class Guard:
 
     @property
     def encoding(self) -> str:
-        """Of the stream."""
+        """The encoding of the stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def as_it_is(self) -> Guard:
-        """The same stream for text that is clean already, but for what drives the terminal."""
+        """The same stream, for text whose only control characters drive the terminal."""
         return Guard(self._stream, is_error=self._is_error, clean=False)
 
     def write(self, text: str) -> int:
-        """As of any stream.
+        """Write text; see `io.TextIOBase.write`.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Guard:
         return len(text)
 
     def flush(self) -> None:
-        """As of any stream; errors as of `write`."""
+        """Flush the stream; raises what `write` raises."""
         if self._stream is not None:
             with self._failing():
                 self._stream.flush()
@@ -117,7 +117,7 @@ class Guard:
             raise self._failure from error
 
     def _give_up(self) -> None:
-        """Let what is still in a buffer go nowhere, or the interpreter trips over it at its end."""
+        """Discard what is still buffered, or the interpreter fails on it when it exits."""
         if self._stream is None:
             return
         with suppress(OSError, ValueError):
@@ -128,7 +128,7 @@ class Guard:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Put a `Guard` before standard output and standard error."""
+    """Wrap standard output and standard error in a `Guard`."""
     before = sys.stdout, sys.stderr
     sys.stdout = cast(TextIO, Guard(before[0], is_error=False))
     sys.stderr = cast(TextIO, Guard(before[1], is_error=True))
@@ -139,9 +139,9 @@ def guarded() -> Iterator[None]:
 
 
 def occupy_closed_streams() -> None:
-    """Open what the process was started without (``>&-``), on nothing.
+    """Open streams that the process was started without (``>&-``) on the null device.
 
-    A file that is opened next would otherwise get its number, and all that libraries print besides.
+    The next file to be opened would otherwise get their number, and everything libraries print.
     """
     for number in (0, 1, 2):
         try:

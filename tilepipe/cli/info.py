@@ -22,13 +22,13 @@ def command(what: str, **given: Any) -> None:
     if what.lower().endswith((".safetensors", ".onnx")) or not (
         is_url(what) or readable(what).exists()
     ):
+        from tilepipe import load_model
         from tilepipe.models.describe import describe
-        from tilepipe.models.file import load_model
 
         say(describe(load_model(what)))
         return
+    from tilepipe import open_image
     from tilepipe.cli.show import show_image
-    from tilepipe.images import open_image
     from tilepipe.images.reading import Reading
 
     image = open_image(what, Reading(**options))

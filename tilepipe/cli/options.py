@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from tilepipe.options import (
+    Options,
     core,
     details_of,
-    read_options,
     read_yaml,
     shown_default,
     types_of,
 )
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -33,7 +30,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors on
 
 
 def options_of(
-    kind: type[DataclassInstance],
+    kind: type[Options],
     only: Collection[str] = (),
     *,
     without: Collection[str] = (),
@@ -83,9 +80,7 @@ def _option(each: Field[Any], bare: Any) -> Decorator:
     return click.option(*names, help=text, **settings)
 
 
-def collect(
-    kind: type[DataclassInstance], config: Path | None, given: Mapping[str, Any]
-) -> dict[str, Any]:
+def collect(kind: type[Options], config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a YAML file, with those given as flags winning.
 
     Raises
@@ -94,6 +89,6 @@ def collect(
         Naming the key at fault.
     """
     document = read_yaml(config) if config is not None else {}
-    values = read_options(kind, document, str(config))
+    values = kind.read(document, str(config))
     flags = {name: value for name, value in given.items() if value not in (None, ())}
-    return values | read_options(kind, flags)
+    return values | kind.read(flags)

@@ -1,4 +1,4 @@
-"""What a person sees: the plan, the progress, the summary."""
+"""The screen of a run: plan, progress and summary, as text."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from tilepipe.storage import StoragePath, is_url
 from tilepipe.text import aligned, count, duration, gigabytes, one_line
 
 LINE_EVERY = 30
-"""Seconds between lines of progress where the output is no terminal."""
+"""Seconds between lines of progress where the output is not a terminal."""
 
 
 class Screen(RunCallbacks):
-    """The progress of a run on standard error: a bar, or now and then a line in a log."""
+    """The progress of a run on standard error: a bar, or a line now and then in a log."""
 
     def __init__(self) -> None:
         self._console = Terminal(stderr=True, soft_wrap=True)
@@ -87,7 +87,7 @@ class Screen(RunCallbacks):
             self._bar.start()
 
     def block(self, receipt: Any) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         self._done += 1
         self._pixels += receipt.answered
         speed = self._pixels / 1e6 / max(1e-9, time.monotonic() - self._begin)
@@ -104,7 +104,7 @@ class Screen(RunCallbacks):
             self._console.print(_as_shown(f"warning: {message}", self._console), style="yellow")
 
     def stage(self, name: str) -> None:
-        """The bar ends with the blocks; stages are lines."""
+        """End the bar, and print a line for the stage."""
         self.close()
         self._console.print(name, style="dim")
 
@@ -116,7 +116,7 @@ class Screen(RunCallbacks):
 
 
 class QuietScreen(RunCallbacks):
-    """Of a run, its warnings alone: what may make a mask wrong is never kept from the user."""
+    """Shows only the warnings of a run: what may make a mask wrong is never hidden."""
 
     def __init__(self, image: str = "") -> None:
         self._prefix = f"{image}: " if image else ""
@@ -172,7 +172,7 @@ def _size(height: int, width: int) -> str:
 
 
 def _runtime(plan: Plan, estimate: Estimate) -> str:
-    """The runtime, where it is not torch or others were measured beside it."""
+    """The runtime, if it is not torch or others were measured as well."""
     speeds = ", ".join(f"{name} {speed / 1e6:.2g}" for name, speed in estimate.speeds)
     if speeds:
         return f", {plan.runtime} (measured: {speeds} Mpx/s)"
@@ -245,7 +245,7 @@ def _seconds(seconds: dict[str, float]) -> str:
 
 
 def show_image(image: Image) -> str:
-    """What is known of an image, for a person."""
+    """Describe an image, as aligned lines."""
     lines = [
         ("image", image.path),
         ("kind", image.kind),
@@ -285,9 +285,9 @@ def show_image(image: Image) -> str:
 
 
 def near(path: str | StoragePath) -> str:
-    """A path as it looks from the current folder, in one line."""
+    """A path relative to the current folder, in one line."""
     text = str(path)
     if not is_url(path):
-        with suppress(ValueError, OSError):  # it lies elsewhere; the current folder is gone
+        with suppress(ValueError, OSError):  # it is elsewhere, or the current folder is gone
             text = str(Path(text).relative_to(Path.cwd()))
     return one_line(text)

@@ -15,7 +15,7 @@ from tilepipe.text import printable
 
 
 class Terminal(Console):
-    """A rich console that takes what it is given for plain text: no markup, no control characters.
+    """A rich console that prints plain text: no markup, no control characters.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class Terminal(Console):
         super().__init__(file=cast(Any, file), **settings)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As of any console; the width of a cell is that of what is shown."""
+        """Render text as it will be shown, which determines the width of a cell."""
         return super().render_str(printable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """As of any console."""
+        """Render; control characters in text are escaped."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment

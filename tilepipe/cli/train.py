@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import INTERRUPTED
+from tilepipe.cli.lines import say
 from tilepipe.cli.options import collect, config_option, options_of, quiet_option
 from tilepipe.errors import InputError
 from tilepipe.training.options import TrainOptions
@@ -62,7 +63,7 @@ def command(config: Path | None, quiet: bool, no_augmentation: bool, **given: An
         if isinstance(watch, TrainScreen):
             watch.close()
     if not quiet:
-        click.echo(show_trained(summary))
+        say(show_trained(summary))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a training."""
+"""The screen of a training: recipe, progress and result, as text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tilepipe.cli.lines import say
 from tilepipe.cli.show import LINE_EVERY
 from tilepipe.cli.terminal import Terminal
 from tilepipe.images.base import show_pixel_size
@@ -34,8 +35,8 @@ class TrainScreen(TrainCallbacks):
         self._metric = ""
 
     def begin(self, recipe: Recipe) -> None:
-        """Print what is going to happen, and start the bar."""
-        click.echo(show_recipe(recipe), err=True)
+        """Print the recipe, and start the bar."""
+        say(show_recipe(recipe), err=True)
         self._total, self._metric = recipe.options.steps, recipe.metric
         if self._console.is_terminal:
             self._bar = Progress(
@@ -54,7 +55,7 @@ class TrainScreen(TrainCallbacks):
             self._bar.start()
 
     def step(self, step: int, loss: float) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, loss=loss)
         elif time.monotonic() - self._said > LINE_EVERY:
@@ -77,9 +78,9 @@ class TrainScreen(TrainCallbacks):
 
 
 def show_recipe(recipe: Recipe) -> str:
-    """What a training is going to do, as aligned lines."""
+    """The recipe of a training, as aligned lines."""
     options, found, net = recipe.options, recipe.survey, recipe.arguments
-    judged = f", {len(recipe.validation)} to judge by" if recipe.validation else ""
+    judged = f", {len(recipe.validation)} to validate on" if recipe.validation else ""
     size = "no pixel size" if recipe.input.pixel_size is None else show_pixel_size(
         recipe.input.pixel_size
     )  # fmt: skip
@@ -111,7 +112,7 @@ def _masks(recipe: Recipe) -> str:
 
 
 def show_trained(summary: TrainSummary) -> str:
-    """What came of a training, as aligned lines."""
+    """The result of a training, as aligned lines."""
     lines = [("model", str(summary.model))]
     figures = [
         f"{name.replace('_', ' ')} {value:.4f}"
@@ -120,7 +121,7 @@ def show_trained(summary: TrainSummary) -> str:
     ]
     if figures:
         lines.append(("scores", ", ".join(figures) + f" (step {summary.best_step})"))
-    early = ", stopped early: no better look" if summary.stopped_early else ""
+    early = ", stopped early, without improvement" if summary.stopped_early else ""
     lines.append(("time", f"{summary.seconds / 60:.1f} min, {summary.steps} steps{early}"))
     lines.append(("pictures", f"{summary.folder}: curves.png, validation.png, log.csv"))
     lines.append(("next", f"tilepipe run IMAGE -m {summary.model}"))

@@ -1,4 +1,4 @@
-"""The disk of an output: room, kind, speed, locks; what is written to find out is removed."""
+"""Check the disk of an output: space, kind, speed, locks; test files are removed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FILES = 200
 FILE_BYTES = 16 << 10
 """About what a chunk of a mask takes."""
 SLOW_DISK = 50e6
-"""Bytes a second; below, exports and images are felt."""
+"""Bytes a second below which writing masks slows runs."""
 SLOW_FILES = 50
 """Files a second."""
 
 
 class Scratch:
-    """Folders that were made to try things, removed whatever happens."""
+    """Folders for test files, removed whatever happens."""
 
     def __init__(self) -> None:
         self._folders: list[Path] = []
@@ -51,7 +51,7 @@ class Scratch:
         return path
 
     def clear(self) -> list[Finding]:
-        """Remove them; files that are still being written to vanish with their writer."""
+        """Remove the folders; files that are still being written vanish with their writer."""
         while self._folders:
             shutil.rmtree(self._folders.pop(), ignore_errors=True)
         return []
@@ -59,22 +59,22 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What a disk was found to do."""
+    """Measured speeds of a disk."""
 
     write: float
     """Bytes a second, until they are on the disk."""
     read: float | None
-    """Bytes a second, not from memory; None where that cannot be told."""
+    """Bytes a second, not from memory; None where that cannot be measured."""
     files: float
     """Small files a second."""
 
 
 def check_folder(folder: Path) -> list[Finding]:
-    """Whether an output may be written in a folder at all."""
+    """Check that an output can be written in a folder."""
     if not folder.exists():
-        return [Finding("output", "fails", f"{folder}: there is no such folder", "make it first")]
+        return [Finding("output", "fails", f"{folder}: there is no such folder", "create it first")]
     if not folder.is_dir():
-        return [Finding("output", "fails", f"{folder}: is no folder", "name another one")]
+        return [Finding("output", "fails", f"{folder}: is not a folder", "choose another one")]
     try:
         handle, name = tempfile.mkstemp(prefix=".tilepipe-doctor-", dir=folder)
     except OSError as error:
@@ -85,8 +85,8 @@ def check_folder(folder: Path) -> list[Finding]:
     return []
 
 
-def check_room(folder: Path, needed: int | None = None) -> list[Finding]:
-    """Room on a folder's disk.
+def check_room(folder: Path, needed: int | None = None, free: int | None = None) -> list[Finding]:
+    """Check the free space on a folder's disk.
 
     Parameters
     ----------
@@ -94,49 +94,61 @@ def check_room(folder: Path, needed: int | None = None) -> list[Finding]:
         Of the output.
     needed
         Bytes of the masks before they are compressed, where the image is known.
+    free
+        Bytes [as the disk reports them].
     """
-    usage = shutil.disk_usage(folder)
+    free = shutil.disk_usage(folder).free if free is None else free
     entries = os.statvfs(folder)
-    what = f"{gigabytes(usage.free)} free"
+    what = f"{gigabytes(free)} free"
     if entries.f_files and not entries.f_favail:
         return [Finding("room", "fails", "the disk takes no more files (its inodes are used up)",
                         "remove files, or choose another -o")]  # fmt: skip
-    if usage.free < 50e6:
-        return [Finding("room", "fails", what, "make room, or choose another -o")]
-    if needed is not None and usage.free < needed / 50:
+    if free < 50e6:
+        return [Finding("room", "fails", what, "free space, or choose another -o")]
+    if needed is not None and free < needed / 50:
         return [Finding("room", "fails", f"{what}, and the masks are {gigabytes(needed)} before "
-                        "they are compressed", "make room, or choose another -o")]  # fmt: skip
-    if usage.free < (1e9 if needed is None else needed):
+                        "they are compressed", "free space, or choose another -o")]  # fmt: skip
+    if free < (1e9 if needed is None else needed):
         more = "" if needed is None else (
             f", and the masks are {gigabytes(needed)} before they are compressed, which may make "
-            "them much smaller or not"
+            "them much smaller, or not"
         )  # fmt: skip
-        return [Finding("room", "slow", what + more, "make room, or choose another -o")]
+        return [Finding("room", "slow", what + more, "free space, or choose another -o")]
     return [Finding("room", "ok", what)]
 
 
-def check_disk(folder: Path, scratch: Scratch) -> list[Finding]:
-    """The kind of a folder's disk, its speed, and whether locks and renaming work on it."""
-    kind = file_system(folder)
+def check_disk(
+    folder: Path, scratch: Scratch, kind: str | None = None, speeds: Speeds | None = None
+) -> list[Finding]:
+    """Check the kind of a folder's disk, its speed, and that locks and renaming work on it.
+
+    Parameters
+    ----------
+    folder, scratch
+        Of the output, and what makes folders in it.
+    kind, speeds
+        Of the file system [as found, and measured].
+    """
+    kind = kind or file_system(folder)
     place = scratch.folder(folder)
     findings = _check_locks(place, kind)
-    speeds = measure(place)
+    speeds = speeds or measure(place)
     what = f"{kind}: writes {speeds.write / 1e6:,.0f} MB/s"
     what += "" if speeds.read is None else f", reads {speeds.read / 1e6:,.0f} MB/s"
     what += f", {speeds.files:,.0f} small files a second"
     if kind in ("tmpfs", "ramfs"):
         findings.append(
-            Finding("disk", "slow", f"{what}; it lies in memory, so that masks take memory that "
-                    "--memory does not know of", "choose an -o on a disk")
+            Finding("disk", "slow", f"{what}; it is held in memory, which --memory does not "
+                    "count", "choose an -o on a disk")
         )  # fmt: skip
     elif kind == "overlay":
         findings.append(
-            Finding("disk", "slow", f"{what}; it is the container's own layer, slow to begin with "
-                    "and gone with the container", "choose an -o on a mounted volume")
+            Finding("disk", "slow", f"{what}; it is the container's own layer, which is slow, and "
+                    "is lost with the container", "choose an -o on a mounted volume")
         )  # fmt: skip
     elif min(speeds.write, speeds.read or speeds.write) < SLOW_DISK:
         findings.append(
-            Finding("disk", "slow", f"{what}", "write to a faster disk, and copy the masks then")
+            Finding("disk", "slow", f"{what}", "write to a faster disk, then copy the masks")
         )  # fmt: skip
     elif speeds.files < SLOW_FILES:
         findings.append(
@@ -165,9 +177,7 @@ def file_system(path: Path) -> str:
 
 
 def measure(folder: Path) -> Speeds:
-    """How fast a disk writes, reads, and makes small files; takes 3 seconds at most, or little
-    more on a disk that hangs.
-    """  # noqa: D205
+    """Measure how fast a disk writes, reads, and creates small files, within about 3 seconds."""
     content = os.urandom(1 << 20)
     with _unnamed(folder) as file:
         begin, written, step = time.perf_counter(), 0, 1
@@ -201,7 +211,7 @@ def measure(folder: Path) -> Speeds:
 
 @contextmanager
 def _unnamed(folder: Path) -> Iterator[int]:
-    """A file that is gone with this process, however it ends."""
+    """A file that disappears with this process, however it ends."""
     path = folder / "speed"
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -214,7 +224,7 @@ def _unnamed(folder: Path) -> Iterator[int]:
 
 
 def _check_locks(folder: Path, kind: str) -> list[Finding]:
-    """Whether a lock keeps others out, and a file takes the place of another, as runs rely on."""
+    """Check that locks exclude others and that a file can replace another, as runs require."""
     from filelock import FileLock, Timeout
 
     findings = []
@@ -231,7 +241,7 @@ def _check_locks(folder: Path, kind: str) -> list[Finding]:
         works = False
     if not works:
         findings.append(
-            Finding("locks", "fails", f"locks do not work on this {kind} file system, so that two "
+            Finding("locks", "fails", f"locks do not work on this {kind} file system, so two "
                     "runs could write one mask", "choose an -o on another disk, or mount it with "
                     "locking")
         )  # fmt: skip

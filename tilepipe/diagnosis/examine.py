@@ -1,4 +1,4 @@
-"""`doctor`: every check after the other, none of which may hang, raise, or leave anything."""
+"""`doctor`: one check after the other; none may hang, raise, or leave anything behind."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tilepipe.diagnosis.disks import Scratch, check_disk, check_folder, check_room
 from tilepipe.diagnosis.findings import Diagnosis, Finding, Level, ask
 from tilepipe.diagnosis.software import check_codecs, check_gdal, check_packages
 from tilepipe.engine.hardware import default_memory, free_memory
 
+Check = Callable[..., list[Finding]]
+"""Runs a check, given its topic, itself, seconds to wait, and the level of being late."""
+
 TORCH_SECONDS = 30
-"""For loading torch, which is slow from a cold or a network disk."""
+"""Time for loading torch, which is slow from a cold or a network disk."""
 
 
 def doctor(
@@ -24,20 +28,20 @@ def doctor(
     model: str | Path = "nuclei-he",
     watch: Callable[[Finding], None] | None = None,
 ) -> Diagnosis:
-    """What would make runs fail or be slow here; takes some seconds, and leaves nothing.
+    """Find what would make runs fail or slow here; takes some seconds, and leaves nothing behind.
 
     Parameters
     ----------
     image
-        An image to be segmented: whether a run would start, and whether it is read fast enough.
+        An image to segment: checks that a run would start, and that it is read fast enough.
     output
-        The folder where masks are to go.
+        The folder for masks.
     scheduler
         Address of a running Dask scheduler, such as ``tcp://host:8786``.
     model
         A model file, or the name of a shipped model.
     watch
-        Is told of each finding when it is made.
+        Receives each finding as it is made.
     """
     begin = time.perf_counter()
     folder, name = _folder(Path(output)), os.fspath(model)
@@ -45,57 +49,70 @@ def doctor(
     findings: list[Finding] = []
     scratch = Scratch()
 
-    def look(
-        topic: str, check: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
+    def check(
+        topic: str, of: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
     ) -> list[Finding]:
-        found = ask(topic, check, seconds, late)
+        found = ask(topic, of, seconds, late)
         findings.extend(found)
         for finding in found if watch is not None else ():
             watch(finding)  # type: ignore[misc]
         return found
 
     try:
-        look("versions", check_packages, 5)
-        look("codecs", check_codecs, 10)
-        look("GDAL", check_gdal, 10)
-        torch = ask("torch", _load, TORCH_SECONDS, "fails")
-        findings += torch
-        if not torch:
-            from tilepipe.diagnosis import machine
-
-            look("torch", machine.check_torch, 5)
-            look("cores", machine.check_cores, 5)
-            look("memory", machine.check_memory, 5)
-            look("limits", machine.check_limits, 5)
-            look("GPU", machine.check_gpu, 10)
-        elif watch is not None:
-            for finding in torch:
-                watch(finding)
-        writable = not look("output", lambda: check_folder(folder), 5, "fails")
+        loaded = _check_machine(check)
+        writable = not check("output", lambda: check_folder(folder), 5, "fails")
         if writable:
-            look("disk", lambda: check_disk(folder, scratch), 10, "fails")
-            if path is None:
-                look("room", lambda: check_room(folder), 5)
-        if not torch:
-            from tilepipe.diagnosis.image import check_image, check_model
-
-            memory = free_memory(), default_memory()
-            sound = look("model", lambda: check_model(name, *memory), 10)
-            if path is not None and writable and sound[0].level != "fails":
-                look("image", lambda: check_image(path, name, folder), 30, "fails")
-            if scheduler is not None:
-                from tilepipe.diagnosis.scheduler import check_scheduler
-
-                look("scheduler", lambda: check_scheduler(scheduler, folder, name, path, scratch),
-                     30, "fails")  # fmt: skip
+            check("disk", lambda: check_disk(folder, scratch), 10, "fails")
+        if writable and path is None:
+            check("room", lambda: check_room(folder), 5)
+        if loaded and _check_model(check, name) and path is not None and writable:
+            _check_image(check, path, name, folder)
+        if loaded and scheduler is not None:
+            _check_scheduler(check, scheduler, folder, name, path, scratch)
     finally:
         # In a thread: a disk that hung once hangs now.
         ask("disk", scratch.clear, 5)
     return Diagnosis(tuple(findings), time.perf_counter() - begin)
 
 
+def _check_machine(check: Check) -> bool:
+    """Check software and hardware; returns whether torch can be loaded."""
+    check("versions", check_packages, 5)
+    check("codecs", check_codecs, 10)
+    check("GDAL", check_gdal, 10)
+    if check("torch", _load, TORCH_SECONDS, "fails"):
+        return False
+    from tilepipe.diagnosis import machine
+
+    check("torch", machine.check_torch, 5)
+    check("cores", machine.check_cores, 5)
+    check("memory", machine.check_memory, 5)
+    check("limits", machine.check_limits, 5)
+    check("GPU", machine.check_gpu, 10)
+    return True
+
+
+def _check_model(check: Check, name: str) -> bool:
+    from tilepipe.diagnosis.image import check_model
+
+    memory = free_memory(), default_memory()
+    return check("model", lambda: check_model(name, *memory), 10)[0].level != "fails"
+
+
+def _check_image(check: Check, path: str, model: str, folder: Path) -> None:
+    from tilepipe.diagnosis.image import check_image
+
+    check("image", lambda: check_image(path, model, folder), 30, "fails")
+
+
+def _check_scheduler(check: Check, address: str, folder: Path, *rest: Any) -> None:
+    from tilepipe.diagnosis.scheduler import check_scheduler
+
+    check("scheduler", lambda: check_scheduler(address, folder, *rest), 30, "fails")
+
+
 def _folder(output: Path) -> Path:
-    """The folder of an output, also where a mask to be is named."""
+    """The folder of an output, which may name a mask in it."""
     from tilepipe.errors import InputError
     from tilepipe.products.formats import suffix_kind
 

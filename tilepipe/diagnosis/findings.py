@@ -1,4 +1,4 @@
-"""A finding, all of them together, and asking for them without ever waiting for long."""
+"""Findings, and running the checks that make them without ever waiting for long."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ WORST_FIRST: tuple[Level, ...] = ("fails", "slow", "ok")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     topic: str
     level: Level
-    """Whether runs would be well by it, slow (or at risk), or fail."""
+    """Whether runs would be fine, slow (or at risk), or fail."""
     what: str
     do: str = ""
-    """What would help; empty where nothing has to be done."""
+    """What would help; empty if nothing has to be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All findings, in the order in which they were made."""
+    """All findings, in the order they were made."""
 
     findings: tuple[Finding, ...]
     seconds: float
 
     @property
     def helps(self) -> tuple[Finding, ...]:
-        """Those where something can be done, the worst first."""
+        """Findings that name a remedy, worst first."""
         able = [finding for finding in self.findings if finding.do]
         return tuple(sorted(able, key=lambda finding: WORST_FIRST.index(finding.level)))
 
     @property
     def exit_code(self) -> int:
-        """0, or that of a failed check where something would make runs fail."""
+        """0, or 5 (a failed check) if something would make runs fail."""
         return CheckError.exit_code if any(f.level == "fails" for f in self.findings) else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """As JSON-ready values."""
         levels = [finding.level for finding in self.findings]
         return {
             "tilepipe": "diagnosis",
@@ -58,9 +58,9 @@ class Diagnosis:
 def ask(
     topic: str, check: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
 ) -> list[Finding]:
-    """What a check finds; that it did not answer in time, or could not be made, is a finding too.
+    """Run a check; that it did not end in time, or broke, is a finding as well.
 
-    It runs in a thread that is left behind when it hangs, as a dead disk or host makes it.
+    It runs in a thread that is left behind if it hangs, as a dead disk or host makes it.
     """
     found: list[list[Finding]] = []
 
@@ -69,14 +69,14 @@ def ask(
             found.append(check())
         except TilepipeError as error:
             found.append([Finding(topic, "fails", str(error), "see there")])
-        except Exception as error:  # the doctor must not fall ill itself; nothing is hidden
+        except Exception as error:  # the doctor itself must not fail; nothing is hidden
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            found.append([Finding(topic, "slow", f"could not be looked at ({reason})")])
+            found.append([Finding(topic, "slow", f"could not be checked ({reason})")])
 
     thread = threading.Thread(target=look, name=f"tilepipe-doctor-{topic}", daemon=True)
     thread.start()
     thread.join(seconds)
     if not found:
         what = f"did not answer within {seconds:.0f} s"
-        return [Finding(topic, late, what, "look whether it hangs")]
+        return [Finding(topic, late, what, "check whether it hangs")]
     return found[0]

@@ -1,4 +1,4 @@
-"""The model and the image of a run to come: whether it would start, and what would hold it up."""
+"""Check the model and the image of a run: whether it would start, and what would slow it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from tilepipe.engine.work.device import choose_device, choose_precision
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, read_with_valid
-from tilepipe.text import gigabytes
+from tilepipe.text import count, gigabytes
 
 BEST_KEPT = 2048
 """Outputs a side that the automatic window keeps at most."""
@@ -36,7 +37,7 @@ PIECE = 1024
 
 
 def check_model(name: str, free: int, usual: int | None = None) -> list[Finding]:
-    """Whether a model loads, and the memory for its smallest and its best window.
+    """Check that a model loads, and the memory of its smallest and its best window.
 
     Parameters
     ----------
@@ -106,8 +107,23 @@ def _more_memory(device: str, free: int, wanted: int) -> str:
     return _make_room(device)
 
 
-def check_image(path: str, model: str, folder: Path) -> list[Finding]:
-    """Whether a run on an image would start, and whether reading keeps up with computing.
+def check_image(
+    path: str,
+    model: str,
+    folder: Path,
+    speed: Callable[[Image, Plan], float] | None = None,
+    large_piece: int = LARGE_PIECE,
+) -> list[Finding]:
+    """Check that a run on an image would start, and that reading keeps up with computing.
+
+    Parameters
+    ----------
+    path, model, folder
+        Of image, model and output.
+    speed
+        Measures how fast the image is read [`reading_speed`].
+    large_piece
+        Pixels decoded together beyond which reading wastes much of its work.
 
     Raises
     ------
@@ -124,34 +140,41 @@ def check_image(path: str, model: str, folder: Path) -> list[Finding]:
         Finding("image", "slow", warning, "see docs/running.md") for warning in estimate.warnings
     ]
     height, width = plan.tiling.input
-    what = f"{facts.kind}, {facts.height} x {facts.width}, {plan.blocks} blocks, windows of "
-    what += f"{height} x {width}, at most {gigabytes(estimate.memory)} of memory"
+    what = f"{facts.kind}, {facts.width} x {facts.height} pixels (width x height), "
+    what += f"{count(plan.blocks, 'block')}, windows of {width} x {height}, at most "
+    what += f"{gigabytes(estimate.memory)} of memory"
     findings.append(Finding("image", "ok", what))
     findings += check_room(folder, int(area * 4 / 3))
     kind = file_system(Path(absolute(path)))
     if kind in NETWORK:
         findings.append(
-            Finding("image", "slow", f"it lies on a network file system ({kind}): reading may be "
-                    "slow, and stop when the network does", "copy it to a local disk, if it is "
-                    "read too slowly")
+            Finding("image", "slow", f"it is on a network file system ({kind}): reading may be "
+                    "slow, and stop when the network does", "copy it to a local disk if it "
+                    "reads too slowly")
         )  # fmt: skip
     image = open_planned(plan.image)
     try:
-        findings += _check_reading(image, plan, estimate)
+        findings += _check_reading(image, plan, estimate, speed or reading_speed, large_piece)
     finally:
         image.close()
     return findings
 
 
-def _check_reading(image: Image, plan: Plan, estimate: Estimate) -> list[Finding]:
+def _check_reading(
+    image: Image,
+    plan: Plan,
+    estimate: Estimate,
+    measure: Callable[[Image, Plan], float],
+    large_piece: int,
+) -> list[Finding]:
     rows, columns = image.chunks[plan.image.level]
-    pieces = f"decoded in pieces of {rows} x {columns}"
+    pieces = f"decoded in pieces of {columns} x {rows}"
     advice = "`tilepipe convert` it to OME-Zarr once, and run on that"
     try:
-        speed = reading_speed(image, plan)
+        speed = measure(image, plan)
     except UnreadableError as error:
         return [
-            Finding("reading", "slow", f"{error}; a run reads around it, and names what has no "
+            Finding("reading", "slow", f"{error}; a run skips it, and names what has no "
                     "answer (exit code 3)", "copy the image again from where it came")
         ]  # fmt: skip
     what = f"{speed / 1e6:,.1f} Mpx/s with {SLOTS} threads, {pieces}"
@@ -165,7 +188,7 @@ def _check_reading(image: Image, plan: Plan, estimate: Estimate) -> list[Finding
     if reading > 0.8 * estimate.seconds:
         return [Finding("reading", "slow", f"{what}: reading takes about {reading:,.0f} s and "
                         f"computing {estimate.seconds:,.0f} s", advice)]  # fmt: skip
-    if rows * columns > LARGE_PIECE:
+    if rows * columns > large_piece:
         return [Finding("reading", "slow", f"{what}: large pieces are decoded again and again, by "
                         "each block that needs some of them", advice)]  # fmt: skip
     return [Finding("reading", "ok", what)]

@@ -22,11 +22,11 @@ from tilepipe.text import gigabytes
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ENOUGH_FILES = 1024
 BUSY = 0.5
-"""Share of the cores taken by others from which their work shows in ours."""
+"""Share of the cores in use by others that slows a run noticeably."""
 
 
 def check_torch() -> list[Finding]:
-    """The build of torch, and what its processor kernels can use."""
+    """Check the build of torch, and which instructions its kernels use."""
     from tilepipe._torch import torch
 
     findings = []
@@ -36,7 +36,7 @@ def check_torch() -> list[Finding]:
     what = ", ".join(filter(None, [f"{torch.__version__}, {build}", capability, bf16]))
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         findings.append(
-            Finding("torch", "slow", f"{what}; without oneDNN, so that convolutions are slow",
+            Finding("torch", "slow", f"{what}; without oneDNN, convolutions are slow",
                     "install torch as its own instructions say")
         )  # fmt: skip
     elif capability in ("DEFAULT", "NO AVX"):
@@ -49,9 +49,18 @@ def check_torch() -> list[Finding]:
     return findings
 
 
-def check_cores() -> list[Finding]:
-    """Cores of this process, and what keeps passes from using them."""
-    grant = granted()
+def check_cores(grant: Grant | None = None, load: float | None = None) -> list[Finding]:
+    """Check the cores of this process, and what keeps passes from using them.
+
+    Parameters
+    ----------
+    grant
+        Of the control group [as it is].
+    load
+        Average of the last minute [as it is].
+    """
+    grant = granted() if grant is None else grant
+    load = os.getloadavg()[0] if load is None else load
     usable, there = cores(grant), os.cpu_count() or 1
     what = f"{usable} cores" if usable == there else f"{usable} of {there} cores"
     if grant.cpus is not None and usable < cores(Grant()):
@@ -73,7 +82,6 @@ def check_cores() -> list[Finding]:
             Finding("cores", "slow", f"OMP_PROC_BIND={os.environ['OMP_PROC_BIND']} binds the "
                     "threads of all workers to the same cores", "unset OMP_PROC_BIND")
         )  # fmt: skip
-    load = os.getloadavg()[0]
     if load > BUSY * usable + 1:
         findings.append(
             Finding("cores", "slow", f"{what}, busy with other work: a load of {load:.1f} over the "
@@ -81,13 +89,13 @@ def check_cores() -> list[Finding]:
         )  # fmt: skip
     if not findings:
         told = os.environ.get("OMP_NUM_THREADS")
-        note = f"; OMP_NUM_THREADS={told} does not count, a pass uses --threads" if told else ""
+        note = f"; OMP_NUM_THREADS={told} has no effect, a pass uses --threads" if told else ""
         findings.append(Finding("cores", "ok", f"{what}, load {load:.1f}{note}"))
     return findings
 
 
 def check_memory(grant: Grant | None = None) -> list[Finding]:
-    """Memory that is free, as far as this process may have it, and swap."""
+    """Check the memory that this process may use, and swap."""
     import psutil
 
     grant = granted() if grant is None else grant
@@ -97,20 +105,28 @@ def check_memory(grant: Grant | None = None) -> list[Finding]:
     if left < memory.available and grant.memory is not None:
         what += f", and {gigabytes(left)} of the {gigabytes(grant.memory)} that the control group"
         what += " grants"
-    what += f"; a run takes up to {gigabytes(default_memory(grant))} unless --memory says otherwise"
+    what += f"; a run takes up to {gigabytes(default_memory(grant))} unless --memory is given"
     findings = []
     if swap.total and swap.used > max(1e9, 0.5 * swap.total):
         findings.append(
             Finding("memory", "slow", f"{gigabytes(swap.used)} are swapped out: memory is short",
-                    "end what takes it")
+                    "end what uses it")
         )  # fmt: skip
     return findings or [Finding("memory", "ok", what)]
 
 
-def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
-    """Open files, and huge pages."""
+def check_limits(huge_pages: Path = HUGE_PAGES, files: int | None = None) -> list[Finding]:
+    """Check how many files may be open, and huge pages.
+
+    Parameters
+    ----------
+    huge_pages
+        File of the system's setting.
+    files
+        That may be open [the limit of this process].
+    """
     findings = []
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if files is None else files
     if 0 <= files < ENOUGH_FILES:
         findings.append(
             Finding("limits", "slow", f"{files} open files at most: too few for many workers",
@@ -138,11 +154,17 @@ def check_limits(huge_pages: Path = HUGE_PAGES) -> list[Finding]:
     return findings
 
 
-def check_gpu() -> list[Finding]:
-    """GPUs, and whether torch and the driver know of each other."""
+def check_gpu(seen: list[str] | None = None) -> list[Finding]:
+    """Check the GPUs, and whether torch can use what the driver sees.
+
+    Parameters
+    ----------
+    seen
+        Name and driver of each GPU [as nvidia-smi reports them].
+    """
     from tilepipe._torch import torch
 
-    seen = _nvidia_smi()
+    seen = _nvidia_smi() if seen is None else seen
     if torch.cuda.is_available():
         names = []
         for i in range(torch.cuda.device_count()):
@@ -154,7 +176,7 @@ def check_gpu() -> list[Finding]:
         return [Finding("GPU", "slow", f"{seen[0]} is hidden by CUDA_VISIBLE_DEVICES",
                         "unset CUDA_VISIBLE_DEVICES")]  # fmt: skip
     if seen and torch.version.cuda is None:
-        return [Finding("GPU", "slow", f"{seen[0]} is there, and torch is a CPU build",
+        return [Finding("GPU", "slow", f"{seen[0]} is present, but torch is a CPU build",
                         "install a CUDA build of torch, as its own instructions say")]  # fmt: skip
     if seen:
         try:
@@ -162,17 +184,17 @@ def check_gpu() -> list[Finding]:
             reason = "torch sees no device"
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
-        return [Finding("GPU", "slow", f"{seen[0]} is there, and torch, built for CUDA "
+        return [Finding("GPU", "slow", f"{seen[0]} is present, but torch, built for CUDA "
                         f"{torch.version.cuda}, cannot use it ({reason})",
                         "update the driver, or install the torch for it")]  # fmt: skip
     if torch.version.cuda is not None and Path("/dev/nvidiactl").exists():
-        return [Finding("GPU", "slow", "a GPU is there, and its driver does not answer",
+        return [Finding("GPU", "slow", "a GPU is present, but its driver does not answer",
                         "see nvidia-smi")]  # fmt: skip
     return [Finding("GPU", "ok", "none; passes run on the CPU")]
 
 
 def _nvidia_smi() -> list[str]:
-    """Name and driver of each GPU that the driver's own tool sees."""
+    """Name and driver of each GPU that nvidia-smi lists."""
     if shutil.which("nvidia-smi") is None:
         return []
     words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]

@@ -1,4 +1,4 @@
-"""A running Dask scheduler: whether it answers, and what its workers are and see."""
+"""Check a running Dask scheduler: whether it answers, and what its workers can see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tilepipe.diagnosis.disks import Scratch
 from tilepipe.diagnosis.findings import Finding
@@ -19,16 +19,16 @@ CONNECT_SECONDS = 3
 WORKERS_SECONDS = 20
 """Workers that have not loaded torch yet take a while."""
 STRICT = ("python", "dask", "distributed", "msgpack", "cloudpickle")
-"""Packages of which client, scheduler and workers should have the same versions: they talk by
-them."""
+"""Packages that must have the same version on client, scheduler and workers, which communicate
+through them."""
 NAMED = 3
-"""Workers that are named in one finding."""
+"""Workers that one finding names."""
 
 
 def check_scheduler(
     address: str, folder: Path, model: str, image: str | None, scratch: Scratch
 ) -> list[Finding]:
-    """Connect to a scheduler, and ask every worker for what a run would rely on.
+    """Connect to a scheduler, and check on every worker what a run relies on.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def check_scheduler(
     import dask
     import distributed  # noqa: F401 - loads its defaults, which a setting made first would replace
 
-    # What cannot be reached is a finding; it is not told by Dask as well.
+    # What cannot be reached is a finding; Dask need not log it as well.
     for name in ("distributed", "distributed.comm", "distributed.client", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set({"distributed.comm.timeouts.connect": CONNECT_SECONDS}):
@@ -81,7 +81,7 @@ async def _ask(
         except TimeoutError:
             findings.append(
                 Finding("workers", "fails", f"did not answer within {WORKERS_SECONDS} s",
-                        "look at their logs: they may hang, be busy, or load from a slow disk")
+                        "check their logs: they may hang, be busy, or load from a slow disk")
             )  # fmt: skip
             return findings
     finally:
@@ -105,7 +105,7 @@ async def _ask_workers(
 
 
 def look_from_worker(marker: str | None, model: str, image: str | None) -> dict[str, Any]:
-    """What one worker has and sees; runs on the worker."""
+    """Report what a worker has and sees; runs on the worker."""
     from tilepipe.engine.hardware import free_memory
 
     report = _own(model, image)
@@ -166,7 +166,7 @@ def _own(model: str, image: str | None) -> dict[str, Any]:
 def compare_reports(
     reports: dict[str, Any], here: dict[str, Any], folder: Path, asked: str | None
 ) -> list[Finding]:
-    """What the workers' reports say, worker by worker compared with this machine and each other.
+    """Compare the workers' reports with this machine's and with each other.
 
     Parameters
     ----------
@@ -179,80 +179,107 @@ def compare_reports(
     asked
         The marker in it that workers had to see, if there was one.
     """
-    findings = []
     broken = {a: r for a, r in reports.items() if not isinstance(r, dict)}
     sound = {a: r for a, r in reports.items() if isinstance(r, dict)}
-    if broken:
-        reason = " ".join(str(next(iter(broken.values()))).split())[:160]
-        findings.append(
-            Finding("workers", "fails", f"{_names(broken)}: cannot run this version of tilepipe "
-                    f"({reason})", "install the same environment on client and workers")
-        )  # fmt: skip
-    other = {a: r for a, r in sound.items() if r["tilepipe"] != here["tilepipe"]}
-    if other:
-        found = ", ".join(sorted({r["tilepipe"] for r in other.values()}))
-        findings.append(
-            Finding("workers", "fails", f"{_names(other)}: tilepipe there is {found}, and here "
-                    f"{here['tilepipe']}", "install the same version on client and workers")
-        )  # fmt: skip
+    findings = [*_broken(broken), *_other_tilepipe(sound, here)]
     if asked is not None:
-        blind = {a: r for a, r in sound.items() if not r["sees"]}
-        barred = {a: r for a, r in sound.items() if r["sees"] and not r["writes"]}
-        if blind:
-            findings.append(
-                Finding("workers", "fails", f"{_names(blind)}: see no {folder.absolute()}",
-                        "put the output on a disk that all share, under the same path")
-            )  # fmt: skip
-        if barred:
-            findings.append(
-                Finding("workers", "fails", f"{_names(barred)}: may not write in "
-                        f"{folder.absolute()} ({next(iter(barred.values()))['reason']})",
-                        "give the workers' user permission")
-            )  # fmt: skip
+        findings += _without_folder(sound, folder)
     for what in ("model", "image"):
-        lacking = {a: r for a, r in sound.items() if f"{what}_error" in r}
-        strange = {
-            a: r for a, r in sound.items() if what in r and what in here and r[what] != here[what]
-        }
-        if lacking:
-            reason = next(iter(lacking.values()))[f"{what}_error"]
-            findings.append(
-                Finding("workers", "fails", f"{_names(lacking)}: cannot open the {what} ({reason})",
-                        "put it on a disk that all share, under the same path")
-            )  # fmt: skip
-        if strange:
-            findings.append(
-                Finding("workers", "fails", f"{_names(strange)}: see another {what} than this "
-                        "machine", "put the same file everywhere, or on a shared disk")
-            )  # fmt: skip
-    kinds = {tuple(sorted(r["environment"].items())) for r in sound.values()}
-    if len(kinds) > 1:
-        differ = sorted({k for kind in kinds for k, v in kind
-                         if any((k, v) not in other for other in kinds)})  # fmt: skip
-        findings.append(
-            Finding("workers", "fails", f"the workers differ in {', '.join(differ)}, and so would "
-                    "their results in the last digits",
-                    "workers of one kind, or --allow-mixed, which promises equal labels up to ties")
-        )  # fmt: skip
-    least = min((r["free"] if not r["granted"] else min(r["free"], r["granted"])
-                 for r in sound.values()), default=0)  # fmt: skip
-    limited = {a: r for a, r in sound.items() if r["granted"] and r["granted"] < 0.95 * r["free"]}
-    if limited:
-        granted = gigabytes(min(r["granted"] for r in limited.values()))
-        findings.append(
-            Finding("workers", "slow", f"{_names(limited)}: Dask grants {granted}, and ends a "
-                    "worker that comes near it; runs allow themselves half",
-                    "dask worker --memory-limit 0, and --memory for the run")
-        )  # fmt: skip
+        findings += _without_file(sound, here, what)
+    findings += [*_unlike(sound), *_limited(sound)]
     if sound and not any(f.level == "fails" for f in findings):
-        devices = ", ".join(sorted({r["environment"]["device"] for r in sound.values()}))
-        hosts = count(len({r["host"] for r in sound.values()}), "host")
-        findings.append(
-            Finding("workers", "ok", f"{count(len(sound), 'worker')} on {hosts} ({devices}), "
-                    f"at least {gigabytes(least)} free for each"
-                    + (", see output and model" if asked is not None else ", see the model"))
-        )  # fmt: skip
+        findings.append(_all_well(sound, sees_output=asked is not None))
     return findings
+
+
+def _failing(workers: dict[str, Any], what: str, do: str) -> list[Finding]:
+    """A finding for these workers; none where there are none."""
+    return [Finding("workers", "fails", f"{_names(workers)}: {what}", do)] if workers else []
+
+
+def _first(workers: dict[str, Any], key: str) -> Any:
+    return next(iter(workers.values()))[key] if workers else ""
+
+
+def _broken(workers: dict[str, Any]) -> list[Finding]:
+    reason = " ".join(str(next(iter(workers.values()), "")).split())[:160]
+    return _failing(
+        workers, f"cannot run this version of tilepipe ({reason})",
+        "install the same environment on client and workers",
+    )  # fmt: skip
+
+
+def _other_tilepipe(workers: dict[str, Any], here: dict[str, Any]) -> list[Finding]:
+    other = {a: r for a, r in workers.items() if r["tilepipe"] != here["tilepipe"]}
+    found = ", ".join(sorted({r["tilepipe"] for r in other.values()}))
+    return _failing(
+        other, f"tilepipe there is {found}, and here {here['tilepipe']}",
+        "install the same version on client and workers",
+    )  # fmt: skip
+
+
+def _without_folder(workers: dict[str, Any], folder: Path) -> list[Finding]:
+    blind = {a: r for a, r in workers.items() if not r["sees"]}
+    barred = {a: r for a, r in workers.items() if r["sees"] and not r["writes"]}
+    return [
+        *_failing(blind, f"see no {folder.absolute()}",
+                  "put the output on a disk that all share, under the same path"),
+        *_failing(barred, f"may not write in {folder.absolute()} ({_first(barred, 'reason')})",
+                  "give the workers' user permission"),
+    ]  # fmt: skip
+
+
+def _without_file(
+    workers: dict[str, Any], here: dict[str, Any], what: Literal["model", "image"]
+) -> list[Finding]:
+    lacking = {a: r for a, r in workers.items() if f"{what}_error" in r}
+    strange = {
+        a: r for a, r in workers.items() if what in r and what in here and r[what] != here[what]
+    }
+    return [
+        *_failing(lacking, f"cannot open the {what} ({_first(lacking, f'{what}_error')})",
+                  "put it on a disk that all share, under the same path"),
+        *_failing(strange, f"see another {what} than this machine",
+                  "put the same file everywhere, or on a shared disk"),
+    ]  # fmt: skip
+
+
+def _unlike(workers: dict[str, Any]) -> list[Finding]:
+    """Whether the workers differ from each other in what results depend on."""
+    kinds = {tuple(sorted(r["environment"].items())) for r in workers.values()}
+    if len(kinds) < 2:
+        return []
+    differ = sorted({k for kind in kinds for k, v in kind
+                     if any((k, v) not in other for other in kinds)})  # fmt: skip
+    return [
+        Finding("workers", "fails", f"the workers differ in {', '.join(differ)}, and so would "
+                "their results in the last digits",
+                "use workers of one kind, or --allow-mixed, which promises equal labels up to ties")
+    ]  # fmt: skip
+
+
+def _limited(workers: dict[str, Any]) -> list[Finding]:
+    """Whether Dask would end workers before their memory is used up."""
+    limited = {a: r for a, r in workers.items() if r["granted"] and r["granted"] < 0.95 * r["free"]}
+    if not limited:
+        return []
+    granted = gigabytes(min(r["granted"] for r in limited.values()))
+    return [
+        Finding("workers", "slow", f"{_names(limited)}: Dask grants {granted} and ends a worker "
+                "that comes near it; runs allow themselves half",
+                "dask worker --memory-limit 0, and --memory for the run")
+    ]  # fmt: skip
+
+
+def _all_well(workers: dict[str, Any], *, sees_output: bool) -> Finding:
+    devices = ", ".join(sorted({r["environment"]["device"] for r in workers.values()}))
+    hosts = count(len({r["host"] for r in workers.values()}), "host")
+    least = min(min(r["free"], r["granted"] or r["free"]) for r in workers.values())
+    seen = "see output and model" if sees_output else "see the model"
+    return Finding(
+        "workers", "ok", f"{count(len(workers), 'worker')} on {hosts} ({devices}), at least "
+        f"{gigabytes(least)} free for each, {seen}",
+    )  # fmt: skip
 
 
 def _versions(found: dict[str, Any]) -> list[Finding]:

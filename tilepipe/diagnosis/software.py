@@ -1,9 +1,9 @@
-"""Versions of packages, and codecs and drivers that readers and writers need."""
+"""Check versions of packages, and the codecs and drivers of readers and writers."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import Any
 
@@ -29,18 +29,25 @@ DRIVERS = {
 WRITERS = ("GTiff", "COG")
 
 
-def check_packages() -> list[Finding]:
-    """Python and every package that tilepipe needs, against the oldest that will do."""
+def check_packages(asked: list[str] | None = None) -> list[Finding]:
+    """Check Python and every package that tilepipe needs against the oldest that will do.
+
+    Parameters
+    ----------
+    asked
+        Requirements [those of the tilepipe that is installed].
+    """
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     try:
-        own, asked = version("tilepipe"), requires("tilepipe") or []
+        own = version("tilepipe")
+        asked = (requires("tilepipe") or []) if asked is None else asked
         python = metadata("tilepipe")["Requires-Python"] or ""
     except PackageNotFoundError:
         return [
             Finding("versions", "slow", "tilepipe is not installed here, so versions were not "
-                    "compared", "pip install . in its folder")
+                    "checked", "pip install . in its folder")
         ]  # fmt: skip
     findings = []
     here = platform.python_version()
@@ -63,22 +70,30 @@ def check_packages() -> list[Finding]:
         command = f"pip install '{requirement.name}{requirement.specifier}'"
         findings.append(Finding("versions", "fails", what, command))
     if not findings:
-        what = f"tilepipe {own}, Python {here}; all {len(wanted)} packages are as it needs them"
+        what = f"tilepipe {own}, Python {here}; all {len(wanted)} required packages fit"
         findings.append(Finding("versions", "ok", what))
     return findings
 
 
-def check_codecs() -> list[Finding]:
-    """Whether images and chunks decode, by decoding something small with each codec."""
+def check_codecs(library: Any = None) -> list[Finding]:
+    """Check that images and chunks decode, by decoding something small with each codec.
+
+    Parameters
+    ----------
+    library
+        With functions as imagecodecs has them [imagecodecs].
+    """
     import imagecodecs
     import numpy as np
+
+    library = library or imagecodecs
 
     pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     missing = []
     for name in CODECS:
         try:
-            encoded = getattr(imagecodecs, f"{name}_encode")(pixels)
-            decoded = getattr(imagecodecs, f"{name}_decode")(encoded)
+            encoded = getattr(library, f"{name}_encode")(pixels)
+            decoded = getattr(library, f"{name}_decode")(encoded)
             size = decoded.size if isinstance(decoded, np.ndarray) else len(decoded)
             if size != pixels.size:
                 raise ValueError(f"gave {size} values for {pixels.size}")
@@ -114,21 +129,27 @@ def _chunks(content: bytes) -> list[Finding]:
                 raise ValueError("other bytes")
         except Exception as error:
             findings.append(
-                Finding("codecs", "fails", f"{name}, by which OME-Zarr is compressed, does not "
+                Finding("codecs", "fails", f"{name}, which compresses OME-Zarr, does not "
                         f"work here ({type(error).__name__})",
                         "pip install --force-reinstall numcodecs")
             )  # fmt: skip
     return findings
 
 
-def check_gdal() -> list[Finding]:
-    """The drivers of GDAL, and whether PROJ finds its database."""
+def check_gdal(drivers: Collection[str] | None = None) -> list[Finding]:
+    """Check the drivers of GDAL, and that PROJ finds its database.
+
+    Parameters
+    ----------
+    drivers
+        Names [of the GDAL that is installed].
+    """
     import rasterio
     from rasterio.crs import CRS
     from rasterio.env import Env
 
     with Env() as env:
-        there = set(env.drivers())
+        there = set(env.drivers()) if drivers is None else drivers
     findings = [
         Finding(
             "GDAL", "fails" if name in WRITERS else "slow", f"has no driver {name}: {what}",

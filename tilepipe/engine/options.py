@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
-from tilepipe.options import check_options, option, read_options
+from tilepipe.options import Options, option
 from tilepipe.quantities import (
     parse_bands,
     parse_bytes,
@@ -37,7 +37,7 @@ Probabilities = Literal["float16", "uint8"]
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Options):
     """The options of `tilepipe run`; whatever is left at its default is decided by the plan."""
 
     image: str = option(..., "The image: a file, or an OME-Zarr folder")
@@ -154,24 +154,13 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        check_options(self)
+        Options.__post_init__(self)
         starters = [name for name in ("cluster", "workers", "scheduler") if getattr(self, name)]
         if len(starters) > 1:
             raise InputError(
                 f"{starters[0]} and {starters[1]} exclude each other: a running scheduler has its "
                 "own workers, and a cluster file starts its own"
             )
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """The options of a mapping: of a YAML file, of flags, of keywords.
-
-        Raises
-        ------
-        InputError
-            Naming the option at fault, and the file ``where`` it stands.
-        """
-        return cls(**read_options(cls, values, where))
 
     @property
     def reading(self) -> Reading:

@@ -137,13 +137,15 @@ def checked(document: Document, source: str) -> Document:
     return read_document(value, source)
 
 
+_KINDS: dict[str, type[Any]] = {"unet": UNetArguments, "onnx": OnnxArguments}
+
 Side = Annotated[int, Meta(ge=0, le=2**20)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    name: Literal["unet", "onnx"]
+    name: str
     arguments: dict[str, Any]
 
 
@@ -203,15 +205,17 @@ class _File:
 
 def _document(file: _File, value: dict[str, Any]) -> Document:
     arguments = _arguments(file.network)
-    _check_about(file.about, "about", 0)
-    if isinstance(arguments, OnnxArguments):
-        if file.output.activation == "linear" and arguments.gives != "logits":
-            rule = "logits for the activation linear, which takes the values as they are"
-            raise _fault("network.arguments.gives", rule, arguments.gives)
-    else:
-        _check_unet_tile(file.tile, arguments)
+    # What an ONNX network needs cannot be read off its file: `import_onnx` measures it.
+    implied = geometry_of(arguments) if isinstance(arguments, UNetArguments) else None
+    if implied is not None:
         if "exact" in value["tile"]:
             raise ValueError(no_such_key("tile.exact", [f.name for f in fields(Geometry)]))
+        _check_tile(file.tile, implied)
+    gives = getattr(arguments, "gives", "logits")
+    if file.output.activation == "linear" and gives != "logits":
+        rule = "logits for the activation linear, which takes the values as they are"
+        raise _fault("network.arguments.gives", rule, gives)
+    _check_about(file.about, "about", 0)
     return Document(
         arguments=arguments,
         geometry=_geometry(file.tile),
@@ -232,12 +236,10 @@ def _check_count(values: Sequence[Any], count: int, key: str, rule: str) -> None
 
 
 def _arguments(network: _Network) -> UNetArguments | OnnxArguments:
-    key = "network.arguments"
-    arguments: UNetArguments | OnnxArguments
-    if network.name == "unet":
-        arguments = decode(UNetArguments, network.arguments, key, complete=True)
-    else:
-        arguments = decode(OnnxArguments, network.arguments, key, complete=True)
+    key, kind = "network.arguments", _KINDS.get(network.name)
+    if kind is None:
+        raise _fault("network.name", f"one of {', '.join(_KINDS)}", network.name)
+    arguments: UNetArguments | OnnxArguments = decode(kind, network.arguments, key, complete=True)
     for name, value in network.arguments.items():
         if isinstance(value, int) and value > _LARGEST_ARGUMENT:
             raise _fault(f"{key}.{name}", f"at most {_LARGEST_ARGUMENT}", value)
@@ -246,18 +248,15 @@ def _arguments(network: _Network) -> UNetArguments | OnnxArguments:
     return arguments
 
 
-def _check_unet_tile(tile: _Tile, arguments: UNetArguments) -> None:
-    # Of an ONNX network none of this can be known from its file: `import_onnx` measures it.
-    true = geometry_of(arguments)
-    factor = true.stride_factor
+def _check_tile(tile: _Tile, true: Geometry) -> None:
+    """Hold the tile against the geometry that the network's arguments imply."""
+    factor, output = true.stride_factor, tile.input - 2 * true.shrink
     if tile.stride_factor != factor:
-        raise _fault(
-            "tile.stride_factor", f"{factor}, to match the network's depth", tile.stride_factor
-        )
-    if (tile.input - true.input) % factor or tile.input <= 2 * true.shrink:
+        rule = f"{factor}, as network.arguments implies"
+        raise _fault("tile.stride_factor", rule, tile.stride_factor)
+    if (tile.input - true.input) % factor or output <= 0:
         rule = f"{true.input}, or differ from it by a multiple of {factor}"
         raise _fault("tile.input", rule, tile.input)
-    output = tile.input - 2 * true.shrink
     if tile.output != output:
         rule = f"{output}, the output of this network for {tile.input}"
         raise _fault("tile.output", rule, tile.output)

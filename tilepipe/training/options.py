@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilepipe.engine.options import MOST_THREADS, Device
 from tilepipe.errors import InputError
-from tilepipe.options import check_options, option, read_options
+from tilepipe.options import Options, option
 from tilepipe.quantities import join_parts, numbers, parse_names
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _MOST = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
+class TrainOptions(Options):
     """The options of `tilepipe train`."""
 
     data: tuple[str, ...] = option(
@@ -171,7 +171,7 @@ class TrainOptions:
     about: Mapping[str, Any] = option({}, "The model's card: source, licence, data, limits ...")
 
     def __post_init__(self) -> None:
-        check_options(self)
+        Options.__post_init__(self)
         if not self.data:
             raise InputError("which images? Give a folder with images/ and masks/, or a CSV file")
         if self.masks and len(self.masks) != len(self.data):
@@ -191,17 +191,6 @@ class TrainOptions:
             raise InputError(
                 "tversky must be two numbers above 0, for false positives and false negatives"
             )
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """The options of a mapping: of a YAML file, of flags, of keywords.
-
-        Raises
-        ------
-        InputError
-            Naming the option at fault, and the file ``where`` it stands.
-        """
-        return cls(**read_options(cls, values, where))
 
     def arguments(self, bands: int, outputs: int) -> UNetArguments:
         """The network that preset and options ask for.

@@ -378,7 +378,7 @@ def test_what_is_wrong_in_a_cluster_file_is_named(text: str, said: str, tmp_path
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("os.path.join", "is no Dask cluster"),
+        ("os.path.join", "is not a Dask cluster"),
         ("no_such_package.Cluster", "cannot be imported"),
         ("distributed.NoSuchCluster", "there is no NoSuchCluster"),
     ],

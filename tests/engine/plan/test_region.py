@@ -437,4 +437,4 @@ def test_the_command_line_and_the_yaml_file_take_a_region(
     assert "give Y,X,HEIGHT,WIDTH" in capsys.readouterr().err
     config.write_text("region: 7\n")
     assert call(["plan", str(small), "-m", str(model), "--config", str(config)]) == 2
-    assert "region: must be four numbers" in capsys.readouterr().err
+    assert "region must have 4 entries, not 1" in capsys.readouterr().err

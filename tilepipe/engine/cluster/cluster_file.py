@@ -1,13 +1,13 @@
-"""Cluster files: which Dask cluster a run starts for itself, with which arguments.
+"""Cluster files: the Dask cluster that a run starts for itself.
 
     cluster: slurm          # a short name (`KINDS`), or the path of a class: package.module.Class
     workers: 8              # or adapt: {minimum: 1, maximum: 40}
     arguments: {...}        # of the class, as its documentation names them
     environment: {...}      # variables of the workers' processes
     prologue: [...]         # lines of shell before a worker starts, in the script of its job
-    wait: 10min             # for the first worker, and where all are lost
+    wait: 10min             # for the first worker, and again if all are lost
 
-The file is the user's own and is trusted as a program of theirs would be: it names code to run.
+The file names code to run, so it is trusted like a program of the user's own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from tilepipe.errors import InputError
-from tilepipe.options import option, read_options, read_yaml
+from tilepipe.options import Options, option, read_yaml
 from tilepipe.quantities import parse_duration
 
 SLOTS = 3
@@ -30,19 +30,19 @@ WAIT_SECONDS = 600.0
 CLOSE_SECONDS = 60.0
 
 UNSEEN = "127.0.0.1:0"
-"""Where Dask serves its pages for browsers if nobody asks for them; it cannot be told not to."""
+"""Address of Dask's dashboard if nobody asks for one; it cannot be switched off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A cluster class that is known by a short name."""
+    """A cluster class with a short name."""
 
     path: str
-    """Module and name."""
+    """Module and name of the class."""
     package: str
-    """What to install for it."""
+    """Package to install for it."""
     style: Literal["local", "cuda", "ssh", "queue", "kubernetes", "other"]
-    """Which arguments say how many slots, workers and variables there are."""
+    """Which arguments set slots, workers and environment variables."""
 
 
 KINDS = {
@@ -63,13 +63,13 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class ClusterFile:
-    """What a cluster file says."""
+    """The content of a cluster file."""
 
     path: str
-    """Of the file, for messages."""
+    """Path of the file, for messages."""
     kind: Kind
     workers: int | None
-    """None where `adapt` says it, or the arguments do (the hosts of SSH)."""
+    """None if `adapt` or the arguments (the hosts of SSH) determine it."""
     adapt: dict[str, Any] | None
     arguments: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class ClusterFile:
 
     @property
     def most(self) -> int:
-        """Workers that there may be at once."""
+        """The most workers at once."""
         if self.adapt is not None:
             return int(self.adapt["maximum"])
         if self.workers is not None:
@@ -89,7 +89,7 @@ class ClusterFile:
 
     @property
     def threads(self) -> int | None:
-        """CPU threads of a pass, where the file says what a worker gets."""
+        """CPU threads per pass, if the file sets the cores of a worker."""
         cores = self.arguments.get("cores")
         if self.kind.style != "queue" or not isinstance(cores, int):
             return None
@@ -97,7 +97,7 @@ class ClusterFile:
 
     @property
     def has_dashboard(self) -> bool:
-        """Whether the file asks for one."""
+        """Whether the file asks for a dashboard."""
         options = self.arguments.get("scheduler_options") or {}
         return "dashboard_address" in {**self.arguments, **options}
 
@@ -164,7 +164,7 @@ class ClusterFile:
 
     @property
     def _at_first(self) -> int:
-        """Workers to begin with: one, where they come and go by themselves."""
+        """Workers to start with: one, if they come and go by themselves."""
         return self.workers if self.workers is not None else 1
 
     def factory(self) -> Callable[..., Any]:
@@ -173,7 +173,7 @@ class ClusterFile:
         Raises
         ------
         InputError
-            When it cannot be imported, or is no Dask cluster.
+            When it cannot be imported, or is not a Dask cluster.
         """
         from distributed.deploy import Cluster
 
@@ -190,7 +190,7 @@ class ClusterFile:
         of_dask = inspect.isclass(found) and issubclass(found, Cluster)
         if not of_dask and self.kind.style != "ssh":  # which is a function
             raise InputError(
-                f"{self.path}: cluster: {self.kind.path} is no Dask cluster; name one of "
+                f"{self.path}: cluster: {self.kind.path} is not a Dask cluster; use one of "
                 f"{', '.join(KINDS)}, or the path of a class that derives from "
                 "distributed.deploy.Cluster"
             )
@@ -210,10 +210,10 @@ def read_cluster_file(path: str) -> ClusterFile:
         raise InputError(
             f"{path}: cluster must be one of {', '.join(KINDS)}, or the path of a class"
         )
-    given = read_options(_Content, document, path)
+    given = _Content.read(document, path)
     kind, workers, adapt = _kind(path, given["cluster"]), given.get("workers"), given.get("adapt")
     if adapt:
-        adapt = read_options(_Adapt, adapt, f"{path}: adapt")
+        adapt = _Adapt.read(adapt, f"{path}: adapt")
         if adapt.get("maximum", 0) < max(1, adapt.get("minimum", 1)):
             raise InputError(f"{path}: adapt: maximum is required, and must not be below minimum")
     if workers is None and not adapt and kind.style != "ssh":
@@ -234,7 +234,7 @@ def read_cluster_file(path: str) -> ClusterFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(Options):
     """The keys of a cluster file."""
 
     cluster: str = option(..., "Short name or class of the cluster")
@@ -249,7 +249,7 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Adapt:
+class _Adapt(Options):
     """The keys of `adapt`: arguments of `distributed.deploy.Cluster.adapt`."""
 
     minimum: int = option(1, "Fewest workers", least=0)
@@ -295,9 +295,9 @@ def _contradiction(file: ClusterFile, name: str) -> str:
 
 
 def of_this_user_only(allowed_failures: int) -> dict[str, Any]:
-    """Arguments of a `distributed.LocalCluster` that other users of this machine cannot use.
+    """Arguments of a `distributed.LocalCluster` that other users of this machine cannot access.
 
-    Connections take a key that is made for it, and that only its own processes have.
+    Connections need a key that is made for the cluster and known only to its own processes.
     """
     return {
         "security": True,
@@ -307,12 +307,12 @@ def of_this_user_only(allowed_failures: int) -> dict[str, Any]:
 
 
 def start_cluster(file: ClusterFile, allowed_failures: int, workers: int | None = None) -> Any:
-    """Start the cluster of a file; ``workers``, where given, instead of as many as it says.
+    """Start the cluster of a file, with ``workers`` in place of the file's number if given.
 
     Raises
     ------
     InputError
-        When its arguments are at fault, or what it needs is not here, or the queue refuses a job.
+        When its arguments are wrong, software is missing, or the queue refuses a job.
     """
     factory, arguments = file.factory(), file.full_arguments(allowed_failures)
     if workers is not None and "n_workers" in arguments:
@@ -324,7 +324,7 @@ def start_cluster(file: ClusterFile, allowed_failures: int, workers: int | None 
     from distributed.deploy import Cluster
 
     if not isinstance(cluster, Cluster):
-        raise InputError(f"{file.path}: cluster: {file.kind.path} makes no Dask cluster")
+        raise InputError(f"{file.path}: cluster: {file.kind.path} does not make a Dask cluster")
     try:
         if "n_workers" not in arguments and file.kind.style != "ssh":
             _scale(cluster, workers or file._at_first)
@@ -338,23 +338,23 @@ def start_cluster(file: ClusterFile, allowed_failures: int, workers: int | None 
 
 
 def close_cluster(cluster: Any) -> str:
-    """Close a cluster and its workers; returns what went wrong, in one line, or an empty text."""
+    """Close a cluster and its workers; returns a one-line error, or an empty text."""
     try:
         cluster.close(timeout=CLOSE_SECONDS)
     except AssertionError:
-        return ""  # Dask's last look: a worker that never started is not closed either
+        return ""  # raised by Dask for a worker that never started
     except Exception as error:
         return what_went_wrong(error)
     return ""
 
 
 def renew(cluster: Any) -> str:
-    """Start again the workers that a cluster has lost (a job at its walltime, a host that died).
+    """Restart workers that a cluster has lost (a job at its walltime, a host that died).
 
-    Returns what went wrong, in one line, or an empty text.
+    Returns a one-line error, or an empty text.
     """
     correct = getattr(cluster, "_correct_state", None)
-    if correct is None:  # an operator looks after its workers itself
+    if correct is None:  # a Kubernetes operator restarts its workers itself
         return ""
     try:
         cluster.sync(correct)
@@ -364,7 +364,7 @@ def renew(cluster: Any) -> str:
 
 
 def _scale(cluster: Any, workers: int) -> None:
-    """Ask for workers, and raise what the batch system says; `Cluster.scale` only logs it."""
+    """Request workers, and raise errors of the batch system, which `Cluster.scale` only logs."""
     if not hasattr(cluster, "worker_spec"):
         cluster.scale(workers)
         return
@@ -374,8 +374,8 @@ def _scale(cluster: Any, workers: int) -> None:
 
 
 def what_went_wrong(error: BaseException) -> str:
-    """One line for what a cluster class raised: of a command that failed, what it said."""
-    while error.__cause__ is not None:  # "Nanny failed to start" says nothing, its cause does
+    """One line for an error of a cluster class: the output of a failed command, if any."""
+    while error.__cause__ is not None:  # the cause of "Nanny failed to start" tells more
         error = error.__cause__
     text = str(error)
     if "stderr:" in text:
@@ -383,6 +383,8 @@ def what_went_wrong(error: BaseException) -> str:
         if said:
             return " ".join(said)
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{error.filename} is not here; run on a machine that has it (a login node)"
+        return (
+            f"{error.filename} is not installed here; run on a machine that has it (a login node)"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
