@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__init__",),
     ("api",),
-    ("diagnosis",),
+    ("testing", "diagnosis"),
     ("training",),
     ("evaluation",),
     ("pairs",),

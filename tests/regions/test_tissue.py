@@ -105,7 +105,7 @@ def test_pieces_do_not_show_in_the_small_picture(
     pixels = make_image(780, 600)
     with closing(open_image(write_tiff(tmp_path / "i.tif", pixels))) as image:
         whole, _ = shrunk(image, 0, 7)
-        monkeypatch.setattr("tilepipe.regions.tissue.PIECE", 130)
+        monkeypatch.setattr("tilepipe.images.averaging.PIECE", 130)
         pieces, valid = shrunk(image, 0, 7)
     assert (whole == pieces).all()
     assert valid.all()

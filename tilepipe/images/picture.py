@@ -21,7 +21,7 @@ from tilepipe.images.corruption import find_corruption
 from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.orientation import TAG, orientation_notes
-from tilepipe.images.probe import PNG_SIGNATURE, Probe
+from tilepipe.images.probe import JPEG_SIGNATURE, PNG_SIGNATURE, Probe
 from tilepipe.images.raster import has_gdal_metadata
 from tilepipe.images.source import Description, TooLargeError, UndecodableError
 from tilepipe.storage import as_path
@@ -35,7 +35,9 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError)
 
 def recognises(probe: Probe) -> bool:
     """Tell whether Pillow keeps all of a PNG or JPEG, and GDAL knows no more of it."""
-    return not (_has_deep_colour(probe.head) or has_gdal_metadata(probe))
+    return probe.head.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)) and not (
+        _has_deep_colour(probe.head) or has_gdal_metadata(probe)
+    )
 
 
 def open_source(probe: Probe) -> PictureSource:

@@ -109,8 +109,9 @@ def open_source(probe: Probe) -> RasterSource:
 def has_gdal_metadata(probe: Probe) -> bool:
     """Tell whether GDAL finds a place on Earth, a nodata value, a scale or a mask in an image."""
     try:
-        dataset = probe.once(GdalFile).dataset
-        with gdal_settings(probe.path):
+        file = probe.once(GdalFile)
+        dataset = file.dataset
+        with gdal_settings(probe.path), listening(file.heard):
             return (
                 dataset.crs is not None
                 or not dataset.transform.is_identity

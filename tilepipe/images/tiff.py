@@ -34,7 +34,7 @@ from tilepipe.images.library_warnings import listening, remarks
 from tilepipe.images.ome_sets import check_set, companion_xml
 from tilepipe.images.orientation import TAG as ORIENTATION
 from tilepipe.images.orientation import orientation_notes
-from tilepipe.images.probe import Probe
+from tilepipe.images.probe import TIFF_SIGNATURES, Probe
 from tilepipe.images.raster import has_gdal_metadata
 from tilepipe.images.series import choose, show_choices
 from tilepipe.images.source import Description, UndecodableError
@@ -109,6 +109,8 @@ class TiffStructure:
 
 def recognises(probe: Probe) -> bool:
     """Tell whether a TIFF is read here, and not by GDAL, which may know more of it."""
+    if not probe.head.startswith(TIFF_SIGNATURES):
+        return False
     notes = _plain_notes(probe)
     if notes is None or not has_gdal_metadata(probe):
         return True

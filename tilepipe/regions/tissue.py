@@ -8,15 +8,15 @@ glass, and an image that is all tissue must not be cut in two.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.grid import Window, round_up
+from tilepipe.grid import Window
 from tilepipe.images import Image, check_bounded, read_with_valid
+from tilepipe.images.averaging import averaged
 from tilepipe.regions.cells import Bools, Placement
 
 PIXEL_UM = 8.0
@@ -37,9 +37,6 @@ MOSTLY = 0.5
 SPECK, HOLE, RIM = 150, 400, 3
 """Pixels of the small picture: parts no larger are dust, holes no larger are filled; and by how
 much tissue is grown, so that its edge is not lost (about 0.01 mm2, 0.025 mm2 and 24 um)."""
-
-PIECE = 2048
-"""About the side of what is read at a time."""
 
 WAY_OUT = "give polygons or a mask image with --tissue PATH, or compute all of it (--tissue none)"
 
@@ -125,30 +122,25 @@ def otsu(values: NDArray[Any]) -> float:
 
 
 def shrunk(image: Image, level: int, times: int) -> tuple[NDArray[np.float32], Bools]:
-    """A level with ``times`` x ``times`` pixels averaged to one, and which of these hold data.
-
-    Read in pieces of bounded size; most tiles of the file are decoded once.
+    """Average ``times`` x ``times`` pixels of a level to one; which of these hold data.
 
     Returns
     -------
     ndarray of float32, shape (rows, columns, bands)
     ndarray of bool, shape (rows, columns)
     """
-    size = image.levels[level]
-    small = np.zeros((-(-size.height // times), -(-size.width // times), image.bands), np.float32)
-    valid = np.ones(small.shape[:2], np.bool_)
-    for piece in _pieces(image, level, times):
-        pixels, known = read_with_valid(image, piece, level)
-        y, x = piece.y // times, piece.x // times
+
+    def look(piece: Window) -> tuple[NDArray[Any], Bools]:
+        pixels, valid = read_with_valid(image, piece, level)
+        if valid is None:
+            return pixels, np.ones((*piece.shape, 1), np.bool_)
         # A colour is known where all of its bands are.
-        known = None if known is None else np.asarray(known.all(axis=2, keepdims=True))
-        weight = np.ones((*piece.shape, 1), np.float32) if known is None else known.astype("f4")
-        total = _summed(pixels if known is None else pixels * known, times)
-        count = _summed(weight, times)
-        to = slice(y, y + total.shape[0]), slice(x, x + total.shape[1])
-        small[to] = total / np.maximum(count, 1)
-        valid[to] = count[..., 0] > 0
-    return small, valid
+        known = np.asarray(valid.all(axis=2, keepdims=True))
+        return pixels * known, known
+
+    size = image.levels[level]
+    rows, columns = (np.arange(0, side, times) for side in (size.height, size.width))
+    return averaged(image, level, rows, columns, image.bands, look, np.float32)
 
 
 def _resolution(image: Image, pixel_um: float | None) -> tuple[int, int]:
@@ -160,24 +152,6 @@ def _resolution(image: Image, pixel_um: float | None) -> tuple[int, int]:
     scales = [max(level.scale_y, level.scale_x) for level in image.levels]
     level = max((i for i, scale in enumerate(scales) if scale <= 1.05 * wanted), default=0)
     return level, max(1, round(wanted / scales[level]))
-
-
-def _pieces(image: Image, level: int, times: int) -> Iterator[Window]:
-    size, (rows, columns) = image.levels[level], image.chunks[level]
-    # Several tiles of the file, so that few are cut and decoded twice; of strips, which are as wide
-    # as the image, whole ones.
-    width = size.width if columns > 2 * PIECE else round_up(max(PIECE, 4 * columns), times)
-    width = min(width, size.width)
-    height = round_up(max(PIECE * PIECE // max(width, PIECE), rows), times)
-    for y in range(0, size.height, height):
-        for x in range(0, size.width, width):
-            yield Window(y, x, min(height, size.height - y), min(width, size.width - x))
-
-
-def _summed(pixels: NDArray[Any], times: int) -> NDArray[np.float32]:
-    rows, columns = (np.arange(0, n, times) for n in pixels.shape[:2])
-    down = np.add.reduceat(pixels, rows, axis=0, dtype=np.float32)
-    return np.asarray(np.add.reduceat(down, columns, axis=1))
 
 
 def _threshold(saturation: NDArray[np.float32]) -> float:
