@@ -245,7 +245,7 @@ def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
     work.worker_context(str(output), run_id)
     with work._borrowed(str(output), run_id) as bench:
         work.release_context(run_id)
-        bench.device.turn.acquire()  # still usable: a task is at it
+        bench.device.submit_lock.acquire()  # still usable: a task is at it
         assert bench.device._thread.submit(int).result() == 0
     with pytest.raises(RuntimeError, match="shutdown"):
         bench.device._thread.submit(int)

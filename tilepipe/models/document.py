@@ -7,24 +7,15 @@ import math
 import re
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
-from tilepipe.models.geometry import geometry_of
-from tilepipe.models.specs import (
-    NO_ANSWER,
-    Activation,
-    ClassSpec,
-    Gives,
-    InputSpec,
-    Layout,
-    OnnxArguments,
-    OutputSpec,
-)
-from tilepipe.models.unet import UNetArguments
+from tilepipe.models.predictors import kind_named, kind_names, kind_of
+from tilepipe.models.predictors.base import Arguments
+from tilepipe.models.specs import NO_ANSWER, Activation, ClassSpec, InputSpec, OutputSpec
 from tilepipe.text import sentence, shortened
 
 FORMAT = 1
@@ -52,7 +43,7 @@ _LONGEST_NAME = 200
 class Document:
     """Everything in a model file but the weights."""
 
-    arguments: UNetArguments | OnnxArguments
+    arguments: Arguments
     geometry: Geometry
     input: InputSpec
     output: OutputSpec
@@ -73,10 +64,9 @@ class Document:
         tile: dict[str, Any] = {f.name: getattr(self.geometry, f.name) for f in fields(Geometry)}
         if not self.exact:
             tile["exact"] = False
-        name = "onnx" if isinstance(self.arguments, OnnxArguments) else "unet"
         return {
             "format": FORMAT,
-            "network": {"name": name, "arguments": self.arguments.as_dict()},
+            "network": {"name": self.arguments.kind, "arguments": asdict(self.arguments)},
             "tile": tile,
             "input": {
                 "bands": self.input.bands,
@@ -132,12 +122,8 @@ def read_document(value: Any, source: str) -> Document:
             raise version.fault(f"{FORMAT}, the only format this version of tilepipe reads")
     root.members("format", "network", "tile", "input", "output", "about")
     arguments = _arguments(root.at("network"))
-    tile = root.at("tile")
-    if isinstance(arguments, OnnxArguments):
-        geometry, exact = _onnx_tile(tile)
-    else:
-        geometry, exact = _unet_tile(tile, arguments), True
-    document = Document(
+    geometry, exact = _tile(root.at("tile"), kind_of(arguments).geometry(arguments))
+    return Document(
         arguments=arguments,
         geometry=geometry,
         input=_input(root.at("input"), arguments),
@@ -145,15 +131,6 @@ def read_document(value: Any, source: str) -> Document:
         about=_about(root.at("about")),
         exact=exact,
     )
-    linear = document.output.activation == "linear"
-    if linear and isinstance(arguments, OnnxArguments) and arguments.gives != "logits":
-        raise (
-            root.at("network")
-            .at("arguments")
-            .at("gives")
-            .fault("logits for the activation linear: it takes the values as they are")
-        )
-    return document
 
 
 def checked(document: Document, source: str) -> Document:
@@ -169,53 +146,46 @@ def checked(document: Document, source: str) -> Document:
     return read_document(value, source)
 
 
-def _arguments(network: _Value) -> UNetArguments | OnnxArguments:
+def _arguments(network: _Value) -> Arguments:
     network.members("name", "arguments")
-    name = network.at("name").choice(("unet", "onnx"))
-    given = network.at("arguments")
-    return _unet_arguments(given) if name == "unet" else _onnx_arguments(given)
-
-
-def _onnx_arguments(given: _Value) -> OnnxArguments:
-    given.members(*(f.name for f in fields(OnnxArguments)))
-    return OnnxArguments(
-        bands=given.at("bands").integer(1, _LARGEST_ARGUMENT),
-        outputs=given.at("outputs").integer(1, _LARGEST_ARGUMENT),
-        layout=cast(Layout, given.at("layout").choice(get_args(Layout))),
-        gives=cast(Gives, given.at("gives").choice(get_args(Gives))),
-    )
-
-
-def _unet_arguments(given: _Value) -> UNetArguments:
-    given.members(*(f.name for f in fields(UNetArguments)))
-    for name in ("bands", "outputs", "width", "depth"):
-        given.at(name).integer(1, _LARGEST_ARGUMENT)
-    for name in ("padding", "normalisation", "upsampling"):
-        given.at(name).text()
-    given.at("dropout").number()
+    name = network.at("name")
+    kind = kind_named(name.text())
+    if kind is None:
+        raise name.fault("one of " + ", ".join(kind_names()))
+    arguments, types = network.at("arguments"), get_type_hints(kind.arguments_type)
+    arguments.members(*(f.name for f in fields(kind.arguments_type)))
+    for key in arguments.value:
+        value, expected = arguments.at(key), types[key]
+        if expected is int:
+            value.integer(1, _LARGEST_ARGUMENT)
+        elif expected is float:
+            value.number()
+        else:
+            value.text()
+            if get_origin(expected) is Literal:
+                value.choice(get_args(expected))
     try:
-        return UNetArguments(**given.value)
+        return kind.arguments_type(**arguments.value)
     except ValueError as error:
-        raise InputError(f"{given.source}: {given.key}.{error}") from error
+        raise InputError(f"{arguments.source}: {arguments.key}.{error}") from error
 
 
-def _onnx_tile(tile: _Value) -> tuple[Geometry, bool]:
-    # What is true of the network cannot be read off its file: `import_onnx` measures it.
+def _tile(tile: _Value, implied: Geometry | None) -> tuple[Geometry, bool]:
+    """The geometry, and whether it is exact; ``implied`` is what follows from the arguments."""
     names = [f.name for f in fields(Geometry)]
-    tile.members(*names, optional=("exact",))
+    tile.members(*names, optional=() if implied else ("exact",))
     exact = tile.at("exact").value if "exact" in tile.value else True
     if not isinstance(exact, bool):
         raise tile.at("exact").fault("true or false")
-    return _geometry(tile, {n: tile.at(n).integer(0, _LARGEST_SIDE) for n in names}), exact
-
-
-def _unet_tile(tile: _Value, arguments: UNetArguments) -> Geometry:
-    names = [f.name for f in fields(Geometry)]
-    tile.members(*names)
     values = {name: tile.at(name).integer(0, _LARGEST_SIDE) for name in names}
-    true = geometry_of(arguments)
+    if implied is not None:
+        _check_tile(tile, values, implied)
+    return _geometry(tile, values), exact
+
+
+def _check_tile(tile: _Value, values: dict[str, int], true: Geometry) -> None:
     if values["stride_factor"] != true.stride_factor:
-        raise tile.at("stride_factor").fault(f"{true.stride_factor}, as the network's depth says")
+        raise tile.at("stride_factor").fault(f"{true.stride_factor}, as network.arguments implies")
     if (values["input"] - true.input) % true.stride_factor or values["input"] <= 2 * true.shrink:
         raise tile.at("input").fault(
             f"{true.input}, or differ from it by a multiple of {true.stride_factor}"
@@ -228,7 +198,6 @@ def _unet_tile(tile: _Value, arguments: UNetArguments) -> Geometry:
         raise tile.at("margin").fault(
             f"{true.margin}, or more by a multiple of {true.stride_factor}"
         )
-    return _geometry(tile, values)
 
 
 def _geometry(tile: _Value, values: dict[str, int]) -> Geometry:
@@ -238,7 +207,7 @@ def _geometry(tile: _Value, values: dict[str, int]) -> Geometry:
         raise InputError(f"{tile.source}: {tile.key} does not hold together: {error}") from error
 
 
-def _input(given: _Value, arguments: UNetArguments | OnnxArguments) -> InputSpec:
+def _input(given: _Value, arguments: Arguments) -> InputSpec:
     given.members("bands", "dtype", "scale", "mean", "std", "pixel_size", optional=("band_names",))
     bands = given.at("bands")
     if bands.integer() != arguments.bands:
@@ -286,7 +255,7 @@ def _pixel_size(given: _Value) -> PixelSize | None:
     return PixelSize(value.number(), value.number(), given.at("unit").choice(UNITS))
 
 
-def _output(given: _Value, arguments: UNetArguments | OnnxArguments) -> OutputSpec:
+def _output(given: _Value, arguments: Arguments) -> OutputSpec:
     given.members("activation", "classes", "background", optional=("thresholds",))
     activation = cast(Activation, given.at("activation").choice(("softmax", "sigmoid", "linear")))
     single = activation == "sigmoid" and arguments.outputs == 1

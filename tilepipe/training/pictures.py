@@ -167,7 +167,7 @@ def _panels(
     if scheme.kind == "values":
         return image, truth[0], predicted[0]
     colours = np.full((256, 3), UNKNOWN, np.uint8)
-    for label, spec in enumerate(device.model.output.classes):
+    for label, spec in enumerate(device.output.classes):
         colours[label] = tuple(bytes.fromhex(spec.colour[1:]))
     return image, colours[truth], colours[predicted]
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
 from tilepipe.engine.cluster.connect import REMEDIES, out_of_memory
-from tilepipe.engine.work.device import Device, freed_memory_kept
+from tilepipe.engine.work.allocator import freed_memory_kept
+from tilepipe.engine.work.device import Device
 from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.fold import fold_batch_normalisation

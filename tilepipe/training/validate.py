@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.engine.work.device import Answer, Device
+from tilepipe.engine.work.device import Device, Prediction
 from tilepipe.evaluation.metrics import Confusion, Errors
 from tilepipe.evaluation.objects import ObjectCounts, objects_from_labels
 from tilepipe.grid import CHUNK, Tiling, Window, round_up
@@ -50,16 +50,16 @@ class Part(Protocol):
 
 def predict(
     device: Device, opened: Part, *, probabilities: bool = False, share: float = 1.0
-) -> Iterator[tuple[Window, Answer]]:
+) -> Iterator[tuple[Window, Prediction]]:
     """The answers of an opened pair, window by window; windows lie within its region.
 
     With a ``share`` below 1, those of about that share of the windows, drawn, the same each time.
     """
     height, width, _ = opened.image.shape
-    factor = device.model.geometry.stride_factor
+    factor = device.geometry.stride_factor
     keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
     block = tuple(round_up(side, CHUNK) for side in keep)
-    tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.model.geometry)
+    tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.geometry)
     blocks = [n for n in tiling if tiling.block_window(n).intersect(opened.region)]
     if share < 1:
         count = max(1, round(share * len(blocks)))
@@ -77,7 +77,7 @@ def predict(
             shares = answer.probabilities
             yield (
                 seen,
-                Answer(
+                Prediction(
                     answer.mask[(..., *inside)], None if shares is None else shares[(..., *inside)]
                 ),
             )

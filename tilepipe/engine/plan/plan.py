@@ -197,7 +197,7 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
     kind: Kind = "labels"
     if output.activation == "linear":
         kind = "values"
-    elif output.activation == "sigmoid" and model.arguments.outputs > 1:
+    elif output.activation == "sigmoid" and model.predictor.outputs > 1:
         kind = "planes"
     transform = None
     if image.transform is not None:

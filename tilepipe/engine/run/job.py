@@ -66,7 +66,7 @@ from tilepipe.engine.state.outputs import (
 )
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work import block as work
-from tilepipe.engine.work.device import relevant_to, runtime
+from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import (
     DamagedMaskError,
     EnvironmentFailure,
@@ -246,7 +246,7 @@ class Job:
         options, image, model = self.options, self.image, self.model
         plan = relocated(existing, image, model_reference(options.model))
         if not options.allow_mixed:
-            here = workforce.site.environment | runtime(model, plan.runtime)
+            here = workforce.site.environment | model.predictor.versions(plan.runtime)
             here = relevant_to(here, plan.precision) | {"threads": plan.threads}
             check_environment(plan, here)
         memory = MemoryModel(

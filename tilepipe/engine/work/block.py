@@ -23,14 +23,8 @@ from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work.areas import class_areas
-from tilepipe.engine.work.device import (
-    Answer,
-    Device,
-    environment,
-    own_device,
-    relevant_to,
-    runtime,
-)
+from tilepipe.engine.work.device import Device, Prediction
+from tilepipe.engine.work.environment import environment, gpu_of_worker, relevant_to
 from tilepipe.errors import (
     EnvironmentFailure,
     InputError,
@@ -81,7 +75,7 @@ class WorkerContext:
         self.mask: ZarrMask = open_zarr_mask(as_path(store))
         on = device or plan.device
         if not self.state.allows_mixed():
-            here = environment(on, plan.threads) | runtime(model, plan.runtime)
+            here = environment(on, plan.threads) | model.predictor.versions(plan.runtime)
             check_environment(plan, relevant_to(here, plan.precision))
         self.device = _devices.take(model, on, plan)
         self.users = 0
@@ -139,7 +133,7 @@ def worker_context(store: str, run_id: str, worker: Any = None) -> WorkerContext
             if plan is not None and state.current_run() != run_id:
                 raise SupersededError(f"{store}: that run has ended, or a newer one has begun")
             name, bound = _identity(worker or _this_worker())
-            device = own_device(plan.device, name, bound=bound) if plan else None
+            device = gpu_of_worker(plan.device, name, bound=bound) if plan else None
             try:
                 bench = WorkerContext(store, device)
             except InputError as error:
@@ -262,7 +256,7 @@ def _answer_block(
     pixels: NDArray[Any],
     valid: Validity | None,
     reach: Window,
-) -> Answer:
+) -> Prediction:
     """The answers of a block's tiles put together, clipped to the block.
 
     Tiles that nobody asks anything of are not computed: nothing of their part of the block is both
@@ -270,9 +264,9 @@ def _answer_block(
     """
     plan, coverage = bench.plan, bench.plan.coverage
     block = plan.tiling.block_window(number)
-    whole: Answer | None = None
+    whole: Prediction | None = None
     wants, submitted = plan.probabilities is not None, []
-    with bench.device.turn:
+    with bench.device.submit_lock:
         # All at once: while a GPU computes one, the next is copied to it.
         for tile, part in coverage.tiles(number):
             seen = None if valid is None else valid[part.slices(reach)]
@@ -289,7 +283,7 @@ def _answer_block(
         kept = part.slices(tile)
         if part == block:
             shares = answer.probabilities
-            whole = Answer(
+            whole = Prediction(
                 np.ascontiguousarray(answer.mask[(..., *kept)]),
                 None if shares is None else shares[(..., *kept)],
             )
@@ -311,8 +305,8 @@ def _answer_block(
         if inside is not None:
             at = (..., *strip.slices(block))
             shares = None if whole.probabilities is None else whole.probabilities[at]
-            _silence(Answer(whole.mask[at], shares), ~inside)
-    return Answer(whole.mask, whole.probabilities, seconds)
+            _silence(Prediction(whole.mask[at], shares), ~inside)
+    return Prediction(whole.mask, whole.probabilities, seconds)
 
 
 def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
@@ -321,17 +315,17 @@ def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
     return np.True_ if inside is None else inside
 
 
-def _no_answer(plan: Plan, block: Window) -> Answer:
+def _no_answer(plan: Plan, block: Window) -> Prediction:
     """A block of which nothing is known."""
     spec = plan.mask
     planes = () if spec.kind == "labels" else (spec.planes,)
     shares = None
     if plan.probabilities is not None:
         shares = np.full((len(spec.classes), *block.shape), np.nan, np.float32)
-    return Answer(np.full((*planes, *block.shape), spec.fill, spec.dtype), shares)
+    return Prediction(np.full((*planes, *block.shape), spec.fill, spec.dtype), shares)
 
 
-def _silence(answer: Answer, where: NDArray[np.bool_]) -> None:
+def _silence(answer: Prediction, where: NDArray[np.bool_]) -> None:
     """Take the answer of some pixels of a block away."""
     answer.mask[..., where] = np.nan if answer.mask.dtype.kind == "f" else NO_ANSWER
     if answer.probabilities is not None:

@@ -1,23 +1,19 @@
-"""The device: pixels of one window in, labels (and probabilities) of its kept outputs back."""
+"""The device: pixels of one window in, labels (and probabilities) of its kept outputs out."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
-import platform
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe._torch import Tensor, torch
+from tilepipe.engine.work.allocator import steady_allocator
+from tilepipe.engine.work.encode import labels_of, probabilities_of
 from tilepipe.engine.work.gpu import (
     GpuPipeline,
     Hardware,
@@ -26,59 +22,73 @@ from tilepipe.engine.work.gpu import (
     graphs_allowed,
     make_deterministic,
 )
-from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.errors import NonFiniteError
 from tilepipe.images.validity import Validity, in_any_band
-from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.runtimes import check_runtime, open_runtime, versions
+from tilepipe.models.precision import Precision
+from tilepipe.models.ready import ReadyModel
+from tilepipe.models.specs import Model
 from tilepipe.products.base import NO_ANSWER
-
-if TYPE_CHECKING:
-    from tilepipe.models.file import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the network says of one tile."""
+class Prediction:
+    """What the network predicts for one tile."""
 
     mask: NDArray[Any]
     """uint8 labels (height, width), uint8 planes (C, height, width), or float32 values (C, ...)."""
     probabilities: NDArray[np.float32] | None
     """(C, height, width), NaN where there is no answer; None unless asked for."""
     seconds: float = 0.0
-    """For which the device was at work on it."""
+    """Time for which the device worked on it."""
+
+
+class Request(NamedTuple):
+    """One window to be computed."""
+
+    pixels: NDArray[Any]
+    valid: Validity | None
+    keep: tuple[int, int]
+    probabilities: bool
+
+    @property
+    def holes(self) -> Tensor | None:
+        """Where there is no data."""
+        return None if self.valid is None else torch.from_numpy(~self.valid)
 
 
 class Device:
     """A model on a CPU or GPU, with one thread of its own on which every pass runs.
 
-    The single thread is the lock on the device, keeps one pool of OpenMP threads instead of one a
-    caller, and fixes the number of threads a pass takes part with, on which float results depend.
-    On a GPU it only sets windows going, and a second thread waits for what comes of them.
+    The single thread is the lock on the device, keeps one pool of OpenMP threads instead of one per
+    caller, and fixes how many threads take part in a pass, on which float results depend. On a GPU
+    it only queues windows, and a second thread waits for their results.
     """
 
     def __init__(
-        self, model: Model, device: str, precision: str, threads: int, runtime: str = "torch"
+        self, model: Model, device: str, precision: str, threads: int, runtime: str | None = None
     ) -> None:
-        self.model = model
+        # Not the model itself: its weights are free once the runtime has its own.
+        self.geometry, self.output = model.geometry, model.output
         self.device = torch.device(device)
-        self.precision = precision
-        self.turn = threading.Lock()
+        self.precision = Precision(precision)
+        self.submit_lock = threading.Lock()
         """Held while a block's tiles are submitted, so that they are computed one after another."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-device")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-finish")
-        self._lane: tuple[Any, GpuPipeline] | None = None
+        self._pipeline: tuple[Any, GpuPipeline] | None = None
         self._finished = 0.0
         try:
-            self._thread.submit(self._prepare, threads, runtime).result()
+            runtime = runtime or model.predictor.runtimes[0]
+            self._ready = self._thread.submit(self._prepare, model, threads, runtime).result()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """End the device's threads and let go of the network."""
+        """End the device's threads and release the network."""
         self._thread.shutdown(wait=True)
         self._finisher.shutdown(wait=True)
-        self._lane = None
+        self._pipeline = None
 
     def answer(
         self,
@@ -86,7 +96,7 @@ class Device:
         valid: Validity | None,
         keep: tuple[int, int],
         probabilities: bool = False,
-    ) -> Future[Answer]:
+    ) -> Future[Prediction]:
         """Submit one window.
 
         Parameters
@@ -95,7 +105,7 @@ class Device:
             (height, width, bands), in the image's own dtype.
         valid
             False where there is no data, (height, width, bands), or (height, width, 1) where all
-            bands agree; None where all of it is.
+            bands agree; None where all of it is data.
         keep
             (rows, columns) of outputs kept, from the model's margin on.
 
@@ -104,10 +114,11 @@ class Device:
         NonFiniteError
             On the future, when the network's logits are not finite.
         """
-        if not self._in_lane:
-            return self._thread.submit(self._answer, pixels, valid, keep, probabilities)
-        future: Future[Answer] = Future()
-        self._thread.submit(self._begin, future, pixels, valid, keep, probabilities)
+        request = Request(pixels, valid, keep, probabilities)
+        if not self._pipelined:
+            return self._thread.submit(self._compute, request)
+        future: Future[Prediction] = Future()
+        self._thread.submit(self._begin, future, request)
         return future
 
     def logits(
@@ -117,54 +128,28 @@ class Device:
 
         def work() -> NDArray[np.float64]:
             with torch.inference_mode():
-                logits = self._pass(pixels, valid, keep).double().cpu()[0]
+                logits = self._pass(Request(pixels, valid, keep, False)).double().cpu()[0]
             return np.asarray(logits.numpy())
 
         return self._thread.submit(work).result()
 
     @property
-    def _in_lane(self) -> bool:
-        # An ONNX network goes through the memory of the machine; nothing of it overlaps.
-        return self.device.type == "cuda" and not isinstance(self.model.network, OnnxNetwork)
+    def _pipelined(self) -> bool:
+        return self.device.type == "cuda" and self._ready.runtime.on_stream
 
-    def _prepare(self, threads: int, runtime: str) -> None:
+    def _prepare(self, model: Model, threads: int, runtime: str) -> ReadyModel:
         torch.set_num_threads(threads)
         steady_allocator()
         if self.device.type == "cuda":
             make_deterministic(self.device)
-        self._runtime = open_runtime(
-            runtime, self.model.network, self.device, self.precision, threads
-        )
-        self._graphs = runtime == "torch" and graphs_allowed()
-        spec = self.model.input
+        return ReadyModel(model, self.device, self.precision, threads, runtime)
 
-        def per_band(values: tuple[float, ...]) -> Tensor:
-            kind = torch.float64 if self._runtime.dtype == torch.float64 else torch.float32
-            return torch.tensor(values, dtype=kind, device=self.device)
-
-        self._mean, self._std = per_band(spec.mean), per_band(spec.std)
-
-    def _normalised(self, pixels: Tensor, holes: Tensor | None) -> Tensor:
-        """The network's input, (1, bands, height, width), of pixels (height, width, bands)."""
-        height, width, bands = pixels.shape
-        # By rows of interleaved bands: three times as fast as by bands, and bit for bit the same.
-        x = pixels.to(self._mean.dtype, copy=True).reshape(height, width * bands)
-        x = x.mul_(self.model.input.scale)
-        x = x.sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
-        x = x.reshape(1, height, width, bands).permute(0, 3, 1, 2)
-        if holes is not None:
-            # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
-            x.masked_fill_(holes.permute(2, 0, 1)[None], 0.0)
-        return x.to(dtype=self._runtime.dtype, memory_format=torch.channels_last)
-
-    def _logits(self, pixels: Tensor, holes: Tensor | None, keep: tuple[int, int]) -> Tensor:
-        logits = self._runtime(self._normalised(pixels, holes))
-        return logits[(..., *self.model.geometry.crop(keep))]
-
-    def _pass(self, pixels: NDArray[Any], valid: Validity | None, keep: tuple[int, int]) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-        holes = None if valid is None else torch.from_numpy(~valid).to(self.device)
-        logits = self._logits(x, holes, keep)
+    def _pass(self, request: Request) -> Tensor:
+        """The logits of a window, on the device; all of them are finite."""
+        pixels = torch.from_numpy(np.ascontiguousarray(request.pixels)).to(self.device)
+        holes = request.holes
+        holes = None if holes is None else holes.to(self.device)
+        logits = self._ready.predict(pixels, holes, request.keep)
         # A sum is finite only if all of it is, and costs one number instead of a plane of them;
         # it may overflow by itself, hence the second look.
         if not bool(logits.float().sum().isfinite()) and not bool(logits.isfinite().all()):
@@ -172,295 +157,93 @@ class Device:
         return logits
 
     def _not_finite(self) -> NonFiniteError:
-        return NonFiniteError(
-            f"the network's logits are not finite in {self.precision}"
-            + (
-                "; half precision overflows here: use --precision bf16 or fp32"
-                if self.precision == "fp16"
-                else "; look at the image's values and the model's normalisation"
-            )
+        advice = (
+            "half precision overflows here: use --precision bf16 or fp32"
+            if self.precision is Precision.FP16
+            else "check the image's values and the model's normalisation"
         )
+        return NonFiniteError(f"the network's logits are not finite in {self.precision}; {advice}")
 
-    def _answer(
-        self,
-        pixels: NDArray[Any],
-        valid: Validity | None,
-        keep: tuple[int, int],
-        probabilities: bool,
-    ) -> Answer:
+    def _compute(self, request: Request) -> Prediction:
         begin = time.perf_counter()
         with torch.inference_mode():
-            logits = self._pass(pixels, valid, keep)
-            mask = labels_of(logits, self.model).cpu().numpy()[0]
-            shares = None
-            if probabilities:
-                shares = probabilities_of(logits, self.model).cpu().numpy()[0]
-        return self._silenced(mask, shares, valid, keep, time.perf_counter() - begin)
+            logits = self._pass(request)
+            mask = labels_of(logits, self.output).cpu().numpy()[0]
+            probabilities = None
+            if request.probabilities:
+                probabilities = probabilities_of(logits, self.output).cpu().numpy()[0]
+        return self._prediction(request, mask, probabilities, time.perf_counter() - begin)
 
-    def _silenced(
+    def _prediction(
         self,
+        request: Request,
         mask: NDArray[Any],
-        shares: NDArray[np.float32] | None,
-        valid: Validity | None,
-        keep: tuple[int, int],
+        probabilities: NDArray[np.float32] | None,
         seconds: float,
-    ) -> Answer:
-        """The answer, with none where no band has data."""
-        if valid is not None:
-            margin = self.model.geometry.margin
-            invalid = ~in_any_band(valid[margin : margin + keep[0], margin : margin + keep[1]])
+    ) -> Prediction:
+        """The prediction for a window, with no answer where no band has data."""
+        if request.valid is not None:
+            margin, (rows, columns) = self.geometry.margin, request.keep
+            kept = request.valid[margin : margin + rows, margin : margin + columns]
+            invalid = ~in_any_band(kept)
             mask[..., invalid] = np.nan if mask.dtype.kind == "f" else NO_ANSWER
-            if shares is not None:
-                shares[..., invalid] = np.nan
-        return Answer(mask, shares, seconds)
+            if probabilities is not None:
+                probabilities[..., invalid] = np.nan
+        return Prediction(mask, probabilities, seconds)
 
-    def _begin(
-        self,
-        future: Future[Answer],
-        pixels: NDArray[Any],
-        valid: Validity | None,
-        keep: tuple[int, int],
-        probabilities: bool,
-    ) -> None:
-        """Set a window going on the GPU, and leave it to the other thread to wait for it."""
+    def _begin(self, future: Future[Prediction], request: Request) -> None:
+        """Queue a window on the GPU, and leave it to the other thread to wait for it."""
         try:
-            given = torch.from_numpy(np.ascontiguousarray(pixels))
-            holes = None if valid is None else torch.from_numpy(~valid)
+            pixels = torch.from_numpy(np.ascontiguousarray(request.pixels))
             with torch.inference_mode():
-                lane = self._lane_for(given, keep, probabilities)
-                slot = lane.begin(given, holes)
+                pipeline = self._pipeline_for(pixels, request.keep, request.probabilities)
+                slot = pipeline.begin(pixels, request.holes)
             self._finisher.submit(
-                self._finish, future, lane, slot, valid, keep, time.perf_counter()
+                self._finish, future, request, pipeline, slot, time.perf_counter()
             )
-        except BaseException as error:  # whoever waits is told
+        except BaseException as error:  # raised where the future is awaited
             future.set_exception(error)
 
     def _finish(
         self,
-        future: Future[Answer],
-        lane: GpuPipeline,
+        future: Future[Prediction],
+        request: Request,
+        pipeline: GpuPipeline,
         slot: Slot,
-        valid: Validity | None,
-        keep: tuple[int, int],
         begun: float,
     ) -> None:
         try:
             with torch.inference_mode():
-                finite, mask, *shares = (tensor.numpy() for tensor in lane.finish(slot))
+                finite, mask, *planes = (tensor.numpy() for tensor in pipeline.finish(slot))
             now = time.perf_counter()
             seconds, self._finished = now - max(begun, self._finished), now
             if not finite:
                 raise self._not_finite()
-            planes = shares[0][0] if shares else None
-            future.set_result(self._silenced(mask[0], planes, valid, keep, seconds))
-        except BaseException as error:  # whoever waits is told
+            probabilities = planes[0][0] if planes else None
+            future.set_result(self._prediction(request, mask[0], probabilities, seconds))
+        except BaseException as error:  # raised where the future is awaited
             future.set_exception(error)
 
-    def _lane_for(self, pixels: Tensor, keep: tuple[int, int], probabilities: bool) -> GpuPipeline:
-        """The lane of windows of this kind; all windows of a run are of one."""
+    def _pipeline_for(
+        self, pixels: Tensor, keep: tuple[int, int], probabilities: bool
+    ) -> GpuPipeline:
+        """The pipeline of windows of this shape; all windows of a run have the same."""
         key = (tuple(pixels.shape), pixels.dtype, keep, probabilities)
-        if self._lane is None or self._lane[0] != key:
+        if self._pipeline is None or self._pipeline[0] != key:
 
             def work(x: Tensor, holes: Tensor) -> tuple[Tensor, ...]:
-                logits = self._logits(x, holes, keep)
-                made = (logits.isfinite().all(), labels_of(logits, self.model))
-                return (*made, probabilities_of(logits, self.model)) if probabilities else made
+                logits = self._ready.predict(x, holes, keep)
+                made = (logits.isfinite().all(), labels_of(logits, self.output))
+                return (*made, probabilities_of(logits, self.output)) if probabilities else made
 
-            # The windows under way keep the lane that they are in.
-            self._lane = None
+            # Windows under way keep the pipeline that they are in.
+            self._pipeline = None
             height, width, bands = pixels.shape
-            lane = GpuPipeline(
-                work, (height, width, bands), pixels.dtype, self._hardware(), self._graphs
-            )
-            self._lane = (key, lane)
-        return self._lane[1]
+            graphs = self._ready.runtime.capturable and graphs_allowed()
+            shape = (height, width, bands)
+            pipeline = GpuPipeline(work, shape, pixels.dtype, self._hardware(), graphs)
+            self._pipeline = (key, pipeline)
+        return self._pipeline[1]
 
     def _hardware(self) -> Hardware:
         return TorchCuda(self.device)
-
-
-def labels_of(logits: Tensor, model: Model) -> Tensor:
-    """Labels (N, H, W) or planes (N, C, H, W) as uint8, or values (N, C, H, W) as float32.
-
-    Ties go to the lower label.
-    """
-    output = model.output
-    if output.activation == "linear":
-        return logits.float()
-    if output.activation == "sigmoid":
-        # Thresholds on the logits: the sigmoid is monotone, and nothing is rounded.
-        levels = [float(np.log(t / (1 - t))) for t in output.thresholds]
-        planes = torch.stack([logits[:, i] > levels[i] for i in range(logits.shape[1])], dim=1).to(
-            torch.uint8
-        )
-        return planes[:, 0] if logits.shape[1] == 1 else planes
-    if logits.shape[1] == 2:
-        return (logits[:, 1] > logits[:, 0]).view(torch.uint8)
-    best = logits[:, 0]
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for label in range(1, logits.shape[1]):
-        higher = logits[:, label] > best
-        labels.masked_fill_(higher, label)
-        if label + 1 < logits.shape[1]:
-            best = torch.where(higher, logits[:, label], best)
-    return labels
-
-
-def probabilities_of(logits: Tensor, model: Model) -> Tensor:
-    """Class probabilities as float32, (N, classes, H, W)."""
-    if model.output.activation == "sigmoid":
-        shares = torch.sigmoid(logits.float())
-        # A single sigmoid tells two classes apart.
-        return torch.cat((1 - shares, shares), 1) if shares.shape[1] == 1 else shares
-    return torch.softmax(logits.float(), dim=1)
-
-
-@functools.cache
-def steady_allocator() -> None:
-    """Give freed activations back to the system at once (glibc).
-
-    Left to itself, glibc keeps ever larger blocks on its heap, where they fragment: memory grew by
-    up to 140 MB beyond the live tensors over a few passes, and no plan could tell by how much.
-    """
-    m_mmap_threshold = -3
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
-
-
-@contextlib.contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed activations for the next step, for as long as this lasts (glibc).
-
-    The opposite of `steady_allocator`, for trainings, whose memory no plan has to foresee: faults
-    of fresh pages take up to half of a step. Afterwards all of it goes back to the system.
-    """
-    steady_allocator()  # once, so that no device undoes what follows
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    library = None
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        for option in (m_mmap_threshold, m_trim_threshold):
-            library.mallopt(option, (1 << 31) - 1)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, AttributeError):
-            if library is not None:
-                library.mallopt(m_mmap_threshold, 1 << 20)
-                library.mallopt(m_trim_threshold, 128 << 10)  # glibc's own
-                library.malloc_trim(0)
-
-
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """What float results depend on, besides the plan: device, instruction set, versions.
-
-    ``half``, what the processor computes half precision with, counts in half precision alone: see
-    `relevant_to`.
-    """
-    cuda = device.startswith("cuda")
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "instruction_set": "" if cuda else torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "threads": threads,
-        "half": "" if cuda else half_precision_instructions(),
-    }
-
-
-def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
-    """Of an environment, what results in a precision depend on."""
-    if precision in ("bf16", "fp16"):
-        return found
-    return {key: value for key, value in found.items() if key != "half"}
-
-
-_HALF = (
-    "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "avx_ne_convert", "bf16", "svebf16",
-    "asimdhp", "sme",
-)  # fmt: skip
-
-
-@functools.cache
-def half_precision_instructions() -> str:
-    """Instructions of this processor that half precision may be computed with, as Linux names them.
-
-    torch's own name of the instruction set (``AVX512``) does not tell them apart.
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return " ".join(flag for flag in _HALF if flag in flags.split())
-
-
-def runtime(model: Model, name: str = "torch") -> dict[str, str]:
-    """What the float results of a model depend on besides `environment`."""
-    return versions(name, model.network)
-
-
-def choose_runtime(asked: str, model: Model) -> str | None:
-    """The runtime asked for; None where it is to be measured. ONNX files have one only.
-
-    Raises
-    ------
-    InputError
-        When an ONNX network is asked for another.
-    """
-    if isinstance(model.network, OnnxNetwork):
-        if asked != "auto":
-            check_runtime(asked, model.network, "cpu", "fp32")
-        return "onnxruntime"
-    return None if asked == "auto" else asked
-
-
-def choose_device(asked: str) -> str:
-    """``cuda`` or ``cpu``, what was asked for or what there is.
-
-    Raises
-    ------
-    InputError
-        When CUDA was asked for and is not there.
-    """
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device cuda: this machine's torch sees no CUDA device; use --device cpu, or install "
-            "a CUDA build of torch"
-        )
-    return asked
-
-
-def choose_precision(asked: str, device: str, model: Model) -> str:
-    """The precision asked for, or fp16 on CUDA and fp32 elsewhere; of an ONNX network, its own.
-
-    Raises
-    ------
-    InputError
-        When an ONNX network is asked for another one than its own.
-    """
-    if isinstance(model.network, OnnxNetwork):
-        own = model.network.precision
-        if asked not in ("auto", own):
-            raise InputError(
-                f"precision {asked}: model {model.name} computes in {own}, as its ONNX file has "
-                "it; leave --precision out"
-            )
-        return own
-    if asked == "auto":
-        return "fp16" if device == "cuda" else "fp32"
-    return asked
-
-
-def own_device(device: str, worker_name: Any, *, bound: bool = False) -> str:
-    """The GPU of a worker: numbered workers of one machine share its GPUs out in turn.
-
-    A worker that is ``bound`` to a GPU already, as dask-cuda does it, sees its own one first.
-    """
-    if device != "cuda":
-        return device
-    count = torch.cuda.device_count()
-    number = worker_name if isinstance(worker_name, int) and not bound else 0
-    return f"cuda:{number % max(1, count)}"
