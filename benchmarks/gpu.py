@@ -26,13 +26,13 @@ from tilepipe.engine.plan.plan import Plan
 BARE = """
 import sys, time, torch, tilepipe
 from tilepipe.engine.work.gpu import make_deterministic
-from tilepipe.models.runtimes import DTYPES
+from tilepipe.models.precision import Precision
 
 model, device, precision, height, width, passes = *sys.argv[1:4], *map(int, sys.argv[4:])
 device = torch.device(device)
-network = tilepipe.load_model(model).network.to(device, DTYPES[precision])
+network = tilepipe.load_model(model).network.to(device, Precision(precision).dtype)
 network = network.to(memory_format=torch.channels_last)
-x = torch.rand((1, 3, height, width), device=device, dtype=DTYPES[precision])
+x = torch.rand((1, 3, height, width), device=device, dtype=Precision(precision).dtype)
 x = x.to(memory_format=torch.channels_last)
 with torch.inference_mode():
     if device.type == "cuda":

@@ -26,13 +26,13 @@ BARE = """
 import sys, time
 import tilepipe.engine.work.device  # before torch: it makes torch's settings
 import torch, tilepipe
-from tilepipe.models.runtimes import DTYPES
+from tilepipe.models.precision import Precision
 
 model, precision, height, width, passes, threads = *sys.argv[1:3], *map(int, sys.argv[3:])
 torch.set_num_threads(threads)
-network = tilepipe.load_model(model).network
-network = network.to(dtype=DTYPES[precision], memory_format=torch.channels_last)
-x = torch.rand(1, 3, height, width).to(dtype=DTYPES[precision], memory_format=torch.channels_last)
+kind = {"dtype": Precision(precision).dtype, "memory_format": torch.channels_last}
+network = tilepipe.load_model(model).network.to(**kind)
+x = torch.rand(1, 3, height, width).to(**kind)
 with torch.inference_mode():
     network(x)
     begin = time.perf_counter()
@@ -59,13 +59,15 @@ def windows(side: int, precision: str, options: argparse.Namespace) -> dict[tupl
 
     import tilepipe
     from tilepipe.models.memory import forward_bytes
-    from tilepipe.models.runtimes import DTYPES
+    from tilepipe.models.precision import Precision
 
     model = tilepipe.load_model(options.model)
     free, found = psutil.virtual_memory().available, {}
     for keep in options.keeps:
         entry = model.geometry.input_for(keep)
-        need = forward_bytes(model.network, model.input.bands, entry, entry, DTYPES[precision])
+        need = forward_bytes(
+            model.network, model.input.bands, entry, entry, Precision(precision).dtype
+        )
         if need < free / 2:
             found[entry, entry] = (-(-side // keep)) ** 2
     return found

@@ -5,7 +5,7 @@
 
 Each case in a process of its own, all cases in turns, medians. A pass is what the device does:
 normalisation, network, labels. Runtimes that are not installed are left out. Memory is the peak of
-the process from before the runtime was loaded, over what `MemoryModel` counts for a pass.
+the process from before the runtime was loaded, over what a plan counts for a pass.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ import json, statistics, sys, time
 from pathlib import Path
 import numpy as np
 from tilepipe.engine.work.device import Device
-from tilepipe.engine.planning.sizing import MemoryModel
-from tilepipe.models import ClassSpec, InputSpec, OutputSpec, UNet, UNetArguments
+from tilepipe.models import ClassSpec, InputSpec, OutputSpec, Precision, UNet, UNetArguments
 from tilepipe.models.file import build_model
 
 name, precision, width, side, repeats, threads = sys.argv[1:3] + [int(n) for n in sys.argv[3:]]
@@ -38,12 +37,7 @@ model = build_model(
     UNet(UNetArguments(width=width)).eval(), InputSpec(3, "uint8", 1.0, (127.0,) * 3, (40.0,) * 3),
     OutputSpec("softmax", (ClassSpec("a"), ClassSpec("b")), background=0),
 )
-# What a plan counts for a pass, without an image.
-memory = object.__new__(MemoryModel)
-memory._model, memory._runtime, memory._precision, memory._gpu = model, name, precision, False
-memory._weights, memory._forward = 4 * model.weights, {}
-memory._peak = None
-bound = memory.forward((side, side))
+bound = model.predictor.memory(model.geometry, Precision(precision), name)(side, side)
 
 pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
 keep = (model.geometry.kept(side),) * 2

@@ -15,7 +15,7 @@ import pytest
 # Where they spin, a busy machine does not get to running those that they wait for.
 import tilepipe._torch  # noqa: F401
 from tests.making import make_image, save_tiny, write_tiff
-from tilepipe.engine.planning import runtime_selection as choosing
+from tilepipe.engine.planning import runtime_selection
 from tilepipe.models.unet import UNetArguments
 
 # How long an example takes, or is in the making, is the machine's affair.
@@ -38,7 +38,7 @@ def _one_machine_for_all() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psutil, "virtual_memory", roomy)
         # Runtimes are not timed against each other; two runs could take two of them.
-        patch.setattr(choosing, "SHARE", 0.0)
+        patch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.0)
         yield
 
 

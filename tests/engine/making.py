@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tests.images.making import write_scene
 from tests.making import make_model
-from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.images import PixelSize
+from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNetArguments
 
@@ -20,11 +20,7 @@ SMALL = UNetArguments(width=2, depth=2)
 
 def foretold(model: Model, name: str, side: int) -> int:
     """What the plan counts for a pass."""
-    memory = object.__new__(MemoryModel)
-    memory._model, memory._runtime, memory._precision = model, name, "fp32"
-    memory._weights, memory._forward, memory._gpu = 4 * model.weights, {}, False
-    memory._peak = None
-    return memory.forward((side, side))
+    return model.predictor.memory(model.geometry, Precision.FP32, name)(side, side)
 
 
 def model_of(size: float | None, unit: str = "micrometer") -> Model:

@@ -109,7 +109,7 @@ def test_a_stride_factor_given_too_small_is_refused() -> None:
 
 def test_a_tile_off_the_phase_is_refused_with_the_ones_that_fit() -> None:
     network = UNet(UNetArguments(bands=1, width=1, depth=2)).eval()
-    with pytest.raises(InputError, match="572 or 576 would"):
+    with pytest.raises(InputError, match="use 572 or 576"):
         probe_geometry(network, 1, 4, tile_input=574)
 
 

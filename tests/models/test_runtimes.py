@@ -14,14 +14,9 @@ from tests.making import randomise_statistics
 from tests.models.making import OTHERS, has_bf16
 from tilepipe.errors import InputError
 from tilepipe.models.geometry import geometry_of
-from tilepipe.models.runtimes import (
-    RUNTIMES,
-    check_runtime,
-    installed,
-    open_runtime,
-    versions,
-    weight_copies,
-)
+from tilepipe.models.precision import Precision
+from tilepipe.models.predictors.unet import UNetPredictor
+from tilepipe.models.runtimes import RUNTIMES, Runtime, check_runtime, installed
 from tilepipe.models.unet import UNet, UNetArguments
 
 CPU = torch.device("cpu")
@@ -40,6 +35,12 @@ def network(arguments: UNetArguments) -> UNet:
     net = UNet(arguments)
     randomise_statistics(net)
     return net.eval().requires_grad_(False)
+
+
+def open_runtime(
+    name: str, net: UNet, device: torch.device, precision: str, threads: int
+) -> Runtime:
+    return UNetPredictor(net.arguments, net).open(device, Precision(precision), threads, name)
 
 
 def pixels(arguments: UNetArguments, rows: int, columns: int) -> torch.Tensor:
@@ -107,7 +108,7 @@ def test_what_a_runtime_cannot_do_is_said(
     name: str, device: str, precision: str, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        check_runtime(name, network(NETWORKS["valid"]), device, precision)
+        check_runtime(name, device, precision)
 
 
 def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,24 +121,52 @@ def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     assert not installed("openvino")
     assert installed("torch")
     with pytest.raises(InputError, match=r'needs openvino.*pip install "tilepipe\[openvino\]"'):
-        check_runtime("openvino", network(NETWORKS["valid"]), "cpu", "fp32")
+        check_runtime("openvino", "cpu", "fp32")
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_version_of_a_runtime_is_told(name: str) -> None:
-    plain, normalised = network(NETWORKS["valid"]), network(NETWORKS["padded, batch norm"])
-    assert set(versions(name, plain)) == {name}
-    assert versions(name, plain)[name][0].isdigit()
-    assert versions("torch", plain) == {}
-    assert versions("torch", normalised) == {"normalisation": "folded"}
-    assert weight_copies("torch", plain) == 0
-    assert weight_copies("torch", normalised) == 1
+    plain, normalised = (
+        UNetPredictor(net.arguments, net)
+        for net in (network(NETWORKS["valid"]), network(NETWORKS["padded, batch norm"]))
+    )
+    assert set(plain.versions(name)) == {name}
+    assert plain.versions(name)[name][0].isdigit()
+    assert plain.versions("torch") == {}
+    assert normalised.versions("torch") == {"normalisation": "folded"}
+
+
+def test_copies_of_the_weights_are_counted() -> None:
+    plain, normalised = (
+        UNetPredictor(net.arguments, net)
+        for net in (network(NETWORKS["valid"]), network(NETWORKS["padded, batch norm"]))
+    )
+    assert plain.weight_copies("torch") == 0
+    assert normalised.weight_copies("torch") == 1
+
+
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_stays_as_it_is_whatever_opens_it(kind: str, name: str) -> None:
+    net = network(NETWORKS[kind])
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    for precision in RUNTIMES[name].precisions:
+        if precision is Precision.BF16 and name == "openvino" and not has_bf16():
+            continue
+        with torch.inference_mode():
+            runtime = open_runtime(name, net, CPU, precision, 1)
+            runtime(pixels(net.arguments, 16, 16).to(runtime.dtype))
+    after = net.state_dict()
+    assert all(after[key].dtype == tensor.dtype for key, tensor in before.items())
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
 
 def test_kinds_are_what_the_options_offer() -> None:
+    from tilepipe.engine.options import Precision as PrecisionOption
     from tilepipe.engine.options import RuntimeName
 
     assert set(get_args(RuntimeName)) == {"auto", *RUNTIMES}
+    assert set(get_args(PrecisionOption)) == {"auto", *Precision}
 
 
 @pytest.mark.slow

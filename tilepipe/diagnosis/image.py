@@ -18,9 +18,10 @@ from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, absolute, at_model_scale
 from tilepipe.engine.planning.planning import make_plan
+from tilepipe.engine.planning.runtime_selection import choose_precision
 from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.resources import Estimate
-from tilepipe.engine.work.device import choose_device, choose_precision
+from tilepipe.engine.work.environment import choose_device
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, read_with_valid
@@ -49,32 +50,23 @@ def check_model(name: str, free: int, usual: int | None = None) -> list[Finding]
         Bytes that a run takes by default; half of ``free`` unless given.
     """
     from tilepipe.models.file import load_model
-    from tilepipe.models.memory import ForwardMemory
-    from tilepipe.models.runtimes import DTYPES, RUNTIMES
 
     model = load_model(name)
     geometry = model.geometry
     device = choose_device("auto")
     precision = choose_precision("auto", device, model)
 
-    memory = ForwardMemory(
-        model.network, model.input.bands, geometry.smallest_input, geometry.stride_factor,
-        DTYPES[precision],
-    )  # fmt: skip
-
-    def needs(height: int, width: int) -> int:
-        live = memory.peak(height, width)
-        return int(live * RUNTIMES["torch"].live) + MemoryModel.FORWARD_SCRATCH
+    needs = model.predictor.memory(geometry, precision, model.predictor.runtimes[0])
 
     smallest = geometry.input_for(512)
-    best = geometry.input if model.fixed else geometry.input_for(BEST_KEPT)
+    best = geometry.input if model.predictor.fixed else geometry.input_for(BEST_KEPT)
     least, most = needs(smallest, smallest), needs(best, best)
     if device == "cuda":
         from tilepipe._torch import torch
 
         free = torch.cuda.mem_get_info(0)[0]
         usual = int(0.9 * free)
-        base, where = 4 * model.weights, "of the GPU's memory"
+        base, where = model.predictor.weight_bytes, "of the GPU's memory"
     else:
         base = int(psutil.Process().memory_info().rss) + MemoryModel.FINISHING
         where = "in all"

@@ -137,7 +137,7 @@ def _own(model: str, image: str | None) -> dict[str, Any]:
     """Versions, device, and the fingerprints of model and image, as this process has them."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from tilepipe.engine.work.device import choose_device, environment
+    from tilepipe.engine.work.environment import choose_device, environment
     from tilepipe.errors import TilepipeError
     from tilepipe.images import open_image
     from tilepipe.models.file import load_model

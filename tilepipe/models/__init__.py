@@ -21,6 +21,8 @@ _HOME = {
     "UNet": "unet",
     "UNetArguments": "unet",
     "preset": "unet",
+    "Precision": "precision",
+    "Predictor": "predictors.base",
     "geometry_of": "geometry",
     "probe_geometry": "probe",
     "ForwardMemory": "memory",

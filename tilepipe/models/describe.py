@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.specs import Model, OnnxArguments
+from tilepipe.models.specs import Model
 from tilepipe.text import count, sentence, shortened
 
 WIDTH = 88
@@ -76,23 +75,12 @@ def _input(model: Model) -> str:
 
 
 def _network(model: Model) -> str:
-    a = model.arguments
-    size = f"{model.weights:,} parameters, {model.weights * 4 / 1e6:.1f} MB in memory"
-    if isinstance(a, OnnxArguments):
-        assert isinstance(model.network, OnnxNetwork)
-        return (
-            f"ONNX, opset {model.network.graph.opset}, {model.network.precision}, {a.layout}, "
-            f"gives {a.gives}, {model.output.activation} over {count(a.outputs, 'output')}; {size}"
-        )
-    words = [
-        f"U-Net, {a.width} channels wide, {a.depth} poolings deep",
-        "unpadded 3x3 convolutions" if a.padding == "valid" else "padded 3x3 convolutions",
-    ]
-    if a.normalisation == "batch":
-        words.append("batch normalisation")
-    words.append("2x2 up-convolutions" if a.upsampling == "transposed" else "bilinear up-sampling")
-    words.append(f"{model.output.activation} over {count(a.outputs, 'output')}")
-    return f"{', '.join(words)}; {size}"
+    predictor = model.predictor
+    return (
+        f"{predictor.describe()}, {model.output.activation} over "
+        f"{count(predictor.outputs, 'output')}; {predictor.weights:,} parameters, "
+        f"{predictor.weight_bytes / 1e6:.1f} MB in memory"
+    )
 
 
 def _tile(model: Model) -> str:
@@ -100,8 +88,8 @@ def _tile(model: Model) -> str:
     return (
         f"{g.input} in, {g.output} out, step {g.step}, margin {g.margin}, "
         f"stride factor {g.stride_factor}"
-        + (", no other window" if model.fixed else "")
-        + (f"; not exact: {model.inexact}" if model.inexact else "")
+        + (", no other window" if model.predictor.fixed else "")
+        + (f"; not exact: {inexact}" if (inexact := model.predictor.inexact) else "")
     )
 
 

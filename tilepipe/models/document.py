@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -14,16 +14,15 @@ from msgspec import Meta
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
-from tilepipe.models.geometry import geometry_of
+from tilepipe.models.predictors import kind_named, kind_names, kind_of
+from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import (
     NO_ANSWER,
     Activation,
     ClassSpec,
     InputSpec,
-    OnnxArguments,
     OutputSpec,
 )
-from tilepipe.models.unet import UNetArguments
 from tilepipe.schema import convert, decode, no_such_key, shown
 
 FORMAT = 1
@@ -39,7 +38,7 @@ _LONGEST_NAME = 200
 class Document:
     """Everything in a model file but the weights."""
 
-    arguments: UNetArguments | OnnxArguments
+    arguments: Arguments
     geometry: Geometry
     input: InputSpec
     output: OutputSpec
@@ -60,10 +59,9 @@ class Document:
         tile: dict[str, Any] = {f.name: getattr(self.geometry, f.name) for f in fields(Geometry)}
         if not self.exact:
             tile["exact"] = False
-        name = "onnx" if isinstance(self.arguments, OnnxArguments) else "unet"
         return {
             "format": FORMAT,
-            "network": {"name": name, "arguments": self.arguments.as_dict()},
+            "network": {"name": self.arguments.kind, "arguments": asdict(self.arguments)},
             "tile": tile,
             "input": {
                 "bands": self.input.bands,
@@ -137,8 +135,6 @@ def checked(document: Document, source: str) -> Document:
     return read_document(value, source)
 
 
-_KINDS: dict[str, type[Any]] = {"unet": UNetArguments, "onnx": OnnxArguments}
-
 Side = Annotated[int, Meta(ge=0, le=2**20)]
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -205,8 +201,7 @@ class _File:
 
 def _document(file: _File, value: dict[str, Any]) -> Document:
     arguments = _arguments(file.network)
-    # What an ONNX network needs cannot be read off its file: `import_onnx` measures it.
-    implied = geometry_of(arguments) if isinstance(arguments, UNetArguments) else None
+    implied = kind_of(arguments).geometry(arguments)
     if implied is not None:
         if "exact" in value["tile"]:
             raise ValueError(no_such_key("tile.exact", [f.name for f in fields(Geometry)]))
@@ -235,11 +230,11 @@ def _check_count(values: Sequence[Any], count: int, key: str, rule: str) -> None
         raise ValueError(f"{key} must have {count} entries ({rule}), not {len(values)}")
 
 
-def _arguments(network: _Network) -> UNetArguments | OnnxArguments:
-    key, kind = "network.arguments", _KINDS.get(network.name)
+def _arguments(network: _Network) -> Arguments:
+    key, kind = "network.arguments", kind_named(network.name)
     if kind is None:
-        raise _fault("network.name", f"one of {', '.join(_KINDS)}", network.name)
-    arguments: UNetArguments | OnnxArguments = decode(kind, network.arguments, key, complete=True)
+        raise _fault("network.name", f"one of {', '.join(kind_names())}", network.name)
+    arguments: Arguments = decode(kind.arguments_type, network.arguments, key, complete=True)
     for name, value in network.arguments.items():
         if isinstance(value, int) and value > _LARGEST_ARGUMENT:
             raise _fault(f"{key}.{name}", f"at most {_LARGEST_ARGUMENT}", value)
@@ -272,9 +267,7 @@ def _geometry(tile: _Tile) -> Geometry:
         raise ValueError(f"tile does not hold together: {error}") from error
 
 
-def _input(
-    given: _Input, value: dict[str, Any], arguments: UNetArguments | OnnxArguments
-) -> InputSpec:
+def _input(given: _Input, value: dict[str, Any], arguments: Arguments) -> InputSpec:
     bands = arguments.bands
     if given.bands != bands:
         raise _fault("input.bands", f"{bands}, to match network.arguments.bands", given.bands)
@@ -314,7 +307,7 @@ def _check_names(names: Sequence[str], key: str, of: str) -> None:
             raise _fault(here, f"a name that no other {of} has", name)
 
 
-def _output(given: _Output, arguments: UNetArguments | OnnxArguments) -> OutputSpec:
+def _output(given: _Output, arguments: Arguments) -> OutputSpec:
     activation, outputs = given.activation, arguments.outputs
     single = activation == "sigmoid" and outputs == 1
     count = 2 if single else outputs

@@ -6,7 +6,10 @@ import weakref
 from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
-from tilepipe.models.onnx_network import OnnxNetwork
+
+PASS_OVERHEAD = 60 * 10**6
+"""Bytes that a pass takes besides its tensors: kernels and scratch of libraries, stacks of threads.
+"""
 
 
 def forward_bytes(
@@ -15,8 +18,7 @@ def forward_bytes(
     """Peak of the bytes that tensors hold during one forward pass of one window.
 
     Shapes alone are followed, on torch's meta device, from the input (which counts) to the output;
-    weights do not count, nor does what a library sets aside for its own work. (Of an ONNX network,
-    three passes of small windows give the shapes.)
+    weights do not count, nor does what a library sets aside for its own work.
 
     Parameters
     ----------
@@ -27,8 +29,6 @@ def forward_bytes(
     dtype
         In which the pass runs; the weights are taken to have been cast to it.
     """
-    if isinstance(network, OnnxNetwork):
-        return network.live_bytes(height, width)
     state = {
         name: torch.empty_like(
             tensor, dtype=dtype if tensor.is_floating_point() else None, device="meta"

@@ -1,4 +1,4 @@
-"""Model files of ONNX networks: the network, and the same JSON document in its metadata."""
+"""Model files of ONNX networks: the network, with the JSON document in its metadata."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.document import Document, checked, parse_document
 from tilepipe.models.onnx_graph import Graph, read_graph
-from tilepipe.models.onnx_network import OnnxNetwork
+from tilepipe.models.onnx_network import Gives, Layout, OnnxArguments, OnnxNetwork
 from tilepipe.models.onnx_sizes import check_sizes
+from tilepipe.models.predictors.onnx import OnnxPredictor
 from tilepipe.models.probe import probe_geometry
-from tilepipe.models.specs import Gives, InputSpec, Layout, Model, OnnxArguments, OutputSpec
+from tilepipe.models.specs import InputSpec, Model, OutputSpec
 
 METADATA_KEY = "tilepipe"
 SUFFIX = ".onnx"
@@ -25,7 +26,7 @@ SUFFIX = ".onnx"
 _FACTORS = (1, 2, 4, 8, 16, 32, 64)
 
 _networks: WeakValueDictionary[str, OnnxNetwork] = WeakValueDictionary()
-"""Those in use, by fingerprint: nothing in them changes, so that one process holds each once."""
+"""Networks in use, by fingerprint: they never change, so that a process holds each once."""
 
 
 def load_onnx(path: Path) -> Model:
@@ -45,14 +46,24 @@ def load_onnx(path: Path) -> Model:
         )
     document = parse_document(text, path.name)
     if not isinstance(document.arguments, OnnxArguments):
-        raise InputError(f"{path.name}: network.name must be onnx for an ONNX network, found unet")
+        raise InputError(
+            f"{path.name}: network.name must be onnx for an ONNX network, found "
+            f"{document.arguments.kind}"
+        )
     return _assemble(path.stem, document, graph, str(path))
 
 
 def onnx_content(model: Model) -> bytes:
     """The bytes of the model file of an ONNX network."""
-    assert isinstance(model.network, OnnxNetwork)
-    return model.network.graph.content(METADATA_KEY, _document(model).dumps())
+    document = checked(
+        Document(
+            model.arguments, model.geometry, model.input, model.output, model.about,
+            exact=model.predictor.inexact is None,
+        ),
+        model.name,
+    )  # fmt: skip
+    graph: Graph = model.network.graph
+    return graph.content(METADATA_KEY, document.dumps())
 
 
 def import_onnx(
@@ -77,7 +88,7 @@ def import_onnx(
     path
         One file with one input and one output of four axes.
     input, output
-        How pixels become its input, and what it gives an answer.
+        How pixels become its input, and its output a mask.
     layout
         Order of its axes.
     gives
@@ -85,20 +96,20 @@ def import_onnx(
     tile
         Side of its tile; by default what the file fixes, or a valid one near 572.
     stride_factor, margin
-        Of its geometry; measured where left out. A network that takes one size only cannot be
+        Its geometry; measured where left out. A network that takes one size only cannot be
         measured, so that they must be given.
     exact
-        False for a network of which every output depends on the whole tile, to use it all the
-        same: with its own tile only, and never called exact. Then `tile`, `stride_factor` and
-        `margin` must be given.
+        False to use a network whose every output depends on the whole tile nevertheless: with its
+        own tile only, its masks never called exact. Then `tile`, `stride_factor` and `margin` must
+        be given.
     about
         Source, licence, data, metrics: JSON values.
 
     Raises
     ------
     InputError
-        Where the network cannot be tiled exactly, and `exact` does not say that this is known; or
-        where the parts do not agree.
+        Where the network cannot be tiled exactly and `exact` is not False, or the parts do not
+        agree.
     """
     graph = read_graph(path)
     arguments = OnnxArguments(input.bands, _outputs(output, graph, layout), layout, gives)
@@ -118,7 +129,7 @@ def import_onnx(
     if exact and (culprit := graph.whole_tile()):
         raise InputError(
             f"{graph.source}: cannot be tiled exactly: {culprit} makes every output depend on the "
-            "whole tile; give exact=False to use it all the same"
+            "whole tile; give exact=False to use it nevertheless"
         )
     network = OnnxNetwork(graph, arguments, output.activation == "softmax")
     if side is not None and stride_factor is not None and margin is not None:
@@ -132,6 +143,7 @@ def import_onnx(
 
 
 def _outputs(output: OutputSpec, graph: Graph, layout: Layout) -> int:
+    """The number of output channels: what the file says, or else the classes."""
     count = graph.output.shape[1 if layout == "NCHW" else 3]
     single = output.activation == "sigmoid" and len(output.classes) == 2 and output.background == 0
     return count or (1 if single else len(output.classes))
@@ -140,7 +152,7 @@ def _outputs(output: OutputSpec, graph: Graph, layout: Layout) -> int:
 def _opened(
     graph: Graph, arguments: OnnxArguments, output: OutputSpec
 ) -> tuple[Graph, tuple[int, int] | None]:
-    """The graph with height and width left open where it runs so; and the sides that it fixed."""
+    """The graph, its sides left open where it runs so; and the (height, width) that it fixed."""
     fixed = graph.fixed_sides(arguments.spatial_axes)
     if fixed is None:
         return graph, None
@@ -159,7 +171,7 @@ def _opened(
 
 
 def _geometry(network: OnnxNetwork, side: int, stride_factor: int, margin: int) -> Geometry:
-    """The geometry that the caller states, its output measured."""
+    """The geometry that the caller gave, with its output measured."""
     with torch.inference_mode():
         output = network(torch.zeros(1, network.arguments.bands, side, side)).shape[-1]
     try:
@@ -171,12 +183,14 @@ def _geometry(network: OnnxNetwork, side: int, stride_factor: int, margin: int) 
 def _measured(
     network: OnnxNetwork, side: int | None, stride_factor: int | None, margin: int | None
 ) -> Geometry:
-    """The geometry as probing finds it, with the smallest stride factor that holds."""
+    """The geometry found by probing, with the smallest stride factor that holds."""
     bands, source = network.arguments.bands, network.graph.source
     last: InputError | None = None
     for factor in (stride_factor,) if stride_factor else _FACTORS:
         try:
-            found = probe_geometry(network, bands, factor, side)
+            found = probe_geometry(
+                network, bands, factor, side, noise=network.noise, loses_nan=True
+            )
         except InputError as error:
             last = error
             continue
@@ -190,13 +204,18 @@ def _measured(
     reason = str(last).removeprefix(f"{source}: ")
     raise InputError(
         f"{source}: {reason}"
-        + (f" (perhaps {suspect}); give exact=False to use it all the same" if suspect else "")
+        + (f" (perhaps {suspect}); give exact=False to use it nevertheless" if suspect else "")
     ) from last
 
 
 def _assemble(name: str, document: Document, graph: Graph, path: str | None) -> Model:
     arguments, geometry = document.arguments, document.geometry
     assert isinstance(arguments, OnnxArguments)
+    if document.output.activation == "linear" and arguments.gives != "logits":
+        raise InputError(
+            f"{graph.source}: network.arguments.gives must be logits for the activation linear, "
+            f"which takes the values as they are, found {arguments.gives}"
+        )
     _check_channels(graph, arguments)
     side = (graph.fixed_sides(arguments.spatial_axes) or (geometry.smallest_input,))[0]
     check_sizes(graph, arguments.shape(side, side), side * side)
@@ -225,20 +244,22 @@ def _assemble(name: str, document: Document, graph: Graph, path: str | None) -> 
             if culprit
             else "its description says that outputs depend on the whole tile"
         )
-    network.session(torch.device("cpu"))  # what it refuses is said now
+    network.session(torch.device("cpu"))  # what ONNX Runtime refuses, it refuses now
     _networks[fingerprint] = network
     return Model(
         name=name,
-        arguments=arguments,
-        network=network,
+        predictor=OnnxPredictor(
+            arguments,
+            network,
+            inexact=inexact,
+            fixed=inexact is not None or network.fixed is not None,
+        ),
         geometry=geometry,
         input=document.input,
         output=document.output,
         about=document.about,
         fingerprint=fingerprint,
         path=path,
-        inexact=inexact,
-        fixed=inexact is not None or network.fixed is not None,
     )
 
 
@@ -247,23 +268,9 @@ def _check_channels(graph: Graph, arguments: OnnxArguments) -> None:
         ("input", graph.input, arguments.bands),
         ("output", graph.output, arguments.outputs),
     ):
-        found = side.shape[1 if arguments.layout == "NCHW" else 3]
+        found = side.shape[arguments.channel_axis]
         if found not in (None, count):
             raise InputError(
                 f"{graph.source}: its {what} has {found} channels in the layout "
                 f"{arguments.layout}, and its description says {count}"
             )
-
-
-def _document(model: Model) -> Document:
-    return checked(
-        Document(
-            model.arguments,
-            model.geometry,
-            model.input,
-            model.output,
-            model.about,
-            model.inexact is None,
-        ),
-        model.name,
-    )

@@ -1,4 +1,4 @@
-"""ONNX files read and checked: nothing in them runs here, and nothing outside them is opened."""
+"""Reading and checking ONNX files; nothing in them runs here, and no other file is opened."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from tilepipe.errors import InputError
+from tilepipe.models.precision import Precision
 from tilepipe.storage import local_file
 from tilepipe.text import sentence, shortened
 
 LARGEST_FILE = 2**31 - 1
-"""What protobuf can hold; larger networks keep their weights in other files, which are refused."""
+"""Bytes that protobuf can hold; larger networks keep weights in other files, which are refused."""
 
 _FLOAT32, FLOAT16, _BFLOAT16 = 1, 10, 16
 """ONNX's numbers of element types."""
-_PRECISIONS = {_FLOAT32: "fp32", FLOAT16: "fp16", _BFLOAT16: "bf16"}
+_PRECISIONS = {
+    _BFLOAT16: Precision.BF16, FLOAT16: Precision.FP16, _FLOAT32: Precision.FP32,
+}  # fmt: skip
+"""The least precise first."""
 _GIVEN = (_FLOAT32, FLOAT16)
 
 _SMALL = 1024
@@ -40,7 +44,7 @@ _WHOLE_TILE = {
     "GroupNormalization",
     "InstanceNormalization",
 }
-"""Operators of which every output depends on the whole tile, whatever their arguments."""
+"""Operators that make every output depend on the whole tile, whatever their arguments."""
 
 _PERHAPS_WHOLE_TILE = _WHOLE_TILE | {
     "Attention",
@@ -58,13 +62,13 @@ _PERHAPS_WHOLE_TILE = _WHOLE_TILE | {
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The input or the output of a graph."""
+    """The input or the output of a graph: its name, type and shape."""
 
     name: str
     element: int
-    """ONNX's number of its type."""
+    """ONNX's number of its element type."""
     shape: tuple[int | None, ...]
-    """None where it is left open."""
+    """None for sides that the file leaves open."""
 
 
 class Graph:
@@ -79,7 +83,7 @@ class Graph:
 
     @property
     def opset(self) -> int:
-        """Version of the operators."""
+        """Version of ONNX's operators that it uses."""
         return max((o.version for o in self.proto.opset_import if o.domain == ""), default=0)
 
     @property
@@ -88,21 +92,21 @@ class Graph:
         return sum(math.prod(tensor.dims) for tensor in self.proto.graph.initializer)
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """The least precise floating-point type that the graph holds or casts to."""
         found = {t.data_type for t in self.proto.graph.initializer} | {self.input.element}
         for node in self.proto.graph.node:
             found |= {a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"}
-        names = {name for number, name in _PRECISIONS.items() if number in found}
-        return next((name for name in ("bf16", "fp16") if name in names), "fp32")
+        held = (precision for number, precision in _PRECISIONS.items() if number in found)
+        return next(held, Precision.FP32)
 
     def whole_tile(self, perhaps: bool = False) -> str | None:
-        """Which operators make every output depend on the whole tile; None if none is known to.
+        """The operators that make every output depend on the whole tile; None if none is known to.
 
         Parameters
         ----------
         perhaps
-            Name also those that may do so, for a network of which it was measured.
+            Include those that may do so, for a network that was measured to be so.
         """
         kinds = _PERHAPS_WHOLE_TILE if perhaps else _WHOLE_TILE
         nodes = [n for n in self.proto.graph.node if n.op_type in kinds]
@@ -114,7 +118,7 @@ class Graph:
         return f"{first.op_type} ({name}{f' and {same - 1} more' if same > 1 else ''})"
 
     def fixed_sides(self, axes: tuple[int, int]) -> tuple[int, int] | None:
-        """The only (height, width) that the file says it takes; None where it is left open."""
+        """The only (height, width) that the file states; None where it leaves them open."""
         height, width = (self.input.shape[axis] for axis in axes)
         return (height, width) if height is not None and width is not None else None
 
@@ -135,7 +139,7 @@ class Graph:
         return next((e.value for e in self.proto.metadata_props if e.key == key), None)
 
     def content(self, key: str, document: str | None = None) -> bytes:
-        """The bytes of the file, its text under ``key`` replaced or left out."""
+        """The bytes of the file, with the text under ``key`` replaced or left out."""
         proto = _onnx().ModelProto()
         proto.CopyFrom(self.proto)
         others = [(e.key, e.value) for e in proto.metadata_props if e.key != key]
@@ -145,9 +149,9 @@ class Graph:
         return bytes(proto.SerializeToString(deterministic=True))
 
     def with_shapes(self) -> tuple[bytes, list[str]]:
-        """A graph that gives the shape of every tensor in place of its output; and their names.
+        """A graph whose outputs are the shapes of all tensors; and the names of the tensors.
 
-        Its larger weights are zeros, made as they are needed: shapes do not depend on them.
+        Its larger weights are zeros, made when they are needed: shapes do not depend on them.
         """
         onnx = _onnx()
         given = self.proto.graph
@@ -183,15 +187,15 @@ class Graph:
             names = ", ".join(_plain(v.name) for v in values) or "none"
             raise InputError(
                 f"{self.source}: must have one {what}, and has {len(values)} ({names}); export "
-                "the network again with the one that is wanted"
+                "the network again with only the one you need"
             )
         (value,) = values
         tensor = value.type.tensor_type
         shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
         if tensor.elem_type not in _GIVEN:
             raise InputError(
-                f"{self.source}: {what} {_plain(value.name)} must be of float32 or float16; "
-                "export the network again without what prepares its pixels or decides on labels"
+                f"{self.source}: {what} {_plain(value.name)} must be float32 or float16; export "
+                "the network again without the steps that prepare pixels or decide on labels"
             )
         if tensor.HasField("shape") and len(shape) != 4:
             raise InputError(
@@ -202,19 +206,20 @@ class Graph:
 
 
 def read_graph(path: str | os.PathLike[str]) -> Graph:
-    """Read an ONNX file and check that it is safe to run, and alone.
+    """Read an ONNX file and check that it is safe to run and complete in itself.
 
     Raises
     ------
     InputError
-        Where it is no ONNX file, needs other files or operators, or has not one input and output.
+        Where it is not an ONNX file, needs other files or operators, or has more than one input or
+        output.
     """
     path = local_file(os.fspath(path), "an ONNX file")
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise InputError(
-                f"{path.name}: has {size / 1e9:.1f} GB, and an ONNX file has at most 2.1 GB"
+                f"{path.name}: is {size / 1e9:.1f} GB large, and an ONNX file is at most 2.1 GB"
             )
         content = path.read_bytes()
     except OSError as error:
@@ -236,8 +241,8 @@ def _check(proto: Any, source: str) -> None:
         name = _plain(node.op_type)
         if node.domain not in _KNOWN_DOMAINS:
             raise InputError(
-                f"{source}: needs the operator {name} of {_plain(node.domain)}, which would be "
-                "code from elsewhere; export the network with ONNX's own operators"
+                f"{source}: needs the operator {name} of {_plain(node.domain)}, which is foreign "
+                "code; export the network with ONNX's own operators"
             )
         if node.op_type in _RANDOM:
             raise InputError(
@@ -280,13 +285,13 @@ def _inlined(proto: Any, source: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, as one line of plain text."""
+    """The first line of an error, as plain text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return _plain(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0]), 200)
 
 
 def _plain(text: str | bytes, longest: int = 80) -> str:
-    # Protobuf gives bytes for what is no UTF-8.
+    # Protobuf returns bytes for text that is not UTF-8.
     text = text.decode(errors="replace") if isinstance(text, bytes) else text
     return shortened(sentence(text), longest)
 
@@ -300,7 +305,7 @@ def _onnx() -> ModuleType:
 
 
 def missing(package: str) -> InputError:
-    """What to do where an optional package is not there."""
+    """The error that says how to install an optional package."""
     return InputError(
         f"ONNX networks need {package}, which is not installed: "
         'pip install "tilepipe[onnx]" (or "tilepipe[clouds]")'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,53 @@ from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.onnx_graph import FLOAT16, Graph, first_line, missing
-from tilepipe.models.specs import OnnxArguments
+
+Layout = Literal["NCHW", "NHWC"]
+Gives = Literal["logits", "probabilities"]
 
 _OUTSIDE = 1e-3
-"""Probabilities leave [0, 1] by rounding; by more, they are none."""
+"""How far rounding may take probabilities out of [0, 1]; other values lie further out."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxArguments:
+    """How an ONNX network is used: the `network.arguments` of its model file."""
+
+    kind: ClassVar[str] = "onnx"
+    """The `network.name` of its model file."""
+
+    bands: int
+    """Input channels."""
+    outputs: int
+    """Output channels."""
+    layout: Layout = "NCHW"
+    """Order of the axes of input and output: batch, channels, height, width."""
+    gives: Gives = "logits"
+    """``probabilities``: its last layer is the softmax or sigmoid of `output.activation`."""
+
+    @property
+    def spatial_axes(self) -> tuple[int, int]:
+        """The axes of height and width."""
+        return (2, 3) if self.layout == "NCHW" else (1, 2)
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of bands and outputs."""
+        return 1 if self.layout == "NCHW" else 3
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """The shape of one window, as the network takes it."""
+        if self.layout == "NCHW":
+            return 1, self.bands, height, width
+        return 1, height, width, self.bands
 
 
 class OnnxNetwork(nn.Module):
     """Takes (N, bands, H, W) and returns logits (N, outputs, h, w), as every network here does.
 
-    What the file gives as probabilities is turned back into logits, so that labels, thresholds
-    and ties are decided in one way. It computes in the precision that its file holds, whatever
-    the type of the tensor it is given, with as many threads as torch is set to.
+    Probabilities are turned back into logits, so that labels, thresholds and ties are decided in
+    one way. It computes in the precision that its file holds, whatever the type of the tensor it
+    is given, with as many threads as torch is set to.
     """
 
     def __init__(
@@ -39,7 +74,7 @@ class OnnxNetwork(nn.Module):
         self.softmax = softmax
         self.geometry = geometry
         self.fixed = graph.fixed_sides(arguments.spatial_axes)
-        """(height, width), where the file takes no other."""
+        """The only (height, width) that the file takes; None: it takes others too."""
         self._session: tuple[tuple[str, int], Any] | None = None
         self._memory: _Memory | None = None
 
@@ -47,24 +82,19 @@ class OnnxNetwork(nn.Module):
         return self  # nothing in it ever changes
 
     @property
-    def precision(self) -> str:
-        """``fp32``, ``fp16`` or ``bf16``: as the file has it."""
-        return self.graph.precision
-
-    @property
     def input_type(self) -> type[np.floating[Any]]:
-        """What numpy calls the type of its input."""
+        """Numpy's name of the type of its input."""
         return np.float16 if self.graph.input.element == FLOAT16 else np.float32
 
     @property
     def noise(self) -> float:
         """How far two passes over the same pixels may differ, over the range of the logits."""
-        return 1e-4 if self.precision == "fp32" else 2e-2
+        return 2e-2 if self.graph.precision.is_half else 1e-4
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (N, outputs, h, w) for pixels of shape (N, bands, H, W)."""
         if x.is_meta:
-            # Only the shape is asked for, and the network must run to give it.
+            # Only the shape matters, but the network must run to give it.
             try:
                 return self.forward(torch.zeros(x.shape)).to(device="meta", dtype=x.dtype)
             except InputError as error:
@@ -77,35 +107,35 @@ class OnnxNetwork(nn.Module):
         output = torch.from_numpy(np.asarray(values, np.float32))
         if output.ndim != 4:
             raise InputError(
-                f"{self.graph.source}: gives {tuple(output.shape)}, and must give four axes "
-                "(batch, channels, height, width)"
+                f"{self.graph.source}: its output has the shape {tuple(output.shape)}, and must "
+                "have four axes (batch, channels, height, width)"
             )
         if self.arguments.layout == "NHWC":
             output = output.permute(0, 3, 1, 2)
         if output.shape[1] != self.arguments.outputs:
             raise InputError(
-                f"{self.graph.source}: gives {output.shape[1]} channels, and its description says "
-                f"{self.arguments.outputs} (network.arguments.outputs)"
+                f"{self.graph.source}: its output has {output.shape[1]} channels, and its "
+                f"description says {self.arguments.outputs} (network.arguments.outputs)"
             )
         if self.arguments.gives == "probabilities":
             output = self._logits(output)
         return output.to(device=x.device, dtype=x.dtype if x.dtype == torch.float64 else None)
 
-    def _logits(self, shares: Tensor) -> Tensor:
-        low, high = shares.nan_to_num(0.5).aminmax()
+    def _logits(self, probabilities: Tensor) -> Tensor:
+        low, high = probabilities.nan_to_num(0.5).aminmax()
         if low < -_OUTSIDE or high > 1 + _OUTSIDE:
             raise InputError(
-                f"{self.graph.source}: gives values from {low:.4g} to {high:.4g}, which are no "
-                'probabilities; its description must say "logits" (network.arguments.gives)'
+                f"{self.graph.source}: its output ranges from {low:.4g} to {high:.4g}, which are "
+                'not probabilities; its description must say "logits" (network.arguments.gives)'
             )
-        shares = shares.clamp(torch.finfo(torch.float32).tiny, 1.0)
+        probabilities = probabilities.clamp(torch.finfo(torch.float32).tiny, 1.0)
         if self.softmax:
             # The same order, and the same softmax.
-            return shares.log()
-        return shares.log() - torch.log1p(-shares.clamp(max=1 - 2**-24))
+            return probabilities.log()
+        return probabilities.log() - torch.log1p(-probabilities.clamp(max=1 - 2**-24))
 
     def run(self, session: Any, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """The outputs of a session of this graph for pixels in its layout."""
+        """Run a session of this graph on pixels in its layout; returns its outputs."""
         pixels = np.ascontiguousarray(pixels, self.input_type)
         try:
             outputs: list[NDArray[Any]] = session.run(None, {self.graph.input.name: pixels})
@@ -117,7 +147,7 @@ class OnnxNetwork(nn.Module):
         return outputs
 
     def session(self, device: torch.device) -> Any:
-        """ONNX Runtime, ready on a device, with as many threads as torch is set to."""
+        """A session of ONNX Runtime on a device, with as many threads as torch is set to."""
         key = (str(device), torch.get_num_threads())
         if self._session is None or self._session[0] != key:
             content = self.graph.proto.SerializeToString()
@@ -143,7 +173,7 @@ def open_session(
     optimise: bool = True,
     threads: int | None = None,
 ) -> Any:
-    """A session of ONNX Runtime that gives the same values every time.
+    """Open a session of ONNX Runtime that gives the same values every time.
 
     Raises
     ------
@@ -161,12 +191,12 @@ def open_session(
     # Threads that wait must not take the cores that readers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what matters is raised
-    # It keeps all that a pass took, and takes up to twice of what it needs.
+    # An arena keeps all that a pass took, and takes up to twice what it needs.
     options.enable_cpu_mem_arena = False
     if not optimise:
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = level
-        # What is made of nothing is made when it is needed, and not all at the beginning.
+        # Constants are made when they are needed, not all at the beginning.
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
@@ -189,22 +219,22 @@ def open_session(
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """A tensor of the graph: its sides in the smallest window, and how they grow with it."""
+    """A tensor of a graph: its sides in the smallest window, and how they grow with it."""
 
     sides: NDArray[np.int64]
     per_row: NDArray[np.float64]
     per_column: NDArray[np.float64]
     born: int
-    """Number of the node that makes it."""
+    """Number of the node that produces it."""
     dies: int
-    """Number of the last node that takes it."""
+    """Number of the last node that reads it."""
 
 
 class _Memory:
     """The tensors of a graph for a window of any size, found with three small windows."""
 
     _ITEM = 4
-    """Bytes of a value: also of float16, which CPUs compute as float32."""
+    """Bytes of a value; float16 counts the same, as CPUs compute it as float32."""
 
     def __init__(self, network: OnnxNetwork, base: tuple[int, int], step: int) -> None:
         nodes = network.graph.proto.graph.node
@@ -233,7 +263,7 @@ class _Memory:
         self._nodes = len(nodes)
 
     def peak(self, height: int, width: int) -> int:
-        """Bytes of the tensors that are alive at once, at most."""
+        """Most bytes of tensors that are alive at once."""
         rows, columns = height - self._base[0], width - self._base[1]
         change = np.zeros(self._nodes + 2)
         for plane in self._planes:

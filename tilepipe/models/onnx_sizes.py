@@ -1,7 +1,7 @@
-"""How large the tensors of an ONNX network are, worked out before one of them is made.
+"""The sizes of an ONNX network's tensors, worked out before any of them is allocated.
 
-A few bytes can ask for a stride of 65536, or a constant of a terabyte, which ONNX Runtime would
-make as soon as it is given the file.
+A few bytes can ask for a stride of 65536 or a constant of a terabyte, which ONNX Runtime would
+allocate as soon as it opens the file.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from tilepipe.errors import InputError
 from tilepipe.models.onnx_graph import Graph
 
 VALUES_A_PIXEL = 2048
-"""More than any real network has channels at the resolution of its input."""
+"""More channels than any real network has at the resolution of its input."""
 
 LEAST_PIXELS = 64 * 64
-"""What small windows count as, as constants do not shrink with them."""
+"""Least size of a window for the limit: constants do not shrink with the window."""
 
 _SMALL = 1024
-"""Tensors of fewer values may hold shapes, so they are kept."""
+"""Tensors of fewer values may hold shapes, so their values are kept."""
 
 
 def check_sizes(graph: Graph, shape: tuple[int, ...], pixels: int) -> None:
-    """Refuse a network with a tensor far beyond what its window explains.
+    """Refuse a network with a tensor far larger than its window explains.
 
     Parameters
     ----------
     graph
-        As it was read and checked.
+        A graph that was read and checked.
     shape
-        Of its input.
+        The shape of its input.
     pixels
-        Height times width of that.
+        Height times width of that input.
 
     Raises
     ------
     InputError
-        Naming the tensor. Sizes that depend on values are not known here, and pass.
+        Names the tensor. Sizes that depend on values are not known here, and pass.
     """
     limit = VALUES_A_PIXEL * max(pixels, LEAST_PIXELS)
     for name, sides in _sides(graph, shape):
         if any(side > 2**40 for side in sides) or math.prod(sides) > limit:
             raise InputError(
                 f"{graph.source}: its tensor {name} would hold {' x '.join(map(str, sides))} "
-                f"values for a window of {pixels:,} pixels; that is no network for images"
+                f"values for a window of {pixels:,} pixels; this is not a network for images"
             )
 
 
@@ -70,13 +70,13 @@ def _sides(graph: Graph, shape: tuple[int, ...]) -> list[tuple[str, list[int]]]:
         onnx.helper.make_tensor_value_info(given.name, given.element, list(shape))
     )
     for value in graph.proto.graph.output:
-        # Without its sides: what the file says of them is not to be believed here.
+        # Without its sides: what the file says of them cannot be trusted here.
         proto.graph.output.append(
             onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, None)
         )
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # of no fixed kind; ONNX Runtime says what is wrong
+    except Exception:  # of no fixed kind; ONNX Runtime will report what is wrong
         return []
     return [
         (value.name, [dim.dim_value for dim in value.type.tensor_type.shape.dim])

@@ -1,5 +1,55 @@
-"""What a precision of floating point can tell apart."""
+"""Precisions of floating point: which there are, and how far results in each may be trusted."""
 
-TIE_FP32 = 1e-5
-"""A gap of the two best logits, over their range, below which fp32 cannot tell them apart."""
-TIE_FP64 = 1e-12
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilepipe._torch import torch
+
+ROUNDING = 1e-5
+"""Share of the logits' range below which float32 cannot tell two of them apart."""
+
+
+class Precision(StrEnum):
+    """Floating-point type of a forward pass; equal to its name, as plans and options hold it."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP64 = "fp64"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Torch's name of the type."""
+        from tilepipe._torch import torch
+
+        found: torch.dtype = getattr(
+            torch,
+            {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}[self],
+        )
+        return found
+
+    @property
+    def is_half(self) -> bool:
+        """Whether a value has 16 bits; labels then differ from those of float32 at more ties."""
+        return self in (Precision.BF16, Precision.FP16)
+
+    @property
+    def tie_bound(self) -> float:
+        """Gap of the two best logits, over their range, below which a label may go either way.
+
+        In half precision the least there is: `verify` measures it on the image.
+        """
+        return 1e-12 if self is Precision.FP64 else ROUNDING
+
+    @property
+    def agreement(self) -> float | None:
+        """How far a runtime's logits may lie from the reference's, over their range.
+
+        In fp32 half of a tie, as both logits of a tie may be off: `verify`, which computes with the
+        reference, then finds no more than ties. In bf16 about what rounding comes to. None: only
+        the reference computes in this precision.
+        """
+        return {Precision.FP32: ROUNDING / 2, Precision.BF16: 0.02}.get(self)

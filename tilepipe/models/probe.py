@@ -1,4 +1,4 @@
-"""Finding a network's tile geometry by running it: how far what lies outside reaches in."""
+"""Finding a network's tile geometry by running it: how far a window's surroundings reach in."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, round_up
 from tilepipe.models.geometry import PAPER_INPUT, choose_tile, margin_for
-from tilepipe.models.onnx_network import OnnxNetwork
 
-_NOISE = 1e-6
-"""Sums in another order differ by 1e-15 of their range; a misplaced pixel by far more. Networks
-that cannot compute in float64 say themselves how much they differ (`OnnxNetwork.noise`)."""
+NOISE = 1e-6
+"""Sums in another order differ by 1e-15 of their range in float64; a misplaced pixel by far more.
+"""
 
 _LOCAL = (
     nn.modules.conv._ConvNd,
@@ -23,12 +22,18 @@ _LOCAL = (
     nn.Upsample,
 )
 _TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
-"""Layers that answer differently in training."""
+"""Layers that behave differently in training."""
 _GROWTHS = 3
 
 
 def probe_geometry(
-    network: nn.Module, bands: int, stride_factor: int, tile_input: int | None = None
+    network: nn.Module,
+    bands: int,
+    stride_factor: int,
+    tile_input: int | None = None,
+    *,
+    noise: float = NOISE,
+    loses_nan: bool = False,
 ) -> Geometry:
     """Find the tile geometry of any image-to-image network, by running it.
 
@@ -46,6 +51,10 @@ def probe_geometry(
         Its total downsampling.
     tile_input
         Side of the tile; by default a valid one near the paper's 572.
+    noise
+        How far two passes over the same pixels may differ, over the range of the logits.
+    loses_nan
+        Whether the network may turn NaN into a number, so that other pixels must be tried too.
 
     Raises
     ------
@@ -61,7 +70,7 @@ def probe_geometry(
         side = max(128, 16 * stride_factor)
         for attempt in range(_GROWTHS + 1):
             inner = round_up(side, stride_factor) + residue
-            probe = _Probe(network, bands, stride_factor, inner)
+            probe = _Probe(network, bands, stride_factor, inner, noise, loses_nan)
             spoiled = probe.spoiled()
             if spoiled is not None:
                 probe.check_windows_agree()
@@ -92,7 +101,7 @@ def _geometry(probe: _Probe, spoiled: int, residue: int, tile_input: int | None)
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One module's turn in a forward pass."""
+    """One module's call in a forward pass."""
 
     name: str
     module: nn.Module
@@ -109,11 +118,15 @@ class _Call:
 
 
 class _Probe:
-    """An inner window, a ring around it, and what the network makes of both."""
+    """An inner window and a ring around it, and the network's outputs for both."""
 
-    def __init__(self, network: nn.Module, bands: int, stride_factor: int, inner: int) -> None:
+    def __init__(
+        self, network: nn.Module, bands: int, stride_factor: int, inner: int, noise: float,
+        loses_nan: bool,
+    ) -> None:  # fmt: skip
         self.network = network
         self.stride_factor = stride_factor
+        self.noise = noise
         # An odd number of stride factors, so that a stride factor given too small shows.
         self.ring = stride_factor * (-(-64 // stride_factor) | 1)
         self.inner = inner
@@ -124,9 +137,9 @@ class _Probe:
         self.ringed = torch.full_like(self.whole, torch.nan)
         _centre(self.ringed, inner).copy_(self.cut)
         self.clean = ~self._run(self.ringed).isnan().any(dim=1)[0]
-        if isinstance(network, OnnxNetwork):
-            # Its runtime may lose a NaN in a maximum, and a ring of other pixels shows that; a
-            # ring alone may be lost to a ReLU. What both leave alone is clean.
+        if loses_nan:
+            # A maximum may lose a NaN, which a ring of other pixels shows; such a ring alone may be
+            # lost to a ReLU. What neither changes is clean.
             other = 4 * self.whole
             _centre(other, inner).copy_(self.cut)
             self.clean &= (self._run(self.whole) == self._run(other)).all(dim=1)[0]
@@ -138,13 +151,14 @@ class _Probe:
         lost = self.whole.shape[-1] - self.clean.shape[-1]
         if lost < 0 or lost % 2 or lost != self.inner - self.alone.shape[-1]:
             raise InputError(
-                f"the network gives {self.clean.shape[-1]} for an input of {self.whole.shape[-1]}: "
-                "its output must have the resolution of its input, with as much lost at each edge"
+                f"the network's output is {self.clean.shape[-1]} for an input of "
+                f"{self.whole.shape[-1]}: it must have the resolution of its input, with as much "
+                "lost at each edge"
             )
         return lost // 2
 
     def spoiled(self) -> int | None:
-        """Width of the band along the inner window's own output that the ring reaches."""
+        """Width of the band along the edge of the inner window's output that the ring reaches."""
         kept = self.inner - 2 * self.shrink
         if kept < 1:
             return None
@@ -157,7 +171,7 @@ class _Probe:
         return spoiled if 2 * spoiled < kept else None
 
     def first_without_clean_output(self) -> _Call | None:
-        """The first module that is given clean pixels and returns none."""
+        """The first module that takes clean pixels and returns none."""
         for call in _trace(self.network, self.ringed):
             if call.clean_in and call.output is not None and call.output.isnan().all():
                 return call
@@ -165,8 +179,7 @@ class _Probe:
 
     def check_windows_agree(self) -> None:
         """Refuse a network whose clean outputs differ between the whole and the window cut out."""
-        noise = self.network.noise if isinstance(self.network, OnnxNetwork) else _NOISE
-        if not _differ(self._run(self.whole), self.alone, self.clean, noise):
+        if not _differ(self._run(self.whole), self.alone, self.clean, self.noise):
             return
         calls = zip(
             _trace(self.network, self.whole),
@@ -180,7 +193,7 @@ class _Probe:
             if any(output is None or output.ndim != 4 for output in outputs):
                 continue
             a, b, nan = (output for output in outputs if output is not None)
-            if a.shape[-1] > b.shape[-1] and _differ(a, b, ~nan.isnan().any(dim=1)[0], noise):
+            if a.shape[-1] > b.shape[-1] and _differ(a, b, ~nan.isnan().any(dim=1)[0], self.noise):
                 where = whole.title
                 break
         raise InputError(
@@ -211,7 +224,7 @@ def _differ(whole: Tensor, cut: Tensor, clean: Tensor, noise: float) -> bool:
 
 
 def _trace(network: nn.Module, x: Tensor) -> list[_Call]:
-    """What each module was given and returned, in the order in which they finish."""
+    """The calls of all modules in a pass, in the order in which they finish."""
     names = {module: name for name, module in network.named_modules()}
     clean_in: list[bool] = []
     calls: list[_Call] = []
@@ -257,8 +270,8 @@ def _residue(network: nn.Module, bands: int, stride_factor: int, tile_input: int
     if best is not None and tile_input % stride_factor != best:
         nearest = tile_input - (tile_input - best) % stride_factor
         raise InputError(
-            f"a tile of {tile_input} does not suit this network, whose poolings would drop pixels; "
-            f"{nearest} or {nearest + stride_factor} would"
+            f"a tile of {tile_input} does not fit this network, whose poolings would drop pixels; "
+            f"use {nearest} or {nearest + stride_factor}"
         )
     return tile_input % stride_factor
 

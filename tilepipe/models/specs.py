@@ -1,50 +1,18 @@
-"""What a model expects and what it answers: the `input` and `output` of a model file."""
+"""A model, what it expects and what it answers: the `input` and `output` of its file."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from tilepipe._torch import nn
 from tilepipe.grid import Geometry
 from tilepipe.images.base import PixelSize
-from tilepipe.models.unet import UNetArguments
+from tilepipe.models.predictors.base import Predictor
 
 Activation = Literal["softmax", "sigmoid", "linear"]
-Layout = Literal["NCHW", "NHWC"]
-Gives = Literal["logits", "probabilities"]
 
 NO_ANSWER = 255
-"""The label that is no class, so there are at most 255 of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxArguments:
-    """How an ONNX network is used; the `arguments` of a model file that holds one."""
-
-    bands: int
-    """Input channels."""
-    outputs: int
-    """Output channels."""
-    layout: Layout = "NCHW"
-    """Order of its axes, of input and output alike: batch, channels, height, width."""
-    gives: Gives = "logits"
-    """``probabilities``: its last layer is the softmax or sigmoid of `output.activation`."""
-
-    @property
-    def spatial_axes(self) -> tuple[int, int]:
-        """Those of height and width."""
-        return (2, 3) if self.layout == "NCHW" else (1, 2)
-
-    def shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Of one window, as the network takes it."""
-        if self.layout == "NCHW":
-            return 1, self.bands, height, width
-        return 1, height, width, self.bands
-
-    def as_dict(self) -> dict[str, Any]:
-        """The arguments as JSON-ready values."""
-        return asdict(self)
+"""The label of pixels without an answer, so there are at most 255 classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +21,21 @@ class InputSpec:
 
     bands: int
     dtype: str
-    """Numpy's name of the pixel type that the model was made for."""
+    """Numpy's name of the pixel type of the images that the model is for."""
     scale: float
     mean: tuple[float, ...]
-    """One for each band, after scaling."""
+    """Mean of each band, after scaling."""
     std: tuple[float, ...]
-    """One for each band, after scaling."""
+    """Standard deviation of each band, after scaling."""
     pixel_size: PixelSize | None = None
-    """Of the images that the model was trained on; square. None where it does not matter."""
+    """Pixel size of the images that the model is for, square; None where it does not matter."""
     band_names: tuple[str, ...] = ()
-    """What each band is: ``red``, ``nir``, ``DAPI``; empty where the model does not say."""
+    """Names such as ``red``, ``nir``, ``DAPI``; empty where the model gives none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """A class, or for linear models a quantity."""
+    """A class, or a quantity of a linear model: its name and colour."""
 
     name: str
     colour: str = "#808080"
@@ -76,7 +44,7 @@ class ClassSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """How logits become an answer.
+    """How logits become the mask.
 
     ======== ================= ==================================================
     softmax  outputs = classes label = the class of the largest logit
@@ -89,8 +57,8 @@ class OutputSpec:
     activation: Activation
     classes: tuple[ClassSpec, ...]
     thresholds: tuple[float, ...] = ()
-    """Sigmoid only: the probability from which on an output counts, for each output of the
-    network. Left empty, `build_model` makes each 0.5."""
+    """Sigmoid only: for each output of the network, the probability above which it counts. Empty:
+    `build_model` makes each 0.5."""
     background: int | None = None
     """Label of the class that is background; 0 for a single sigmoid, None for planes."""
 
@@ -100,10 +68,10 @@ class Model:
     """A network and everything needed to use it on an image; made by `build_model`."""
 
     name: str
-    arguments: UNetArguments | OnnxArguments
-    network: nn.Module
-    """In evaluation mode, float32, on the CPU, its parameters without gradients."""
+    predictor: Predictor
+    """The network, as planning and runs use it."""
     geometry: Geometry
+    """Its tile."""
     input: InputSpec
     output: OutputSpec
     about: dict[str, Any]
@@ -112,14 +80,13 @@ class Model:
     """SHA-256 of document and weights, as hexadecimal digits: equal for a file and its copy."""
     path: str | None = None
     """The file it was loaded from."""
-    inexact: str | None = None
-    """Why its answer depends on where tiles lie, where it does: such a model is used with its own
-    tile only, and never called exact."""
-    fixed: bool = False
-    """Whether its tile is the only window it is used with."""
 
     @property
-    def weights(self) -> int:
-        """Number of weights."""
-        onnx = getattr(self.network, "graph", None)
-        return onnx.weights if onnx else sum(p.numel() for p in self.network.parameters())
+    def arguments(self) -> Any:
+        """What distinguishes the network from others of its kind, such as `UNetArguments`."""
+        return self.predictor.arguments
+
+    @property
+    def network(self) -> Any:
+        """The network as a torch module, in evaluation mode, float32, on the CPU."""
+        return self.predictor.network

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from tilepipe._torch import Tensor, functional, nn, torch
 
@@ -14,7 +14,10 @@ Upsampling = Literal["transposed", "interpolation"]
 
 @dataclass(frozen=True, slots=True)
 class UNetArguments:
-    """What distinguishes one U-Net from another; the `arguments` of a model file."""
+    """What distinguishes one U-Net from another: the `network.arguments` of its model file."""
+
+    kind: ClassVar[str] = "unet"
+    """The `network.name` of its model file."""
 
     bands: int = 3
     """Input channels."""
@@ -56,10 +59,6 @@ class UNetArguments:
     def stride_factor(self) -> int:
         """Total downsampling, 2^depth."""
         return int(2**self.depth)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The arguments as JSON-ready values."""
-        return asdict(self)
 
 
 PRESETS: dict[str, UNetArguments] = {

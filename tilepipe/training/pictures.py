@@ -151,7 +151,7 @@ def _panels(device: Device, opened: OpenPair, scheme: LabelScheme) -> list[Panel
         pictures = _scaled(truth[0]), _scaled(predicted[0], like=truth[0])
     else:
         colours = np.full((IGNORED + 1, 3), NO_DATA_COLOUR, np.uint8)
-        for label, spec in enumerate(device.model.output.classes):
+        for label, spec in enumerate(device.output.classes):
             colours[label] = _rgb(spec.colour)
         pictures = colours[truth], colours[predicted]
     captions = (opened.pair.name, "truth", "prediction")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from tilepipe.engine.hardware import cores
-from tilepipe.engine.work.device import choose_device
+from tilepipe.engine.work.environment import choose_device
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.document import Document, checked

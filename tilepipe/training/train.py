@@ -15,7 +15,8 @@ from typing import Any
 
 from tilepipe._torch import torch
 from tilepipe.engine.cluster.failures import REMEDIES, out_of_memory
-from tilepipe.engine.work.device import Device, freed_memory_kept
+from tilepipe.engine.work.allocator import freed_memory_kept
+from tilepipe.engine.work.device import Device
 from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import load_model, save_model
 from tilepipe.models.fold import fold_batch_normalisation

@@ -53,12 +53,12 @@ def predict(
 
     With a ``share`` below 1, only about that share of the windows is predicted, always the same.
     """
-    products = (main_product(device.model.output), *extras)
+    products = (main_product(device.output), *extras)
     height, width, _ = image.shape
-    factor = device.model.geometry.stride_factor
+    factor = device.geometry.stride_factor
     keep = tuple(round_up(min(side, LARGEST_KEEP), factor) for side in (height, width))
     block = tuple(round_up(side, CHUNK) for side in keep)
-    tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.model.geometry)
+    tiling = Tiling(height, width, (block[0], block[1]), (keep[0], keep[1]), device.geometry)
     blocks = [n for n in tiling if tiling.block_window(n).intersect(region)]
     if share < 1:
         count = max(1, round(share * len(blocks)))

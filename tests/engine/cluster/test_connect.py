@@ -251,7 +251,7 @@ def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
     context.worker_context(str(output), run_id)
     with context.borrowed(str(output), run_id) as opened:
         context.release_context(run_id)
-        opened.device.turn.acquire()  # still usable: a task is at it
+        opened.device.submit_lock.acquire()  # still usable: a task is at it
         assert opened.device._thread.submit(int).result() == 0
     with pytest.raises(RuntimeError, match="shutdown"):
         opened.device._thread.submit(int)

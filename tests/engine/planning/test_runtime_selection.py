@@ -18,12 +18,19 @@ import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tests.models.making import OTHERS, has_bf16
 from tilepipe.engine.plan.plan import Plan
-from tilepipe.engine.planning import runtime_selection as choosing
-from tilepipe.engine.planning.runtime_selection import Choice, fastest_runtime
+from tilepipe.engine.planning import planning, runtime_selection, timing
+from tilepipe.engine.planning.runtime_selection import (
+    RuntimeChoice,
+    fastest_runtime,
+    fitting,
+    worth_timing,
+)
+from tilepipe.engine.planning.timing import PassSettings, Sample
 from tilepipe.engine.state.folder import RunState
-from tilepipe.engine.work.device import environment, relevant_to
+from tilepipe.engine.work.environment import environment, relevant_to
 from tilepipe.errors import InputError
-from tilepipe.grid import Window, paper_tiling
+from tilepipe.grid import Window
+from tilepipe.models.precision import Precision
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.store import open_zarr_mask
 
@@ -155,36 +162,20 @@ class FakeDevice:
         pass
 
 
-class FakeMemory:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def total(self, tiling: Any) -> int:
-        return {"torch": 1000, "onnxruntime": 1300, "openvino": 1200}[self.name]
-
-
 def fastest(
     monkeypatch: pytest.MonkeyPatch,
     speeds: dict[str, float],
     logits: dict[str, float] | None = None,
-    seconds: float = 1e6,
-    limit: int = 10**9,
-    names: tuple[str, ...] = ("onnxruntime", "openvino"),
-) -> Choice:
-    monkeypatch.setattr(choosing, "SHARE", 0.25)
+) -> RuntimeChoice:
     monkeypatch.setattr(FakeDevice, "seconds_of", {k: 1 / v for k, v in speeds.items()})
     monkeypatch.setattr(FakeDevice, "logits_of", logits or {})
     monkeypatch.setattr(FakeDevice, "opened", [])
-    monkeypatch.setattr(choosing, "Device", FakeDevice)
-    monkeypatch.setattr(choosing, "installed", lambda name: True)
-    monkeypatch.setattr(choosing.time, "perf_counter", lambda: FakeDevice.now)
+    monkeypatch.setattr(timing, "Device", FakeDevice)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: FakeDevice.now)
     model = make_model(UNetArguments(width=1, depth=1))
-    tiling = paper_tiling(2000, 2000, model.geometry, 76)
-    sample = (np.zeros((76, 76, 3), np.uint8), None, tiling.keep)
-    return fastest_runtime(
-        model, "fp32", 1, sample, tiling, 76 * 76.0, seconds,
-        FakeMemory, limit, names,  # type: ignore[arg-type]
-    )  # fmt: skip
+    tile = Sample(np.zeros((76, 76, 3), np.uint8), None, (60, 60))
+    reference = PassSettings("cpu", Precision.FP32, 1, "torch")
+    return fastest_runtime(model, tile, reference, ("onnxruntime", "openvino"))
 
 
 def test_the_fastest_is_taken_if_it_is_clearly_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,15 +207,18 @@ def test_one_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert "onnxruntime does not work here (is broken)" in choice.warnings[0]
 
 
-def test_nothing_is_measured_where_it_would_not_pay_or_not_fit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    speeds = {"torch": 1.0, "onnxruntime": 1.0, "openvino": 9.0}
-    assert fastest(monkeypatch, speeds, seconds=25).runtime == "torch"
-    assert FakeDevice.opened == []
-    assert fastest(monkeypatch, speeds, limit=1499).runtime == "torch"
-    assert FakeDevice.opened == []
-    assert fastest(monkeypatch, speeds, limit=1500).runtime == "openvino"
+def test_runtimes_are_timed_only_where_all_of_them_fit_the_memory() -> None:
+    extra = {"onnxruntime": 300, "openvino": 200}
+    assert fitting(list(extra), extra.__getitem__, 500) == ["onnxruntime", "openvino"]
+    assert fitting(list(extra), extra.__getitem__, 499) == []
+
+
+def test_runtimes_are_timed_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.25)
+    assert worth_timing(1, pass_seconds=1.0, run_seconds=60)
+    assert not worth_timing(1, pass_seconds=1.0, run_seconds=15)
+    assert not worth_timing(2, pass_seconds=1.0, run_seconds=25)
+    assert not worth_timing(0, pass_seconds=1.0, run_seconds=1e6)
 
 
 def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
@@ -233,9 +227,10 @@ def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
     def refuse(*_: Any) -> Any:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(choosing, "_measured", refuse)
-    monkeypatch.setattr(choosing, "SHARE", 0.25)
-    monkeypatch.setattr(choosing, "OPENING", 3600.0)  # so that the run is short on any machine
+    monkeypatch.setattr(planning, "fastest_runtime", refuse)
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.25)
+    # So that the run is short on any machine.
+    monkeypatch.setattr(runtime_selection, "OPENING", 3600.0)
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
     assert plan.runtime == "torch"
     assert estimate.speeds == ()
@@ -247,8 +242,8 @@ def test_what_was_measured_is_frozen_and_told(
     pytest.importorskip("openvino", reason="no openvino here")
     from tilepipe.cli.show import show_plan
 
-    monkeypatch.setattr(choosing, "SHARE", 1e9)
-    monkeypatch.setattr(choosing, "CLEARLY", 0.0)  # whichever is fastest
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e9)
+    monkeypatch.setattr(runtime_selection, "MIN_SPEEDUP", 0.0)  # whichever is fastest
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
     assert {name for name, _ in estimate.speeds} >= {"torch", "openvino"}
     assert plan.runtime == max(estimate.speeds, key=lambda pair: pair[1])[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,9 @@ import pytest
 import torch
 
 from tests.making import make_image, make_model
-from tilepipe.engine.work.device import (
-    Device,
-    choose_device,
-    choose_precision,
-    own_device,
-)
+from tilepipe.engine.planning.runtime_selection import choose_precision
+from tilepipe.engine.work.device import Device
+from tilepipe.engine.work.environment import choose_device, gpu_of_worker
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.product import product_named
@@ -30,12 +29,12 @@ def test_a_gpu_takes_half_precision_and_a_cpu_single_unless_told() -> None:
 
 def test_workers_share_the_gpus_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [own_device("cuda", n) for n in range(5)] == [
+    assert [gpu_of_worker("cuda", n) for n in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1",
     ]  # fmt: skip
-    assert own_device("cuda", "tcp://elsewhere:1") == "cuda:0", "a worker that sees its own GPU"
-    assert own_device("cuda", 2, bound=True) == "cuda:0", "dask-cuda shows each its own first"
-    assert own_device("cpu", 2) == "cpu"
+    assert gpu_of_worker("cuda", "tcp://elsewhere:1") == "cuda:0", "a worker that sees its own GPU"
+    assert gpu_of_worker("cuda", 2, bound=True) == "cuda:0", "dask-cuda shows each its own first"
+    assert gpu_of_worker("cpu", 2) == "cpu"
 
 
 def test_cuda_is_taken_where_it_is_and_refused_where_it_is_not(
@@ -76,14 +75,14 @@ def test_half_precision_runs_on_a_cpu_and_is_near(precision: str, bound: float) 
 def test_passes_run_one_at_a_time_on_one_thread() -> None:
     runner = Device(make_model(UNetArguments(width=2)), "cpu", "fp32", threads=1)
     seen: list[Any] = []
-    forward = runner._runtime
+    forward = runner._ready.runtime
 
     def spy(x: torch.Tensor) -> Any:
         seen.append(threading.current_thread().name)
         return forward(x)
 
     spy.dtype = forward.dtype  # type: ignore[attr-defined]
-    runner._runtime = spy  # type: ignore[assignment]
+    runner._ready.runtime = spy  # type: ignore[assignment]
     pixels = make_image(572, 572)
     answers = [runner.answer(pixels, None, (384, 384)) for _ in range(3)]
     assert all((a.result().mask == answers[0].result().mask).all() for a in answers)
@@ -120,6 +119,20 @@ def test_a_nan_among_the_pixels_does_not_reach_valid_ones() -> None:
     assert (answer.arrays[0][hole] == 255).all()
     assert np.isnan(answer.arrays[1][:, 208:218, 208:218]).all()
     assert (answer.arrays[0] == expected.mask).sum() == answer.arrays[0].size - 100
+    runner.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_device_leaves_a_models_weights_alone_and_does_not_keep_them(precision: str) -> None:
+    model = make_model(UNetArguments(width=2, depth=1))
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    runner = Device(model, "cpu", precision, threads=1)
+    after = model.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    network = weakref.ref(model.network)
+    del model, after
+    gc.collect()
+    assert network() is None
     runner.close()
 
 

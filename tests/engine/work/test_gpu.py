@@ -1,4 +1,4 @@
-"""The lane of a GPU, on a machine of our own that puts everything off as long as it may.
+"""The pipeline of a GPU, on a machine of our own that puts everything off as long as it may.
 
 Nothing queued on a stream of the stand-in happens before somebody waits for it, and then streams
 advance in random order, as far as their events allow. An order that was left to chance shows.
@@ -125,11 +125,11 @@ def windows(count: int) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def through(
-    lane: GpuPipeline, given: list[tuple[Tensor, Tensor | None]]
+    pipeline: GpuPipeline, given: list[tuple[Tensor, Tensor | None]]
 ) -> list[tuple[Tensor, ...]]:
     """What comes of windows that are begun on one thread and finished on another."""
     with ThreadPoolExecutor(1) as other:
-        futures = [other.submit(lane.finish, lane.begin(*window)) for window in given]
+        futures = [other.submit(pipeline.finish, pipeline.begin(*window)) for window in given]
         return [future.result() for future in futures]
 
 
@@ -139,11 +139,11 @@ def test_every_window_gets_its_own_answer_in_whatever_order_streams_advance(
     seed: int, captures: bool
 ) -> None:
     hardware = LazyHardware(seed, captures)
-    lane = GpuPipeline(summed, SHAPE, torch.uint8, hardware)
-    assert lane.graphs is captures
+    pipeline = GpuPipeline(summed, SHAPE, torch.uint8, hardware)
+    assert pipeline.graphs is captures
     assert hardware.captured == (BUFFERS if captures else 0)
     given = windows(12)
-    for (pixels, holes), made in zip(given, through(lane, given), strict=True):
+    for (pixels, holes), made in zip(given, through(pipeline, given), strict=True):
         nowhere = torch.zeros(SHAPE, dtype=torch.bool)
         expected = summed(pixels, nowhere if holes is None else holes)
         assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
@@ -173,33 +173,33 @@ def test_the_stand_in_would_show_a_missing_event(forgotten: int) -> None:
 
 
 def test_no_more_windows_are_under_way_than_there_are_buffers() -> None:
-    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
+    pipeline = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
     given = windows(BUFFERS + 1)
-    slots = [lane.begin(*window) for window in given[:-1]]
+    slots = [pipeline.begin(*window) for window in given[:-1]]
     assert len({id(slot) for slot in slots}) == BUFFERS
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(lane.begin, *given[-1])
+        waiting = other.submit(pipeline.begin, *given[-1])
         assert not waiting.done()
-        lane.finish(slots[0])
+        pipeline.finish(slots[0])
         assert waiting.result() is slots[0]
 
 
 def test_a_window_that_cannot_be_sent_gives_its_buffers_back() -> None:
-    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
+    pipeline = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
     for _ in range(BUFFERS + 1):
         with pytest.raises(RuntimeError):
-            lane.begin(torch.zeros((1, 2, 3, 4)), None)
+            pipeline.begin(torch.zeros((1, 2, 3, 4)), None)
     given = windows(3)
-    assert len(through(lane, given)) == 3
+    assert len(through(pipeline, given)) == 3
 
 
-class OnLane(Device):
-    """A device whose windows take the lane of a GPU, on the CPU."""
+class Pipelined(Device):
+    """A device whose windows take the pipeline of a GPU, on the CPU."""
 
     hardware: LazyHardware | None = None
 
     @property
-    def _in_lane(self) -> bool:
+    def _pipelined(self) -> bool:
         return True
 
     def _hardware(self) -> LazyHardware:
@@ -211,7 +211,7 @@ def test_a_device_answers_through_its_lane_as_without_one() -> None:
     model = make_model(UNetArguments(width=2, depth=2, outputs=3))
     geometry = model.geometry
     side = geometry.input_for(64)
-    plain, laned = Device(model, "cpu", "fp32", 1), OnLane(model, "cpu", "fp32", 1)
+    plain, pipelined = Device(model, "cpu", "fp32", 1), Pipelined(model, "cpu", "fp32", 1)
     image = make_image(4 * side, side)
     valid = np.ones((side, side), np.bool_)
     valid[side // 2 :, : side // 2] = False
@@ -220,34 +220,34 @@ def test_a_device_answers_through_its_lane_as_without_one() -> None:
         for i in range(4):
             pixels = image[i * side : (i + 1) * side]
             seen = valid[..., None] if i % 2 else None
-            submitted.append((pixels, seen, laned.answer(pixels, seen, (64, 64), BOTH)))
+            submitted.append((pixels, seen, pipelined.answer(pixels, seen, (64, 64), BOTH)))
         for pixels, seen, future in submitted:
             found, expected = future.result(), plain.answer(pixels, seen, (64, 64), BOTH).result()
             assert found.mask.dtype == np.uint8
             np.testing.assert_array_equal(found.mask, expected.mask)
             np.testing.assert_array_equal(found.arrays[1], expected.arrays[1])
             assert found.seconds > 0
-        first = laned.hardware
-        smaller = laned.answer(image[: side - 16, :side], None, (48, 64)).result()
+        first = pipelined.hardware
+        smaller = pipelined.answer(image[: side - 16, :side], None, (48, 64)).result()
         assert smaller.mask.shape == (48, 64)
-        assert laned.hardware is not first, "another shape has a lane of its own"
+        assert pipelined.hardware is not first, "another shape has a pipeline of its own"
     finally:
         plain.close()
-        laned.close()
+        pipelined.close()
 
 
 def test_a_lane_makes_no_labels_of_what_is_not_finite() -> None:
     model = make_model(UNetArguments(width=2, depth=1), dtype="float32")
     side = model.geometry.input_for(32)
     pixels = make_image(side, side).astype(np.float32)
-    laned = OnLane(model, "cpu", "fp32", 1)
+    pipelined = Pipelined(model, "cpu", "fp32", 1)
     try:
-        assert laned.answer(pixels, None, (32, 32)).result().mask.shape == (32, 32)
+        assert pipelined.answer(pixels, None, (32, 32)).result().mask.shape == (32, 32)
         with pytest.raises(NonFiniteError, match="not finite in fp32"):
-            laned.answer(np.full_like(pixels, np.inf), None, (32, 32)).result()
-        assert laned.answer(pixels, None, (32, 32)).result().mask.shape == (32, 32)
+            pipelined.answer(np.full_like(pixels, np.inf), None, (32, 32)).result()
+        assert pipelined.answer(pixels, None, (32, 32)).result().mask.shape == (32, 32)
     finally:
-        laned.close()
+        pipelined.close()
 
 
 def test_graphs_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,11 +255,11 @@ def test_graphs_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     side = model.geometry.input_for(32)
     for setting, captured in (("0", 0), ("1", BUFFERS)):
         monkeypatch.setenv("TILEPIPE_CUDA_GRAPHS", setting)
-        laned = OnLane(model, "cpu", "fp32", 1)
-        laned.answer(make_image(side, side), None, (32, 32)).result()
-        laned.close()
-        assert laned.hardware is not None
-        assert laned.hardware.captured == captured
+        pipelined = Pipelined(model, "cpu", "fp32", 1)
+        pipelined.answer(make_image(side, side), None, (32, 32)).result()
+        pipelined.close()
+        assert pipelined.hardware is not None
+        assert pipelined.hardware.captured == captured
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -268,10 +268,10 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 @needs_cuda
 @pytest.mark.parametrize("graphs", [True, False])
 def test_a_real_gpu_gives_each_window_its_own_answer(graphs: bool) -> None:
-    lane = GpuPipeline(summed, SHAPE, torch.uint8, TorchCuda(torch.device("cuda")), graphs)
-    assert lane.graphs is graphs
+    pipeline = GpuPipeline(summed, SHAPE, torch.uint8, TorchCuda(torch.device("cuda")), graphs)
+    assert pipeline.graphs is graphs
     given = windows(12)
-    for (pixels, holes), made in zip(given, through(lane, given), strict=True):
+    for (pixels, holes), made in zip(given, through(pipeline, given), strict=True):
         nowhere = torch.zeros(SHAPE, dtype=torch.bool)
         expected = summed(pixels, nowhere if holes is None else holes)
         assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
@@ -288,15 +288,15 @@ def test_a_graph_gives_the_labels_of_the_launches_it_replays(
         monkeypatch.setenv("TILEPIPE_CUDA_GRAPHS", setting)
         runner = Device(make_model(UNetArguments(width=4)), "cuda", precision, threads=1)
         masks.append([runner.answer(pixels, None, (384, 384)).result().mask for _ in range(3)])
-        assert runner._lane is not None
-        assert runner._lane[1].graphs is (setting == "1")
+        assert runner._pipeline is not None
+        assert runner._pipeline[1].graphs is (setting == "1")
         runner.close()
     assert all(np.array_equal(mask, masks[0][0]) for mask in masks[0] + masks[1])
 
 
 def test_slots_hold_what_the_host_and_the_gpu_share() -> None:
-    lane = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
-    slot: Slot = lane.begin(*windows(1)[0])
-    assert [t.dtype for t in slot.given] == [torch.uint8, torch.bool]
-    assert [tuple(t.shape) for t in slot.taken] == [(6, 5), ()]
-    lane.finish(slot)
+    pipeline = GpuPipeline(summed, SHAPE, torch.uint8, LazyHardware())
+    slot: Slot = pipeline.begin(*windows(1)[0])
+    assert [t.dtype for t in slot.host_in] == [torch.uint8, torch.bool]
+    assert [tuple(t.shape) for t in slot.host_out] == [(6, 5), ()]
+    pipeline.finish(slot)

@@ -44,11 +44,12 @@ def plan_warnings(image: Image, model: Model, options: RunOptions, scale: Scale)
 
 
 def _inexact(model: Model) -> str | None:
-    if model.inexact is None:
+    reason = model.predictor.inexact
+    if reason is None:
         return None
     return (
-        f"model {model.name} cannot be tiled exactly ({model.inexact}): its answer depends on "
-        "where tiles lie"
+        f"model {model.name} cannot be tiled exactly ({reason}): its answer depends on where tiles "
+        "lie"
     )
 
 

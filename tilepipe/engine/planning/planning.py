@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from tilepipe.engine.hardware import (
     memory_group,
     most_memory,
 )
-from tilepipe.engine.inputs import open_input, open_planned
+from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.plan.coverage import can_be_framed
 from tilepipe.engine.plan.plan import (
@@ -37,30 +37,29 @@ from tilepipe.engine.plan.scale import base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.region import find_region
-from tilepipe.engine.planning.runtime_selection import AGREES, Choice, Sample, fastest_runtime
-from tilepipe.engine.planning.sizing import (
-    MemoryModel,
-    central_sample,
-    check_room,
-    choose_tiling,
-    warm_up,
+from tilepipe.engine.planning.runtime_selection import (
+    RuntimeChoice,
+    choose_precision,
+    choose_runtime,
+    fastest_runtime,
+    fitting,
+    worth_timing,
+)
+from tilepipe.engine.planning.sizing import MemoryModel, check_room, choose_tiling
+from tilepipe.engine.planning.timing import (
+    PassSettings,
+    Sample,
+    central_tile,
+    speed_of,
+    speed_on_worker,
 )
 from tilepipe.engine.resources import Estimate, Resources, check_workers
 from tilepipe.engine.state.outputs import Outputs, choose_outputs
-from tilepipe.engine.work.device import (
-    Device,
-    choose_device,
-    choose_precision,
-    choose_runtime,
-    environment,
-    relevant_to,
-    runtime,
-)
+from tilepipe.engine.work.environment import choose_device, environment, relevant_to
 from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.grid import Tiling
 from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
-from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.runtimes import check_runtime
 from tilepipe.text import gigabytes
 
 RATE_SECONDS = 120
@@ -122,9 +121,9 @@ def new_plan(
             options.extras, name,
         )  # fmt: skip
 
-    name = choose_runtime(options.runtime, model)
-    check_runtime(name or "torch", model.network, resources.device, precision)
-    memory = memory_of(name or "torch")
+    runtime = choose_runtime(options.runtime, model)
+    model.predictor.check(runtime, resources.device, precision)
+    memory = memory_of(runtime)
     check_room(model, facts, memory, limit, resources)
     region = find_region(
         image, as_read, scale.level, options, base_pixel_size(image, options),
@@ -132,42 +131,23 @@ def new_plan(
     )  # fmt: skip
     cells = None if region is None else region_of(region, facts.height, facts.width)
     # Tiles framed around a region are of many shapes; a GPU wants one.
-    free = options.window == "auto" and not model.fixed and resources.device == "cpu"
+    free = options.window == "auto" and not model.predictor.fixed and resources.device == "cpu"
     tiling = choose_tiling(model, facts, memory, limit, options, resources, cells, framed=free)
     if region is not None and cells is not None:
         region = replace(region, framed=free and can_be_framed(cells, tiling))
-        name = name or "torch"  # which takes any shape as it comes
 
-    remote = None if resources.local else workers
-    tile: Sample | None = None
-    rate: float | None = None
-    passes = (resources.device, precision, resources.threads, name or "torch")
-    try:
-        if remote is None:
-            tile = _tile(as_read, model, facts)
-            rate = _rate(model, tile, *passes)
-        else:
-            reference = model_reference(options.model)
-            asked = remote.client.submit(_rate_there, reference, facts, *passes, pure=False)
-            rate = asked.result(timeout=RATE_SECONDS)
-    except TimeoutError:
-        rate = None  # the run will say what is the matter with its workers
-    except NonFiniteError as error:
-        raise NonFiniteError(f"{image.path}: {error}") from error
-    choice = Choice(name or "torch")
-    # Where workers are elsewhere, this machine's speed says nothing of theirs.
-    # Of floating-point images, what overflows must be found out: torch alone keeps NaN a NaN.
-    measurable = (
-        resources.device == "cpu" and precision in AGREES and resources.local
-        and np.dtype(facts.dtype).kind in "ui"
-    )  # fmt: skip
-    if name is None and measurable and tile is not None and rate:
-        seconds = tiling.work / rate / resources.workers
-        choice = fastest_runtime(
-            model, precision, resources.threads, tile, tiling, rate, seconds, memory_of, limit
+    settings = PassSettings(resources.device, precision, resources.threads, runtime)
+    tile, speed = _time_a_pass(as_read, facts, options, model, settings, resources, workers)
+    choice = RuntimeChoice(runtime)
+    # Tiles of a region have many shapes, which torch takes best. In floating-point images an
+    # overflow must be noticed, and torch alone keeps a NaN a NaN.
+    comparable = cells is None and np.dtype(facts.dtype).kind in "ui"
+    if options.runtime == "auto" and comparable and tile is not None and speed:
+        choice = _compare_runtimes(
+            model, tile, speed, settings, tiling, resources, memory_of, limit
         )
-        memory = memory_of(choice.runtime) if choice.speeds else memory
-        rate = dict(choice.speeds).get(choice.runtime, rate)
+        memory = memory_of(choice.runtime)
+        speed = dict(choice.speeds).get(choice.runtime, speed)
     bound = memory.total(tiling)
     mask = mask_spec(image, model, facts, image_stem(str(outputs.requested[0])))
     plan = Plan(
@@ -181,64 +161,75 @@ def new_plan(
         probabilities=options.probabilities,
         products=options.products,
         mask=mask,
-        environment=relevant_to(resources.environment, precision) | runtime(model, choice.runtime),
+        environment=relevant_to(resources.environment, precision)
+        | model.predictor.versions(choice.runtime),
         runtime=choice.runtime,
         model_pixel_size=model.input.pixel_size,
         model_bands=model.input.band_names,
         like_image=like_image_spec(image, mask, options) if options.like_image else None,
         region=region,
     )
-    needed = plan.coverage.work / rate / resources.workers if rate else None
+    seconds = plan.coverage.work / speed / resources.workers if speed else None
     warnings = (
         *plan_warnings(image, model, options, scale), *choice.warnings,
         *beyond_this_machine(plan.threads, resources, bound),
     )  # fmt: skip
-    return plan, Estimate(bound, limit, needed, warnings, choice.speeds)
+    return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
 
 
-def _tile(image: Image, model: Model, facts: ImageFacts) -> Sample | None:
-    """One tile of the model's, at the image's centre; None where it cannot be read."""
-    step = model.geometry.step
-    return central_sample(image, facts, model.geometry, (step, step))
+def _time_a_pass(
+    as_read: Image,
+    facts: ImageFacts,
+    options: RunOptions,
+    model: Model,
+    settings: PassSettings,
+    resources: Resources,
+    workers: Workers | None,
+) -> tuple[Sample | None, float | None]:
+    """A tile of the image, where passes run in this machine, and input pixels per second of a pass.
 
-
-def _rate(
-    model: Model, tile: Sample | None, device: str, precision: str, threads: int, runtime: str
-) -> float | None:
-    """Input pixels per second of a forward pass; None without a tile."""
-    if tile is None:
-        return None
-    # A copy: in half precision torch turns the weights it is given into its own.
-    own = precision == "fp32" or isinstance(model.network, OnnxNetwork)
-    taken = model if own else replace(model, network=deepcopy(model.network))
-    there = Device(taken, device, precision, threads, runtime)
-    try:
-        return warm_up(there, tile)
-    finally:
-        there.close()
-
-
-def _rate_there(
-    model: str, facts: ImageFacts, device: str, precision: str, threads: int, runtime: str
-) -> float | None:
-    """`_rate` on a worker, which opens image and model as it sees them.
-
-    None also where it cannot: what is at fault is said when all workers are prepared.
+    Raises
+    ------
+    NonFiniteError
+        When the network overflows on the tile.
     """
     try:
-        image = open_planned(facts)
-    except InputError:
-        return None
-    try:
-        loaded = load_model(model)
-        tile = _tile(at_model_scale(image, facts), loaded, facts)
-        return _rate(loaded, tile, device, precision, threads, runtime)
-    except NonFiniteError:
-        raise
-    except InputError:
-        return None
-    finally:
-        image.close()
+        if resources.local or workers is None:
+            tile = central_tile(as_read, facts, model.geometry)
+            return tile, None if tile is None else speed_of(model, tile, settings)
+        reference = model_reference(options.model)
+        asked = workers.client.submit(speed_on_worker, reference, facts, settings, pure=False)
+        return None, asked.result(timeout=RATE_SECONDS)
+    except TimeoutError:
+        return None, None  # the run will report what is wrong with its workers
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{facts.path}: {error}") from error
+
+
+def _compare_runtimes(
+    model: Model,
+    tile: Sample,
+    speed: float,
+    settings: PassSettings,
+    tiling: Tiling,
+    resources: Resources,
+    memory_of: Callable[[str], MemoryModel],
+    limit: int,
+) -> RuntimeChoice:
+    """The fastest of the runtimes that fit the memory, where it pays to time them."""
+    reference = RuntimeChoice(settings.runtime)
+    if settings.device != "cpu" or settings.precision.agreement is None:
+        return reference
+    needed = memory_of(settings.runtime).total(tiling)
+    names = fitting(
+        model.predictor.alternatives(),
+        lambda name: memory_of(name).total(tiling) - needed,
+        limit - needed,
+    )
+    run_seconds = tiling.work / speed / resources.workers
+    if not worth_timing(len(names), tile.area / speed, run_seconds):
+        return reference
+    return fastest_runtime(model, tile, settings, names)
 
 
 def survey(options: RunOptions, workers: Workers | None, resources: Resources) -> Resources:

@@ -1,130 +1,123 @@
-"""Which runtime computes the passes, where the user does not say: the fastest, as measured."""
+"""Which precision and runtime compute the passes; for ``auto``, the fastest runtime as timed."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tilepipe.engine.work.device import Device
+from tilepipe.engine.planning.timing import PASSES, PassSettings, Sample, logits_and_speed
 from tilepipe.errors import InputError
-from tilepipe.grid import Tiling
-from tilepipe.images.validity import Validity
-from tilepipe.models.precision import TIE_FP32
-from tilepipe.models.runtimes import MEASURED, installed
+from tilepipe.models.precision import Precision
+from tilepipe.models.specs import Model
 
-if TYPE_CHECKING:
-    from tilepipe.engine.planning.sizing import MemoryModel
-    from tilepipe.models.specs import Model
-
-CLEARLY = 1.05
-"""How much faster than torch another runtime must be."""
-SHARE = 0.25
-"""Of a run's time, what measuring may take."""
+MIN_SPEEDUP = 1.05
+"""How much faster than the reference another runtime must be."""
+MAX_TIME_SHARE = 0.25
+"""The share of a run's time that timing runtimes may take."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
-PASSES = 2
-"""Of each runtime; the first one builds kernels, the faster counts."""
-AGREES = {"fp32": TIE_FP32 / 2, "bf16": 0.02}
-"""Logits may differ from torch's by that much of their range. In fp32 both logits of a tie by as
-much, so that `verify`, which computes with torch, finds no more than ties; in bf16, which `verify`
-judges by what the run's own runtime is found to differ, by about what rounding comes to."""
-
-Sample = tuple[NDArray[Any], Validity | None, tuple[int, int]]
-"""A window of the image: pixels, where they are data, outputs kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A runtime, and why."""
+class RuntimeChoice:
+    """A runtime, and how it was chosen."""
 
     runtime: str
     speeds: tuple[tuple[str, float], ...] = ()
-    """Input pixels per second of each runtime measured; empty where none was."""
+    """Input pixels per second of each runtime timed; empty where none was."""
     warnings: tuple[str, ...] = ()
 
 
-def fastest_runtime(
-    model: Model,
-    precision: str,
-    threads: int,
-    tile: Sample,
-    tiling: Tiling,
-    rate: float,
-    seconds: float,
-    memory: Callable[[str], MemoryModel],
-    limit: int,
-    names: tuple[str, ...] | None = None,
-) -> Choice:
-    """Torch, or what is installed, fits the memory, agrees with torch and is clearly faster.
+def choose_precision(asked: str, device: str, model: Model) -> Precision:
+    """The precision asked for; for ``auto`` the network's default on this device.
 
-    On a CPU. Nothing is measured where that would take more than `SHARE` of the run.
+    Raises
+    ------
+    InputError
+        When the network cannot compute in the precision asked for.
+    """
+    possible = model.predictor.precisions(device)
+    if asked == "auto":
+        return possible[0]
+    if asked not in possible:
+        raise InputError(
+            f"precision {asked}: model {model.name} computes in {' or '.join(possible)} only, as "
+            "its file holds it; leave --precision out"
+        )
+    return Precision(asked)
+
+
+def choose_runtime(asked: str, model: Model) -> str:
+    """The runtime asked for; for ``auto`` the network's reference, before any is timed.
+
+    Raises
+    ------
+    InputError
+        When the network cannot be computed by the runtime asked for.
+    """
+    possible = model.predictor.runtimes
+    if asked == "auto":
+        return possible[0]
+    if asked not in possible:
+        raise InputError(
+            f"runtime {asked}: model {model.name} is computed by {' or '.join(possible)} only; "
+            "leave --runtime out"
+        )
+    return asked
+
+
+def fitting(names: Sequence[str], extra: Callable[[str], int], room: int) -> list[str]:
+    """The runtimes, if what they take beyond the reference fits; in bytes.
+
+    They are loaded one after another, and what each has loaded stays loaded.
+    """
+    return list(names) if names and sum(map(extra, names)) <= room else []
+
+
+def worth_timing(count: int, pass_seconds: float, run_seconds: float) -> bool:
+    """Whether timing so many runtimes takes no more than `MAX_TIME_SHARE` of a run."""
+    cost = count * OPENING + (1 + count) * PASSES * pass_seconds
+    return count > 0 and cost <= MAX_TIME_SHARE * run_seconds
+
+
+def fastest_runtime(
+    model: Model, tile: Sample, reference: PassSettings, names: Sequence[str]
+) -> RuntimeChoice:
+    """The reference, or another runtime that agrees with it and is clearly faster.
 
     Parameters
     ----------
     tile
-        A small window, on which runtimes must agree and are timed. Of larger ones others than torch
+        A small window, on which runtimes must agree and are timed. On larger ones others than torch
         gain, if anything: torch asks the system for fresh memory in every pass.
-    tiling, rate, seconds
-        Of the run, with torch: how it is cut, input pixels per second of a pass, and in all.
-    memory
-        What a runtime needs.
-    limit
-        Bytes.
+    reference
+        How the network's reference runtime computes; others must agree with it.
+    names
+        The other runtimes.
     """
-    found = [name for name in names or MEASURED if installed(name)][: len(names) if names else 1]
-    # What each has loaded stays loaded.
-    extra = {name: memory(name).total(tiling) - memory("torch").total(tiling) for name in found}
-    room = limit - memory("torch").total(tiling)
-    found = [name for name in found if sum(extra.values()) <= room]
-    one = tile[0].shape[0] * tile[0].shape[1] / rate
-    cost = len(found) * OPENING + (1 + len(found)) * PASSES * one
-    if not found or cost > SHARE * seconds:
-        return Choice("torch")
-
-    warnings = []
-    truth, best = _measured(model, precision, threads, "torch", tile)
-    speeds = {"torch": best}
+    bound = reference.precision.agreement
+    assert bound is not None, "only the reference computes in this precision"
+    truth, reference_speed = logits_and_speed(model, tile, reference)
     span = float(np.ptp(truth)) or 1.0
-    for name in found:
+    warnings, speeds = [], {reference.runtime: reference_speed}
+    for name in names:
         try:
-            logits, speed = _measured(model, precision, threads, name, tile)
+            logits, speed = logits_and_speed(model, tile, reference._replace(runtime=name))
         except (InputError, RuntimeError) as error:
             warnings.append(f"runtime {name} does not work here ({error}) and is left out")
             continue
-        apart = float(np.abs(logits - truth).max()) / span
-        if not apart <= AGREES[precision]:  # NaN does not either
+        difference = float(np.abs(logits - truth).max()) / span
+        if not difference <= bound:  # NaN is not either
             warnings.append(
-                f"runtime {name} differs from torch by {apart:.1e} of the logits' range on this "
-                f"image, more than {AGREES[precision]:.0e}, and is left out"
+                f"runtime {name} differs from {reference.runtime} by {difference:.1e} of the "
+                f"logits' range on this image, more than {bound:.0e}, and is left out"
             )
             continue
         speeds[name] = speed
     fastest = max(speeds, key=lambda name: speeds[name])
-    chosen = fastest if speeds[fastest] > CLEARLY * best else "torch"
-    return Choice(chosen, tuple(speeds.items()), tuple(warnings))
-
-
-def _measured(
-    model: Model, precision: str, threads: int, name: str, tile: Sample
-) -> tuple[NDArray[np.float64], float]:
-    """The logits of a tile, and the input pixels per second of its passes."""
-    # A copy: in half precision torch turns the weights it is given into its own.
-    own = model if precision == "fp32" else replace(model, network=deepcopy(model.network))
-    device = Device(own, "cpu", precision, threads, name)
-    try:
-        logits = device.logits(*tile)
-        area = tile[0].shape[0] * tile[0].shape[1]
-        speed = 0.0
-        for _ in range(PASSES):
-            begin = time.perf_counter()
-            device.answer(*tile).result()
-            speed = max(speed, area / (time.perf_counter() - begin))
-        return logits, speed
-    finally:
-        device.close()
+    faster = speeds[fastest] > MIN_SPEEDUP * reference_speed
+    return RuntimeChoice(
+        fastest if faster else reference.runtime, tuple(speeds.items()), tuple(warnings)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -15,29 +14,26 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage, can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.resources import PROCESS, Resources
-from tilepipe.errors import InputError, UnreadableError
+from tilepipe.errors import InputError
 from tilepipe.grid import (
     CHUNK,
     LARGEST_BLOCK,
     Geometry,
     Tiling,
-    Window,
     candidate_tilings,
     paper_tiling,
     round_up,
 )
-from tilepipe.images import Image, read_with_valid
+from tilepipe.images import Image
 from tilepipe.images.resampled import ResampledImage
 from tilepipe.images.source import TooLargeError
+from tilepipe.models.precision import Precision
 from tilepipe.products.product import main_product, product_named
 from tilepipe.regions.cells import Region
 from tilepipe.text import gigabytes
 
 if TYPE_CHECKING:
-    from tilepipe._torch import torch
-    from tilepipe.engine.planning.runtime_selection import Sample
-    from tilepipe.engine.work.device import Device
-    from tilepipe.models.file import Model
+    from tilepipe.models.specs import Model
 
 
 LARGEST_KEEP = 2048
@@ -47,8 +43,6 @@ LARGEST_KEEP = 2048
 class MemoryModel:
     """How many bytes a tiling takes, all processes together."""
 
-    FORWARD_SCRATCH = 60 * 10**6
-    """What a pass takes besides: oneDNN's kernels and scratch, stacks of threads."""
     FINISHING = 150 * 10**6
     """Libraries and caches of writers and of Dask, loaded when they are needed."""
 
@@ -61,16 +55,16 @@ class MemoryModel:
         device: str,
         precision: str,
         extras: Sequence[str],
-        runtime: str = "torch",
+        runtime: str | None = None,
     ) -> None:
         self._image, self._level, self._model, self._resources = image, level, model, resources
-        self._runtime = runtime
-        self._gpu, self._precision = device != "cpu", precision
+        self._gpu = device != "cpu"
         products = (main_product(model.output), *map(product_named, extras))
         self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
-        self._weights = 4 * model.weights
-        self._forward: dict[tuple[int, int], int] = {}
-        self._peak: Callable[[int, int], int] | None = None
+        self._weights = model.predictor.weight_bytes
+        self._pass_bytes = model.predictor.memory(
+            model.geometry, Precision(precision), runtime or model.predictor.runtimes[0]
+        )
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
@@ -108,35 +102,7 @@ class MemoryModel:
 
     def network_bytes(self, window: tuple[int, int]) -> int:
         """Peak of one forward pass, wherever it runs."""
-        if window not in self._forward:
-            from tilepipe.models.onnx_network import OnnxNetwork
-            from tilepipe.models.runtimes import DTYPES, RUNTIMES, weight_copies
-
-            network = self._model.network
-            own = isinstance(network, OnnxNetwork)  # all of it is counted with its graph
-            kind = RUNTIMES["torch" if own else self._runtime]
-            live = self._live(DTYPES[self._precision])(*window)
-            held = int(self._weights * weight_copies(self._runtime, network)) + kind.constant
-            over = kind.live_half if self._precision in ("bf16", "fp16") else kind.live
-            self._forward[window] = int(live * over) + self.FORWARD_SCRATCH + held
-        return self._forward[window]
-
-    def _live(self, dtype: torch.dtype) -> Callable[[int, int], int]:
-        """Bytes of tensors that a pass of a window holds at its peak."""
-        from tilepipe.models.memory import ForwardMemory
-        from tilepipe.models.onnx_network import OnnxNetwork
-
-        if self._peak is None:
-            network, geometry = self._model.network, self._model.geometry
-            self._peak = (
-                network.live_bytes
-                if isinstance(network, OnnxNetwork)
-                else ForwardMemory(
-                    network, self._model.input.bands, geometry.smallest_input,
-                    geometry.stride_factor, dtype,
-                ).peak
-            )  # fmt: skip
-        return self._peak
+        return self._pass_bytes(*window)
 
     @property
     def chunk(self) -> tuple[int, int]:
@@ -183,7 +149,7 @@ def check_room(
 
 def _smallest(model: Model, facts: ImageFacts) -> Tiling:
     size, geometry = (facts.height, facts.width), model.geometry
-    if model.fixed:
+    if model.predictor.fixed:
         return paper_tiling(*size, geometry, geometry.input)
     return min(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
@@ -231,9 +197,9 @@ def choose_tiling(
         When the window asked for is none, or nothing fits; says what would.
     """
     geometry, size = model.geometry, (facts.height, facts.width)
-    if options.window != "auto" or model.fixed:
+    if options.window != "auto" or model.predictor.fixed:
         side = geometry.input if options.window == "auto" else options.window
-        if model.fixed and side != geometry.input:
+        if model.predictor.fixed and side != geometry.input:
             raise InputError(
                 f"window {side}: model {model.name} is used with windows of {geometry.input} only; "
                 "leave --window out"
@@ -306,33 +272,3 @@ def _framing(
             if span < best:
                 chosen, best = tilings[fitting - 1], span
     return chosen
-
-
-def central_sample(
-    image: Image, facts: ImageFacts, geometry: Geometry, keep: tuple[int, int]
-) -> Sample | None:
-    """The window about the image's centre that keeps so many outputs; None: it is unreadable."""
-    factor = geometry.stride_factor
-    y = max(0, (facts.height - keep[0]) // 2) // factor * factor
-    x = max(0, (facts.width - keep[1]) // 2) // factor * factor
-    window = geometry.window_for(Window(y, x, *keep))
-    try:
-        return *read_with_valid(image, window, facts.level), keep
-    except UnreadableError:
-        return None  # the run will name it; here only a time was wanted
-
-
-def warm_up(device: Device, sample: Sample) -> float:
-    """Input pixels per second of a forward pass.
-
-    Raises
-    ------
-    NonFiniteError
-        When the network overflows on it.
-    """
-    seconds = []
-    for _ in range(2):  # the first pass builds kernels
-        begin = time.perf_counter()
-        device.answer(*sample).result()
-        seconds.append(time.perf_counter() - begin)
-    return float(sample[0].shape[0] * sample[0].shape[1] / min(seconds))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tilepipe.models.precision import Precision
+
 if TYPE_CHECKING:
     from tilepipe.engine.events import BlockReport
 
@@ -187,10 +189,10 @@ def _help(part: Part, setting: Setting, rounds: float) -> str:
 
 
 def _faster_passes(setting: Setting) -> str:
-    ways = []
+    ways, half = [], Precision(setting.precision).is_half
     if setting.gpu:
         ways.append("more GPUs" if setting.local else "more workers with a GPU")
-        if setting.precision in ("fp32", "fp64"):
+        if not half:
             ways.append("--precision fp16, which is its default there")
     else:
         ways.append("more cores or a GPU" if setting.local else "more workers, or ones with a GPU")
@@ -199,7 +201,7 @@ def _faster_passes(setting: Setting) -> str:
                         "at ties)")  # fmt: skip
         if setting.precision == "fp64":
             ways.append("--precision fp32")
-        elif setting.precision in ("bf16", "fp16") and setting.bf16 is False:
+        elif half and setting.bf16 is False:
             ways.append("--precision fp32, as this processor has no bf16 in hardware")
     if setting.tissue:
         ways.append("--tissue auto where much of the image is empty")

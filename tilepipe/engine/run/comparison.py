@@ -11,7 +11,7 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
 from tilepipe.grid import Window
 from tilepipe.images.validity import Validity, in_any_band
-from tilepipe.models.precision import TIE_FP32, TIE_FP64
+from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.products.base import Mask
 from tilepipe.products.like_image import Nearest
@@ -27,7 +27,7 @@ class Comparison:
     ) -> None:
         self.plan, self.model, self.unreadable, self.nearest = plan, model, unreadable, nearest
         self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
-        self.tie_bound = TIE_FP64 if plan.precision == "fp64" else TIE_FP32
+        self.tie_bound = Precision(plan.precision).tie_bound
         self.largest_gap = 0.0
         self.largest_difference: float | None = None
         self.tolerance: float | None = None
@@ -37,7 +37,7 @@ class Comparison:
         """What was found, over all windows compared so far."""
         return Verification(
             self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
-            self.largest_gap, self.largest_difference, self.tolerance, self.model.inexact,
+            self.largest_gap, self.largest_difference, self.tolerance, self.model.predictor.inexact,
             tuple(dict.fromkeys(self.damage)), self._covered(),
         )  # fmt: skip
 

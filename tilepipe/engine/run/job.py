@@ -49,7 +49,7 @@ from tilepipe.engine.state.outputs import (
 )
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work.context import prepare, release_context
-from tilepipe.engine.work.device import relevant_to, runtime
+from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError, TilepipeError
 from tilepipe.models.file import load_model
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
@@ -353,7 +353,7 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
     options, image, model = request.options, request.image, request.model
     plan = relocated(plan, image, model_reference(options.model))
     if not options.allow_mixed:
-        here = resources.environment | runtime(model, plan.runtime)
+        here = resources.environment | model.predictor.versions(plan.runtime)
         here = relevant_to(here, plan.precision) | {"threads": plan.threads}
         check_environment(plan, here)
     memory = MemoryModel(

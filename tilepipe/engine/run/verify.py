@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +21,13 @@ from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.state.folder import AlteredPlanError, RunState
 from tilepipe.engine.state.outputs import record_path
 from tilepipe.engine.state.progress import Progress
-from tilepipe.engine.work.device import Device, choose_device, own_device
+from tilepipe.engine.work.device import Device
+from tilepipe.engine.work.environment import choose_device, gpu_of_worker
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, Level, read_with_valid
 from tilepipe.models.file import Model, load_model
-from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.precision import TIE_FP32
+from tilepipe.models.precision import Precision
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
@@ -146,19 +145,16 @@ def verify_plan(
         nearest_of(image, plan) if on_image else None,
     )  # fmt: skip
     chosen = choose_device(device if device != "auto" else plan.device)
-    # Before the runner, which turns the network's own weights into its precision.
-    half = plan.precision in ("bf16", "fp16")
-    own = half and not isinstance(model.network, OnnxNetwork)
-    exact = replace(model, network=deepcopy(model.network)) if own else model
-    # fp32 is judged with torch, whatever computed it: what can be proved with another runtime holds
-    # twice. The bound of half precision is that of what computed it.
-    name = plan.runtime if half else "torch"
-    runner = Device(model, own_device(chosen, 0), plan.precision, plan.threads, name)
+    half = Precision(plan.precision).is_half
+    # fp32 is judged with the reference runtime, whatever computed it: what can be proved with
+    # another one holds twice. The bound of half precision is that of the runtime that computed it.
+    runtime = plan.runtime if half else None
+    runner = Device(model, gpu_of_worker(chosen, 0), plan.precision, plan.threads, runtime)
     try:
         places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
-        # Of a model that is not exact, that would take its inexactness for rounding.
-        if half and not model.inexact:
-            tally.tie_bound = _half_precision_bound(places, plan, image, runner, exact)
+        # For a model that is not exact, that would take its inexactness for rounding.
+        if half and not model.predictor.inexact:
+            tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
 
         def compare(places: list[Window]) -> None:
             for kept in places:
@@ -200,7 +196,7 @@ def _answered(plan: Plan, mask: Mask) -> Coverage | None:
 
 
 def _half_precision_bound(
-    places: list[Window], plan: Plan, image: Image, runner: Device, exact: Model
+    places: list[Window], plan: Plan, image: Image, model: Model, runner: Device
 ) -> float:
     """How far half precision is from float32 over the same windows, measured here.
 
@@ -208,13 +204,14 @@ def _half_precision_bound(
     much, hence twice. The two passes are of one window, cut alike: what comes of cutting elsewhere
     is what `verify` looks for, and must not widen the bound it is judged by.
 
-    A network that holds half precision itself (ONNX) has no float32 to be compared with: there it
-    is the same outputs from windows a stride factor apart.
+    A network that cannot compute in float32 has nothing to be compared with: its own outputs from
+    windows a stride factor apart are compared instead.
     """
-    geometry, largest = exact.geometry, 0.0
-    onnx = isinstance(exact.network, OnnxNetwork)
-    other = runner if onnx else Device(exact, str(runner.device), "fp32", plan.threads)
-    shift = geometry.stride_factor if onnx else 0
+    geometry, on, largest = model.geometry, str(runner.device), 0.0
+    if Precision.FP32 in model.predictor.precisions(on):
+        other, shift = Device(model, on, Precision.FP32, plan.threads), 0
+    else:
+        other, shift = runner, geometry.stride_factor
     try:
         for kept in places[:3]:
             moved = kept.shift(shift, shift)
@@ -235,7 +232,7 @@ def _half_precision_bound(
     finally:
         if other is not runner:
             other.close()
-    return max(2 * largest, TIE_FP32)
+    return max(2 * largest, runner.precision.tie_bound)
 
 
 def _plan_of(mask: StoragePath) -> tuple[Plan, list[int]]:

@@ -154,7 +154,7 @@ def _predict_block(
     plan, coverage, products = context.plan, context.plan.coverage, context.products
     block, classes = plan.tiling.block_window(number), len(plan.mask.classes)
     submitted = []
-    with context.device.turn:
+    with context.device.submit_lock:
         # All at once: while a GPU computes one, the next is copied to it.
         for tile, part in coverage.tiles(number):
             there = None if valid is None else valid[part.slices(reach)]

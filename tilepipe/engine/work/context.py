@@ -10,7 +10,8 @@ from typing import Any
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
 from tilepipe.engine.state.folder import RunState
-from tilepipe.engine.work.device import Device, environment, own_device, relevant_to, runtime
+from tilepipe.engine.work.device import Device
+from tilepipe.engine.work.environment import environment, gpu_of_worker, relevant_to
 from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, UnfitWorkerError
 from tilepipe.images import Image
 from tilepipe.models.file import Model, load_model
@@ -49,7 +50,7 @@ class WorkerContext:
         self.mask: ZarrMask = open_zarr_mask(as_path(store))
         on = device or plan.device
         if not self.state.allows_mixed():
-            here = environment(on, plan.threads) | runtime(model, plan.runtime)
+            here = environment(on, plan.threads) | model.predictor.versions(plan.runtime)
             check_environment(plan, relevant_to(here, plan.precision))
         self.device: Device = _devices.take(model, on, plan)
         self.users = 0
@@ -117,7 +118,7 @@ def worker_context(store: str, run_id: str, worker: Any = None) -> WorkerContext
             if plan is not None and state.current_run() != run_id:
                 raise SupersededError(f"{store}: that run has ended, or a newer one has begun")
             name, bound = identity(worker or this_worker())
-            device = own_device(plan.device, name, bound=bound) if plan else None
+            device = gpu_of_worker(plan.device, name, bound=bound) if plan else None
             try:
                 context = WorkerContext(store, device)
             except InputError as error:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
-from tilepipe.models.fold import fold_batch_normalisation
-from tilepipe.models.onnx_graph import first_line
-from tilepipe.models.onnx_network import OnnxNetwork
-from tilepipe.models.unet import UNet
+from tilepipe.models.runtimes import Runtime
+from tilepipe.text import first_line
 
 
-class Eager:
+class Eager(Runtime):
     """The network, layer by layer, channels last.
 
     That is twice as fast on a CPU, and what half precision wants on a GPU. It is also how pixels
     lie in memory, so nothing is transposed on the way in.
 
-    Each ReLU stays a step of its own: in one with its convolution, oneDNN saves a tenth, but makes
-    0 of NaN, and what overflowed would no longer be found out.
+    Each ReLU stays a step of its own: fused with its convolution, oneDNN saves a tenth, but turns
+    NaN into 0, and an overflow would no longer be noticed.
     """
+
+    on_stream = True
+    capturable = True
 
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        if isinstance(network, UNet) and network.arguments.normalisation == "batch":
-            # Folding rounds to float32, which is not for proofs.
-            network = network if dtype == torch.float64 else fold_batch_normalisation(network)
-        network = network.to(device=device, dtype=dtype)
-        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = converted(network, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of pixels."""
@@ -39,11 +38,13 @@ class Eager:
 class Compiled(Eager):
     """The network through torch.compile, built anew for each shape of window."""
 
+    capturable = False
+
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(network, device, dtype)
         import torch._inductor.config
 
-        # No pool of processes beside this one, of which no plan would know.
+        # No pool of processes beside this one, which no plan would know of.
         torch._inductor.config.compile_threads = 1
         self._compiled: Any = torch.compile(self.network, dynamic=False)
 
@@ -65,15 +66,13 @@ class Compiled(Eager):
         return logits
 
 
-class OnnxFile:
-    """A network that came as ONNX: it computes, and casts, by itself."""
-
-    dtype = torch.float32
-
-    def __init__(self, network: OnnxNetwork) -> None:
-        self._network = network
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits of pixels."""
-        logits: Tensor = self._network(x)
-        return logits
+def converted(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy of a network on a device, channels last; tensors that need no change are shared."""
+    memo: dict[int, Any] = {}
+    for tensor in chain(network.parameters(), network.buffers()):
+        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        moved = tensor.detach().to(device, kind, memory_format=layout)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
+    return deepcopy(network, memo)

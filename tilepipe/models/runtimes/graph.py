@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe._torch import Tensor, nn
-from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.unet import UNet, Upsample
 
 OPSET, IR_VERSION = 17, 8
@@ -17,13 +16,15 @@ OPSET, IR_VERSION = 17, 8
 def as_onnx(network: UNet) -> bytes:
     """The graph of an ONNX model: ``x`` (1, bands, H, W) to ``y`` (1, outputs, h, w), float32.
 
-    Batch normalisation is folded into the convolutions before it.
+    Parameters
+    ----------
+    network
+        Without batch normalisation (see `fold_batch_normalisation`).
     """
     import onnx
 
     arguments = network.arguments
-    if arguments.normalisation == "batch":
-        network = fold_batch_normalisation(network)
+    assert arguments.normalisation == "none", "folded before"
     graph = _Graph(onnx.helper)
     x, skips = "x", []
     for level, double in enumerate(network.down):
@@ -45,7 +46,7 @@ def as_onnx(network: UNet) -> bytes:
 
 
 class _Graph:
-    """Nodes and weights, as they are added."""
+    """Collects the nodes and weights of a graph."""
 
     def __init__(self, helper: Any) -> None:
         self._helper = helper

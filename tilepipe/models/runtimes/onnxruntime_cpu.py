@@ -1,20 +1,18 @@
-"""Our U-Nets in ONNX Runtime, on CPUs."""
+"""tilepipe's U-Nets in ONNX Runtime, on CPUs."""
 
 from __future__ import annotations
 
 from tilepipe._torch import Tensor, torch
 from tilepipe.models.onnx_network import open_session
+from tilepipe.models.runtimes import Runtime
 from tilepipe.models.runtimes.graph import as_onnx
 from tilepipe.models.unet import UNet
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A session without an arena, so that its memory is that of the tensors that are alive."""
 
-    dtype = torch.float32
-
-    def __init__(self, network: UNet, precision: str, threads: int) -> None:
-        assert precision == "fp32", "checked before"
+    def __init__(self, network: UNet, threads: int) -> None:
         self._session = open_session(
             as_onnx(network), "runtime onnxruntime", torch.device("cpu"), threads=threads
         )

@@ -1,4 +1,4 @@
-"""Our U-Nets in OpenVINO, on CPUs."""
+"""tilepipe's U-Nets in OpenVINO, on CPUs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Any
 
 from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
+from tilepipe.models.precision import Precision
+from tilepipe.models.runtimes import Runtime
 from tilepipe.models.runtimes.graph import as_onnx
 from tilepipe.models.unet import UNet
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
 
-class OpenVino:
+class OpenVino(Runtime):
     """A network compiled for one shape of window at a time, its memory laid out beforehand."""
 
-    dtype = torch.float32
-
-    def __init__(self, network: UNet, precision: str, threads: int) -> None:
+    def __init__(self, network: UNet, precision: Precision, threads: int) -> None:
         import openvino
 
         self._core = openvino.Core()
         # read_model, not convert_model: no tracing of modules, and no telemetry.
         self._model = self._core.read_model(as_onnx(network))
         self._settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],  # it would take bf16 by itself
+            "INFERENCE_PRECISION_HINT": HINTS[precision],  # left alone, it may take bf16
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Bound to cores, its threads would fight with those of other processes.

@@ -1,0 +1,108 @@
+"""Timing forward passes of a model on a tile of the image, here or on a worker."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.engine.inputs import open_planned
+from tilepipe.engine.plan.plan import ImageFacts, at_model_scale
+from tilepipe.engine.work.device import Device
+from tilepipe.errors import InputError, NonFiniteError, UnreadableError
+from tilepipe.grid import Geometry, Window
+from tilepipe.images import Image, read_with_valid
+from tilepipe.images.validity import Validity
+from tilepipe.models.file import load_model
+from tilepipe.models.precision import Precision
+from tilepipe.models.specs import Model
+
+PASSES = 2
+"""Passes that are timed; the first one builds kernels, the faster counts."""
+
+
+class Sample(NamedTuple):
+    """A window of the image, as `Device.answer` takes it."""
+
+    pixels: NDArray[Any]
+    valid: Validity | None
+    keep: tuple[int, int]
+
+    @property
+    def area(self) -> int:
+        """Input pixels."""
+        return int(self.pixels.shape[0] * self.pixels.shape[1])
+
+
+class PassSettings(NamedTuple):
+    """What decides how a pass is computed, besides the model."""
+
+    device: str
+    precision: Precision
+    threads: int
+    runtime: str
+
+
+def central_tile(image: Image, facts: ImageFacts, geometry: Geometry) -> Sample | None:
+    """The model's tile at the centre of the image; None where it cannot be read."""
+    factor, step = geometry.stride_factor, geometry.step
+    y = max(0, (facts.height - step) // 2) // factor * factor
+    x = max(0, (facts.width - step) // 2) // factor * factor
+    window = geometry.window_for(Window(y, x, step, step))
+    try:
+        return Sample(*read_with_valid(image, window, facts.level), (step, step))
+    except UnreadableError:
+        return None  # the run will name it; here only a time was wanted
+
+
+def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
+    """Input pixels per second of passes on a tile.
+
+    Raises
+    ------
+    NonFiniteError
+        When the network overflows on it.
+    """
+    with closing(Device(model, *settings)) as device:
+        return _speed(device, tile)
+
+
+def logits_and_speed(
+    model: Model, tile: Sample, settings: PassSettings
+) -> tuple[NDArray[np.float64], float]:
+    """The logits of a tile, (outputs, rows, columns), and the input pixels per second of passes."""
+    with closing(Device(model, *settings)) as device:
+        return device.logits(*tile), _speed(device, tile)
+
+
+def _speed(device: Device, tile: Sample) -> float:
+    seconds = []
+    for _ in range(PASSES):
+        begin = time.perf_counter()
+        device.answer(*tile).result()
+        seconds.append(time.perf_counter() - begin)
+    return tile.area / min(seconds)
+
+
+def speed_on_worker(model: str, facts: ImageFacts, settings: PassSettings) -> float | None:
+    """Input pixels per second on the worker where this runs, with image and model as it sees them.
+
+    None where it cannot open them: the reason is reported when all workers are prepared.
+    """
+    try:
+        image = open_planned(facts)
+    except InputError:
+        return None
+    try:
+        loaded = load_model(model)
+        tile = central_tile(at_model_scale(image, facts), facts, loaded.geometry)
+        return None if tile is None else speed_of(loaded, tile, settings)
+    except NonFiniteError:
+        raise
+    except InputError:
+        return None
+    finally:
+        image.close()

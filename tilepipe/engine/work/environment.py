@@ -1,0 +1,85 @@
+"""Devices of this machine, and what float results depend on besides the plan."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+from typing import Any
+
+from tilepipe._torch import torch
+from tilepipe.errors import InputError
+from tilepipe.models.precision import Precision
+
+_HALF = (
+    "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "avx_ne_convert", "bf16", "svebf16",
+    "asimdhp", "sme",
+)  # fmt: skip
+
+
+def choose_device(asked: str) -> str:
+    """``cuda`` or ``cpu``: the one asked for, or for ``auto`` the faster one there is.
+
+    Raises
+    ------
+    InputError
+        When CUDA was asked for and is not available.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device cuda: this machine's torch sees no CUDA device; use --device cpu, or install "
+            "a CUDA build of torch"
+        )
+    return asked
+
+
+def gpu_of_worker(device: str, worker_name: Any, *, bound: bool = False) -> str:
+    """The GPU of a worker: numbered workers of one machine share its GPUs out in turn.
+
+    A worker that is ``bound`` to a GPU already, as dask-cuda does it, sees its own one first.
+    """
+    if device != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    number = worker_name if isinstance(worker_name, int) and not bound else 0
+    return f"cuda:{number % max(1, count)}"
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """What float results depend on besides the plan: device, instruction set, versions.
+
+    ``half``, the instructions that half precision is computed with, matters in half precision
+    alone: see `relevant_to`.
+    """
+    cuda = device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "instruction_set": "" if cuda else torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "threads": threads,
+        "half": "" if cuda else half_precision_instructions(),
+    }
+
+
+def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The part of an environment that results in a precision depend on."""
+    if precision in [each for each in Precision if each.is_half]:
+        return found
+    return {key: value for key, value in found.items() if key != "half"}
+
+
+@functools.cache
+def half_precision_instructions() -> str:
+    """Instructions of this processor that may compute half precision, as Linux names them.
+
+    Torch's own name of the instruction set (``AVX512``) does not tell them apart.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return " ".join(flag for flag in _HALF if flag in flags.split())

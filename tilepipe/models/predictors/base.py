@@ -1,0 +1,195 @@
+"""The idea of a predictor: a network as planning knows it and as a run opens it.
+
+Nothing outside `tilepipe.models` asks what kind of network a model holds; it asks the model's
+predictor. `Predictor` is at once the interface and the plainest kind: a torch module run by torch,
+its weights in a safetensors file. U-Nets (`unet`) and ONNX files (`onnx`) override what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tilepipe._torch import nn, torch
+from tilepipe.grid import Geometry
+from tilepipe.models.memory import PASS_OVERHEAD, ForwardMemory
+from tilepipe.models.precision import Precision
+from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, check_runtime, version
+
+if TYPE_CHECKING:
+    from tilepipe.models.specs import Model
+
+
+class Arguments(Protocol):
+    """A frozen dataclass of what distinguishes networks of one kind: numbers and texts.
+
+    It is the ``network.arguments`` of a model file. Reading checks each field by its type (`int`:
+    at least 1; `float`; `str`; `Literal`); what else must hold, ``__post_init__`` checks, with a
+    ValueError that begins with the field's name.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    kind: ClassVar[str]
+    """The ``network.name`` of its model files."""
+
+    @property
+    def bands(self) -> int:
+        """Input channels."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        ...
+
+
+class Predictor:
+    """A network, never changed; asked before a run, and opened within it.
+
+    To add a kind, define its arguments (see `Arguments`), subclass with `arguments_type` and
+    `build`, override what differs, and register it (see `tilepipe.models.predictors`).
+    """
+
+    arguments_type: ClassVar[type[Arguments]]
+    own_suffix: ClassVar[str | None] = None
+    """Suffix of the model files that only this kind reads; None: weights in safetensors files."""
+    runtimes: ClassVar[tuple[str, ...]] = ("torch", "compile")
+    """Names of what can compute it. The first is the reference: the default, and what the others
+    and `verify` are held against."""
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        network: nn.Module,
+        *,
+        inexact: str | None = None,
+        fixed: bool = False,
+    ) -> None:
+        self.arguments = arguments
+        self.network = network
+        """Maps normalised pixels (N, bands, H, W) to logits (N, outputs, h, w). In evaluation mode,
+        on the CPU, its parameters float32 and without gradients."""
+        self.inexact = inexact
+        """Why outputs depend on where tiles lie, where they do: such a network is used with its own
+        tile only, and its masks are never called exact."""
+        self.fixed = fixed
+        """Whether its tile is the only window it takes."""
+        self._live: dict[torch.dtype, ForwardMemory] = {}
+
+    # Its files
+
+    @classmethod
+    def build(cls, arguments: Any) -> nn.Module:
+        """A new network, whose tensors the model file must hold by name and shape."""
+        raise NotImplementedError
+
+    @classmethod
+    def geometry(cls, arguments: Any) -> Geometry | None:
+        """The tile geometry that arguments imply; None: model files state it."""
+        return None
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        """Load a model file of `own_suffix`."""
+        raise NotImplementedError
+
+    @classmethod
+    def content(cls, model: Model) -> bytes:
+        """The bytes of a model file of `own_suffix`."""
+        raise NotImplementedError
+
+    # What planning asks
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        return self.arguments.outputs
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights in memory, as float32."""
+        return 4 * self.weights
+
+    def describe(self) -> str:
+        """The network in a few words, for a person."""
+        return type(self.network).__name__
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        """Precisions it can compute in on a device; the first is the default."""
+        default = Precision.FP16 if device.startswith("cuda") else Precision.FP32
+        return (default, *(precision for precision in Precision if precision is not default))
+
+    def alternatives(self) -> tuple[str, ...]:
+        """Runtimes installed here that are worth timing against the reference, on a CPU."""
+        return ()
+
+    def check(self, runtime: str, device: str, precision: Precision) -> None:
+        """Refuse a runtime that cannot compute this network on this device.
+
+        Raises
+        ------
+        InputError
+            Names what would work.
+        """
+        check_runtime(runtime, device, precision)
+
+    def versions(self, runtime: str) -> dict[str, str]:
+        """What float results depend on besides torch: plans record it, and a resume compares it."""
+        return {runtime: version(runtime)} if runtime in MEASURABLE else {}
+
+    def memory(
+        self, geometry: Geometry, precision: Precision, runtime: str
+    ) -> Callable[[int, int], int]:
+        """Peak bytes of one pass of a window (height, width), besides the float32 weights."""
+        spec = RUNTIMES[runtime]
+        factor = spec.live_half if precision.is_half else spec.live
+        copies = int(self.weight_bytes * self.weight_copies(runtime))
+
+        @cache
+        def peak(height: int, width: int) -> int:
+            live = self.live_bytes(geometry, precision)(height, width)
+            return int(live * factor) + PASS_OVERHEAD + copies + spec.constant
+
+        return peak
+
+    def live_bytes(self, geometry: Geometry, precision: Precision) -> Callable[[int, int], int]:
+        """Peak bytes of the tensors that are alive during a pass of a window (height, width)."""
+        if precision.dtype not in self._live:
+            self._live[precision.dtype] = ForwardMemory(
+                self.network, self.arguments.bands, geometry.smallest_input,
+                geometry.stride_factor, precision.dtype,
+            )  # fmt: skip
+        return self._live[precision.dtype].peak
+
+    def weight_copies(self, runtime: str) -> float:
+        """Copies of the weights that are held at most besides one in the precision of the run."""
+        return RUNTIMES[runtime].weights
+
+    # What a run opens
+
+    def open(
+        self, device: torch.device, precision: Precision, threads: int, runtime: str
+    ) -> Runtime:
+        """Make the network ready on a device, with so many CPU threads for a pass.
+
+        Raises
+        ------
+        InputError
+            Where the runtime is not installed, or does not compute this network here.
+        """
+        from tilepipe.models.runtimes.eager import Compiled, Eager
+
+        self.check(runtime, str(device), precision)
+        kind = Compiled if runtime == "compile" else Eager
+        return kind(self.inference_network(precision), device, precision.dtype)
+
+    def inference_network(self, precision: Precision) -> nn.Module:
+        """The same function in a form that is faster in inference."""
+        return self.network

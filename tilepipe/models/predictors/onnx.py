@@ -1,0 +1,89 @@
+"""Networks in ONNX files: computed by ONNX Runtime, in the precision that their file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilepipe._torch import Tensor, torch
+from tilepipe.grid import Geometry
+from tilepipe.models.memory import PASS_OVERHEAD
+from tilepipe.models.onnx_network import OnnxArguments, OnnxNetwork
+from tilepipe.models.precision import Precision
+from tilepipe.models.predictors.base import Predictor
+from tilepipe.models.runtimes import RUNTIMES, Runtime, version
+
+if TYPE_CHECKING:
+    from tilepipe.models.specs import Model
+
+
+class OnnxPredictor(Predictor):
+    """A network that came as an ONNX file."""
+
+    arguments_type = OnnxArguments
+    own_suffix = ".onnx"
+    runtimes = ("onnxruntime",)
+    arguments: OnnxArguments
+    network: OnnxNetwork
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        """Load an ONNX file with a description in its metadata."""
+        from tilepipe.models.onnx_file import load_onnx
+
+        return load_onnx(path)
+
+    @classmethod
+    def content(cls, model: Model) -> bytes:
+        """The bytes of its file."""
+        from tilepipe.models.onnx_file import onnx_content
+
+        return onnx_content(model)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.network.graph.weights
+
+    def describe(self) -> str:
+        """The network in a few words, for a person."""
+        a, graph = self.arguments, self.network.graph
+        return f"ONNX, opset {graph.opset}, {graph.precision}, {a.layout}, gives {a.gives}"
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        """The one that its file holds."""
+        return (self.network.graph.precision,)
+
+    def check(self, runtime: str, device: str, precision: Precision) -> None:
+        """Nothing to refuse: a session says what is missing, and plans of old name any runtime."""
+
+    def versions(self, runtime: str) -> dict[str, str]:
+        """The version of ONNX Runtime."""
+        return {"onnxruntime": version("onnxruntime")}
+
+    def memory(
+        self, geometry: Geometry, precision: Precision, runtime: str
+    ) -> Callable[[int, int], int]:
+        """Peak bytes of one pass of a window (height, width); the graph counts its own weights."""
+        live, factor = self.network.live_bytes, RUNTIMES["torch"].live
+        return cache(lambda height, width: int(live(height, width) * factor) + PASS_OVERHEAD)
+
+    def open(
+        self, device: torch.device, precision: Precision, threads: int, runtime: str
+    ) -> Runtime:
+        """Make the network ready: it opens a session on the device of the first pixels."""
+        return _Session(self.network)
+
+
+class _Session(Runtime):
+    """A network that computes, and casts, by itself, through the memory of the machine."""
+
+    def __init__(self, network: OnnxNetwork) -> None:
+        self._network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of pixels."""
+        logits: Tensor = self._network(x)
+        return logits

@@ -1,0 +1,82 @@
+"""U-Nets of tilepipe: computed by torch, or by what is faster on a CPU."""
+
+from __future__ import annotations
+
+from tilepipe._torch import torch
+from tilepipe.grid import Geometry
+from tilepipe.models.fold import fold_batch_normalisation
+from tilepipe.models.geometry import geometry_of
+from tilepipe.models.precision import Precision
+from tilepipe.models.predictors.base import Predictor
+from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, installed
+from tilepipe.models.unet import UNet, UNetArguments
+
+
+class UNetPredictor(Predictor):
+    """A U-Net. Batch normalisation is folded into its convolutions when it is opened."""
+
+    arguments_type = UNetArguments
+    runtimes = tuple(RUNTIMES)
+    arguments: UNetArguments
+    network: UNet
+
+    @classmethod
+    def build(cls, arguments: UNetArguments) -> UNet:
+        """A U-Net with random weights."""
+        return UNet(arguments)
+
+    @classmethod
+    def geometry(cls, arguments: UNetArguments) -> Geometry:
+        """The geometry counted layer by layer."""
+        return geometry_of(arguments)
+
+    @property
+    def _folds(self) -> bool:
+        return self.arguments.normalisation == "batch"
+
+    def describe(self) -> str:
+        """The network in a few words, for a person."""
+        a = self.arguments
+        words = [
+            f"U-Net, {a.width} channels wide, {a.depth} poolings deep",
+            "unpadded 3x3 convolutions" if a.padding == "valid" else "padded 3x3 convolutions",
+        ]
+        if self._folds:
+            words.append("batch normalisation")
+        bilinear = a.upsampling == "interpolation"
+        words.append("bilinear up-sampling" if bilinear else "2x2 up-convolutions")
+        return ", ".join(words)
+
+    def alternatives(self) -> tuple[str, ...]:
+        """The first of `MEASURABLE` that is installed."""
+        return tuple(name for name in MEASURABLE if installed(name))[:1]
+
+    def versions(self, runtime: str) -> dict[str, str]:
+        """The runtime's version, and whether normalisation is folded."""
+        return super().versions(runtime) | ({"normalisation": "folded"} if self._folds else {})
+
+    def weight_copies(self, runtime: str) -> float:
+        """Copies of the weights that are held at most, the folded one among them."""
+        return super().weight_copies(runtime) + self._folds
+
+    def inference_network(self, precision: Precision) -> UNet:
+        """The network without batch normalisation."""
+        # Folding rounds to float32, so float64, which is for proofs, goes without.
+        folds = self._folds and precision is not Precision.FP64
+        return fold_batch_normalisation(self.network) if folds else self.network
+
+    def open(
+        self, device: torch.device, precision: Precision, threads: int, runtime: str
+    ) -> Runtime:
+        """Make the network ready on a device; see `Predictor.open`."""
+        if runtime not in MEASURABLE:
+            return super().open(device, precision, threads, runtime)
+        self.check(runtime, str(device), precision)
+        network = self.inference_network(precision)
+        if runtime == "openvino":
+            from tilepipe.models.runtimes.openvino_cpu import OpenVino
+
+            return OpenVino(network, precision, threads)
+        from tilepipe.models.runtimes.onnxruntime_cpu import OnnxRuntime
+
+        return OnnxRuntime(network, threads)

@@ -1,0 +1,185 @@
+"""Model files of weights as safetensors, with the JSON document in their metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from tilepipe._torch import Tensor, nn, torch
+from tilepipe.errors import InputError
+from tilepipe.models.document import Document, checked, parse_document
+from tilepipe.models.predictors import SAFETENSORS, kind_of
+from tilepipe.models.predictors.base import Arguments
+from tilepipe.models.specs import Model
+from tilepipe.text import some
+
+METADATA_KEY = "tilepipe"
+
+TRAINING_ONLY = ".num_batches_tracked"
+"""Batch normalisation counts its training steps; inference has no use for the count."""
+
+
+def load_safetensors(path: Path) -> Model:
+    """Load a model file of weights; nothing in it runs.
+
+    Raises
+    ------
+    InputError
+        Where something in the file is wrong; names the key or the tensor.
+    """
+    source = path.name
+    _refuse_pickle(path, source)
+    try:
+        with (
+            path.open("rb") as opened,
+            safe_open(_utf8_name(path, opened), framework="pt", device="cpu") as file,
+        ):
+            metadata = file.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise InputError(
+                    f"{source}: has weights but no description under the metadata key "
+                    f"{METADATA_KEY!r}, so it is not a tilepipe model; write one with save_model"
+                )
+            document = parse_document(metadata[METADATA_KEY], source)
+            kind = kind_of(document.arguments)
+            if kind.own_suffix is not None:
+                raise InputError(
+                    f"{source}: network.name must be one whose weights are in a {SAFETENSORS} "
+                    f"file, found {document.arguments.kind}"
+                )
+            views = {
+                name: file.get_slice(name)
+                for name in file.keys()  # noqa: SIM118 - safe_open is not a mapping
+                if not name.endswith(TRAINING_ONLY)
+            }
+            # Before anything is allocated: a few bytes of JSON can ask for terabytes.
+            shapes = {name: tuple(view.get_shape()) for name, view in views.items()}
+            check_shapes(shapes, document.arguments, source)
+            for name, view in views.items():
+                if view.get_dtype() not in ("F32", "F16"):
+                    raise InputError(
+                        f"{source}: tensor {name} must be F32 or F16, found {view.get_dtype()}"
+                    )
+            # Copied out of the mapped file, which may be replaced while the model is in use.
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in views}
+    except SafetensorError as error:
+        raise InputError(f"{source}: is damaged or not a safetensors file: {error}") from error
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+    return assemble(path.stem, document, tensors, source=source, path=str(path))
+
+
+def safetensors_content(model: Model, dtype: torch.dtype, source: str) -> bytes:
+    """The bytes of a model file, its weights stored as ``dtype``."""
+    from safetensors.torch import save
+
+    document = checked(
+        Document(model.arguments, model.geometry, model.input, model.output, model.about), "model"
+    )
+    stored = {name: t.to(dtype).contiguous() for name, t in tensors_of(model.network).items()}
+    _check_finite(stored, source)
+    return bytes(save(stored, metadata={METADATA_KEY: document.dumps()}))
+
+
+def assemble(
+    name: str, document: Document, tensors: dict[str, Tensor], *, source: str, path: str | None
+) -> Model:
+    """The model of a checked document and of float32 tensors that nobody else holds."""
+    _check_finite(tensors, source)
+    kind = kind_of(document.arguments)
+    network = _skeleton(document.arguments)
+    state = dict(tensors)
+    for key in network.state_dict():
+        if key.endswith(TRAINING_ONLY):
+            state[key] = torch.zeros((), dtype=torch.int64)
+    network.load_state_dict(state, assign=True)
+    network.eval().requires_grad_(False)
+    return Model(
+        name=name,
+        predictor=kind(document.arguments, network),
+        geometry=document.geometry,
+        input=document.input,
+        output=document.output,
+        about=document.about,
+        fingerprint=_fingerprint(document, tensors),
+        path=path,
+    )
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network that its file holds."""
+    state = network.state_dict()
+    return {name: t.detach() for name, t in state.items() if not name.endswith(TRAINING_ONLY)}
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], arguments: Arguments, source: str) -> None:
+    """Refuse tensors that are not just those of the network."""
+    expected = {name: tuple(t.shape) for name, t in tensors_of(_skeleton(arguments)).items()}
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    if missing or unexpected:
+        parts = [
+            f"{what} {some(sorted(names))}"
+            for what, names in (("lacks", missing), ("has an unexpected", unexpected))
+            if names
+        ]
+        raise InputError(f"{source}: does not fit its network: {' and '.join(parts)}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise InputError(
+                f"{source}: tensor {name} must have the shape {shape}, found {found[name]}"
+            )
+
+
+def _utf8_name(path: Path, opened: BinaryIO) -> str:
+    """A name of an open file that is UTF-8: safetensors takes no other."""
+    try:
+        return os.fspath(path).encode().decode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{opened.fileno()}"
+
+
+def _refuse_pickle(path: Path, source: str) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+    # A safetensors header of 640 bytes starts as a pickle of protocol 2 does, but for its brace.
+    if start[4:] == b"\0\0\0\0{":
+        return
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        raise InputError(
+            f"{source}: is a PyTorch pickle, which can run code when it is read; convert its "
+            "state dict with tilepipe.models.import_state_dict"
+        )
+
+
+def _skeleton(arguments: Arguments) -> nn.Module:
+    with torch.device("meta"):
+        return kind_of(arguments).build(arguments)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    for name, tensor in tensors.items():
+        # NaN wins both minimum and maximum; one pass, with no copy of the weights.
+        if not all(math.isfinite(value) for value in torch.aminmax(tensor)):
+            raise InputError(
+                f"{source}: tensor {name} holds values that are not finite (as {tensor.dtype})"
+            )
+
+
+def _fingerprint(document: Document, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(document.canonical().encode())
+    for name in sorted(tensors):
+        values = tensors[name].contiguous().numpy().astype(np.dtype("<f4"), copy=False)
+        digest.update(f"\n{name} {values.shape}\n".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
