@@ -106,3 +106,11 @@ def test_a_number_keeps_the_form_in_which_it_was_written() -> None:
     assert json.dumps(asdict(whole)["parts"]) == (
         '[{"size": 1, "kind": "a"}, {"size": 1.0, "kind": "a"}]'
     )
+
+
+@pytest.mark.parametrize(
+    "control", [3, [1], {"points": [3]}, {"points": [{"row": 1}]}, {"rpcs": {"LINE_OFF": 1}}]
+)
+def test_ground_control_of_another_form(control: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        MaskSpec.from_json({**SPEC.to_json(), "control": control})

@@ -124,7 +124,8 @@ def _explained(message: str, value: Any, kind: Any, key: str) -> str:
     if found := re.fullmatch("Object missing required field `(.*)`", message):
         return f"{_join(key, found[1])} is missing"
     if found := _BOUND.match(message):
-        return f"{what} must be {_BOUNDS[found[1]]} {float(found[2]):,.10g}, not {shown(value)}"
+        bound = f"{int(found[2]):,}" if found[2].lstrip("-").isdigit() else f"{float(found[2]):g}"
+        return f"{what} must be {_BOUNDS[found[1]]} {bound}, not {shown(value)}"
     if found := _LENGTH.match(message):
         return f"{what} must have {found[1]} entries, not {found[2]}"
     if message.startswith(("Expected ", "Invalid enum value")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,13 @@ def test_readings_that_differ_have_keys_that_differ() -> None:
     assert len({reading.key for reading in READINGS}) == len(READINGS)
 
 
-def test_what_a_reading_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="gamma"):
-        Reading.from_json({"gamma": 2.2})
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [({"gamma": 2.2}, "gamma"), ({"bands": 3}, "bands"), ([], "object"), ({"nodata": "x"}, "none")],
+)
+def test_what_a_reading_does_not_know_is_refused(document: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Reading.from_json(document)
 
 
 @pytest.mark.parametrize(

@@ -46,27 +46,23 @@ def doctor(
     begin = time.perf_counter()
     folder, name = _folder(Path(output)), os.fspath(model)
     path = None if image is None else os.fspath(image)
-    findings: list[Finding] = []
-    scratch = Scratch()
+    findings, scratch = list[Finding](), Scratch()
 
     def check(
         topic: str, of: Callable[[], list[Finding]], seconds: float, late: Level = "slow"
     ) -> list[Finding]:
         found = ask(topic, of, seconds, late)
         findings.extend(found)
-        for finding in found if watch is not None else ():
-            watch(finding)  # type: ignore[misc]
+        if watch is not None:
+            for finding in found:
+                watch(finding)
         return found
 
     try:
         loaded = _check_machine(check)
-        writable = not check("output", lambda: check_folder(folder), 5, "fails")
-        if writable:
-            check("disk", lambda: check_disk(folder, scratch), 10, "fails")
-        if writable and path is None:
-            check("room", lambda: check_room(folder), 5)
-        if loaded and _check_model(check, name) and path is not None and writable:
-            _check_image(check, path, name, folder)
+        writable = _check_output(check, folder, scratch, room=path is None)
+        if loaded:
+            _check_run(check, name, path if writable else None, folder)
         if loaded and scheduler is not None:
             _check_scheduler(check, scheduler, folder, name, path, scratch)
     finally:
@@ -92,17 +88,23 @@ def _check_machine(check: Check) -> bool:
     return True
 
 
-def _check_model(check: Check, name: str) -> bool:
-    from tilepipe.diagnosis.image import check_model
+def _check_output(check: Check, folder: Path, scratch: Scratch, *, room: bool) -> bool:
+    """Check the output's disk; returns whether it can be written to."""
+    if check("output", lambda: check_folder(folder), 5, "fails"):
+        return False
+    check("disk", lambda: check_disk(folder, scratch), 10, "fails")
+    if room:
+        check("room", lambda: check_room(folder), 5)
+    return True
+
+
+def _check_run(check: Check, model: str, image: str | None, folder: Path) -> None:
+    from tilepipe.diagnosis.image import check_image, check_model
 
     memory = free_memory(), default_memory()
-    return check("model", lambda: check_model(name, *memory), 10)[0].level != "fails"
-
-
-def _check_image(check: Check, path: str, model: str, folder: Path) -> None:
-    from tilepipe.diagnosis.image import check_image
-
-    check("image", lambda: check_image(path, model, folder), 30, "fails")
+    [first, *_] = check("model", lambda: check_model(model, *memory), 10)
+    if image is not None and first.level != "fails":
+        check("image", lambda: check_image(image, model, folder), 30, "fails")
 
 
 def _check_scheduler(check: Check, address: str, folder: Path, *rest: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tilepipe.diagnosis.disks import NETWORK, file_system
+from tilepipe.diagnosis.disks import NETWORK, check_room, file_system
 from tilepipe.diagnosis.findings import Finding
 from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.inputs import open_planned
@@ -122,8 +122,6 @@ def check_image(
     InputError
         For what a run would refuse.
     """
-    from tilepipe.diagnosis.disks import check_room
-
     options = RunOptions(path, model=model, outputs=(str(folder / "tilepipe-doctor.ome.zarr"),))
     plan, estimate = make_plan(options)
     facts = plan.image
@@ -144,11 +142,8 @@ def check_image(
                     "slow, and stop when the network does", "copy it to a local disk if it "
                     "reads too slowly")
         )  # fmt: skip
-    image = open_planned(plan.image)
-    try:
+    with contextlib.closing(open_planned(plan.image)) as image:
         findings += _check_reading(image, plan, estimate, speed or reading_speed, large_piece)
-    finally:
-        image.close()
     return findings
 
 

@@ -52,7 +52,8 @@ class BlockReport:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> BlockReport:
         """The report that a ledger record holds; ValueError for one of another form."""
-        return decode(cls, {_IN_MEMORY.get(k, k): v for k, v in record.items() if k != "kind"})
+        values = {_IN_MEMORY.get(k, k): v for k, v in record.items() if k != "kind"}
+        return decode(cls, {"counts": (), **values})
 
 
 _ON_DISK = {"pixels_hash": "seen", "chunk_bytes": "stored"}

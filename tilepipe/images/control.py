@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from tilepipe.schema import decode
+
 
 @dataclass(frozen=True, slots=True)
 class ControlPoint:
@@ -49,14 +51,12 @@ class GroundControl:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> GroundControl:
         """Read what `to_json` wrote; ValueError for RPCs that are none."""
+        if not isinstance(document, dict):
+            raise ValueError("ground control that is not an object")
         rpcs = document.get("rpcs", {})
-        if rpcs and not are_rpcs(rpcs):
+        if not isinstance(rpcs, dict) or (rpcs and not are_rpcs(rpcs)):
             raise ValueError("RPCs that do not say where rows and columns lie")
-        return cls(
-            points=tuple(ControlPoint(**point) for point in document.get("points", ())),
-            crs=document.get("crs"),
-            rpcs=tuple((str(k), str(v)) for k, v in rpcs.items()),
-        )
+        return decode(cls, {**document, "rpcs": list(rpcs.items())})
 
     def __str__(self) -> str:
         parts = []
@@ -71,7 +71,7 @@ def are_rpcs(items: Mapping[str, str]) -> bool:
     """Whether items of metadata say what RPCs have to say of the image's grid."""
     try:
         return all(
-            math.isfinite(float(items[f"{axis}_{what}"].split()[0]))
+            math.isfinite(float(str(items[f"{axis}_{what}"]).split()[0]))
             for axis in ("LINE", "SAMP")
             for what in ("OFF", "SCALE")
         )

@@ -58,6 +58,8 @@ class Reading:
     @classmethod
     def from_json(cls, document: dict[str, Any] | None) -> Reading:
         """The reading that `to_json` wrote; ValueError for anything else."""
+        if not isinstance(document, dict | None):
+            raise ValueError("a reading that is not an object")
         values = dict(document or {})
         nodata = values.get("nodata")
         if isinstance(nodata, dict):

@@ -146,6 +146,8 @@ class MaskSpec:
         parts = {
             field.name: document[field.name] for field in fields(cls) if field.name in document
         }
+        if "origin" not in parts:
+            raise ValueError("origin is missing")
         if parts.get("control") is not None:
             parts["control"] = GroundControl.from_json(parts["control"])
         return decode(cls, parts)
