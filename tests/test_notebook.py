@@ -16,7 +16,7 @@ import tilepipe
 from tests.making import make_image, write_tiff
 from tilepipe.images.base import Level
 from tilepipe.images.shown import ShownImage
-from tilepipe.notebook import SIDE, as_rgb
+from tilepipe.notebook import SIDE
 
 
 def picture_in(html: str) -> Any:
@@ -82,11 +82,3 @@ def test_a_summary_is_short(summary: Any) -> None:
     assert "4 blocks" in repr(summary)
     assert len(repr(summary)) < 400
     assert picture_in(summary._repr_html_()).shape[2] == 3
-
-
-def test_values_that_are_not_finite_do_not_hide_the_others() -> None:
-    values = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10, 1)
-    values[0, 0] = np.nan
-    rgb = as_rgb(values)
-    assert (rgb[0, 0] == 0).all()
-    assert rgb[-1, -1, 0] == 255

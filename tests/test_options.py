@@ -13,6 +13,7 @@ import tilepipe
 from tilepipe.cli import app
 from tilepipe.engine.options import RunOptions
 from tilepipe.errors import InputError
+from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.models import unet
 from tilepipe.training import options as training
 from tilepipe.training.options import TrainOptions
@@ -85,18 +86,23 @@ def test_what_is_built_directly_is_checked_as_well() -> None:
         (tilepipe.plan, RunOptions, {"image"}),
         (tilepipe.run_batch, RunOptions, {"images", "watch"}),
         (tilepipe.train, TrainOptions, {"data", "output", "watch"}),
+        (tilepipe.evaluate, EvaluateOptions, {"mask", "truth", "progress"}),
     ],
 )
 def test_help_and_signature_list_every_option(function: Any, kind: Any, own: set[str]) -> None:
     parameters = inspect.signature(function).parameters
-    positional = {"image", "data", "output"} & set(kind.__dataclass_fields__)
+    positional = {"data", "output", "mask", "truth", *(["image"] if kind is RunOptions else [])}
+    positional &= set(kind.__dataclass_fields__)
     assert set(parameters) == own | set(kind.__dataclass_fields__) - positional
     for name in set(parameters) - own:
         assert f"\n{name} : " in function.__doc__
         assert parameters[name].annotation is not inspect.Parameter.empty
 
 
-@pytest.mark.parametrize(("command", "kind"), [("run", RunOptions), ("train", TrainOptions)])
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("run", RunOptions), ("train", TrainOptions), ("evaluate", EvaluateOptions)],
+)
 def test_the_command_line_has_every_option(command: str, kind: Any) -> None:
     made = app.get_command(click.Context(app), command)
     assert made is not None

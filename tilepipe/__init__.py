@@ -15,10 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import plan, run, run_batch, train
+    from tilepipe.api import evaluate, plan, run, run_batch, train
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
-    from tilepipe.evaluation.evaluate import evaluate
     from tilepipe.images import open_image
     from tilepipe.images.convert import convert
     from tilepipe.models.file import load_model, save_model
@@ -30,7 +29,7 @@ _HOME = {
     "plan": "tilepipe.api",
     "train": "tilepipe.api",
     "verify": "tilepipe.engine.run.verify",
-    "evaluate": "tilepipe.evaluation.evaluate",
+    "evaluate": "tilepipe.api",
     "open_image": "tilepipe.images",
     "convert": "tilepipe.images.convert",
     "doctor": "tilepipe.diagnosis",

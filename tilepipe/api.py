@@ -1,4 +1,4 @@
-"""`run`, `run_batch`, `plan`, `train`: their keyword options are those of the command line."""
+"""Functions of the package whose keyword options are those of the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilepipe.engine.options import RunOptions, of_each
 from tilepipe.errors import InputError
+from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.options import Options, help_text, signature
 from tilepipe.training.options import TrainOptions
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tilepipe.engine.report.record import Summary
     from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
+    from tilepipe.evaluation.results import Evaluation
+    from tilepipe.evaluation.scan import Progress
     from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -149,6 +152,42 @@ def train(
     from tilepipe.training.train import train as start
 
     return start(TrainOptions.parse({**_given(options), "data": data, "output": output}), watch)
+
+
+@_with_options(EvaluateOptions, "mask", "truth")
+def evaluate(
+    mask: str | Path,
+    truth: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Compare masks with truths: Dice, IoU and more of each class, and of objects if asked for.
+
+    Parameters
+    ----------
+    mask, truth
+        Two files; two folders, whose files pair by their names; or a CSV file with the columns
+        ``mask`` and ``truth``, and no ``truth``.
+    progress
+        Called with the name of a pair, the number of pixels done, and how many there are.
+    **options
+        See below; ``memory`` may be text, such as ``"2GB"``.
+
+    Returns
+    -------
+    Evaluation
+        Counts and scores of each image, of all pixels together, and of images on average.
+
+    Raises
+    ------
+    InputError
+        A file is missing or has no partner, grids differ, or labels have no meaning.
+    """
+    from tilepipe.evaluation.evaluate import evaluate as start
+
+    given = _given({**options, "mask": mask, "truth": truth})
+    return start(EvaluateOptions.parse(given), progress)
 
 
 def _run_options(image: str | Path, options: dict[str, Any]) -> RunOptions:

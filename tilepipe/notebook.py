@@ -74,20 +74,6 @@ def read_small(image: Any, shapes: Sequence[tuple[int, int]], bytes_per_pixel: i
     return pixels[rows, rows] if pixels.shape[:2] == (height, width) else pixels[:, rows, rows]
 
 
-def as_rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels (H, W, C) of any type as RGB; what is not bytes is stretched, band by band."""
-    import numpy as np
-
-    bands = pixels[..., : 3 if pixels.shape[2] >= 3 else 1].astype(np.float64)
-    if pixels.dtype != np.uint8:
-        known = np.where(np.isfinite(bands), bands, np.nan)
-        if np.isfinite(known).any():
-            low, high = np.nanpercentile(known, (2, 98), axis=(0, 1))
-            bands = (known - low) * 255 / np.where(high > low, high - low, 1)
-    rgb = np.clip(np.nan_to_num(bands), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
-
-
 def _data_uri(picture: NDArray[np.uint8]) -> str:
     from PIL import Image
 

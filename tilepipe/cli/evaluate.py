@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilepipe.cli.options import collect, options_of, quiet_option
+from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.text import one_line
 
 if TYPE_CHECKING:
@@ -13,68 +16,26 @@ if TYPE_CHECKING:
 
     from tilepipe.evaluation.results import Evaluation
 
-FORMS = ["auto", "classes", "components", "labels"]
-
 MOST_CLASSES = 8
 """Classes up to which the confusion matrix is shown."""
+
+
+def _written(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where to write results."""
+    csv = click.option(
+        "--csv", "csv_path", metavar="PATH", help="Write the scores of each image as a table."
+    )
+    as_json = click.option(
+        "--json", "json_path", metavar="PATH", help="Write all results as JSON; - prints it."
+    )
+    return as_json(csv(command))
 
 
 @click.command("evaluate")
 @click.argument("mask")
 @click.argument("truth", required=False)
-@click.option("--instances", is_flag=True, help="Also score objects: F1 at IoU 0.5, and AJI.")
-@click.option("--object-class", metavar="CLASS", help="Class of the objects, by name or number.")
-@click.option(
-    "--border-class",
-    metavar="CLASS",
-    help="Class that separates objects, or none [the one named border].",
-)
-@click.option(
-    "--min-size", type=int, default=0, metavar="PIXELS", help="Ignore smaller objects of the mask."
-)
-@click.option("--fill-holes", is_flag=True, help="Fill the holes of the mask's objects.")
-@click.option(
-    "--mask-objects",
-    type=click.Choice(FORMS),
-    default="auto",
-    help="How the mask's objects are found: by their numbers, or as components of a class.",
-)
-@click.option(
-    "--truth-objects", type=click.Choice(FORMS), default="auto", help="The same for the truth."
-)
-@click.option(
-    "--binary-mask/--no-binary-mask",
-    default=None,
-    help="Treat every label of the mask except 0 as foreground [if it holds only 0 and 255, and "
-    "tilepipe did not write it].",
-)
-@click.option("--binary-truth/--no-binary-truth", default=None, help="The same for the truth.")
-@click.option(
-    "--ignore",
-    type=int,
-    multiple=True,
-    metavar="LABEL",
-    help="Label of the truth to leave out; may be given several times.",
-)
-@click.option(
-    "--no-answer-as", metavar="CLASS", help="Count pixels without an answer as this class."
-)
-@click.option("--warp", is_flag=True, help="Warp a georeferenced truth to the mask's grid.")
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    default="1GB",
-    show_default=True,
-    help="Approximate memory limit.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
-@click.option("--json", "json_path", metavar="PATH", help="Write all results as JSON; - prints it.")
-@click.option(
-    "--csv", "csv_path", metavar="PATH", help="Write the scores of each image as a table."
-)
-@click.option("--plot", metavar="PATH", help="Draw the errors: a .png, or a folder for many pairs.")
-@click.option("--image", metavar="PATH", help="Image (or folder of images) to draw them on.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@options_of(EvaluateOptions, without=("mask", "truth"), after={"seed": _written})
+@quiet_option
 def command(
     mask: str,
     truth: str | None,
@@ -87,12 +48,13 @@ def command(
 
     Reports Dice, IoU, precision and recall of each class, over all pixels and as a mean over images
     with a 95 % bootstrap interval; of objects, with --instances.
-    """  # fmt: skip
+    """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     from tilepipe import evaluate
     from tilepipe.cli.terminal import Terminal
 
+    chosen = collect(EvaluateOptions, None, options)
     for path in (csv_path, json_path):
         if path not in (None, "-"):
             _require_folder(path)
@@ -107,7 +69,7 @@ def command(
         def tell(name: str, done: int, total: int) -> None:
             bar.update(task, description=one_line(name), completed=done, total=total)
 
-        result = evaluate(mask, truth, progress=tell, **options)
+        result = evaluate(mask, truth, progress=tell, **chosen)
     if csv_path is not None:
         result.write_csv(csv_path)
     if json_path == "-":

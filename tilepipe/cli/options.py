@@ -67,9 +67,9 @@ def _option(each: Field[Any], bare: Any) -> Decorator:
     settings: dict[str, Any] = {"metavar": details.metavar}
     if bare is bool:
         settings = {"is_flag": True, "default": None}
-        flag += f"/--no-{flag[2:]}" if each.default is True else ""
+        flag += f"/--no-{flag[2:]}" if each.default is not False else ""
     elif get_origin(bare) is tuple and details.parse is None:
-        settings["multiple"] = True
+        settings |= {"multiple": True, "type": get_args(bare)[0]}
     elif get_origin(bare) is Literal:
         settings["type"] = click.Choice(list(map(str, get_args(bare))))
     elif details.parse is None and bare in (int, float):

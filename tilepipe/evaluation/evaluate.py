@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from os import fspath
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,53 +16,13 @@ from tilepipe.evaluation.results import Evaluation, ImageResult
 from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
-from tilepipe.quantities import parse_bytes
 
 _PLANE_CLASSES = ("outside", "inside")
 """Classes of a plane, which is 0 or 1."""
 
 
-def evaluate(
-    mask: str | Path,
-    truth: str | Path | None = None,
-    *,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Evaluation:
-    """Compare masks with truths: Dice, IoU and more for each class, and objects if asked for.
-
-    Parameters
-    ----------
-    mask, truth : path
-        Two files; two folders, whose files pair by their names; or a CSV file with the columns
-        ``mask`` and ``truth``, and no ``truth``.
-    progress : callable, optional
-        Called with the name of a pair, the number of pixels done, and how many there are.
-    **options
-        The fields of `tilepipe.evaluation.options.EvaluateOptions`: ``instances``,
-        ``object_class``, ``ignore``, ``memory`` (bytes, or ``"1GB"``), ``plot`` ...
-
-    Returns
-    -------
-    Evaluation
-        Counts and scores of each image, of all pixels together, and of images on average.
-
-    Raises
-    ------
-    InputError
-        A file is missing or has no partner, grids differ, or labels have no meaning.
-    """
-    for name in ("plot", "image"):
-        if options.get(name) is not None:
-            options[name] = fspath(options[name])
-    if isinstance(options.get("memory"), str):
-        options["memory"] = parse_bytes(options["memory"])
-    chosen = EvaluateOptions(fspath(mask), None if truth is None else fspath(truth), **options)
-    return evaluate_pairs(chosen, progress)
-
-
-def evaluate_pairs(options: EvaluateOptions, progress: Progress | None = None) -> Evaluation:
-    """`evaluate`, with all options in one place."""
+def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Evaluation:
+    """Compare masks with truths; see `tilepipe.evaluate`."""
     progress = progress or (lambda *_: None)
     pairs = find_pairs(options.mask, options.truth)
     pictures = ErrorPictures(pairs, options)

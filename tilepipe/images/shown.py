@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from tilepipe.images.base import Image, show_pixel_size
-from tilepipe.notebook import Shown, as_rgb, read_small
+from tilepipe.notebook import Shown, read_small
 from tilepipe.text import count
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class ShownImage(Shown):
         ]
 
     def _picture(self) -> NDArray[np.uint8] | None:
+        from tilepipe.drawing import as_rgb, shown_as_bytes
+
         image = cast(Image, self)
         shapes = [(level.height, level.width) for level in image.levels]
         pixels = read_small(image, shapes, image.decoded_bytes)
-        return None if pixels is None else as_rgb(pixels)
+        if pixels is None:
+            return None
+        return as_rgb(pixels, as_bytes=shown_as_bytes(image.dtype, image.bands))

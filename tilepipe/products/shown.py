@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from tilepipe.images.base import show_pixel_size
-from tilepipe.notebook import Shown, as_rgb, read_small
+from tilepipe.notebook import Shown, read_small
 from tilepipe.products.base import NO_ANSWER, Mask
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-NO_ANSWER_COLOUR = (232, 232, 232)
 
 
 class ShownMask(Shown):
@@ -36,12 +34,14 @@ class ShownMask(Shown):
         ]
 
     def _picture(self) -> NDArray[np.uint8] | None:
+        from tilepipe.drawing import as_rgb
+
         mask = cast(Mask, self)
         pixels = read_small(mask, mask.levels, mask.planes * mask.dtype.itemsize)
         if pixels is None:
             return None
         if mask.kind == "values":
-            return as_rgb(pixels[0][..., None])
+            return as_rgb(pixels[0][..., None], as_bytes=False)
         return _coloured(pixels, mask)
 
 
@@ -49,13 +49,15 @@ def _coloured(pixels: NDArray[Any], mask: Mask) -> NDArray[np.uint8]:
     """Labels (H, W), or planes (C, H, W), in the colours of their classes."""
     import numpy as np
 
+    from tilepipe.drawing import NO_DATA_COLOUR
+
     colours = [c.rgb for c in mask.classes] if mask.classes else []
     greys = [(255 - shade,) * 3 for shade in range(len(colours), 255)]
-    palette = np.array([*colours, *greys, NO_ANSWER_COLOUR], np.uint8)
+    palette = np.array([*colours, *greys, NO_DATA_COLOUR], np.uint8)
     if mask.kind == "labels":
         return np.asarray(palette[pixels.astype(np.uint8)])
     rgb = np.full((*pixels.shape[1:], 3), 255, np.uint8)
     for plane, colour in zip(pixels, palette, strict=False):
         rgb[plane == 1] = colour
-    rgb[(pixels == NO_ANSWER).all(axis=0)] = NO_ANSWER_COLOUR
+    rgb[(pixels == NO_ANSWER).all(axis=0)] = NO_DATA_COLOUR
     return rgb
