@@ -71,20 +71,28 @@ def check_model(name: str, free: int, usual: int | None = None) -> list[Finding]
         base = int(psutil.Process().memory_info().rss) + MemoryModel.FINISHING
         where = "in all"
         usual = free // 2 if usual is None else usual
+    return [_verdict(model.name, device, where, (base + least, base + most), (free, usual))]
+
+
+def _verdict(
+    name: str, device: str, where: str, needs: tuple[int, int], there: tuple[int, int]
+) -> Finding:
+    """Whether what the smallest and the best window need is free, and is what a run takes."""
+    (least, most), (free, usual) = needs, there
     what = (
-        f"{model.name}: about {gigabytes(base + least)} {where} for the smallest window, "
-        f"{gigabytes(base + most)} for the one of least work"
+        f"{name}: about {gigabytes(least)} {where} for the smallest window, {gigabytes(most)} for "
+        "the one of least work"
     )
     room = f"; {gigabytes(free)} are free"
-    if base + least > free:
-        return [Finding("model", "fails", what + room, _make_room(device))]
-    if base + least > usual and device == "cpu":
-        return [Finding("model", "fails", f"{what}{room}, of which a run takes {gigabytes(usual)} "
-                        "by default", f"--memory {int(0.8 * free / 1e6)}MB")]  # fmt: skip
-    if base + most > usual:
-        return [Finding("model", "slow", f"{what}{room}, so that windows are smaller, and more is "
-                        "computed twice", _more_memory(device, free, base + most))]  # fmt: skip
-    return [Finding("model", "ok", what)]
+    if least > free:
+        return Finding("model", "fails", what + room, _make_room(device))
+    if least > usual and device == "cpu":
+        return Finding("model", "fails", f"{what}{room}, of which a run takes {gigabytes(usual)} "
+                       "by default", f"--memory {int(0.8 * free / 1e6)}MB")  # fmt: skip
+    if most > usual:
+        return Finding("model", "slow", f"{what}{room}, so windows are smaller, and more is "
+                       "computed twice", _more_memory(device, free, most))  # fmt: skip
+    return Finding("model", "ok", what)
 
 
 def _make_room(device: str) -> str:
