@@ -177,11 +177,11 @@ def test_settings_of_runs_that_overlap_are_given_back_by_the_last() -> None:
     def first() -> None:
         with dask_settings({name: False}):
             first_in.set()
-            first_out.wait()
+            first_out.wait(600)
 
     thread = threading.Thread(target=first)
     thread.start()
-    first_in.wait()
+    first_in.wait(600)
     with dask_settings({name: False}):
         first_out.set()
         thread.join()

@@ -30,7 +30,7 @@ class Together(RunCallbacks):
         self.barrier = barrier
 
     def submitted(self) -> None:
-        self.barrier.wait(300)
+        self.barrier.wait(600)
 
 
 def at_once(*calls: Callable[[], Summary]) -> list[Summary | BaseException]:
