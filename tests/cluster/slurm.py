@@ -125,7 +125,7 @@ def jobs(variables: dict[str, str], state: str = "RUNNING") -> list[str]:
 
 
 def _until(reached: object, what: str, folder: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not reached():  # type: ignore[operator]
         if time.monotonic() > deadline:
             logs = "\n".join(

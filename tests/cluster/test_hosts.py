@@ -78,7 +78,7 @@ class Cluster:
         asked = subprocess.Popen(
             ["ip", "netns", "exec", self.head.namespace, sys.executable, "-c",
              "import sys; from distributed import Client\n"
-             f"c = Client({self.address!r}, timeout=60); c.wait_for_workers({number}, 120)\n"
+             f"c = Client({self.address!r}, timeout=600); c.wait_for_workers({number}, 600)\n"
              f"assert len(c.nthreads()) == {number}, c.nthreads()"],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip

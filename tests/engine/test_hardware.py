@@ -160,7 +160,7 @@ class _RealGroup:
         enter = f'echo $$ > "{self.folder / self.processes}" && exec "$@"'
         return subprocess.run(
             ["sh", "-c", enter, "sh", *arguments],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
 

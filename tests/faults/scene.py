@@ -28,7 +28,7 @@ from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.models.unet import UNetArguments
 
 NO_ANSWER = 255
-LONGEST = 240.0
+LONGEST = 600.0
 """Seconds after which a run that has not ended is a failure of the suite."""
 
 

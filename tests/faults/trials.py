@@ -25,6 +25,7 @@ import psutil
 import tifffile
 
 from tests.faults.scene import (
+    LONGEST,
     NO_ANSWER,
     Case,
     Reference,
@@ -186,13 +187,13 @@ class Trial:
 
     def _leave_nobody(self, run: Run) -> None:
         """No process of a dead client may stay about."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + LONGEST
         while time.monotonic() < end:
             alive = [p for p in psutil.process_iter(["status"]) if _in_group(p, run.pid)]
             if not alive:
                 return
             time.sleep(0.02)
-        self.complain(f"{len(alive)} processes outlived their client by a minute")
+        self.complain(f"{len(alive)} processes outlived their client by {LONGEST:.0f} s")
         run.kill(everyone=True)
 
 
@@ -361,11 +362,11 @@ def reads_hang(trial: Trial) -> None:
                 patience = 30.0 if more else 3.0
         time.sleep(0.05)
     run.kill(signal.SIGTERM)
-    end = time.monotonic() + 60
+    end = time.monotonic() + LONGEST
     while run.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     if run.poll() is None:
-        trial.complain("SIGTERM did not stop a run whose read hangs within a minute")
+        trial.complain(f"SIGTERM did not stop a run whose read hangs within {LONGEST:.0f} s")
         run.kill(everyone=True)
     code = trial.ended(run, 130, 4) if more else trial.ended(run, 130)
     if code == 4 and "no block was finished for" not in run.said:

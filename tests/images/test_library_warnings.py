@@ -105,7 +105,5 @@ def test_the_command_line_shows_what_a_library_logs_later() -> None:
         "import logging, sys, tilepipe.cli as c; sys.argv = ['tilepipe', 'models'];"
         "c.call = lambda _: logging.getLogger('rasterio._err').warning('odd tile') or 0; c.main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "tilepipe: warning: rasterio._err: odd tile\n"

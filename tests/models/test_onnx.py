@@ -182,6 +182,7 @@ def test_a_file_and_its_copy_are_one_model(unet: Path, tmp_path: Path) -> None:
     assert not loaded.predictor.fixed
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
     one, other = (
         imported(write_unet(tmp_path / f"{seed}.onnx", network(seed=seed))) for seed in (0, 1)

@@ -46,7 +46,7 @@ class Service:
         }
 
     def _ask(self, what: str, content: bytes | None = None) -> Any:
-        with urllib.request.urlopen(f"{self.address}/-/{what}", content, timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.address}/-/{what}", content) as answer:
             return json.load(answer)
 
 

@@ -88,7 +88,7 @@ def opened(options: RunOptions) -> Iterator[set[int]]:
     """The ports that are open while a run has its workers, all of them for this machine only."""
     before = listening()
     with connect(options) as (workers, _):
-        assert workers.client.submit(os.getpid).result(timeout=60)
+        assert workers.client.submit(os.getpid).result()
         found = listening() - before
         assert {ip for ip, _ in found} <= {"127.0.0.1"}
         yield {port for _, port in found}
@@ -152,7 +152,7 @@ def page(port: int) -> str:
     """The status of a page on a port, or nothing where it serves none."""
     from http.client import HTTPConnection, HTTPException
 
-    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=600)) as connection:
         try:
             connection.request("GET", "/info/main/workers.html")
             answer = connection.getresponse()
@@ -177,11 +177,11 @@ def test_settings_of_runs_that_overlap_are_given_back_by_the_last() -> None:
     def first() -> None:
         with dask_settings({name: False}):
             first_in.set()
-            first_out.wait(30)
+            first_out.wait(600)
 
     thread = threading.Thread(target=first)
     thread.start()
-    first_in.wait(30)
+    first_in.wait(600)
     with dask_settings({name: False}):
         first_out.set()
         thread.join()

@@ -71,7 +71,7 @@ _let_go = threading.Event()
 
 def _hangs(number: int) -> int:
     if number:
-        assert _let_go.wait(120)
+        _let_go.wait(600)
     return number
 
 

@@ -53,8 +53,8 @@ def cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         from distributed import Client
 
-        with Client(scheduler_file=file, timeout=240, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=240)
+        with Client(scheduler_file=file, timeout=600, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=600)
             address = client.scheduler.address
         yield address, scheduler
     finally:

@@ -131,6 +131,7 @@ def true_areas(labels: NDArray[Any], degrees: float, top: float) -> list[float]:
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["auto", 144])
 def test_areas_are_true_over_half_the_earth(window: Any, tmp_path: Path, model: Path) -> None:
     pixels = make_image(320, 720)

@@ -30,7 +30,7 @@ class Together(RunCallbacks):
         self.barrier = barrier
 
     def submitted(self) -> None:
-        self.barrier.wait(60)
+        self.barrier.wait(600)
 
 
 def at_once(*calls: Callable[[], Summary]) -> list[Summary | BaseException]:
@@ -50,7 +50,7 @@ def at_once(*calls: Callable[[], Summary]) -> list[Summary | BaseException]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("images")
     return [
-        write_tiff(folder / f"{number}.tif", make_image(1200, 1300, seed=number))
+        write_tiff(folder / f"{number}.tif", make_image(600, 700, seed=number))
         for number in range(3)
     ]
 

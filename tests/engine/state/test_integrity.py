@@ -255,6 +255,7 @@ def spoil_without_hashes(masks: Path) -> None:
     flip(masks / STORE / "1/c/0/0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "damage", "blocks"),
     [
@@ -318,6 +319,7 @@ def test_attributes_that_a_user_adds_are_no_damage_and_stay(masks: Path, scene: 
     assert attributes["tilepipe"]["height"] == SIDE  # type: ignore[index,call-overload]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -425,6 +427,7 @@ def overwrite_unsampled(path: Path) -> None:
         file.write(b"\xff\x00" * 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["pyramid level 1", "writing m.tif"])
 def test_an_image_replaced_during_a_run_is_never_called_done(
     moment: str, scene: Scene, once: Path, tmp_path: Path
@@ -453,6 +456,7 @@ class AtBlock(Told):
         act()
 
 
+@pytest.mark.slow
 def test_blocks_of_two_images_do_not_become_one_mask(
     scene: Scene, once: Path, tmp_path: Path
 ) -> None:
@@ -470,6 +474,7 @@ def test_blocks_of_two_images_do_not_become_one_mask(
     assert digest(masks) == digest(once)
 
 
+@pytest.mark.slow
 def test_a_change_that_the_fingerprint_does_not_see_is_found(scene: Scene, tmp_path: Path) -> None:
     copy, masks, whole = tmp_path / "image.tif", tmp_path / "masks", tmp_path / "whole"
     shutil.copy(scene.image, copy)
@@ -483,6 +488,7 @@ def test_a_change_that_the_fingerprint_does_not_see_is_found(scene: Scene, tmp_p
     assert digest(masks) == digest(whole)
 
 
+@pytest.mark.slow
 def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
     scene: Scene, tmp_path: Path
 ) -> None:
@@ -498,6 +504,7 @@ def test_a_change_between_two_runs_that_the_fingerprint_does_not_see_is_found(
     assert digest(masks) == digest(whole)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_only_touched_or_moved_costs_no_block(
     scene: Scene, once: Path, tmp_path: Path
 ) -> None:
@@ -512,6 +519,7 @@ def test_an_image_that_is_only_touched_or_moved_costs_no_block(
     assert scene.run(elsewhere, moved).resumed == 4
 
 
+@pytest.mark.slow
 def test_the_export_of_a_mask_that_is_not_kept_is_checked_by_its_record(
     scene: Scene, tmp_path: Path
 ) -> None:
@@ -540,6 +548,7 @@ def test_an_export_beside_its_mask_is_checked_and_made_again(masks: Path, scene:
     assert digest(masks) == before
 
 
+@pytest.mark.slow
 def test_a_mask_on_the_grid_of_the_image_is_checked_by_its_record(
     scene: Scene, tmp_path: Path
 ) -> None:
