@@ -54,13 +54,14 @@ def test_values_are_stretched_band_by_band_where_they_are_valid() -> None:
 def test_an_image_of_any_number_of_bands_becomes_a_picture(bands: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, bands)).astype(np.uint8)
     rgb = as_rgb(pixels, as_bytes=True)
+    assert (as_rgb(pixels) == rgb).all() == (bands != 2)
     assert (rgb == pixels[:, :, :3] if bands >= 3 else rgb == pixels[:, :, :1]).all()
 
 
 def test_pixels_without_data_are_grey() -> None:
     pixels = np.ones((2, 2, 1), np.float32)
     pixels[0, 0] = np.inf
-    assert tuple(as_rgb(pixels, as_bytes=False)[0, 0]) == NO_DATA_COLOUR
+    assert tuple(as_rgb(pixels)[0, 0]) == NO_DATA_COLOUR
     assert tuple(colour_mapped(pixels[..., 0] * np.nan, "viridis", 0, 1)[1, 1]) == NO_DATA_COLOUR
 
 

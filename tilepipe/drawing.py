@@ -71,18 +71,26 @@ def stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.floa
     return shares
 
 
-def as_rgb(pixels: NDArray[Any], *, as_bytes: bool, valid: NDArray[np.bool_] | None = None) -> RGB:
+def as_rgb(
+    pixels: NDArray[Any],
+    *,
+    as_bytes: bool | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> RGB:
     """An image of any number of bands, (H, W, C), as a picture of its first three or its first.
 
     Parameters
     ----------
     pixels : ndarray of numbers, shape (H, W, C)
-    as_bytes : bool
-        Whether values of 0 .. 255 are shown as they are; otherwise each band is stretched.
+    as_bytes : bool, optional
+        Whether values of 0 .. 255 are shown as they are [as `shown_as_bytes` has it]; otherwise
+        each band is stretched.
     valid : ndarray of bool, shape (H, W), optional
         Where there are data [where all bands are finite]; the rest is `NO_DATA_COLOUR`.
     """
     shown = pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1]
+    if as_bytes is None:
+        as_bytes = shown_as_bytes(pixels.dtype, pixels.shape[2])
     if valid is None:
         valid = np.isfinite(shown).all(axis=2)
     rgb = np.full((*shown.shape[:2], 3), NO_DATA_COLOUR, np.uint8)

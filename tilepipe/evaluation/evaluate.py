@@ -18,7 +18,7 @@ from tilepipe.evaluation.metrics import Confusion
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import find_pairs
 from tilepipe.evaluation.results import Evaluation, ImageResult
-from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
+from tilepipe.evaluation.scan import OnProgress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
 
@@ -30,7 +30,7 @@ def evaluate(
     mask: str | Path,
     truth: str | Path | None = None,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     **options: Any,
 ) -> Evaluation:
     """Compare masks with truths: Dice, IoU and more for each class, and objects if asked for.
@@ -65,7 +65,7 @@ def evaluate(
     return evaluate_pairs(chosen, progress)
 
 
-def evaluate_pairs(options: EvaluateOptions, progress: Progress | None = None) -> Evaluation:
+def evaluate_pairs(options: EvaluateOptions, progress: OnProgress | None = None) -> Evaluation:
     """`evaluate`, with all options in one place."""
     progress = progress or (lambda *_: None)
     pairs = find_pairs(options.mask, options.truth)
@@ -115,7 +115,7 @@ def _evaluate_planes(
 
 
 def _evaluate_labels(
-    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: Progress
+    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: OnProgress
 ) -> Evaluation:
     mapping = interpret(label_stats(scans, 0), label_stats(scans, 1), options)
     classes, tables = mapping.classes, (mapping.mask_table, mapping.truth_table)

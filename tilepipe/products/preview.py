@@ -27,10 +27,10 @@ from tilepipe.products.store import ZarrMask
 from tilepipe.products.thumbnail import thumbnail
 
 LONGER_SIDE = 1024
-"""Of the picture, in pixels; an image smaller than that is not enlarged."""
+"""Longer side of the picture, in pixels; a smaller image is not enlarged."""
 
 _FILL, _OUTLINE = 0.4, 0.9
-"""Opacity of a class: inside, and along its edge."""
+"""Opacity of a class inside, and along its edge."""
 
 _MOST_ENTRIES = 24
 """Classes that the legend names."""
