@@ -63,7 +63,7 @@ def test_a_table_of_pairs(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{mask}"], "which truth"),
+        (["{mask}"], "has no truth to compare with"),
         (["{mask}", "/nowhere/truth.png"], "/nowhere/truth.png does not exist"),
         (["{mask}", "{truth}", "--instances"], "--object-class"),
         (["{mask}", "{truth}", "--warp"], "not georeferenced"),
