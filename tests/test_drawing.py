@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from tilepipe.drawing import (
     NO_DATA_COLOUR,
-    Entry,
+    LegendEntry,
     Panel,
     as_rgb,
     blend,
@@ -73,7 +73,11 @@ def test_a_colour_is_painted_as_opaque_as_told() -> None:
 
 def test_a_legend_has_a_swatch_for_each_entry_and_wraps() -> None:
     paper = np.full((10, 400, 3), 255)
-    entries = [Entry("one", RED), Entry("two", BLUE, filled=False), Entry("none", None)]
+    entries = [
+        LegendEntry("one", RED),
+        LegendEntry("two", BLUE, filled=False),
+        LegendEntry("none", None),
+    ]
     picture = np.asarray(with_legend(paper, entries))
     for colour in (RED, BLUE, (96, 96, 96)):
         assert (picture[10:] == colour).all(2).any()
@@ -93,12 +97,12 @@ def test_a_contact_sheet_holds_panels_of_any_shape_in_equal_cells() -> None:
     found = [(np.asarray(one) == colour).all(2) for colour in (RED, BLUE)]
     heights = [int(colour.any(1).sum()) for colour in found]
     assert heights == [384, 192]
-    assert contact_sheet([[Panel("a", red)]], [Entry("red", RED)]).height > one.height
+    assert contact_sheet([[Panel("a", red)]], [LegendEntry("red", RED)]).height > one.height
 
 
 def test_equal_pictures_are_equal_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        write_png(with_legend(np.zeros((9, 9, 3)), [Entry("one", RED)]), tmp_path / name)
+        write_png(with_legend(np.zeros((9, 9, 3)), [LegendEntry("one", RED)]), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Picture.open(tmp_path / "a.png") as picture:
         assert picture.width == 320

@@ -126,7 +126,7 @@ def hatching(height: int, width: int) -> RGB:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LegendEntry:
     """An entry of a legend: a name, and the swatch before it."""
 
     name: str
@@ -136,14 +136,16 @@ class Entry:
     """Otherwise the swatch is an outline, as of a class that is not drawn."""
 
 
-def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) -> Picture.Image:
+def with_legend(
+    rgb: NDArray[Any], entries: Sequence[LegendEntry], left_out: int = 0
+) -> Picture.Image:
     """A picture with a legend beneath.
 
     Parameters
     ----------
     rgb : ndarray of numbers, shape (H, W, 3)
         The picture, 0 .. 255.
-    entries : sequence of Entry
+    entries : sequence of LegendEntry
         The entries, in rows of as many as fit side by side.
     left_out : int
         How many more there are; the legend gives their number only.
@@ -156,7 +158,7 @@ def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) 
     return whole
 
 
-def _legend(entries: Sequence[Entry], width: int, left_out: int) -> Picture.Image:
+def _legend(entries: Sequence[LegendEntry], width: int, left_out: int) -> Picture.Image:
     font = ImageFont.load_default(size=_TEXT_SIZE)
     names = [one_line(entry.name) for entry in entries]
     places, x, y = [], _GAP, _GAP // 2
@@ -197,7 +199,9 @@ class Panel:
     rgb: RGB
 
 
-def contact_sheet(rows: Sequence[Sequence[Panel]], entries: Sequence[Entry] = ()) -> Picture.Image:
+def contact_sheet(
+    rows: Sequence[Sequence[Panel]], entries: Sequence[LegendEntry] = ()
+) -> Picture.Image:
     """Pictures of any size in rows of cells of one size, with a legend beneath."""
     columns = max(map(len, rows))
     down = _CELL + _ROW

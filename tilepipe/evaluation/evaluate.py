@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilepipe.engine.options import parse_bytes
 from tilepipe.errors import InputError
-from tilepipe.evaluation.error_pictures import ErrorPictures, Tables
+from tilepipe.evaluation.error_pictures import ClassTables, ErrorPictures
 from tilepipe.evaluation.label_semantics import BINS, class_number, interpret, interpret_plane
 from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion
@@ -142,7 +142,9 @@ def _class_of_no_answer(classes: tuple[str, ...], options: EvaluateOptions) -> i
     return class_number(classes, options.no_answer_as, "--no-answer-as")
 
 
-def _confusion(histogram: NDArray[np.int64], tables: Tables, classes: tuple[str, ...]) -> Confusion:
+def _confusion(
+    histogram: NDArray[np.int64], tables: ClassTables, classes: tuple[str, ...]
+) -> Confusion:
     """A joint histogram of bins as one of classes."""
     mask_table, truth_table = tables
     rows = np.zeros((NO_ANSWER + 1, BINS), np.int64)

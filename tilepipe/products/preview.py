@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.drawing import (
-    Entry,
+    LegendEntry,
     blend,
     centres,
     fitted,
@@ -67,11 +67,11 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     unknown = _draw(canvas, mask, _read_small(mask, shape))
     classes = mask.spec.classes
     entries = [
-        Entry(named.name, named.rgb, filled=number != mask.spec.background)
+        LegendEntry(named.name, named.rgb, filled=number != mask.spec.background)
         for number, named in enumerate(classes[:_MOST_ENTRIES])
     ]
     if unknown:
-        entries.append(Entry("no answer", None))
+        entries.append(LegendEntry("no answer", None))
     write_png(with_legend(canvas, entries, len(classes) - _MOST_ENTRIES), path)
 
 

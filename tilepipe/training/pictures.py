@@ -13,7 +13,7 @@ from tilepipe._torch import Tensor
 from tilepipe.drawing import (
     NO_DATA_COLOUR,
     RGB,
-    Entry,
+    LegendEntry,
     Panel,
     as_rgb,
     colour_mapped,
@@ -127,7 +127,7 @@ def draw_sheet(model: Model, pairs: PairCache, scheme: LabelScheme, path: Path) 
     finally:
         device.close()
     entries = [] if scheme.kind == "values" else [
-        Entry(spec.name, _rgb(spec.colour)) for spec in model.output.classes
+        LegendEntry(spec.name, _rgb(spec.colour)) for spec in model.output.classes
     ]  # fmt: skip
     write_png(contact_sheet(rows, entries), path)
 
