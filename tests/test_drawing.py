@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from tilepipe.drawing import (
     NO_DATA_COLOUR,
-    Entry,
+    LegendEntry,
     Panel,
     as_rgb,
     blend,
@@ -54,13 +54,14 @@ def test_values_are_stretched_band_by_band_where_they_are_valid() -> None:
 def test_an_image_of_any_number_of_bands_becomes_a_picture(bands: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, bands)).astype(np.uint8)
     rgb = as_rgb(pixels, as_bytes=True)
+    assert (as_rgb(pixels) == rgb).all() == (bands != 2)
     assert (rgb == pixels[:, :, :3] if bands >= 3 else rgb == pixels[:, :, :1]).all()
 
 
 def test_pixels_without_data_are_grey() -> None:
     pixels = np.ones((2, 2, 1), np.float32)
     pixels[0, 0] = np.inf
-    assert tuple(as_rgb(pixels, as_bytes=False)[0, 0]) == NO_DATA_COLOUR
+    assert tuple(as_rgb(pixels)[0, 0]) == NO_DATA_COLOUR
     assert tuple(colour_mapped(pixels[..., 0] * np.nan, "viridis", 0, 1)[1, 1]) == NO_DATA_COLOUR
 
 
@@ -72,7 +73,11 @@ def test_a_colour_is_painted_as_opaque_as_told() -> None:
 
 def test_a_legend_has_a_swatch_for_each_entry_and_wraps() -> None:
     paper = np.full((10, 400, 3), 255)
-    entries = [Entry("one", RED), Entry("two", BLUE, filled=False), Entry("none", None)]
+    entries = [
+        LegendEntry("one", RED),
+        LegendEntry("two", BLUE, filled=False),
+        LegendEntry("none", None),
+    ]
     picture = np.asarray(with_legend(paper, entries))
     for colour in (RED, BLUE, (96, 96, 96)):
         assert (picture[10:] == colour).all(2).any()
@@ -92,12 +97,12 @@ def test_a_contact_sheet_holds_panels_of_any_shape_in_equal_cells() -> None:
     found = [(np.asarray(one) == colour).all(2) for colour in (RED, BLUE)]
     heights = [int(colour.any(1).sum()) for colour in found]
     assert heights == [384, 192]
-    assert contact_sheet([[Panel("a", red)]], [Entry("red", RED)]).height > one.height
+    assert contact_sheet([[Panel("a", red)]], [LegendEntry("red", RED)]).height > one.height
 
 
 def test_equal_pictures_are_equal_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        write_png(with_legend(np.zeros((9, 9, 3)), [Entry("one", RED)]), tmp_path / name)
+        write_png(with_legend(np.zeros((9, 9, 3)), [LegendEntry("one", RED)]), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Picture.open(tmp_path / "a.png") as picture:
         assert picture.width == 320

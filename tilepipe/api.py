@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.evaluation.results import Evaluation
-    from tilepipe.evaluation.scan import Progress
+    from tilepipe.evaluation.scan import OnProgress
     from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,7 +159,7 @@ def evaluate(
     mask: str | Path,
     truth: str | Path | None = None,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     **options: Any,
 ) -> Evaluation:
     """Compare masks with truths: Dice, IoU and more of each class, and of objects if asked for.

@@ -71,18 +71,26 @@ def stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.floa
     return shares
 
 
-def as_rgb(pixels: NDArray[Any], *, as_bytes: bool, valid: NDArray[np.bool_] | None = None) -> RGB:
+def as_rgb(
+    pixels: NDArray[Any],
+    *,
+    as_bytes: bool | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> RGB:
     """An image of any number of bands, (H, W, C), as a picture of its first three or its first.
 
     Parameters
     ----------
     pixels : ndarray of numbers, shape (H, W, C)
-    as_bytes : bool
-        Whether values of 0 .. 255 are shown as they are; otherwise each band is stretched.
+    as_bytes : bool, optional
+        Whether values of 0 .. 255 are shown as they are [as `shown_as_bytes` has it]; otherwise
+        each band is stretched.
     valid : ndarray of bool, shape (H, W), optional
         Where there are data [where all bands are finite]; the rest is `NO_DATA_COLOUR`.
     """
     shown = pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1]
+    if as_bytes is None:
+        as_bytes = shown_as_bytes(pixels.dtype, pixels.shape[2])
     if valid is None:
         valid = np.isfinite(shown).all(axis=2)
     rgb = np.full((*shown.shape[:2], 3), NO_DATA_COLOUR, np.uint8)
@@ -118,7 +126,7 @@ def hatching(height: int, width: int) -> RGB:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LegendEntry:
     """An entry of a legend: a name, and the swatch before it."""
 
     name: str
@@ -128,14 +136,16 @@ class Entry:
     """Otherwise the swatch is an outline, as of a class that is not drawn."""
 
 
-def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) -> Picture.Image:
+def with_legend(
+    rgb: NDArray[Any], entries: Sequence[LegendEntry], left_out: int = 0
+) -> Picture.Image:
     """A picture with a legend beneath.
 
     Parameters
     ----------
     rgb : ndarray of numbers, shape (H, W, 3)
         The picture, 0 .. 255.
-    entries : sequence of Entry
+    entries : sequence of LegendEntry
         The entries, in rows of as many as fit side by side.
     left_out : int
         How many more there are; the legend gives their number only.
@@ -148,7 +158,7 @@ def with_legend(rgb: NDArray[Any], entries: Sequence[Entry], left_out: int = 0) 
     return whole
 
 
-def _legend(entries: Sequence[Entry], width: int, left_out: int) -> Picture.Image:
+def _legend(entries: Sequence[LegendEntry], width: int, left_out: int) -> Picture.Image:
     font = ImageFont.load_default(size=_TEXT_SIZE)
     names = [one_line(entry.name) for entry in entries]
     places, x, y = [], _GAP, _GAP // 2
@@ -189,7 +199,9 @@ class Panel:
     rgb: RGB
 
 
-def contact_sheet(rows: Sequence[Sequence[Panel]], entries: Sequence[Entry] = ()) -> Picture.Image:
+def contact_sheet(
+    rows: Sequence[Sequence[Panel]], entries: Sequence[LegendEntry] = ()
+) -> Picture.Image:
     """Pictures of any size in rows of cells of one size, with a legend beneath."""
     columns = max(map(len, rows))
     down = _CELL + _ROW

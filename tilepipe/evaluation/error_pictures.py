@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.drawing import Entry, blend, centres, fitted, with_legend, write_png
+from tilepipe.drawing import LegendEntry, blend, centres, fitted, with_legend, write_png
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import MaskPair
@@ -22,16 +22,16 @@ LONGER_SIDE = 1600
 _ENLARGED_BELOW = 800
 
 # Okabe and Ito's colours, which people with red-green colour blindness can tell apart, too.
-_FOUND = Entry("found (true positive)", (0, 158, 115))
-_WRONG = Entry("not there (false positive)", (213, 94, 0))
-_MISSED = Entry("missed (false negative)", (0, 114, 178))
-_CONFUSED = Entry("other class", (204, 121, 167))
-_UNKNOWN = Entry("no answer", (110, 110, 110))
+_FOUND = LegendEntry("found (true positive)", (0, 158, 115))
+_WRONG = LegendEntry("not there (false positive)", (213, 94, 0))
+_MISSED = LegendEntry("missed (false negative)", (0, 114, 178))
+_CONFUSED = LegendEntry("other class", (204, 121, 167))
+_UNKNOWN = LegendEntry("no answer", (110, 110, 110))
 _LEGEND = (_FOUND, _WRONG, _MISSED, _CONFUSED, _UNKNOWN)
 _PAPER = 235
 _OPACITY, _FOUND_OPACITY = 0.85, 0.45
 
-Tables = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+ClassTables = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """The classes that the bins of mask and truth stand for; class 0 is background."""
 
 
@@ -88,7 +88,9 @@ class ErrorPictures:
         if options.image is not None:
             self._images = _find_images(pairs, local(options.image))
 
-    def draw_errors(self, pair: MaskPair, sample: Subsample | None, tables: list[Tables]) -> None:
+    def draw_errors(
+        self, pair: MaskPair, sample: Subsample | None, tables: list[ClassTables]
+    ) -> None:
         """Draw what was found, what is not there, and what was missed; nothing without a sample.
 
         Raises
@@ -129,12 +131,14 @@ class ErrorPictures:
         blend(canvas, _MISSED.colour, np.maximum(-share, 0))
         blend(canvas, _UNKNOWN.colour, ~known)
         entries = [
-            Entry(f"too high by {top:.4g} or more", _WRONG.colour),
-            Entry(f"too low by {top:.4g} or more", _MISSED.colour),
+            LegendEntry(f"too high by {top:.4g} or more", _WRONG.colour),
+            LegendEntry(f"too low by {top:.4g} or more", _MISSED.colour),
         ]
         self._write(pair, canvas, entries)
 
-    def _write(self, pair: MaskPair, canvas: NDArray[np.float64], entries: list[Entry]) -> None:
+    def _write(
+        self, pair: MaskPair, canvas: NDArray[np.float64], entries: list[LegendEntry]
+    ) -> None:
         path = self._paths[pair]
         factor = max(1, _ENLARGED_BELOW // max(canvas.shape[:2]))
         canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -163,7 +167,7 @@ def _find_images(pairs: list[MaskPair], image: Path) -> dict[MaskPair, Path]:
     return found
 
 
-def _kinds(sample: Subsample, tables: list[Tables]) -> NDArray[np.intp]:
+def _kinds(sample: Subsample, tables: list[ClassTables]) -> NDArray[np.intp]:
     """The entry of the legend, from 1 on, for each pixel; 0 for those that are not painted."""
     kinds = np.zeros(sample.shape, np.intp)
     for plane, (mask_table, truth_table) in enumerate(tables):

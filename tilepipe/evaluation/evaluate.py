@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.evaluation.error_pictures import ErrorPictures, Tables
+from tilepipe.evaluation.error_pictures import ClassTables, ErrorPictures
 from tilepipe.evaluation.label_semantics import BINS, class_number, interpret, interpret_plane
 from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import find_pairs
 from tilepipe.evaluation.results import Evaluation, ImageResult
-from tilepipe.evaluation.scan import Progress, ScanResult, compare_objects, label_stats, scan
+from tilepipe.evaluation.scan import OnProgress, ScanResult, compare_objects, label_stats, scan
 from tilepipe.evaluation.scores import Counts
 from tilepipe.products.base import NO_ANSWER
 
@@ -21,7 +21,7 @@ _PLANE_CLASSES = ("outside", "inside")
 """Classes of a plane, which is 0 or 1."""
 
 
-def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Evaluation:
+def evaluate(options: EvaluateOptions, progress: OnProgress | None = None) -> Evaluation:
     """Compare masks with truths; see `tilepipe.evaluate`."""
     progress = progress or (lambda *_: None)
     pairs = find_pairs(options.mask, options.truth)
@@ -71,7 +71,7 @@ def _evaluate_planes(
 
 
 def _evaluate_labels(
-    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: Progress
+    scans: list[ScanResult], options: EvaluateOptions, pictures: ErrorPictures, progress: OnProgress
 ) -> Evaluation:
     mapping = interpret(label_stats(scans, 0), label_stats(scans, 1), options)
     classes, tables = mapping.classes, (mapping.mask_table, mapping.truth_table)
@@ -98,7 +98,9 @@ def _class_of_no_answer(classes: tuple[str, ...], options: EvaluateOptions) -> i
     return class_number(classes, options.no_answer_as, "--no-answer-as")
 
 
-def _confusion(histogram: NDArray[np.int64], tables: Tables, classes: tuple[str, ...]) -> Confusion:
+def _confusion(
+    histogram: NDArray[np.int64], tables: ClassTables, classes: tuple[str, ...]
+) -> Confusion:
     """A joint histogram of bins as one of classes."""
     mask_table, truth_table = tables
     rows = np.zeros((NO_ANSWER + 1, BINS), np.int64)

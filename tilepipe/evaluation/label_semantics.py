@@ -42,7 +42,7 @@ class LabelMapping:
     mask_parts: NDArray[np.uint8] | None = None
     """For each bin of the mask 1, object, 2, border, or 0; None if its labels number objects."""
     truth_parts: NDArray[np.uint8] | None = None
-    """The same for the truth."""
+    """The parts that the bins of the truth stand for, as `mask_parts` has those of the mask."""
 
     def with_no_answer_as(self, label: int) -> LabelMapping:
         """The same mapping, with the bins of the mask that have no class counted as ``label``."""

@@ -31,7 +31,7 @@ SIDE = 2048
 BYTES_A_PIXEL = 64
 """Memory for each pixel of a window: both maps, and the arrays made of them."""
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Called with the name of a pair, the number of pixels done, and how many there are."""
 
 SparseHistogram = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
@@ -85,7 +85,7 @@ def label_stats(scans: list[ScanResult], side: int, plane: int = 0) -> LabelStat
     )
 
 
-def scan(pair: MaskPair, options: EvaluateOptions, progress: Progress) -> ScanResult:
+def scan(pair: MaskPair, options: EvaluateOptions, progress: OnProgress) -> ScanResult:
     """The first pass over a pair: count its labels as they are.
 
     Raises
@@ -128,7 +128,7 @@ def _sparse(table: NDArray[np.int64]) -> SparseHistogram:
 
 
 def compare_objects(
-    pair: MaskPair, mapping: LabelMapping, options: EvaluateOptions, progress: Progress
+    pair: MaskPair, mapping: LabelMapping, options: EvaluateOptions, progress: OnProgress
 ) -> ObjectCounts:
     """The second pass over a pair: label objects across windows, and count what they share."""
     tally = OverlapTally(options.min_size)
@@ -226,7 +226,7 @@ def _grid(mask: LabelMap, truth: LabelMap, memory: int) -> WindowGrid:
     return WindowGrid.along_chunks(mask.shape, chunk, min(SIDE, max(CHUNK, affordable)))
 
 
-def _with_progress(grid: WindowGrid, pair: MaskPair, progress: Progress) -> Iterator[Window]:
+def _with_progress(grid: WindowGrid, pair: MaskPair, progress: OnProgress) -> Iterator[Window]:
     """The windows of a grid; after each one, the progress is reported."""
     done = 0
     for window in grid:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.drawing import (
-    Entry,
+    LegendEntry,
     blend,
     centres,
     fitted,
@@ -27,10 +27,10 @@ from tilepipe.products.store import ZarrMask
 from tilepipe.products.thumbnail import thumbnail
 
 LONGER_SIDE = 1024
-"""Of the picture, in pixels; an image smaller than that is not enlarged."""
+"""Longer side of the picture, in pixels; a smaller image is not enlarged."""
 
 _FILL, _OUTLINE = 0.4, 0.9
-"""Opacity of a class: inside, and along its edge."""
+"""Opacity of a class inside, and along its edge."""
 
 _MOST_ENTRIES = 24
 """Classes that the legend names."""
@@ -67,11 +67,11 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     unknown = _draw(canvas, mask, _read_small(mask, shape))
     classes = mask.spec.classes
     entries = [
-        Entry(named.name, named.rgb, filled=number != mask.spec.background)
+        LegendEntry(named.name, named.rgb, filled=number != mask.spec.background)
         for number, named in enumerate(classes[:_MOST_ENTRIES])
     ]
     if unknown:
-        entries.append(Entry("no answer", None))
+        entries.append(LegendEntry("no answer", None))
     write_png(with_legend(canvas, entries, len(classes) - _MOST_ENTRIES), path)
 
 

@@ -14,10 +14,10 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.base import Level
 
 _PIECE = 2048
-"""Side of what is read at a time, where the file's tiles allow it."""
+"""Side of the windows that are read, if the file's tiles allow it."""
 
 _QUICKLY_READ = 2**26
-"""Pixels of a level that are read whatever is shown of them."""
+"""Pixels of the largest level that is read as a whole, whatever is shown of it."""
 
 
 def thumbnail(
@@ -35,11 +35,11 @@ def thumbnail(
     Parameters
     ----------
     image : Image
-        At least as large as ``shape`` at level 0.
+        An image whose level 0 is at least as large as ``shape``.
     shape : tuple of int
-        Rows and columns of the result.
+        (height, width) of the result.
     is_shown : callable, optional
-        Whether a window of a level is worth reading, where all of it would take long.
+        Whether a window of a level needs to be read; asked only if the level is large.
     """
     fitting = [
         number
@@ -54,7 +54,7 @@ def thumbnail(
 def _averaged(
     image: Image, level: int, shape: tuple[int, int], is_shown: Callable[[Window, Level], bool]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Means of the bands that are shown, (H, W, 1 or 3), and where there are any, (H, W)."""
+    """Means of the bands that are shown, (H, W, 1 or 3), and where there are data, (H, W)."""
     height, width = image.levels[level].height, image.levels[level].width
     bands = 3 if image.bands >= 3 else 1
     sums = np.zeros((*shape, bands))
@@ -83,9 +83,9 @@ def _averaged(
 
 
 def _cells(start: int, length: int, size: int, cells: int) -> tuple[NDArray[np.intp], list[int]]:
-    """Cells that ``length`` pixels fall into, and where among the pixels each one starts.
+    """The cells that ``length`` pixels fall into, and the pixel at which each one starts.
 
-    Every cell in between has pixels, as there are no fewer pixels than cells.
+    Every cell in between has pixels, as there are at least as many pixels as cells.
     """
     found, starts = np.unique(
         np.arange(start, start + length, dtype=np.intp) * cells // size, return_index=True

@@ -15,7 +15,7 @@ from tilepipe.models.geometry import geometry_of
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNet
 from tilepipe.training.losses import make_loss, weight_map
-from tilepipe.training.optimise import MixedPrecision, Schedule, make_average, make_optimiser
+from tilepipe.training.optimise import MixedPrecision, RateSchedule, make_average, make_optimiser
 from tilepipe.training.recipe import Recipe
 from tilepipe.training.tiles import Tile
 
@@ -91,7 +91,7 @@ class Learner:
         self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = make_average(self._network, options.average) if options.average else None
         self._optimiser = make_optimiser(self._network, options)
-        self.schedule = Schedule(self._optimiser, options, recipe.metric)
+        self.schedule = RateSchedule(self._optimiser, options, recipe.metric)
         self._precision = MixedPrecision(options.precision, self._device)
         self.loss = PixelLoss(recipe, self._scale, self._device)
 

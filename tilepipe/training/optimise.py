@@ -22,7 +22,7 @@ def make_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.Opt
     return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=options.weight_decay)
 
 
-class Schedule:
+class RateSchedule:
     """The learning rate over a training, by torch's schedulers."""
 
     def __init__(

@@ -13,13 +13,12 @@ from tilepipe._torch import Tensor
 from tilepipe.drawing import (
     NO_DATA_COLOUR,
     RGB,
-    Entry,
+    LegendEntry,
     Panel,
     as_rgb,
     colour_mapped,
     contact_sheet,
     plain_style,
-    shown_as_bytes,
     write_png,
 )
 from tilepipe.engine.work.device import Device
@@ -128,7 +127,7 @@ def draw_sheet(model: Model, pairs: PairCache, scheme: LabelScheme, path: Path) 
     finally:
         device.close()
     entries = [] if scheme.kind == "values" else [
-        Entry(spec.name, _rgb(spec.colour)) for spec in model.output.classes
+        LegendEntry(spec.name, _rgb(spec.colour)) for spec in model.output.classes
     ]  # fmt: skip
     write_png(contact_sheet(rows, entries), path)
 
@@ -144,8 +143,7 @@ def _panels(device: Device, opened: OpenPair, scheme: LabelScheme) -> list[Panel
     predicted = np.full(truth.shape, missing, truth.dtype)
     for window, answer in predict(device, opened.image, part):
         predicted[(..., *window.slices(part))] = answer.mask
-    as_bytes = shown_as_bytes(opened.image.dtype, opened.image.bands)
-    image = as_rgb(opened.image.read(part), as_bytes=as_bytes)
+    image = as_rgb(opened.image.read(part))
     if scheme.kind == "values":
         # Truth and prediction in the colours of one scale.
         pictures = _scaled(truth[0]), _scaled(predicted[0], like=truth[0])

@@ -148,7 +148,7 @@ class TileMaker:
         for _ in range(TRIES):
             opened = self.cache[int(rng.choice(len(self.chances), p=self.chances))]
             tile = self._draw(opened, rng)
-            if counts(tile.target):
+            if has_known_pixels(tile.target):
                 break
         return tile
 
@@ -259,7 +259,7 @@ def _outside(rows: Tensor, opened: OpenPair) -> Tensor | None:
     return (rows < region.y - 0.5) | (rows > region.stop_y - 0.5)
 
 
-def counts(target: Tensor) -> bool:
+def has_known_pixels(target: Tensor) -> bool:
     """Whether any pixel of a target counts."""
     if target.is_floating_point():
         return bool(target.isfinite().any())

@@ -68,7 +68,7 @@ class TrainSummary:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training has come."""
 
     step: int = 0
@@ -164,15 +164,17 @@ class _Training:
         self.state, self.callbacks = state, callbacks
         self.learner = Learner(recipe)
         self.maker = _tile_maker(recipe, cache)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.progress = Progress(**{f.name: checkpoint[f.name] for f in fields(Progress)})
+        self.progress = TrainingProgress(
+            **{f.name: checkpoint[f.name] for f in fields(TrainingProgress)}
+        )
         self.learner.load_state_dict(checkpoint)
 
     def _save(self) -> None:
-        progress = {f.name: getattr(self.progress, f.name) for f in fields(Progress)}
+        progress = {f.name: getattr(self.progress, f.name) for f in fields(TrainingProgress)}
         self.state.save({**progress, **self.learner.state_dict()})
 
     def draw_tiles(self) -> None:

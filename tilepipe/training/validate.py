@@ -37,7 +37,7 @@ class ValidationScores:
     loss: float
     """Cross-entropy per pixel (squared error for values), unweighted."""
     values: dict[str, float]
-    """By name: dice and iou (means over the classes but background, of all pixels together),
+    """Scores by name: dice and iou (of all pixels together, means over the classes but background),
     image_dice (mean over images), accuracy, the Dice of each class; or rmse and mae."""
 
     def __getitem__(self, name: str) -> float:
@@ -98,7 +98,7 @@ def validate(
             for window, answer in predict(device, opened.image, opened.region, share=share):
                 errors.add(answer.mask, scheme.target(opened.labels, window).labels)
         return ValidationScores(errors.rmse**2, {"rmse": errors.rmse, "mae": errors.mae})
-    tally = _Tally(scheme)
+    tally = _ScoreTally(scheme)
     for opened in validation:
         tally.begin_image()
         answers = predict(
@@ -111,7 +111,7 @@ def validate(
     return tally.scores(model, objects=objects)
 
 
-class _Tally:
+class _ScoreTally:
     """Counts of labels, entropy and objects, added up window by window."""
 
     def __init__(self, scheme: LabelScheme) -> None:

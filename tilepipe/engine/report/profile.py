@@ -66,7 +66,7 @@ class _Times:
 
     @property
     def seconds(self) -> float:
-        """From the beginning of the first block to the end of the last."""
+        """Seconds from the beginning of the first block to the end of the last."""
         return max(self.last - self.first, 1e-6)
 
     @property
