@@ -50,7 +50,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     InputError
-        Where there is no such model, or something in the file is wrong; names the key.
+        Where there is no such model, or something in the file is wrong; the message names the key.
     """
     text = os.fspath(name_or_path)
     if text in shipped_models():
@@ -135,7 +135,7 @@ def build_model(
     about
         Source, licence, data, metrics: JSON values.
     geometry
-        Its tile; by default what its arguments imply, of a U-Net `geometry_of`.
+        Its tile; by default what its arguments imply (`geometry_of` for a U-Net).
 
     Raises
     ------

@@ -228,7 +228,7 @@ def _assemble(name: str, document: Document, graph: Graph, path: str | None) -> 
     if network.fixed is not None and network.fixed != (geometry.input, geometry.input):
         height, width = network.fixed
         raise InputError(
-            f"{graph.source}: takes {height} x {width} only, and its description says "
+            f"{graph.source}: takes windows of {width} x {height} only, and its description says "
             f"{geometry.input} (tile.input)"
         )
     inexact = None

@@ -46,7 +46,7 @@ class Arguments(Protocol):
 
 
 class Predictor:
-    """A network, never changed; asked before a run, and opened within it.
+    """A network, which is never changed: planning asks it, and a run opens it.
 
     To add a kind, define its arguments (see `Arguments`), subclass with `arguments_type` and
     `build`, override what differs, and register it (see `tilepipe.models.predictors`).
@@ -72,8 +72,8 @@ class Predictor:
         """Maps normalised pixels (N, bands, H, W) to logits (N, outputs, h, w). In evaluation mode,
         on the CPU, its parameters float32 and without gradients."""
         self.inexact = inexact
-        """Why outputs depend on where tiles lie, where they do: such a network is used with its own
-        tile only, and its masks are never called exact."""
+        """Why outputs depend on where tiles lie; None: they do not. A network of which they do is
+        used with its own tile only, and its masks are never called exact."""
         self.fixed = fixed
         """Whether its tile is the only window it takes."""
         self._live: dict[torch.dtype, ForwardMemory] = {}

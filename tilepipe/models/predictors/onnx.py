@@ -57,7 +57,7 @@ class OnnxPredictor(Predictor):
         return (self.network.graph.precision,)
 
     def check(self, runtime: str, device: str, precision: Precision) -> None:
-        """Nothing to refuse: a session says what is missing, and plans of old name any runtime."""
+        """Refuse nothing: opening reports what is missing, and old plans name any runtime."""
 
     def versions(self, runtime: str) -> dict[str, str]:
         """The version of ONNX Runtime."""
