@@ -66,7 +66,7 @@ class MemoryModel:
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
-        """Bytes of all processes on this machine (of one worker, where workers are elsewhere)."""
+        """Bytes of all processes of this machine (of one worker, where workers are elsewhere)."""
         crew = self._crew
         if crew.in_process:
             return self._base + self.worker(tiling)
@@ -89,7 +89,7 @@ class MemoryModel:
         return text
 
     def worker(self, tiling: Tiling) -> int:
-        """Bytes that one worker holds beyond those it held before its first block."""
+        """What one worker holds over what it held before its first block."""
         return self.forward(tiling.input) + self._crew.slots * self.slot(tiling)
 
     def forward(self, window: tuple[int, int]) -> int:
@@ -135,7 +135,7 @@ class MemoryModel:
 def check_room(
     model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, crew: Crew
 ) -> None:
-    """Refuse an image for which not even the smallest window fits the memory.
+    """Refuse an image of which not even the smallest window fits the memory.
 
     Raises
     ------
