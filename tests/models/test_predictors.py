@@ -16,7 +16,7 @@ from tests.models.making_predictor import ToyArguments, ToyPredictor, toy_networ
 from tilepipe.cli import call
 from tilepipe.engine.events import BlockReport, RunCallbacks
 from tilepipe.errors import InputError
-from tilepipe.grid import Window
+from tilepipe.grid import Geometry, Window
 from tilepipe.models import (
     ClassSpec,
     InputSpec,
@@ -99,6 +99,21 @@ def test_an_added_kind_comes_back_from_its_file(toy: Path) -> None:
     assert type(model.predictor) is ToyPredictor
     assert model.arguments == ToyArguments(3, 3, 2)
     assert model.fingerprint == build_model(toy_network(), INPUT, OUTPUT).fingerprint
+
+
+def test_an_added_kind_that_is_not_exact_keeps_to_its_tile(
+    declared: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyPredictor, "geometry", lambda _: None)
+    with pytest.raises(InputError, match="give the geometry of this network"):
+        build_model(toy_network(), INPUT, OUTPUT)
+    model = build_model(toy_network(), INPUT, OUTPUT, geometry=Geometry(128, 124, 2, 1))
+    assert not model.predictor.fixed
+    model.predictor.inexact = "it looks at all of its tile"
+    save_model(tmp_path / "m.safetensors", model)
+    loaded = load_model(tmp_path / "m.safetensors").predictor
+    assert loaded.inexact == "its description says that outputs depend on the whole tile"
+    assert loaded.fixed
 
 
 def test_info_describes_an_added_kind(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
