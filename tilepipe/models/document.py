@@ -13,9 +13,10 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
+from tilepipe.models import specs
 from tilepipe.models.predictors import kind_named, kind_names, kind_of
 from tilepipe.models.predictors.base import Arguments
-from tilepipe.models.specs import NO_ANSWER, Activation, ClassSpec, InputSpec, Model, OutputSpec
+from tilepipe.models.specs import NO_ANSWER, Activation, ClassSpec, InputSpec, OutputSpec
 from tilepipe.text import sentence, shortened
 
 FORMAT = 1
@@ -95,7 +96,7 @@ class Document:
         return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def document_of(model: Model, source: str) -> Document:
+def document_of(model: specs.Model, source: str) -> Document:
     """The checked document of a model; errors call it ``source``."""
     exact = model.predictor.inexact is None
     return checked(
