@@ -24,8 +24,8 @@ class ToyArguments:
     reach: int
 
     def __post_init__(self) -> None:
-        if self.reach > 9:
-            raise ValueError(f"reach must be at most 9, not {self.reach}")
+        if self.reach > 4:
+            raise ValueError(f"reach must be at most 4, not {self.reach}")
 
 
 class ToyNetwork(nn.Module):

@@ -140,8 +140,8 @@ def test_a_kind_can_be_registered_in_one_process(monkeypatch: pytest.MonkeyPatch
 
 def test_arguments_of_an_added_kind_are_checked(toy: Path) -> None:
     content = toy.read_bytes()
-    changed = content.replace(b'\\"reach\\": 2', b'\\"reach\\": 0')
+    changed = content.replace(b'\\"reach\\": 2', b'\\"reach\\": 7')
     assert changed != content
     toy.write_bytes(changed)
-    with pytest.raises(InputError, match=r"network\.arguments\.reach must be at least 1"):
+    with pytest.raises(InputError, match=r"network\.arguments\.reach must be at most 4"):
         load_model(toy)

@@ -1,4 +1,4 @@
-"""The kinds of networks that models may hold, found by name or by the suffix of their files.
+"""The kinds of networks that models may hold, found by name.
 
 `tilepipe.models.predictors.base` has the idea. Another package adds a kind as an entry point, under
 the name that model files give as ``network.name``::
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tilepipe.models.predictors.base import Arguments, Predictor
 
 ENTRY_POINTS = "tilepipe.predictors"
-SAFETENSORS = ".safetensors"
 
 _BUILT_IN = {
     name: EntryPoint(name, f"tilepipe.models.predictors.{value}", ENTRY_POINTS)
@@ -64,11 +63,3 @@ def kind_of(arguments: Arguments) -> type[Predictor]:
     if kind is None:
         raise LookupError(f"no predictor is registered as {arguments.kind!r} in {ENTRY_POINTS}")
     return kind
-
-
-def kind_of_files(suffix: str) -> type[Predictor] | None:
-    """The kind that reads files of a suffix by itself; None: they hold weights as safetensors."""
-    if suffix == SAFETENSORS:
-        return None
-    kinds = (kind_named(name) for name in kind_names())
-    return next((kind for kind in kinds if kind and kind.own_suffix == suffix), None)
