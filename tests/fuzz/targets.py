@@ -66,7 +66,7 @@ def use_model(path: Path) -> str:
     if not plain(describe(model).replace("\n", " ")):
         raise Wrong("a description with control characters in it")
     geometry = model.geometry
-    side = geometry.input if model.fixed else geometry.smallest_input
+    side = geometry.input if model.predictor.fixed else geometry.smallest_input
     if side**2 * model.input.bands > 4e6:
         return "read"  # that is its own business, and a run would plan for it
     with torch.inference_mode():

@@ -33,7 +33,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    # Everything here needs torch, which takes seconds to import: only when it is asked for.
+    # Everything here needs torch, which takes seconds to import: it is loaded on first use.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

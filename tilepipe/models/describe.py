@@ -94,7 +94,7 @@ def _tile(model: Model) -> str:
 
 
 def _about(key: str, value: Any, level: int) -> Iterator[str]:
-    """An entry of `about`; what it holds is indented below it."""
+    """An entry of `about`, its contents indented below it."""
     label = "  " * level + _plain(key).replace("_", " ")
     if isinstance(value, dict) and value:
         yield _shortened(label)

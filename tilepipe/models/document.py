@@ -14,6 +14,7 @@ from msgspec import Meta
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
+from tilepipe.models import specs
 from tilepipe.models.predictors import kind_named, kind_names, kind_of
 from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import (
@@ -45,6 +46,11 @@ class Document:
     about: dict[str, Any]
     exact: bool = True
     """False for a network that cannot be tiled exactly, and is to be used all the same."""
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the network cannot be tiled exactly, as far as the document tells."""
+        return None if self.exact else "its description says that outputs depend on the whole tile"
 
     def as_json(self) -> dict[str, Any]:
         """The document as JSON values."""
@@ -83,6 +89,15 @@ class Document:
     def canonical(self) -> str:
         """As JSON text that does not depend on the order in which keys were given."""
         return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def document_of(model: specs.Model, source: str) -> Document:
+    """The checked document of a model; errors call it ``source``."""
+    exact = model.predictor.inexact is None
+    return checked(
+        Document(model.arguments, model.geometry, model.input, model.output, model.about, exact),
+        source,
+    )
 
 
 def parse_document(text: str, source: str) -> Document:

@@ -21,7 +21,7 @@ from tilepipe.models import onnx_file, safetensors_file
 from tilepipe.models.document import Document, checked
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.onnx_file import import_onnx
-from tilepipe.models.predictors import SAFETENSORS, kind_of, kind_of_files
+from tilepipe.models.predictors import kind_of
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNetArguments
 from tilepipe.storage import local_file, require_room_for_name, write_whole
@@ -50,11 +50,11 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     InputError
-        Where there is no such model, or something in the file is wrong; names the key.
+        Where there is no such model, or something in the file is wrong; the message names the key.
     """
     text = os.fspath(name_or_path)
     if text in shipped_models():
-        with resources.as_file(_weights_folder() / f"{text}{SAFETENSORS}") as path:
+        with resources.as_file(_weights_folder() / f"{text}{safetensors_file.SUFFIX}") as path:
             return _load(path)
     path = local_file(text, "a model file")
     if not path.exists():
@@ -62,15 +62,16 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
             raise InputError(f"{text}: there is no such file")
         names = ", ".join(shipped_models()) or "none"
         raise InputError(
-            f"no model is called {text!r}: give the path of a {SAFETENSORS} or "
+            f"no model is called {text!r}: give the path of a {safetensors_file.SUFFIX} or "
             f"{onnx_file.SUFFIX} file, or the name of a shipped model ({names})"
         )
     return _load(path)
 
 
 def _load(path: Path) -> Model:
-    kind = kind_of_files(path.suffix)
-    return safetensors_file.load_safetensors(path) if kind is None else kind.load(path)
+    if path.suffix == onnx_file.SUFFIX:
+        return onnx_file.load_onnx(path)
+    return safetensors_file.load_safetensors(path)
 
 
 def save_model(
@@ -97,13 +98,13 @@ def save_model(
     if dtype not in (torch.float32, torch.float16):
         raise InputError(f"weights are stored as float32 or float16, not {dtype}")
     target = Path(path)
-    own_suffix = model.predictor.own_suffix
-    if target.suffix != (suffix := own_suffix or SAFETENSORS):
+    suffix = model.predictor.suffix
+    if target.suffix != suffix:
         raise InputError(f"{target}: the name of this model's file ends in {suffix}")
-    if own_suffix is None:
-        content = safetensors_file.safetensors_content(model, dtype, target.name)
+    if suffix == onnx_file.SUFFIX:
+        content = onnx_file.onnx_content(model)
     else:
-        content = model.predictor.content(model)
+        content = safetensors_file.safetensors_content(model, dtype, target.name)
     require_room_for_name(target)
     try:
         write_whole(target, content)
@@ -135,7 +136,7 @@ def build_model(
     about
         Source, licence, data, metrics: JSON values.
     geometry
-        Its tile; by default what its arguments imply, of a U-Net `geometry_of`.
+        Its tile; by default what its arguments imply (`geometry_of` for a U-Net).
 
     Raises
     ------
@@ -206,7 +207,11 @@ def shipped_models() -> list[str]:
     if not folder.is_dir():
         return []
     names = (entry.name for entry in folder.iterdir())
-    return sorted(name.removesuffix(SAFETENSORS) for name in names if name.endswith(SAFETENSORS))
+    return sorted(
+        name.removesuffix(safetensors_file.SUFFIX)
+        for name in names
+        if name.endswith(safetensors_file.SUFFIX)
+    )
 
 
 def _weights_folder() -> Traversable:

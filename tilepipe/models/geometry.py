@@ -1,4 +1,4 @@
-"""What a network takes and gives, and how far from a window's edge its answer can be trusted."""
+"""The tile geometry of a U-Net: sides in and out, and the margin beyond which outputs are exact."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from tilepipe.grid import Geometry, round_up
 from tilepipe.models.unet import UNetArguments
 
 PAPER_INPUT = 572
-"""Side of the tile of Ronneberger et al. 2015; ours is the valid one that lies nearest."""
+"""Side of the tile of Ronneberger et al. 2015; the tile chosen is the valid one nearest to it."""
 
 LEAST_KEPT = 128
-"""A tile that keeps less than this per axis spends nearly all its work on its margin."""
+"""Least outputs kept per axis: a smaller tile spends nearly all its work on its margin."""
 
 
 def geometry_of(arguments: UNetArguments) -> Geometry:
-    """The tile geometry of a U-Net, by counting along one axis what each layer spoils or takes.
+    """The tile geometry of a U-Net, counted along one axis from what each layer spoils or takes.
 
     Notes
     -----
-    `probe_geometry` finds the same on a network that runs; the tests hold one against the other.
+    `probe_geometry` finds the same by running the network; the tests compare the two.
     """
     factor, depth = arguments.stride_factor, arguments.depth
     if arguments.padding == "valid":
@@ -41,7 +41,7 @@ def choose_tile(shrink: int, reach: int, stride_factor: int, residue: int) -> Ge
     stride_factor
         Total downsampling.
     residue
-        What a valid input leaves when divided by the stride factor.
+        The remainder of a valid input side divided by the stride factor.
     """
     margin = margin_for(shrink, reach, stride_factor)
     least = round_up(LEAST_KEPT, stride_factor) + 2 * margin
@@ -58,7 +58,7 @@ def margin_for(shrink: int, reach: int, stride_factor: int) -> int:
 
 
 def _spoiled(arguments: UNetArguments, depth: int) -> int:
-    """Outputs at a window's edge that depend on where it was cut."""
+    """Width of the outputs at a window's edge that depend on where it was cut."""
     # The number of spoiled pixels at the edge of an array: a padded 3x3 convolution spoils one
     # more, an unpadded one takes as many as it would spoil; pooling keeps half of them, rounded up.
     convolutions = 2 if arguments.padding == "same" else 0

@@ -1,4 +1,4 @@
-"""How much memory a forward pass of a large window needs, found without computing one."""
+"""The memory of a forward pass of a large window, found without computing one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASS_OVERHEAD = 60 * 10**6
 def forward_bytes(
     network: nn.Module, bands: int, height: int, width: int, dtype: torch.dtype = torch.float32
 ) -> int:
-    """Peak of the bytes that tensors hold during one forward pass of one window.
+    """Peak bytes that tensors hold during one forward pass of a window.
 
     Shapes alone are followed, on torch's meta device, from the input (which counts) to the output;
     weights do not count, nor does what a library sets aside for its own work.
@@ -25,9 +25,9 @@ def forward_bytes(
     network
         Takes (N, bands, H, W).
     bands, height, width
-        Of the window.
+        The window's input channels and sides.
     dtype
-        In which the pass runs; the weights are taken to have been cast to it.
+        Precision of the pass; the weights are taken to have been cast to it.
     """
     state = {
         name: torch.empty_like(
@@ -47,12 +47,12 @@ def forward_bytes(
 
 
 class ForwardMemory:
-    """Peak of the bytes that tensors hold during a forward pass, of windows of any size.
+    """Peak bytes that tensors hold during a forward pass, for windows of any size.
 
-    As `forward_bytes`, from passes of four small windows: sides of tensors grow linearly with those
-    of the window, so that what is alive at a moment of the pass is bilinear in them, and four
-    windows say how. Shapes alone would do, but following them loads torch's compiler, which takes
-    most of a second of every start.
+    The same as `forward_bytes`, from passes of four small windows: the sides of tensors grow
+    linearly with those of the window, so that what is alive at any moment of the pass is bilinear
+    in them, and four windows determine it. Shapes alone would do, but following them loads torch's
+    compiler, which takes most of a second of every start.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class ForwardMemory:
     smallest, step
         Sides of windows that the network takes: ``smallest``, and every ``step`` more.
     dtype
-        In which passes run.
+        Precision of the passes.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class ForwardMemory:
         )
 
     def peak(self, height: int, width: int) -> int:
-        """Bytes of one pass of a window."""
-        if not self._fit:  # other moments in other windows
+        """Peak bytes of one pass of a window."""
+        if not self._fit:  # windows of other sizes allocate at other moments
             return forward_bytes(self._network, self._bands, height, width, self._dtype)
         down, across = ((side - self._smallest) / self._step for side in (height, width))
         return int(
@@ -90,8 +90,8 @@ class ForwardMemory:
         )
 
     def _trace(self, height: int, width: int) -> list[int]:
-        """Bytes alive after each moment at which some were taken."""
-        # Of half precision, the one that every processor computes; both are as large.
+        """Bytes that are alive after each allocation of a pass."""
+        # bf16 in place of fp16: every processor computes it, and both are as large.
         dtype = torch.bfloat16 if self._dtype == torch.float16 else self._dtype
         state = {
             name: tensor.detach().to("cpu", dtype) if tensor.is_floating_point() else tensor
@@ -107,7 +107,7 @@ class ForwardMemory:
 
 
 class _LiveBytes(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive, each counted once however many tensors view it."""
+    """Adds up the storages that are alive; each counts once, however many tensors view it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from tilepipe._torch import torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
-from tilepipe.models.document import Document, checked, parse_document
+from tilepipe.models.document import Document, checked, document_of, parse_document
 from tilepipe.models.onnx_graph import Graph, read_graph
 from tilepipe.models.onnx_network import Gives, Layout, OnnxArguments, OnnxNetwork
 from tilepipe.models.onnx_sizes import check_sizes
@@ -55,15 +55,8 @@ def load_onnx(path: Path) -> Model:
 
 def onnx_content(model: Model) -> bytes:
     """The bytes of the model file of an ONNX network."""
-    document = checked(
-        Document(
-            model.arguments, model.geometry, model.input, model.output, model.about,
-            exact=model.predictor.inexact is None,
-        ),
-        model.name,
-    )  # fmt: skip
     graph: Graph = model.network.graph
-    return graph.content(METADATA_KEY, document.dumps())
+    return graph.content(METADATA_KEY, document_of(model, model.name).dumps())
 
 
 def import_onnx(
@@ -228,22 +221,18 @@ def _assemble(name: str, document: Document, graph: Graph, path: str | None) -> 
     if network.fixed is not None and network.fixed != (geometry.input, geometry.input):
         height, width = network.fixed
         raise InputError(
-            f"{graph.source}: takes {height} x {width} only, and its description says "
+            f"{graph.source}: takes windows of {width} x {height} only, and its description says "
             f"{geometry.input} (tile.input)"
         )
-    inexact = None
     culprit = graph.whole_tile()
     if document.exact and culprit:
         raise InputError(
             f"{graph.source}: cannot be tiled exactly: {culprit} makes every output depend on the "
             "whole tile; its description must say so (tile.exact: false)"
         )
-    if not document.exact:
-        inexact = (
-            f"{culprit} makes every output depend on the whole tile"
-            if culprit
-            else "its description says that outputs depend on the whole tile"
-        )
+    inexact = document.inexact
+    if inexact and culprit:
+        inexact = f"{culprit} makes every output depend on the whole tile"
     network.session(torch.device("cpu"))  # what ONNX Runtime refuses, it refuses now
     _networks[fingerprint] = network
     return Model(

@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 
 from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
-from tilepipe.models.document import Document, checked, parse_document
-from tilepipe.models.predictors import SAFETENSORS, kind_of
+from tilepipe.models.document import Document, document_of, parse_document
+from tilepipe.models.predictors import kind_of
 from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import Model
 from tilepipe.text import some
 
 METADATA_KEY = "tilepipe"
+SUFFIX = ".safetensors"
 
 TRAINING_ONLY = ".num_batches_tracked"
 """Batch normalisation counts its training steps; inference has no use for the count."""
@@ -49,10 +50,10 @@ def load_safetensors(path: Path) -> Model:
                 )
             document = parse_document(metadata[METADATA_KEY], source)
             kind = kind_of(document.arguments)
-            if kind.own_suffix is not None:
+            if kind.suffix != SUFFIX:
                 raise InputError(
-                    f"{source}: network.name must be one whose weights are in a {SAFETENSORS} "
-                    f"file, found {document.arguments.kind}"
+                    f"{source}: network.name must be one whose weights are in a {SUFFIX} file, "
+                    f"found {document.arguments.kind}"
                 )
             views = {
                 name: file.get_slice(name)
@@ -80,9 +81,7 @@ def safetensors_content(model: Model, dtype: torch.dtype, source: str) -> bytes:
     """The bytes of a model file, its weights stored as ``dtype``."""
     from safetensors.torch import save
 
-    document = checked(
-        Document(model.arguments, model.geometry, model.input, model.output, model.about), "model"
-    )
+    document = document_of(model, "model")
     stored = {name: t.to(dtype).contiguous() for name, t in tensors_of(model.network).items()}
     _check_finite(stored, source)
     return bytes(save(stored, metadata={METADATA_KEY: document.dumps()}))
@@ -103,7 +102,9 @@ def assemble(
     network.eval().requires_grad_(False)
     return Model(
         name=name,
-        predictor=kind(document.arguments, network),
+        predictor=kind(
+            document.arguments, network, inexact=document.inexact, fixed=not document.exact
+        ),
         geometry=document.geometry,
         input=document.input,
         output=document.output,

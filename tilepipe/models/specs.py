@@ -1,4 +1,4 @@
-"""A model, what it expects and what it answers: the `input` and `output` of its file."""
+"""A model, and the `input` and `output` of its file: what it expects and what it answers."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class UNet(nn.Module):
             DoubleConvolution(2 * width, width, a) for width in reversed(widths[:-1])
         )
         self.head = nn.Conv2d(a.width, a.outputs, 1)
-        if not self.head.weight.is_meta:  # torch loads much to fill what holds nothing
+        if not self.head.weight.is_meta:
             self.apply(_he_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,8 +173,8 @@ def _centre_crop(x: Tensor, like: Tensor) -> Tensor:
 
 def _he_initialise(module: nn.Module) -> None:
     # Gaussian with standard deviation sqrt(2 / N), N the incoming nodes of a neuron (section 3).
-    # Of a network without values (its shapes are asked for) there is nothing to draw, and drawing
-    # nothing would load torch's compiler: most of a second.
+    # On the meta device, where only shapes matter, there is nothing to draw, and drawing nothing
+    # would load torch's compiler: most of a second.
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

@@ -69,9 +69,9 @@ def choose_runtime(asked: str, model: Model) -> str:
 
 
 def fitting(names: Sequence[str], extra: Callable[[str], int], room: int) -> list[str]:
-    """The runtimes, if what they take beyond the reference fits; in bytes.
+    """All of the runtimes, where the bytes that they take beyond the reference fit; else none.
 
-    They are loaded one after another, and what each has loaded stays loaded.
+    They are opened one after another, and what each has loaded stays loaded.
     """
     return list(names) if names and sum(map(extra, names)) <= room else []
 

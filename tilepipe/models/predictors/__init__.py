@@ -1,8 +1,7 @@
-"""The kinds of networks that models may hold, found by name or by the suffix of their files.
+"""The kinds of networks that models may hold, found by name.
 
-`tilepipe.models.predictors.base` has the idea. A kind from outside tilepipe is a subclass of
-`Predictor` that its package lists in the entry point group ``tilepipe.predictors``, under the name
-that model files give as ``network.name``::
+`tilepipe.models.predictors.base` has the idea. Another package adds a kind as an entry point, under
+the name that model files give as ``network.name``::
 
     [project.entry-points."tilepipe.predictors"]
     mynet = "mypackage.mynet:MyNetPredictor"
@@ -16,24 +15,39 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tilepipe.models.predictors.base import Arguments, Predictor
 
-GROUP = "tilepipe.predictors"
-SAFETENSORS = ".safetensors"
+ENTRY_POINTS = "tilepipe.predictors"
 
-BUILT_IN = {
-    name: EntryPoint(name, f"tilepipe.models.predictors.{value}", GROUP)
+_BUILT_IN = {
+    name: EntryPoint(name, f"tilepipe.models.predictors.{value}", ENTRY_POINTS)
     for name, value in {"unet": "unet:UNetPredictor", "onnx": "onnx:OnnxPredictor"}.items()
 }
 
 
+_registered: dict[str, type[Predictor]] = {}
+
+
+def register_predictor(kind: type[Predictor]) -> None:
+    """Make a kind of network known in this process.
+
+    Worker processes know it only where its package declares an entry point in the group
+    ``tilepipe.predictors``.
+    """
+    _registered[kind.arguments_type.kind] = kind
+
+
 def kind_names() -> tuple[str, ...]:
-    """Names of all kinds, those of tilepipe first."""
-    return tuple(dict.fromkeys((*BUILT_IN, *entry_points(group=GROUP).names)))
+    """Names of all kinds: built in, registered, and those of other packages."""
+    others = entry_points(group=ENTRY_POINTS).names
+    return tuple(dict.fromkeys((*_BUILT_IN, *_registered, *sorted(others))))
 
 
 def kind_named(name: str) -> type[Predictor] | None:
     """The kind of a name; None for an unknown one."""
-    # Listing what others have installed takes a while, so tilepipe's own kinds come first.
-    entry = BUILT_IN.get(name) or next(iter(entry_points(group=GROUP, name=name)), None)
+    if name in _registered:
+        return _registered[name]
+    # Listing what other packages declare takes a while, so tilepipe's own kinds come first.
+    others = () if name in _BUILT_IN else entry_points(group=ENTRY_POINTS, name=name)
+    entry = _BUILT_IN.get(name) or next(iter(others), None)
     return None if entry is None else entry.load()
 
 
@@ -47,13 +61,5 @@ def kind_of(arguments: Arguments) -> type[Predictor]:
     """
     kind = kind_named(arguments.kind)
     if kind is None:
-        raise LookupError(f"no predictor is registered as {arguments.kind!r} in {GROUP}")
+        raise LookupError(f"no predictor is registered as {arguments.kind!r} in {ENTRY_POINTS}")
     return kind
-
-
-def kind_of_files(suffix: str) -> type[Predictor] | None:
-    """The kind that reads files of a suffix by itself; None: they hold weights as safetensors."""
-    if suffix == SAFETENSORS:
-        return None
-    kinds = (kind_named(name) for name in kind_names())
-    return next((kind for kind in kinds if kind and kind.own_suffix == suffix), None)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tilepipe._torch import nn, torch
 from tilepipe.grid import Geometry
@@ -18,16 +17,12 @@ from tilepipe.models.memory import PASS_OVERHEAD, ForwardMemory
 from tilepipe.models.precision import Precision
 from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, check_runtime, version
 
-if TYPE_CHECKING:
-    from tilepipe.models.specs import Model
-
 
 class Arguments(Protocol):
     """A frozen dataclass of what distinguishes networks of one kind: numbers and texts.
 
-    It is the ``network.arguments`` of a model file. Reading checks each field by its type (`int`:
-    at least 1; `float`; `str`; `Literal`); what else must hold, ``__post_init__`` checks, with a
-    ValueError that begins with the field's name.
+    It is the ``network.arguments`` of a model file. Reading checks each field by its type; what
+    else must hold, ``__post_init__`` checks, with a ValueError that begins with the field's name.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -46,15 +41,15 @@ class Arguments(Protocol):
 
 
 class Predictor:
-    """A network, never changed; asked before a run, and opened within it.
+    """A network, which is never changed: planning asks it, and a run opens it.
 
     To add a kind, define its arguments (see `Arguments`), subclass with `arguments_type` and
     `build`, override what differs, and register it (see `tilepipe.models.predictors`).
     """
 
     arguments_type: ClassVar[type[Arguments]]
-    own_suffix: ClassVar[str | None] = None
-    """Suffix of the model files that only this kind reads; None: weights in safetensors files."""
+    suffix: ClassVar[str] = ".safetensors"
+    """Suffix of its model files."""
     runtimes: ClassVar[tuple[str, ...]] = ("torch", "compile")
     """Names of what can compute it. The first is the reference: the default, and what the others
     and `verify` are held against."""
@@ -72,13 +67,13 @@ class Predictor:
         """Maps normalised pixels (N, bands, H, W) to logits (N, outputs, h, w). In evaluation mode,
         on the CPU, its parameters float32 and without gradients."""
         self.inexact = inexact
-        """Why outputs depend on where tiles lie, where they do: such a network is used with its own
-        tile only, and its masks are never called exact."""
+        """Why outputs depend on where tiles lie; None: they do not. A network of which they do is
+        used with its own tile only, and its masks are never called exact."""
         self.fixed = fixed
         """Whether its tile is the only window it takes."""
         self._live: dict[torch.dtype, ForwardMemory] = {}
 
-    # Its files
+    # What its model file implies
 
     @classmethod
     def build(cls, arguments: Any) -> nn.Module:
@@ -89,16 +84,6 @@ class Predictor:
     def geometry(cls, arguments: Any) -> Geometry | None:
         """The tile geometry that arguments imply; None: model files state it."""
         return None
-
-    @classmethod
-    def load(cls, path: Path) -> Model:
-        """Load a model file of `own_suffix`."""
-        raise NotImplementedError
-
-    @classmethod
-    def content(cls, model: Model) -> bytes:
-        """The bytes of a model file of `own_suffix`."""
-        raise NotImplementedError
 
     # What planning asks
 

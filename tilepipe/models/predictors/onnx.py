@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tilepipe._torch import Tensor, torch
 from tilepipe.grid import Geometry
@@ -15,32 +13,15 @@ from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.runtimes import RUNTIMES, Runtime, version
 
-if TYPE_CHECKING:
-    from tilepipe.models.specs import Model
-
 
 class OnnxPredictor(Predictor):
     """A network that came as an ONNX file."""
 
     arguments_type = OnnxArguments
-    own_suffix = ".onnx"
+    suffix = ".onnx"
     runtimes = ("onnxruntime",)
     arguments: OnnxArguments
     network: OnnxNetwork
-
-    @classmethod
-    def load(cls, path: Path) -> Model:
-        """Load an ONNX file with a description in its metadata."""
-        from tilepipe.models.onnx_file import load_onnx
-
-        return load_onnx(path)
-
-    @classmethod
-    def content(cls, model: Model) -> bytes:
-        """The bytes of its file."""
-        from tilepipe.models.onnx_file import onnx_content
-
-        return onnx_content(model)
 
     @property
     def weights(self) -> int:
@@ -57,7 +38,7 @@ class OnnxPredictor(Predictor):
         return (self.network.graph.precision,)
 
     def check(self, runtime: str, device: str, precision: Precision) -> None:
-        """Nothing to refuse: a session says what is missing, and plans of old name any runtime."""
+        """Refuse nothing: opening reports what is missing, and old plans name any runtime."""
 
     def versions(self, runtime: str) -> dict[str, str]:
         """The version of ONNX Runtime."""

@@ -66,9 +66,9 @@ RUNTIMES: dict[str, RuntimeSpec] = {
 }  # fmt: skip
 
 MEASURABLE = ("openvino", "onnxruntime")
-"""Those of which `auto` times the first that is installed against torch: wherever both were timed,
-OpenVINO was the faster. Not torch.compile: it needs a C++ compiler, and half a minute for each
-shape of window in each process, which no short run earns back."""
+"""Runtimes for a U-Net that `auto` may time against torch, the first one that is installed: where
+both were timed, OpenVINO was the faster. Not torch.compile: it needs a C++ compiler, and half a
+minute for each shape of window in each process, which no short run earns back."""
 
 
 def missing_package(name: str) -> str | None:
