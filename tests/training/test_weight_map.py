@@ -50,6 +50,12 @@ def test_gap_widths_are_the_distances_to_the_two_nearest_objects(name: str) -> N
     np.testing.assert_allclose(gaps, d1_plus_d2(objects), rtol=1e-6)
 
 
+def test_large_numbers_without_any_background_are_all_objects() -> None:
+    objects = np.full((4, 6), 10**9)
+    objects[:, 3:] += 5
+    np.testing.assert_allclose(gap_widths(objects, reach=100), d1_plus_d2(objects), rtol=1e-6)
+
+
 def test_a_gap_beyond_reach_is_infinite_and_one_within_is_exact() -> None:
     objects = draw("many")
     expected, gaps = d1_plus_d2(objects), gap_widths(objects, reach=6)
