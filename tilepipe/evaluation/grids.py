@@ -66,14 +66,7 @@ def warped(truth: LabelMap, mask: LabelMap) -> LabelMap:
         raise InputError(f"{truth.path} is an OME-Zarr; --warp needs the truth as a GeoTIFF")
     raster = _WarpedRaster(truth, mask)
     return replace(
-        truth,
-        shape=mask.shape,
-        read=raster.read,
-        close=raster.close,
-        pixel_size=mask.pixel_size,
-        crs=mask.crs,
-        transform=mask.transform,
-        chunk=(CHUNK, CHUNK),
+        truth, grid=mask.grid, read=raster.read, close=raster.close, chunk=(CHUNK, CHUNK)
     )
 
 

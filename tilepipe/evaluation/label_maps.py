@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.images.base import PixelSize, Transform
+from tilepipe.images.base import Placed, RasterGrid
 from tilepipe.images.mirroring import mirroring
 from tilepipe.products.base import Kind
 from tilepipe.storage import local
@@ -26,13 +26,13 @@ LARGEST_PALETTE_PNG = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class LabelMap:
+class LabelMap(Placed):
     """An opened mask or truth of any format; a large one is never held whole."""
 
     path: Path
     kind: Kind
-    shape: tuple[int, int]
-    """(height, width)."""
+    grid: RasterGrid
+    """Its size, pixel size, and place on the Earth."""
     planes: int
     """Planes of the map: 1 for labels."""
     dtype: np.dtype[Any]
@@ -45,9 +45,6 @@ class LabelMap:
     """Whether tilepipe wrote the file, so that 255 certainly means "no answer"."""
     nodata: int | None = None
     """The label other than 0 that the file declares as nodata."""
-    pixel_size: PixelSize | None = None
-    crs: str | None = None
-    transform: Transform | None = None
     chunk: tuple[int, int] = (CHUNK, CHUNK)
     """(rows, columns) that are decoded together."""
     held_bytes: int = 0
@@ -58,6 +55,11 @@ class LabelMap:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.grid.shape
 
     @property
     def georeferenced(self) -> bool:
@@ -132,16 +134,13 @@ def _open_mask(path: Path) -> LabelMap | None:
     return LabelMap(
         path=path,
         kind=mask.kind,
-        shape=mask.shape,
+        grid=mask.grid,
         planes=mask.planes,
         dtype=mask.dtype,
         read=read,
         close=mask.close,
         classes=_distinct(names) if names else None,
         ours=ours,
-        pixel_size=mask.pixel_size,
-        crs=mask.crs,
-        transform=mask.transform,
     )
 
 
@@ -181,7 +180,7 @@ def _open_palette(path: Path) -> LabelMap | None:
     return LabelMap(
         path=path,
         kind="labels",
-        shape=(pixels.shape[0], pixels.shape[1]),
+        grid=RasterGrid(pixels.shape[0], pixels.shape[1]),
         planes=1,
         dtype=pixels.dtype,
         read=lambda window: pixels[window.slices()][None],
@@ -219,15 +218,12 @@ def _open_image(path: Path, memory: int) -> LabelMap:
     return LabelMap(
         path=path,
         kind=kind,
-        shape=image.shape[:2],
+        grid=replace(image.grid, pixel_size=true_pixel_size(image)),
         planes=image.bands,
         dtype=image.dtype,
         read=read,
         close=image.close,
         # Many label maps declare their background, 0, as nodata; it is a class all the same.
         nodata=int(nodata) if nodata and kind != "values" and np.isfinite(nodata) else None,
-        pixel_size=true_pixel_size(image),
-        crs=image.crs,
-        transform=image.transform,
         chunk=image.chunks[0],
     )
