@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 import tilepipe
 from tests.images.making import geotiff
 from tests.making import make_image, make_model, write_tiff
-from tilepipe.engine.inputs import open_input
+from tilepipe.engine.inputs import open_input, open_planned
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.describe import show_rescaling, show_selection
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.errors import InputError
+from tilepipe.grid import Window
 from tilepipe.images.rescaling import Rescaling
 from tilepipe.models.file import build_model, load_model, save_model
 from tilepipe.models.unet import UNetArguments
@@ -269,3 +271,30 @@ def test_one_colour_of_an_ndpi_runs_with_nuclei_fluo(data: Path, tmp_path: Path)
     assert summary.verification is not None
     assert summary.verification.exact
     assert 0.01 < summary.classes[1].share < 0.5
+
+
+def test_a_worker_in_the_process_of_the_run_reads_the_file_that_is_open(
+    tmp_path: Path, model: Path
+) -> None:
+    pixels = make_image(*SIZE)
+    path = write_tiff(tmp_path / "image.tif", pixels)
+    facts = planned(path, model).image
+    ours = open_input(RunOptions(str(path)), load_model(str(model)))
+    theirs = open_planned(facts)
+    assert theirs.file is ours.file
+    ours.close()
+    np.testing.assert_array_equal(theirs.read(Window(0, 0, *SIZE)), pixels)
+    closed = weakref.ref(theirs.file)
+    theirs.close()
+    assert closed() is None
+    with closing(open_planned(facts)) as again:
+        np.testing.assert_array_equal(again.read(Window(0, 0, *SIZE)), pixels)
+
+
+def test_a_worker_sees_that_the_file_of_the_run_was_replaced(tmp_path: Path, model: Path) -> None:
+    path = write_tiff(tmp_path / "image.tif", make_image(*SIZE))
+    facts = planned(path, model).image
+    ours = open_input(RunOptions(str(path)), load_model(str(model)))
+    write_tiff(tmp_path / "other.tif", make_image(*SIZE, seed=1)).replace(path)
+    with closing(ours), closing(open_planned(facts)) as theirs:
+        assert theirs.fingerprint() != facts.fingerprint

@@ -74,7 +74,7 @@ def _records(last: int) -> None:
 
 
 def _reads(fault: dict[str, Any]) -> None:
-    from tilepipe.images.files import FileBytes
+    from tilepipe.images.byte_ranges import FileBytes
 
     whole = FileBytes.read
 

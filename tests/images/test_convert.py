@@ -183,7 +183,7 @@ def test_a_target_that_exists_is_kept(data: Path, tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="no zarr folder"):
+    with pytest.raises(InputError, match="not a zarr folder"):
         convert(data / "wsi/XYC.png", tmp_path / "letters", overwrite=True)
     assert (tmp_path / "letters" / "letter.txt").read_text() == "dear"
 

@@ -174,7 +174,7 @@ def test_a_tile_that_the_disk_cannot_read_is_the_images_doing(
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     with open_image(path) as image:
-        monkeypatch.setattr("tilepipe.images.files.FileBytes.read", fail)
+        monkeypatch.setattr("tilepipe.images.byte_ranges.FileBytes.read", fail)
         with pytest.raises(UnreadableError, match=r"image\.tif.*cannot be read from disk"):
             image.read(INSIDE)
 

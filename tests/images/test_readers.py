@@ -111,9 +111,13 @@ class TestOmeZarr(_Expected):
 
     @pytest.fixture
     def path(self, tmp_path: Path, expected: NDArray[Any]) -> Path:
-        target = tmp_path / "image.ome.zarr"
-        convert.convert(write_tiff(tmp_path / "image.tif", expected), target, chunk=64)
-        return target
+        return convert_to_zarr(write_tiff(tmp_path / "image.tif", expected))
+
+
+def convert_to_zarr(path: Path) -> Path:
+    target = path.with_suffix(".ome.zarr")
+    convert.convert(path, target, chunk=64)
+    return target
 
 
 class TestToy(_Expected):
@@ -188,8 +192,12 @@ def test_a_reader_that_cannot_be_loaded_is_named(tmp_path: Path, install: Instal
     (tmp_path / "image.toy").write_bytes(b"something")
     with pytest.raises(InputError, match="reader 'toy' of the package another cannot be loaded"):
         open_image(tmp_path / "image.toy")
-    with open_image(write_tiff(tmp_path / "image.tif", PIXELS)) as image:
-        assert image.kind == "TIFF", "it is not needed for others"
+    for path in (
+        write_tiff(tmp_path / "plain.tif", PIXELS),
+        geotiff(tmp_path / "placed.tif", PIXELS),
+        convert_to_zarr(tmp_path / "plain.tif"),
+    ):
+        open_image(path).close()  # it is not needed for others
 
 
 def test_an_image_of_another_packages_reader_is_run_and_resumed(

@@ -130,7 +130,7 @@ def test_any_image_can_be_chosen(tmp_path: Path, name: str) -> None:
 def test_an_image_that_is_not_there_is_refused_with_those_that_are(
     tmp_path: Path, name: str, wanted: int | str
 ) -> None:
-    with pytest.raises(InputError, match=r"no image .*0.*\(90 x 120.*1.*\(500 x 600"):
+    with pytest.raises(InputError, match=r"no image .*0.*\(120 x 90.*1.*\(600 x 500"):
         open_image(CONTAINERS[name](tmp_path / name), Reading(series=wanted))
 
 
@@ -159,7 +159,7 @@ def test_a_label_that_is_larger_than_the_scan_is_no_main_image(tmp_path: Path) -
     assert note is not None
     assert "larger" in note
     assert "--series" in note
-    assert "1 'Macro' (200 x 300 x 3 uint8)" in note
+    assert "1 'Macro' (300 x 200 pixels, 3 bands of uint8)" in note
 
 
 def test_a_scan_with_its_label_and_thumbnail_is_read_without_a_word(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.storage.conftest import Service
 from tests.storage.making import at
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.grid import Window
-from tilepipe.images import files, read_with_valid
+from tilepipe.images import byte_ranges, read_with_valid
 from tilepipe.images.convert import convert
 
 PIXELS = make_image(700, 900)
@@ -140,7 +140,7 @@ def test_tiles_of_a_window_are_fetched_together_and_a_bounded_amount_at_a_time(
         s3.log()
         image.read(whole)
         assert len(s3.log()) == 1  # 48 tiles, one behind the other
-        monkeypatch.setattr(files, "AHEAD_BYTES", os.path.getsize(path) // 5)  # noqa: PTH202
+        monkeypatch.setattr(byte_ranges, "AHEAD_BYTES", os.path.getsize(path) // 5)  # noqa: PTH202
         np.testing.assert_array_equal(image.read(whole), PIXELS)
         assert 4 <= len(s3.log()) <= 6
 

@@ -28,7 +28,7 @@ _opened: WeakValueDictionary[tuple[str, int | str | None], OpenFile] = WeakValue
 """The files of images of runs in this process, as long as they are open."""
 
 
-def open_input(options: RunOptions, model: Model) -> Image:
+def open_input(options: RunOptions, model: Model) -> WindowedImage:
     """Open the image of a run, read as the options and the model's bands demand.
 
     Where the options name no bands, and image and model name all of theirs, the model gets each of
@@ -49,7 +49,7 @@ def open_input(options: RunOptions, model: Model) -> Image:
     return image
 
 
-def open_planned(facts: ImageFacts, path: str | None = None) -> Image:
+def open_planned(facts: ImageFacts, path: str | None = None) -> WindowedImage:
     """Open the image of a plan, on its own grid; at ``path``, if it is not where it was.
 
     In the process of the run itself, the image that it opened is read; its fingerprint is taken

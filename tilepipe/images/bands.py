@@ -138,7 +138,7 @@ def _number(band: int | str, names: Sequence[str], path: str) -> int:
     there = f"its bands are {show_bands(names)}"
     if found:
         raise InputError(
-            f"{path}: has {len(found)} bands named {band}; say which by number ({there})"
+            f"{path}: has {len(found)} bands named {band}; choose one by number ({there})"
         )
     raise InputError(f"{path}: has no band {band}; {there}")
 

@@ -1,4 +1,4 @@
-"""What every image is to the rest of tilepipe, whatever file it comes from."""
+"""The `Image` protocol: what every image offers, whatever file it comes from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.images.control import GroundControl
 from tilepipe.images.reading import Reading
+from tilepipe.text import count
 
 UNITS_IN_METRES: dict[str, float] = {
     "picometer": 1e-12,
@@ -26,7 +27,7 @@ UNITS_IN_METRES: dict[str, float] = {
     "foot": 0.3048,
     "us survey foot": 1200 / 3937,
 }
-"""Length units (NGFF and UDUNITS spelling). A unit not listed, such as ``degree``, is no length."""
+"""Units of length (NGFF and UDUNITS spelling). All others, such as ``degree``, are not lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class PixelSize:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it is above 0 and finite on both axes, as a file may not have it."""
+        """Whether it is above 0 and finite on both axes; files may hold anything."""
         return all(math.isfinite(value) and value > 0 for value in (self.y, self.x))
 
     def scaled(self, y: float, x: float) -> PixelSize:
@@ -48,28 +49,28 @@ class PixelSize:
         return PixelSize(self.y * y, self.x * x, self.unit)
 
     def metres(self) -> tuple[float, float] | None:
-        """(y, x) in metres, or None for a unit that is no length."""
+        """Convert it to metres, (y, x); None for a unit that is not a length."""
         factor = UNITS_IN_METRES.get(self.unit)
         return None if factor is None else (self.y * factor, self.x * factor)
 
 
 SCALE_TOLERANCE = 0.05
-"""Pixel sizes no further apart than this share are as good as equal: no network is that exact."""
+"""Relative difference up to which pixel sizes count as equal: no network is that exact."""
 
 
 def alike(one: float, other: float) -> bool:
-    """Whether two lengths of a pixel are as good as equal."""
+    """Whether two lengths of a pixel count as equal."""
     return abs(one / other - 1) <= SCALE_TOLERANCE + 1e-9
 
 
 def show_pixel_size(size: PixelSize | None) -> str:
-    """A pixel size for a person: ``0.25 um/px``, or rows x columns where they differ."""
+    """Show a pixel size: ``0.25 um/px``, or ``0.25 x 0.5 um/px (width x height)``."""
     if size is None:
         return "unknown"
     unit = {"micrometer": "um", "meter": "m", "degree": "degrees"}.get(size.unit, size.unit)
     if math.isclose(size.y, size.x, rel_tol=1e-3):
         return f"{size.x:.4g} {unit}/px"
-    return f"{size.y:.4g} x {size.x:.4g} {unit}/px"
+    return f"{size.x:.4g} x {size.y:.4g} {unit}/px (width x height)"
 
 
 Transform = tuple[float, float, float, float, float, float]
@@ -129,12 +130,11 @@ class RasterGrid:
         return RasterGrid(*shape, pixel_size, self.crs, transform, control, origin)
 
 
-class Placed:
-    """Gives a class that has a `RasterGrid` the attributes of its place."""
-
-    __slots__ = ()
+class Placed(Protocol):
+    """What has a `RasterGrid`, and the attributes of that as its own."""
 
     grid: RasterGrid
+    """The grid of level 0."""
 
     @property
     def pixel_size(self) -> PixelSize | None:
@@ -170,96 +170,72 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One of the images that a file holds: a scan, a label, a scene, a field of a well."""
+    """One of the images in a file: a scan, a label, a scene, a field of a well."""
 
     number: int
     """From 0, in the order of the file."""
     name: str
-    """As the file has it; empty where it gives none."""
+    """Its name in the file; empty where it has none."""
     height: int
-    """Of its full resolution, like all that follows."""
+    """Rows at full resolution; all that follows is of full resolution too."""
     width: int
     bands: int
     dtype: str
-    """In numpy's spelling."""
+    """Name of its numpy dtype."""
     pixel_size: PixelSize | None = None
-    """None where the file does not say, or contradicts itself."""
+    """None where the file does not state it, or contradicts itself."""
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
+        """Number of pixels."""
         return self.height * self.width
 
 
 def show_series(series: Series) -> str:
-    """An image of a file for a person: ``1 'scan' (1000 x 1200 x 3 uint8, 0.25 um/px)``."""
+    """Show an image of a file: ``1 'scan' (1200 x 1000 pixels, 3 bands of uint8, 0.25 um/px)``."""
     name = f" {series.name!r}" if series.name else ""
     size = "" if series.pixel_size is None else f", {show_pixel_size(series.pixel_size)}"
-    return (
-        f"{series.number}{name} "
-        f"({series.height} x {series.width} x {series.bands} {series.dtype}{size})"
-    )
+    bands = f"{count(series.bands, 'band')} of {series.dtype}"
+    return f"{series.number}{name} ({series.width} x {series.height} pixels, {bands}{size})"
 
 
 @runtime_checkable
-class Image(Protocol):
-    """An opened large image; never held whole. Reading is safe from several threads at once."""
+class Image(Placed, Protocol):
+    """An opened large image, never held whole. Several threads may read it at once."""
 
     path: str
     """As the user gave it: a file, or an OME-Zarr folder."""
     kind: str
-    """What it was read as: ``SVS``, ``OME-TIFF``, ``TIFF``, ``GeoTIFF``, ``OME-Zarr`` ..."""
+    """Format it was read as: ``SVS``, ``OME-TIFF``, ``TIFF``, ``GeoTIFF``, ``OME-Zarr`` ..."""
     levels: tuple[Level, ...]
     """Largest first; at least one."""
     bands: int
     """Bands of pixel data; an alpha band is not one of them, it is part of the validity."""
     band_names: tuple[str, ...]
-    """Of each band, as the file names it (``red``, ``nir``, ``DAPI``); empty where it does not."""
+    """Names of the bands in the file (``red``, ``nir``, ``DAPI``); empty where they have none."""
     file_bands: tuple[str, ...]
-    """The same of the bands that `Reading.bands` numbers, from 1: with an alpha band, if any."""
+    """Names of all bands that `Reading.bands` can select, an alpha band among them."""
     dtype: np.dtype[Any]
     decoded_bytes: int
-    """Bytes that a pixel takes while it is decoded: of all bands that the file keeps together."""
-    grid: RasterGrid
-    """The grid of level 0, with the four attributes that follow, by which it is placed."""
+    """Bytes of a pixel while it is decoded: all bands that the file keeps together."""
     pixel_size_doubt: str | None
-    """Why what the file says of it cannot be relied on, if so: ``its A says ... and its B ...``."""
+    """Why the pixel size in the file is unreliable, if it is: ``its A says ... and its B ...``."""
     nodata: float | None
-    """The value that means "no data", when the file names one."""
+    """The value that means "no data", if the file or the user declares one."""
     scaling: tuple[tuple[float, float], ...]
     """(scale, offset) that the file declares for each band; empty where it declares none."""
     chunks: tuple[tuple[int, int], ...]
     """For each level, the (rows, columns) that are decoded together: a tile, a strip."""
     notes: tuple[str, ...]
-    """What the file says that is not applied to the pixels, each with the option that would."""
+    """What the file states but the pixels do not show, each with the option that applies it."""
     validity_by_band: bool
     """Whether one band of a pixel may hold data where another does not."""
     reading: Reading
-    """What of the file is read, and how."""
+    """How the file is read: series, bands, nodata, scaling."""
     series: tuple[Series, ...]
-    """Every image that the file holds."""
+    """Every image in the file."""
     series_number: int
-    """Which of them this is."""
-
-    @property
-    def pixel_size(self) -> PixelSize | None:
-        """Pixel size of level 0; None where it is unknown."""
-        ...
-
-    @property
-    def crs(self) -> str | None:
-        """Coordinate reference system as WKT, of georeferenced images."""
-        ...
-
-    @property
-    def transform(self) -> Transform | None:
-        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
-        ...
-
-    @property
-    def control(self) -> GroundControl | None:
-        """Ground control points or RPCs of level 0, where these place the image on the Earth."""
-        ...
+    """Number of this image in `series`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -267,7 +243,7 @@ class Image(Protocol):
         ...
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
-        """The pixels of a window, shape (height, width, bands), mirrored outside the image.
+        """Read the pixels of a window, shape (height, width, bands), mirrored outside the image.
 
         Raises
         ------
@@ -277,17 +253,17 @@ class Image(Protocol):
         ...
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
-        """Which pixels hold data in any band, (height, width), mirrored; None where all do."""
+        """Tell which pixels hold data in any band, (height, width), mirrored; None where all do."""
         ...
 
     def as_dask(self, level: int = 0) -> Any:
-        """The level as a lazy dask array of shape (height, width, bands)."""
+        """Return the level as a lazy dask array of shape (height, width, bands)."""
         ...
 
     def fingerprint(self) -> str:
-        """A short hash that changes when the file's content does; cheap on a huge file."""
+        """Compute a short hash that changes when the file's content does; cheap on a huge file."""
         ...
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         ...

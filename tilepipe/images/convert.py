@@ -18,7 +18,7 @@ from zarr.codecs import ZstdCodec
 from tilepipe.errors import EnvironmentFailure, InputError, UnreadableError
 from tilepipe.grid import Window, round_down
 from tilepipe.images.base import UNITS_IN_METRES, Image
-from tilepipe.images.files import open_bytes
+from tilepipe.images.byte_ranges import open_bytes
 from tilepipe.images.halving import halve
 from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, DISPLAY_LABELS, VALID
 from tilepipe.images.opening import open_image
@@ -274,9 +274,11 @@ def _check_target(target: StoragePath, overwrite: bool) -> None:
         require_writable(target)
         return
     if not overwrite:
-        raise InputError(f"{target} exists; choose another name, or say --overwrite")
+        raise InputError(f"{target} exists; choose another name, or add --overwrite")
     if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise InputError(f"{target} is no zarr folder and is not overwritten; choose another name")
+        raise InputError(
+            f"{target} is not a zarr folder, so it is not overwritten; choose another name"
+        )
 
 
 def _within(

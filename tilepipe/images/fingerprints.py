@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 
 from tilepipe.errors import InputError
-from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
+from tilepipe.images.byte_ranges import FileBytes, ObjectBytes, open_bytes
 from tilepipe.storage import StoragePath
 
 SAMPLES = 64
@@ -69,7 +69,7 @@ def _add_file(digest: hashlib._Hash, path: StoragePath, samples: int) -> None:
         return
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); look whether its disk is there and sound"
+            f"{path} cannot be read ({error.strerror}); check that its disk is mounted and healthy"
         ) from error
     digest.update(b"file %d " % size)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Opening a file with GDAL: what GDAL is told, and which of its drivers may look at it."""
+"""Opening a file with GDAL: its settings, and the drivers that may be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tilepipe.images.library_warnings import ignoring_harmless
 from tilepipe.storage import ObjectPath
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; some of GDAL's own errors pass through it unwrapped."""
+"""Exceptions of rasterio; some of GDAL's own errors pass through it unwrapped."""
 
 CACHE_MB = 64
 """GDAL's own cache of decoded blocks; by default it takes 5 % of the machine's memory."""
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
 """GDAL's configuration while a dataset of ours is opened or read."""
 
 TIFF = ("GTiff",)
-"""For what can be nothing but a TIFF."""
+"""For files that can only be TIFFs."""
 
 DRIVERS = (
     *TIFF, "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JPEG", "JPEGXL", "PNG", "WEBP",
@@ -65,7 +65,7 @@ _OPENING = threading.Lock()
 
 @contextmanager
 def gdal_settings(path: str, *, streaming: bool = False) -> Iterator[None]:
-    """What GDAL is told while it opens or reads a file; in this thread only, or in the main one.
+    """Apply GDAL's settings while it opens or reads a file, in this thread only.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def gdal_settings(path: str, *, streaming: bool = False) -> Iterator[None]:
 
 
 def open_dataset(path: str, *, drivers: Sequence[str] = DRIVERS, **options: Any) -> Any:
-    """Open a file, within `gdal_settings`; to what it refers, `survey.file_set` has seen.
+    """Open a file, within `gdal_settings`; `survey.file_set` checks what the file refers to.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def open_dataset(path: str, *, drivers: Sequence[str] = DRIVERS, **options: Any)
 
 
 def reason(error: BaseException) -> str:
-    """What GDAL said, which rasterio keeps behind "see previous exception"."""
+    """Return GDAL's own message, which rasterio hides behind "see previous exception"."""
     while isinstance(error, RasterioIOError) and error.__cause__ is not None:
         error = error.__cause__
     return str(error).rstrip(".")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tilepipe.errors import InputError
-from tilepipe.images.base import PixelSize, Series
+from tilepipe.images.base import Series
+from tilepipe.images.gdal_grid import grid_of
 from tilepipe.images.series import choose
 
 _DIRECTORY = re.compile(r"GTIFF_DIR:(\d+):(.*)", re.DOTALL)
@@ -21,7 +22,6 @@ def directory(
     dataset: Any,
     series: int | str | None,
     opened: Callable[[str], Any],
-    pixel_size: Callable[[Any, Any], PixelSize | None],
 ) -> tuple[str | None, tuple[Series, ...], int]:
     """GDAL's name of the image that is read (None: that of the file), all images, and its number.
 
@@ -35,8 +35,6 @@ def directory(
         The image that is wanted; None: the main one.
     opened
         Opens a dataset by GDAL's name.
-    pixel_size
-        Of a CRS and a transform.
 
     Raises
     ------
@@ -55,7 +53,7 @@ def directory(
     for number, name in enumerate(names):
         with opened(name) as part:
             dtype = np.result_type(*part.dtypes).name
-            size = pixel_size(part.crs, part.transform)
+            size = grid_of(part).pixel_size
             text = part.tags().get("TIFFTAG_DOCUMENTNAME", "") or part.descriptions[0] or ""
             found.append(Series(number, text, part.height, part.width, part.count, dtype, size))
     number = choose(path, found, series).number

@@ -1,4 +1,4 @@
-"""Faults in tiles of GeoTIFFs that GDAL passes over, in images and in the parts of mosaics."""
+"""Damage in tiles of GeoTIFFs that GDAL does not report, in images and in parts of mosaics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
+from tilepipe.images.byte_ranges import Ahead, FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.corruption import (
     COMPRESSIONS,
     DEFLATE,
@@ -24,7 +25,6 @@ from tilepipe.images.corruption import (
     find_deflate_corruption,
 )
 from tilepipe.images.file_sets import PartWindow
-from tilepipe.images.files import FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.gdal import TIFF, open_dataset
 from tilepipe.images.gdal_paths import place_of
 from tilepipe.images.source import UndecodableError
@@ -35,7 +35,7 @@ MOST_OPEN = 32
 
 
 class TileCheck:
-    """Looks, once, at each tile of a GeoTIFF for the faults that GDAL passes over."""
+    """Checks each tile of a GeoTIFF once for damage that GDAL does not report."""
 
     def __init__(self, file: FileBytes | ObjectBytes, compression: int, bands: int) -> None:
         self._file = file
@@ -51,7 +51,7 @@ class TileCheck:
 
     @classmethod
     def of(cls, dataset: Any) -> TileCheck | None:
-        """That of a dataset; None where GDAL tells all faults itself, or none can be told."""
+        """Make one for a dataset; None where GDAL reports all damage, or none can be found."""
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         compression = COMPRESSIONS.get(structure.get("COMPRESSION", "").upper())
         # Not the dataset's name, which may be of a directory in the file.
@@ -62,7 +62,7 @@ class TileCheck:
         return cls(open_bytes(path), compression, 1 if pixel_interleaved else dataset.count)
 
     def check(self, window: Window, overview: int, dataset: Any) -> None:
-        """Look at the tiles of a window.
+        """Check the tiles of a window that have not been checked before.
 
         Parameters
         ----------
@@ -99,22 +99,24 @@ class TileCheck:
         for (row, column, _), found in ranges.items():
             if not found:
                 continue
-            try:
-                data = reader.read(*found)
-            except OSError as error:
-                raise UndecodableError(
-                    f"the tile of row {row}, column {column} cannot be read from disk ({error})"
-                ) from error
-            reason = find_corruption(data, self._compression)
-            if reason is None and self._compression in DEFLATE:
-                reason = find_deflate_corruption(data)
-            if reason:
-                raise UndecodableError(f"the tile of row {row}, column {column}: {reason}")
+            if reason := self._fault(reader, *found):
+                raise UndecodableError(f"the tile of row {row}, column {column}{reason}")
         for row, column in unseen:
             seen[row, column] = True
 
+    def _fault(self, reader: FileBytes | Ahead, offset: int, count: int) -> str | None:
+        """What is wrong with a tile, as the rest of a sentence; None where nothing is."""
+        try:
+            data = reader.read(offset, count)
+        except OSError as error:
+            return f" cannot be read from disk ({error})"
+        reason = find_corruption(data, self._compression)
+        if reason is None and self._compression in DEFLATE:
+            reason = find_deflate_corruption(data)
+        return reason and f": {reason}"
+
     def _range(self, dataset: Any, band: int, row: int, column: int) -> tuple[int, int] | None:
-        """(offset, count) of what is looked at of a tile."""
+        """(offset, count) of the part of a tile that is checked; None where it was left out."""
         offset, size = (
             int(dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band) or 0)
             for what in ("OFFSET", "SIZE")

@@ -1,4 +1,4 @@
-"""What libraries remark on a file while it is opened: heard here, and shown by us.
+"""Messages that libraries log about a file while it is opened: collected here, and shown as notes.
 
 Remarks become notes of the image, which `tilepipe info` prints and the plan of a run warns of.
 Those that are listed below say nothing that could make a mask wrong.

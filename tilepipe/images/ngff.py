@@ -177,7 +177,7 @@ class NgffSource:
         levels = tuple(
             self._level(array, scales[level], scales[0]) for level, array in enumerate(self._arrays)
         )
-        pixel_size, doubt = _pixel_size(multiscale, self._axes, scales[0], own)
+        grid, doubt = _grid(levels[0], multiscale, self._axes, scales[0], own)
         bands = self._axes.band_count(self._arrays[0].shape)
         # In xarray's words (the CF conventions), where the image is not of our own making.
         packed = dict(self._arrays[0].attrs)
@@ -189,14 +189,7 @@ class NgffSource:
             bands=bands,
             dtype=np.dtype(np.uint8) if dtype == np.bool_ else dtype,
             chunks=tuple(self._axes.size(array.chunks) for array in self._arrays),
-            grid=RasterGrid(
-                levels[0].height,
-                levels[0].width,
-                pixel_size,
-                own.get("crs"),
-                _transform(own.get("transform")),
-                GroundControl.from_json(own["control"]) if own.get("control") else None,
-            ),
+            grid=grid,
             pixel_size_doubt=doubt,
             scaling=_scaling(own.get("scaling"), bands) or _packed_scaling(packed, bands),
             nodata=() if nodata is None else tuple(None if n is None else float(n) for n in nodata),
@@ -268,8 +261,9 @@ class NgffSource:
             stated = [scale[axis] / full[axis] for axis in (self._axes.y, self._axes.x)]
             if not all(map(_fits, stated, whole, self._axes.size(array.shape))):
                 return (
-                    f"its metadata say that level {level} is {stated[0]:g} x {stated[1]:g} times "
-                    "as coarse as level 0, which its size contradicts; the size is relied on",
+                    f"its metadata state that level {level} is {stated[1]:g} x {stated[0]:g} times "
+                    "as coarse as level 0 (width x height), which its size contradicts; the size "
+                    "is used",
                 )
         return ()
 
@@ -278,6 +272,20 @@ def _fits(stated: float, full: int, part: int) -> bool:
     """Whether a level of ``part`` rows may be reduced by ``stated``, with sizes rounded."""
     low, high = full / (part + 2), full / max(part - 2, 0.5)
     return low / (1 + SCALE_SLACK) <= stated <= high * (1 + SCALE_SLACK)
+
+
+def _grid(
+    level: Level,
+    multiscale: dict[str, Any],
+    axes: _Axes,
+    scale: list[float] | None,
+    own: dict[str, Any],
+) -> tuple[RasterGrid, str | None]:
+    """The grid of level 0, and why its pixel size is in doubt."""
+    size, doubt = _pixel_size(multiscale, axes, scale, own)
+    control = GroundControl.from_json(own["control"]) if own.get("control") else None
+    transform = _transform(own.get("transform"))
+    return RasterGrid(level.height, level.width, size, own.get("crs"), transform, control), doubt
 
 
 def _pixel_size(

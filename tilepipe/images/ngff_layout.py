@@ -163,6 +163,6 @@ def below(folder: StoragePath, path: str) -> StoragePath:
     """A path in a container; what leads out of it is refused."""
     for part in path.split("/"):
         if part in {"", ".", ".."}:
-            raise InputError(f"{folder} names {path!r}, which is no path within it")
+            raise InputError(f"{folder} names {path!r}, which is not a path inside it")
         folder = folder / part
     return folder

@@ -1,6 +1,6 @@
-"""What a look at an image's pixels shows that its file does not say: fill, and alpha that is data.
+"""What the pixels of an image show that its file does not state: fill, and alpha that is data.
 
-A look has a bounded cost, whatever the image's size, and is always the same.
+Looking has a bounded cost, whatever the size of the image, and always the same result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fill:
     def __str__(self) -> str:
         return (
             f"{self.share:.0%} of the image, along its borders, is {self.value:g} in every band, "
-            "and the file declares no nodata value: if that is fill and not data, say "
+            "and the file declares no nodata value: if that is fill and not data, set "
             f"--nodata {self.value:g}"
         )
 

@@ -23,11 +23,11 @@ _NAMES = {
 
 
 def orientation_notes(value: object) -> tuple[str, ...]:
-    """A note where an orientation tag, a number or its text, asks for other than is stored."""
+    """Note an orientation tag, as a number or text, other than that of the stored pixels."""
     name = next((name for number, name in _NAMES.items() if str(value) == str(number)), None)
     if name is None:
         return ()
     return (
-        f"its orientation tag ({value}) asks viewers to show it {name}; it is read as stored, and "
-        "the mask has the same rows and columns",
+        f"its orientation tag ({value}) stands for {name}; it is read as stored, and the mask has "
+        "the same rows and columns",
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from tilepipe.errors import InputError
-from tilepipe.images.files import open_bytes
+from tilepipe.images.byte_ranges import open_bytes
 from tilepipe.images.probe import Probe
 from tilepipe.images.source import Source
 from tilepipe.storage import StoragePath

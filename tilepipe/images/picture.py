@@ -17,8 +17,8 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import Level, RasterGrid
+from tilepipe.images.byte_ranges import open_reader
 from tilepipe.images.corruption import find_corruption
-from tilepipe.images.files import open_reader
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.orientation import TAG, orientation_notes
 from tilepipe.images.probe import JPEG_SIGNATURE, PNG_SIGNATURE, Probe
@@ -113,8 +113,8 @@ class PictureSource:
         needed = picture.width * picture.height * pixel_bytes
         if needed > LARGEST_BYTES:
             raise TooLargeError(
-                f"{path} is a {picture.format} of {picture.height} x {picture.width} pixels, which "
-                "can only be decoded whole; make it a chunked image first: "
+                f"{path} is a {picture.format} of {picture.width} x {picture.height} pixels "
+                "(width x height), which can only be decoded whole; make it a chunked image first: "
                 f"tilepipe convert {path} IMAGE.ome.zarr"
             )
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from tilepipe.errors import InputError
-from tilepipe.images.files import open_reader
+from tilepipe.images.byte_ranges import open_reader
 from tilepipe.storage import StoragePath, as_path
 
 HEAD_BYTES = 512

@@ -7,9 +7,9 @@ by an entry point:
     czi = "its_package.czi_reader"
 
 Readers are tried in order, and the first that recognises a file opens it. One whose entry point is
-named like the suffix of the file (here ``.czi``) is tried first. All others are tried on files that
-no reader of tilepipe recognises by their content, and on folders that are not named ``.zarr``. A
-reader is imported when it is tried, not before.
+named like the suffix of the file (here ``.czi``) is tried first, unless that is a suffix of
+tilepipe's own. All others are tried on files that no reader of tilepipe recognises by their
+content, and on folders that are not named ``.zarr``. A reader is imported when it is tried.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ from tilepipe.storage import InputRefused, StoragePath, readable
 
 GROUP = "tilepipe.readers"
 """Entry points of other packages."""
+
+
+OWN_SUFFIXES = frozenset(
+    {".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".jp2", ".vrt", ".zarr"}
+)
+"""Of most files; listing what other packages install takes a tenth of a second."""
 
 
 class Reader(Protocol):
@@ -70,6 +76,7 @@ BY_CONTENT = (
     _BuiltIn("overviews", (*TIFF_SIGNATURES, JPEG_SIGNATURE), streams=True),
     _BuiltIn("tiff", TIFF_SIGNATURES),
     _BuiltIn("picture", (PNG_SIGNATURE, JPEG_SIGNATURE)),
+    _BuiltIn("raster", (*TIFF_SIGNATURES, PNG_SIGNATURE, JPEG_SIGNATURE, b"<VRTDataset")),
     _BuiltIn("ome_companion"),
 )
 """Readers that are tried first."""
@@ -102,13 +109,14 @@ def installed() -> dict[str, EntryPoint]:
 
 def _readers(probe: Probe) -> Iterator[Reader]:
     """Readers to try on a file, in order; each is imported when its turn comes."""
-    others = {} if probe.streaming else dict(installed())
-    if named := others.pop(probe.suffix.removeprefix("."), None):
-        yield _loaded(named)
+    suffix = None if probe.streaming or probe.suffix in OWN_SUFFIXES else probe.suffix[1:]
+    if suffix is not None and suffix in installed():
+        yield _loaded(installed()[suffix])
     yield from _built_in(BY_CONTENT, probe)
-    if not (probe.is_folder and probe.suffix == ".zarr"):
-        for point in others.values():
-            yield _loaded(point)
+    if not (probe.streaming or (probe.is_folder and probe.suffix == ".zarr")):
+        for name, point in installed().items():
+            if name != suffix:
+                yield _loaded(point)
     yield from _built_in(ALL_ELSE, probe)
 
 

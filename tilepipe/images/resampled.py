@@ -54,8 +54,8 @@ class ResampledImage(ShownImage, Placed):
     and transform remain those of level 0 of the file, so that the level's own follow from its scale
     as for any other. Where level 0 itself is resampled, its scale is not 1.
 
-    What is no data takes no part, band by band: the rest is weighted as if it were alone. A band
-    of a pixel is valid where more than half of what it is made of is; others are 0.
+    Pixels without data are left out of the sums, band by band, and the weights of the others
+    adjusted. A band of a pixel is valid where more than half of its weight is; elsewhere it is 0.
 
     Parameters
     ----------
@@ -71,21 +71,13 @@ class ResampledImage(ShownImage, Placed):
     def __init__(self, image: Image, level: int, factors: Factors) -> None:
         if not all(math.isfinite(factor) and factor > 0 for factor in factors):
             raise ValueError(f"an image cannot be resampled by {factors}")
-        self.path = image.path
-        self.kind = image.kind
-        self.bands = image.bands
-        self.dtype = image.dtype
-        self.grid = image.grid
-        self.pixel_size_doubt = image.pixel_size_doubt
-        self.nodata = image.nodata
-        self.scaling = image.scaling
-        self.notes = image.notes
+        self.path, self.kind, self.grid = image.path, image.kind, image.grid
+        self.bands, self.dtype, self.decoded_bytes = image.bands, image.dtype, image.decoded_bytes
         self.band_names, self.file_bands = image.band_names, image.file_bands
-        self.decoded_bytes = image.decoded_bytes
-        self.reading = image.reading
-        self.validity_by_band = image.validity_by_band
-        self.series = image.series
-        self.series_number = image.series_number
+        self.pixel_size_doubt, self.notes = image.pixel_size_doubt, image.notes
+        self.nodata, self.scaling = image.nodata, image.scaling
+        self.reading, self.validity_by_band = image.reading, image.validity_by_band
+        self.series, self.series_number = image.series, image.series_number
         old = image.levels[level]
         height, width = resampled_size(old, factors)
         new = Level(height, width, old.scale_y * factors[0], old.scale_x * factors[1])
@@ -144,15 +136,15 @@ class ResampledImage(ShownImage, Placed):
         )
 
     def fingerprint(self) -> str:
-        """Of the image that this one is made from."""
+        """Compute the fingerprint of the image that this one is made from."""
         return self._image.fingerprint()
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._image.close()
 
     def reading_bytes(self, height: int, width: int) -> int:
-        """What reading a window takes beyond its own pixels, and beyond decoding a chunk."""
+        """Estimate the bytes for reading a window, beyond its own pixels and decoding a chunk."""
         source = math.prod(
             size * factor + 2 * max(1.0, factor)
             for size, factor in zip((height, width), self._factors, strict=True)

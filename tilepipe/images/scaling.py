@@ -35,7 +35,7 @@ def require_scaling(path: str, scaling: Scaling) -> None:
         The file declares no scale or offset.
     """
     if not scaling:
-        raise InputError(f"{path}: declares no scale or offset; leave --unscale out")
+        raise InputError(f"{path}: declares no scale or offset; leave out --unscale")
 
 
 def unscaled(pixels: NDArray[Any], scaling: Scaling, valid: Validity | None) -> NDArray[Any]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rasterio.enums import MaskFlags
-
 from tilepipe.errors import InputError
 from tilepipe.images.corruption import COMPRESSIONS
 from tilepipe.images.file_sets import (
@@ -24,8 +22,9 @@ from tilepipe.images.file_sets import (
     whole,
 )
 from tilepipe.images.gdal import DRIVERS, GDAL_ERRORS, TIFF, gdal_settings, open_dataset, reason
+from tilepipe.images.gdal_bands import has_validity
 from tilepipe.images.levels import pyramid
-from tilepipe.images.references import Part, parts_of
+from tilepipe.images.mosaic_parts import Part, parts_of
 from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url
 
 COMPANIONS = (".ovr", ".msk")
@@ -122,7 +121,7 @@ def _look(
     if key not in survey.looks:
         if key[0] in survey.pending or len(survey.pending) > DEEPEST:
             raise InputError(
-                f"{path} is a mosaic of mosaics of mosaics without end; name images in it"
+                f"{path} is a mosaic of mosaics nested too deeply; build it from images"
             )
         survey.pending.add(key[0])
         try:
@@ -153,7 +152,7 @@ def _opened_look(
         _check_place_of_pixels(path, dataset)
         used = whole(dataset.shape) if _passes_over_faults(dataset) else None
         files.insert(0, File(path, stamp, EVERYWHERE, used))
-        masked = has_mask(dataset)
+        masked = has_validity(dataset)
         filled = None if parts is None else _filled(parts, survey)
         blocks = [survey.looks[str(part.place), part.overview].block for part in parts or ()]
         block = max((tuple(dataset.block_shapes[0]), *blocks), key=math.prod)
@@ -175,8 +174,8 @@ def _check_place_of_pixels(path: StoragePath, dataset: Any) -> None:
     for name in dataset.files:
         if Path(name).resolve().parent != Path(dataset.name).resolve().parent:
             raise InputError(
-                f"{path} says that its pixels are in {name[:200]}, and only a file beside it is "
-                "read on its behalf; move that there, or save it as a GeoTIFF (gdal_translate)"
+                f"{path} keeps its pixels in {name[:200]}, and only a file beside it is read; move "
+                "that there, or save it as a GeoTIFF (gdal_translate)"
             )
 
 
@@ -235,13 +234,15 @@ def _look_at_part(part: Part, survey: _Survey) -> list[File]:
     height, width = look.shape
     if part.size and part.size != look.shape:
         raise _PartError(
-            f"has {height} x {width} pixels where {part.size[0]} x {part.size[1]} are named"
+            f"has {width} x {height} pixels (width x height) where the mosaic states "
+            f"{part.size[1]} x {part.size[0]}"
         )
     # Where it says nothing else, the mosaic reaches as far as it believes the part to.
     _, _, needed_y, needed_x = part.used or (0, 0, 0, 0)
     if not part.size and (needed_y > height + 1 or needed_x > width + 1):
         raise _PartError(
-            f"has {height} x {width} pixels where {needed_y:g} x {needed_x:g} are used"
+            f"has {width} x {height} pixels (width x height) where the mosaic uses "
+            f"{needed_x:g} x {needed_y:g}"
         )
     if part.band > look.count:
         raise _PartError(f"has {look.count} bands where band {part.band} is used")
@@ -279,8 +280,8 @@ def _look_at_overview_file(path: StoragePath, dataset: Any, survey: _Survey) -> 
     file = Path(named).absolute() if below == named else folder / below
     if file.parent != folder or not file.is_file():
         raise InputError(
-            f"{path} says that its overviews are in {named[:80]}, and only a file beside it is "
-            "opened on its behalf; save it without that (gdal_translate)"
+            f"{path} keeps its overviews in {named[:80]}, and only a file beside it is opened; "
+            "save it without them (gdal_translate)"
         )
     return _look(file, survey, drivers=(*TIFF, "HFA")).files
 
@@ -307,25 +308,19 @@ def _look_at_companion(
 
 def _fault_of_companion(beside: StoragePath, look: _Look, dataset: Any) -> str | None:
     height, width = look.shape
-    full = "{} x {}".format(*dataset.shape)
+    full = f"{dataset.width} x {dataset.height} (width x height)"
     if beside.suffix == ".msk":
         if look.shape != dataset.shape:
-            return f"has {height} x {width} pixels, not {full}"
-        return None if has_mask(dataset) else "is no mask that GDAL takes"
+            return f"has {width} x {height} pixels, not {full}"
+        return None if has_validity(dataset) else "is not a mask that GDAL accepts"
     if (look.count, look.dtypes) != (dataset.count, dataset.dtypes):
         wanted = f"{dataset.count} of {dataset.dtypes[0]}"
         return f"has {look.count} bands of {look.dtypes[0]}, not {wanted}"
     if len(pyramid([dataset.shape, look.shape], snap=False)) == 1 and look.shape != dataset.shape:
-        return f"its {height} x {width} pixels are no smaller version of {full}"
+        return f"its {width} x {height} pixels are not a smaller version of {full}"
     return None
 
 
 def _passes_over_faults(dataset: Any) -> bool:
     compression = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "").upper()
     return dataset.driver == "GTiff" and compression in COMPRESSIONS
-
-
-def has_mask(dataset: Any) -> bool:
-    """Whether there is a mask, or an alpha band, that the pixels' values do not tell."""
-    told = ([MaskFlags.all_valid], [MaskFlags.nodata])
-    return any(flags not in told for flags in dataset.mask_flag_enums)

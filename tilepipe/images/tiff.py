@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import copy
@@ -24,10 +23,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import RasterGrid
-from tilepipe.images.bombs import image_size
-from tilepipe.images.corruption import JPEG, find_corruption
-from tilepipe.images.directories import check_directories
-from tilepipe.images.files import Ahead, FileBytes, ObjectBytes, open_bytes
+from tilepipe.images.byte_ranges import Ahead, FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
 from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import listening, remarks
@@ -42,11 +38,11 @@ from tilepipe.images.tiff_bands import band_names
 from tilepipe.images.tiff_colours import (
     check_colours,
     has_alpha,
-    holds_ycbcr,
     notes_on_colours,
     palette_of,
-    to_rgb,
 )
+from tilepipe.images.tiff_decoding import SegmentDecoder
+from tilepipe.images.tiff_directories import check_directories
 from tilepipe.images.tiff_planes import Plane, chunk_of, is_raw
 from tilepipe.images.tiff_series import bands_of, check_axes, kind_of, pixel_size_of, series_of
 from tilepipe.images.tiff_vendors import check_overlaps
@@ -64,26 +60,7 @@ BROKEN_STRUCTURE = (
     ValueError,
     struct.error,
 )
-"""What tifffile raises on files that are not what they claim to be."""
-
-BROKEN_SEGMENT = (
-    tifffile.TiffFileError,
-    EOFError,
-    LookupError,
-    RuntimeError,  # base of the exceptions of imagecodecs
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What decoders raise on broken data."""
-
-_Reader = FileBytes | Ahead
-IMAGES = JPEG | {33003, 33004, 33005, 34712, 34933, 50001}
-"""TIFF compressions whose segments have sizes of their own: JPEG, JPEG 2000, PNG and WebP."""
-
-BOMB_PIXELS = 2**16
-"""Pixels beyond which a segment's own size matters."""
+"""Exceptions of tifffile for broken files."""
 
 
 class TiffStructure:
@@ -181,7 +158,7 @@ class TiffSource:
             raise InputError(
                 f"{error}; or take another image of the file with --series: {show_choices(others)}"
             ) from None
-        _check_codec(path, series.keyframe)
+        self._decoder = SegmentDecoder(path, file, series)
         check_overlaps(path, file, [page for page in series.pages if page is not None])
         self._path, self._labels = path, probe.labels
         self._files: dict[str, FileBytes | ObjectBytes] = {}
@@ -245,17 +222,12 @@ class TiffSource:
         if samples < 1:
             raise ValueError("it has no samples")
         self._palette = None if self._labels else palette_of(keyframe)
-        self._ycbcr = holds_ycbcr(keyframe, aperio=file.is_svs)
         self._alpha = samples - 1 if has_alpha(keyframe) and samples > 1 else None
-        self._compression = int(keyframe.compression)
-        self._ndpi = file.is_ndpi
-        self._raw_dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        self._sample_dtype = np.dtype(series.dtype).newbyteorder("=")
         nodata = _nodata(keyframe)
         pixel_size, doubt = pixel_size_of(file, number)
         self._fill = nodata or 0
         bands = bands_of(series, labels=self._labels)
-        dtype = self._sample_dtype if self._palette is None else self._palette.dtype
+        dtype = self._decoder.dtype if self._palette is None else self._palette.dtype
         return Description(
             path=path,
             kind=kind_of(file),
@@ -319,8 +291,8 @@ class TiffSource:
                 self._place(samples, band, inside, pixels[target], valid, target)
         return pixels
 
-    def _readers(self, plane: Plane, window: Window) -> list[_Reader]:
-        """What reads the segments of a window, for each page of a plane."""
+    def _readers(self, plane: Plane, window: Window) -> list[FileBytes | Ahead]:
+        """Return a reader of the segments of a window for each page of a plane."""
         if not is_url(self._path):
             return [file.ahead(()) for file in plane.files]
         ranges: dict[str, list[tuple[int, int]]] = {str(file.path): [] for file in plane.files}
@@ -348,11 +320,11 @@ class TiffSource:
         return self._selected is None or any(n in samples for n in (*self._selected, self._alpha))
 
     def _samples(
-        self, plane: Plane, number: int, readers: list[_Reader]
+        self, plane: Plane, number: int, readers: list[FileBytes | Ahead]
     ) -> Iterator[tuple[int, NDArray[Any] | None]]:
         """First band, and samples (rows, columns, bands) or None, of each part of a segment."""
         for index, sample in self._parts(plane):
-            samples = self._decode(plane, index, sample, number, readers[index])
+            samples = self._decoder.decode(plane, index, sample, number, readers[index])
             yield index * plane.samples + sample, samples
 
     def _place(
@@ -397,61 +369,9 @@ class TiffSource:
             if first <= sample < first + count
         ]
 
-    def _decode(
-        self, plane: Plane, index: int, part: int, number: int, reader: _Reader
-    ) -> NDArray[Any] | None:
-        """A segment, shape (rows, columns, samples), or None where it was left out."""
-        file = plane.files[index]
-        stored, offset, count = plane.locate(index, part, number)
-        if not count:
-            return None
-        if offset + count > file.size:
-            raise UndecodableError(
-                f"tile {stored} lies beyond the end of the file, which was cut off"
-            )
-        try:
-            data = reader.read(offset, count)
-        except OSError as error:
-            raise UndecodableError(f"tile {stored} cannot be read from disk ({error})") from error
-        if len(data) < count:
-            raise UndecodableError(f"tile {stored}: the file was cut off while it was open")
-        if plane.raw_rows is not None:
-            rows = count // plane.row_bytes
-            samples = np.frombuffer(data, self._raw_dtype).reshape(rows, plane.width, -1)
-            return to_rgb(samples, b"") if self._ycbcr else samples
-        if reason := find_corruption(data, self._compression, restarts=self._ndpi):
-            raise UndecodableError(f"tile {stored}: {reason}")
-        size = image_size(data) if self._compression in IMAGES else None
-        rows, columns = plane.chunk
-        # Tiles of NDPI, and of writers that pad, are somewhat larger than they need to be.
-        if size and size[0] * size[1] > 4 * rows * columns + BOMB_PIXELS:
-            raise UndecodableError(
-                f"tile {stored} says that it has {size[0]} x {size[1]} pixels, where there is "
-                f"room for {rows} x {columns}"
-            )
-        return self._decompress(plane.pages[index], data, stored)
-
-    def _decompress(self, page: Any, data: bytes, number: int) -> NDArray[Any]:
-        keyframe = page.keyframe
-        tables: dict[str, Any] = {}
-        if page.jpegtables is not None:
-            tables["jpegtables"] = page.jpegtables
-        if keyframe.jpegheader is not None:
-            tables["jpegheader"] = keyframe.jpegheader
-        try:
-            decoded, _, shape = keyframe.decode(data, number, **tables)
-            samples: NDArray[Any] = decoded.reshape(shape)[0]
-        except ImportError as error:
-            raise _missing_codec(self.description.path, keyframe) from error
-        except BROKEN_SEGMENT as error:
-            raise UndecodableError(f"tile {number} is broken ({error})") from error
-        if samples.dtype != self._sample_dtype:
-            raise UndecodableError(f"tile {number} holds {samples.dtype}, not {self._sample_dtype}")
-        return to_rgb(samples, data) if self._ycbcr else samples
-
 
 def _not_applied(path: str, keyframe: Any) -> tuple[str, ...]:
-    """Notes on what a page asks viewers for; refuses colours that would be taken for others."""
+    """Note what a page asks of viewers; refuse colours that would be misread."""
     check_colours(path, keyframe)
     return (
         *orientation_notes(keyframe.tags.valueof(ORIENTATION)),
@@ -461,32 +381,6 @@ def _not_applied(path: str, keyframe: Any) -> tuple[str, ...]:
 
 def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
     return series.keyframe.imagelength, series.keyframe.imagewidth
-
-
-def _check_codec(path: str, keyframe: Any) -> None:
-    """Refuse what cannot be decoded, however sound it is."""
-    try:
-        tifffile.TIFF.DECOMPRESSORS[keyframe.compression]
-    except (KeyError, ImportError) as error:
-        raise _missing_codec(path, keyframe) from error
-    decode = keyframe.decode
-    if decode.__name__.startswith("decode_raise"):
-        # tifffile keeps to itself what it cannot decode until it is asked to.
-        try:
-            decode(b"", 0)
-        except (ValueError, NotImplementedError) as error:
-            raise InputError(
-                f"{path} is compressed in a way that tilepipe does not read ({error}); save it "
-                "with another compression"
-            ) from error
-
-
-def _missing_codec(path: str, keyframe: Any) -> InputError:
-    name = getattr(keyframe.compression, "name", str(keyframe.compression))
-    return InputError(
-        f"{path} is compressed with {name}, for which no codec is installed: "
-        "pip install imagecodecs"
-    )
 
 
 def _nodata(keyframe: Any) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilepipe.grid import Window
-from tilepipe.images.files import FileBytes, ObjectBytes
+from tilepipe.images.byte_ranges import FileBytes, ObjectBytes
 from tilepipe.images.source import UndecodableError
 
 RAW_BYTES = 2**18

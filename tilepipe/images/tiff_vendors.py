@@ -1,4 +1,4 @@
-"""Scanners' TIFFs whose tiles overlap, and so are no plain grid of pixels: they are refused."""
+"""Scanners' TIFFs whose tiles overlap, and so do not form one grid of pixels: they are refused."""
 
 from __future__ import annotations
 

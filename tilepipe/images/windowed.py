@@ -1,4 +1,4 @@
-"""What all images have in common: mirroring, validity, errors that name the place, dask."""
+"""What images of all readers share: mirroring, validity, errors that name the place, dask."""
 
 from __future__ import annotations
 
@@ -129,17 +129,17 @@ class WindowedImage(ShownImage, Placed):
         return WindowedImage(self.file, replace(reading, series=self.reading.series))
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
-        """The pixels of a window, shape (height, width, bands), mirrored outside the image."""
+        """Read the pixels of a window, (height, width, bands), mirrored outside the image."""
         if self.reading.unscale:  # what is no data becomes NaN, and so has to be known
             return self.read_with_valid(window, level)[0]
         span, mirror = self._mirror(window, level)
         return mirror(self._rescaled(self._decode(self._source.read, span, level)))
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_] | None:
-        """Which pixels hold data in any band, shape (height, width), mirrored; None where all do.
+        """Tell which pixels hold data in any band, (height, width), mirrored; None where all do.
 
-        Data is what neither the nodata value, nor NaN or infinity, nor an alpha band of 0, nor a
-        mask, nor a tile that the file leaves out declares to be none.
+        A pixel holds no data where it has the nodata value, is NaN or infinite, where alpha is 0,
+        where a mask excludes it, or where the file leaves its tile out.
         """
         if not self._may_be_invalid:
             self._mirror(window, level)
@@ -149,7 +149,7 @@ class WindowedImage(ShownImage, Placed):
     def read_with_valid(
         self, window: Window, level: int = 0
     ) -> tuple[NDArray[Any], Validity | None]:
-        """`read` of a window, and where it is data, band by band; decoded once."""
+        """Read a window, and which of its pixels hold data, band by band; decoded once."""
         span, mirror = self._mirror(window, level)
         if self.masked:
             pixels, seen = self._decode(self._source.read_masked, span, level)
@@ -162,12 +162,12 @@ class WindowedImage(ShownImage, Placed):
         return mirror(self._rescaled(pixels)), None if valid is None else mirror(valid)
 
     def as_dask(self, level: int = 0) -> Any:
-        """The level as a lazy dask array of shape (height, width, bands)."""
+        """Return the level as a lazy dask array of shape (height, width, bands)."""
         self._level(level)
         return lazy(self, level, f"tilepipe-image-{self.fingerprint()}{self.reading.key}-{level}")
 
     def fingerprint(self) -> str:
-        """A short hash that changes when the file's content does; cheap on a huge file."""
+        """Compute a short hash that changes when the file's content does; cheap on a huge file."""
         if self._fingerprint is None:
             self._fingerprint = self.file.fingerprint()
         return self._fingerprint
@@ -224,7 +224,7 @@ class WindowedImage(ShownImage, Placed):
         # another process, nor to another thread of Dask.
         raise UnreadableError(
             f"{self.path}: cannot decode the window at row {span.y}, column {span.x} "
-            f"({span.height} x {span.width} pixels) of level {level}: {reason}; "
+            f"({span.width} x {span.height} pixels, width x height) of level {level}: {reason}; "
             "copy the file again from where it came"
         )
 
@@ -240,20 +240,20 @@ def _check_sizes(described: Description) -> None:
     for level in described.levels:
         if not (0 < level.height <= LARGEST_SIDE and 0 < level.width <= LARGEST_SIDE):
             raise InputError(
-                f"{described.path} is broken: it says that it has {level.height} x {level.width} "
-                "pixels; write it again with another program"
+                f"{described.path} is broken: its metadata claim {level.width} x {level.height} "
+                "pixels (width x height); write it again with another program"
             )
     if not 0 < described.bands <= MOST_BANDS:
         raise InputError(
-            f"{described.path} is broken: it says that it has {described.bands} bands; write "
-            "it again with another program"
+            f"{described.path} is broken: its metadata claim {described.bands} bands; write it "
+            "again with another program"
         )
 
 
 def read_with_valid(
     image: Image, window: Window, level: int = 0
 ) -> tuple[NDArray[Any], Validity | None]:
-    """The pixels of a window, and where they are data, decoded once where the image can.
+    """Read a window, and which of its pixels hold data; decoded once where the image can.
 
     Returns
     -------
@@ -270,25 +270,25 @@ def read_with_valid(
 
 
 def check_bounded(image: Image, level: int, limit_bytes: int) -> None:
-    """Refuse a level of which one decoded strip, tile or chunk alone is beyond a limit.
+    """Refuse a level whose strips, tiles or chunks are each larger than a limit when decoded.
 
     Raises
     ------
     InputError
-        It holds more than ``limit_bytes``, so no window of it can be read within them.
+        One takes more than ``limit_bytes``, so that no window can be read within them.
     """
     height, width = image.chunks[level]
     needed = height * width * image.decoded_bytes
     if needed > limit_bytes:
         raise TooLargeError(
-            f"{image.path} can only be decoded {height} x {width} pixels at a time, "
-            f"{needed / 2**20:.0f} MiB where {limit_bytes / 2**20:.0f} MiB are allowed; "
+            f"{image.path} can only be decoded {width} x {height} pixels (width x height) at a "
+            f"time, {needed / 2**20:.0f} MiB where {limit_bytes / 2**20:.0f} MiB are allowed; "
             f"make it a chunked image first: tilepipe convert {image.path} IMAGE.ome.zarr"
         )
 
 
 def lazy(image: Image, level: int, name: str) -> Any:
-    """A level as a dask array, under a ``name`` that only the same pixels have."""
+    """Return a level as a dask array, under a ``name`` that only the same pixels have."""
     import dask.array
 
     size = image.levels[level]
@@ -308,7 +308,7 @@ def sizes(level: Level) -> tuple[int, int]:
 
 
 def _notes(described: Description, series: tuple[Series, ...], reading: Reading) -> Iterator[str]:
-    """What the file says that this reading does not apply, and what it passes over."""
+    """Note what the file states that this reading does not apply, and what it leaves out."""
     if described.scaling and not reading.unscale:
         yield (
             f"the image declares a scale and offset ({show_scaling(described.scaling)}) that are "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.images.base import PixelSize, RasterGrid, Transform
+from tilepipe.images.base import PixelSize, Placed, RasterGrid, Transform
 from tilepipe.images.control import GroundControl
 from tilepipe.products.product import Product, product_named
 from tilepipe.schema import decode
@@ -154,7 +154,7 @@ class MaskSpec:
 
 
 @runtime_checkable
-class Mask(Protocol):
+class Mask(Placed, Protocol):
     """An opened mask of any format; never held whole. Reading is safe from several threads."""
 
     path: StoragePath
@@ -167,23 +167,6 @@ class Mask(Protocol):
     planes: int
     """1 for labels."""
     dtype: np.dtype[Any]
-    grid: RasterGrid
-    """The grid of level 0, with the three attributes that follow, by which it is placed."""
-
-    @property
-    def pixel_size(self) -> PixelSize | None:
-        """Pixel size of level 0; None where it is unknown."""
-        ...
-
-    @property
-    def crs(self) -> str | None:
-        """Coordinate reference system as WKT."""
-        ...
-
-    @property
-    def transform(self) -> Transform | None:
-        """Affine (a, b, c, d, e, f) of level 0: x = a col + b row + c, y = d col + e row + f."""
-        ...
 
     @property
     def shape(self) -> tuple[int, int]:

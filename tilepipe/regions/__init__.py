@@ -1,1 +1,1 @@
-"""Where an image is worth computing: tissue that is found, a mask image, polygons, as cells."""
+"""Where an image is computed: detected tissue, a mask image or polygons, as cells."""

@@ -23,16 +23,16 @@ from tilepipe.grid import Window, round_up
 from tilepipe.images.base import Level
 
 SMALLEST_CELL = 16
-"""Pixels a side; also for networks of a smaller stride factor."""
+"""Side of a cell in pixels; also for networks of a smaller stride factor."""
 
 MOST_CELLS = 1 << 22
-"""Cells are doubled until there are no more than this: half a megabyte, packed."""
+"""Most cells of a grid, half a megabyte packed; beyond it their side is doubled."""
 
 STRIP_PIXELS = 1 << 24
-"""Pixels of a mask that are looked at together."""
+"""Pixels of a mask that are read at a time."""
 
 NEGLIGIBLE = 1e-6
-"""Of a pixel: two edges this close are the same one."""
+"""Distance, in pixels, below which two edges are the same."""
 
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
@@ -40,19 +40,19 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class CellGrid:
-    """Square cells from pixel (0, 0) on; the last ones may reach beyond the image."""
+    """A grid of square cells from pixel (0, 0) on; the last ones may reach beyond the image."""
 
     height: int
     """Rows of the grid that the model sees."""
     width: int
     cell: int
-    """Side of a cell in its pixels, a multiple of the stride factor."""
+    """Side of a cell in pixels, a multiple of the stride factor."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Rows and columns of the image's level 0 for each of them."""
+    """Rows and columns of the image's level 0 for each row and column of the grid."""
 
     @classmethod
     def of(cls, level: Level, stride_factor: int) -> CellGrid:
-        """The finest grid of a level that has no more than `MOST_CELLS` cells."""
+        """Make the finest grid of a level with at most `MOST_CELLS` cells."""
         cell = round_up(SMALLEST_CELL, stride_factor)
         while -(-level.height // cell) * -(-level.width // cell) > MOST_CELLS:
             cell *= 2
@@ -79,11 +79,11 @@ class Placement:
     """Rows and columns of level 0 from one pixel to the next; negative where it is turned over."""
 
     def scaled(self, y: float, x: float) -> Placement:
-        """Of the level of a mask that is ``y`` and ``x`` times coarser."""
+        """Return the placement of a level that is ``y`` and ``x`` times coarser."""
         return Placement(self.origin, (self.step[0] * y, self.step[1] * x))
 
     def spans(self, grid: CellGrid, axis: int, size: int) -> tuple[Indices, Indices]:
-        """First pixel, and first one after, that touch each row (column) of cells."""
+        """Return the first pixel in each row (column) of cells, and the first one after it."""
         edges = np.arange(grid.shape[axis] + 1) * grid.sides[axis]
         places = (edges - self.origin[axis]) / self.step[axis]
         low, high = np.minimum(places[:-1], places[1:]), np.maximum(places[:-1], places[1:])
@@ -95,7 +95,7 @@ class Placement:
 def touched_cells(
     read: Callable[[int, int], Bools], size: tuple[int, int], place: Placement, grid: CellGrid
 ) -> Bools:
-    """The cells that hold any pixel of a mask, or a part of one.
+    """Find the cells that hold any pixel of a mask, or a part of one.
 
     Parameters
     ----------
@@ -136,24 +136,24 @@ def _any(inside: Bools, first: Indices, stop: Indices, axis: int) -> Bools:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Which cells of a grid are inside."""
+    """The cells of a grid that are inside a region."""
 
     height: int
     """Rows of the grid that the model sees."""
     width: int
     cell: int
     cells: Bools
-    """Shape (rows, columns)."""
+    """Whether each cell is inside, shape (rows, columns)."""
 
     def inside(self, window: Window) -> Bools:
-        """Which pixels of a window within the grid are inside, shape (height, width)."""
+        """Tell which pixels of a window in the grid are inside, shape (height, width)."""
         rows = np.arange(window.y, window.stop_y) // self.cell
         columns = np.arange(window.x, window.stop_x) // self.cell
         cells = self.cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         return np.asarray(cells.take(columns - columns[0], 1).take(rows - rows[0], 0), np.bool_)
 
     def holds(self, rows: Indices, columns: Indices) -> Bools:
-        """Which of many windows hold a cell that is inside.
+        """Tell which of many windows hold a cell that is inside.
 
         Parameters
         ----------
@@ -175,19 +175,19 @@ class Region:
 
     @cached_property
     def pixels(self) -> int:
-        """Pixels inside."""
+        """Number of pixels inside."""
         rows = np.minimum(self.cell, self.height - np.arange(self.cells.shape[0]) * self.cell)
         columns = np.minimum(self.cell, self.width - np.arange(self.cells.shape[1]) * self.cell)
         return int(rows @ (self.cells @ columns))
 
     @property
     def share(self) -> float:
-        """Of the grid's pixels."""
+        """Share of the grid's pixels that are inside."""
         return self.pixels / (self.height * self.width)
 
     @cached_property
     def _sums(self) -> NDArray[np.int32]:
-        """Cells inside above and left of each corner."""
+        """Number of cells inside, above and left of each corner."""
         sums = np.zeros((self.cells.shape[0] + 1, self.cells.shape[1] + 1), np.int32)
         np.cumsum(self.cells, axis=0, out=sums[1:, 1:])
         np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
@@ -195,12 +195,12 @@ class Region:
 
 
 def cells_as_text(cells: Bools) -> str:
-    """Cells packed eight a byte, compressed, in base 64."""
+    """Pack cells eight a byte, compress them, and encode them in base 64."""
     return base64.b64encode(zlib.compress(np.packbits(cells).tobytes(), 9)).decode("ascii")
 
 
 def cells_from_text(text: str, shape: tuple[int, int]) -> Bools:
-    """The cells that `cells_as_text` wrote.
+    """Read the cells that `cells_as_text` wrote.
 
     Raises
     ------

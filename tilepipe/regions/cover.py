@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tilepipe.regions.cells import Bools
 
 PASS_PIXELS = 20_000
-"""What a pass costs besides its pixels, in pixels: cuts that save less are not made."""
+"""Fixed cost of a pass, in pixels; cuts that save less are not made."""
 
 Rectangle = tuple[int, int, int, int]
 """(row, column, rows, columns), in cells."""
@@ -17,7 +17,7 @@ Costs = NDArray[np.float64]
 
 
 def cover(cells: Bools, cell: int, rim: tuple[int, int], most: tuple[int, int]) -> list[Rectangle]:
-    """Disjoint rectangles that hold every cell that is inside.
+    """Find disjoint rectangles that hold every cell inside.
 
     Cells are framed, and a frame is cut in two, each framed anew, as long as that makes less work:
     the pixels of all windows, which reach further than what they keep by a rim. One cut is looked

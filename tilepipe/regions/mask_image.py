@@ -1,4 +1,4 @@
-"""A region from an image: what is not zero is inside."""
+"""A region from an image: pixels other than zero are inside."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tilepipe.images.base import SCALE_TOLERANCE
 from tilepipe.regions.cells import NEGLIGIBLE, Bools, CellGrid, Placement, touched_cells
 
 MOST_PIXELS = 1 << 30
-"""Of a mask that is read whole: some seconds."""
+"""Most pixels of a mask that is read whole, within some seconds."""
 
 
 def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
-    """The cells that hold any pixel of a mask that is not zero (and not nodata) in some band.
+    """Find the cells that hold a pixel which is neither zero nor nodata in some band of a mask.
 
     A mask with a CRS lies where its transform says; any other is stretched over the image's level
     0, at whatever resolution it is. Its level 0 is read, as what is small may be missing in others;
@@ -26,7 +26,7 @@ def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
     Raises
     ------
     InputError
-        Where it is no image, is of other proportions, of another CRS or turned against the image,
+        Where it is not an image, has other proportions, of another CRS or turned against the image,
         or has nothing inside.
     """
     with closing(open_image(path)) as mask:
@@ -52,7 +52,7 @@ def cells_of_image(path: str, image: Image, grid: CellGrid) -> Bools:
 
 
 def _placement(mask: Image, image: Image) -> Placement:
-    """Where the mask's level 0 lies on the image's."""
+    """Place the mask's level 0 on the image's."""
     if mask.crs is None or mask.transform is None:
         return _stretched(mask, image)
     if image.crs is None or image.transform is None:
@@ -84,8 +84,8 @@ def _stretched(mask: Image, image: Image) -> Placement:
     slack = 1 + SCALE_TOLERANCE + 1 / mask.shape[0] + 1 / mask.shape[1] + NEGLIGIBLE
     if not 1 / slack <= steps[0] / steps[1] <= slack:
         raise InputError(
-            f"{mask.path}: has {mask.shape[0]} x {mask.shape[1]} pixels, and {image.path} "
-            f"{image.shape[0]} x {image.shape[1]}: these are other proportions; give a mask of all "
-            "of this image"
+            f"{mask.path}: has {mask.shape[1]} x {mask.shape[0]} pixels (width x height), and "
+            f"{image.path} {image.shape[1]} x {image.shape[0]}: the proportions differ; give a "
+            "mask of all of this image"
         )
     return Placement(step=steps)

@@ -1,4 +1,4 @@
-"""A region from GeoJSON: of QuPath, in pixels of level 0, or of a GIS, in coordinates of a CRS."""
+"""A region from GeoJSON: from QuPath in pixels of level 0, or from a GIS in coordinates."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tilepipe.schema import load_json
 from tilepipe.storage import require_ordinary
 
 LONGITUDE_LATITUDE = "OGC:CRS84"
-"""What GeoJSON is in, where it does not say (RFC 7946)."""
+"""CRS of GeoJSON that names none (RFC 7946)."""
 
 OTHER_FORMATS = {".shp", ".gpkg", ".kml", ".kmz", ".fgb", ".gml", ".gdb", ".geojsonl", ".parquet"}
-"""Polygons that something else has to make GeoJSON of."""
+"""Suffixes of other vector formats, which have to be converted to GeoJSON."""
 
 Polygon = list[Any]
 """Rings of (x, y): the outer one, then holes."""
 
 
 def looks_like_polygons(path: str) -> bool:
-    """Whether a file is GeoJSON, by its first character.
+    """Tell whether a file is GeoJSON, by its first character.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def looks_like_polygons(path: str) -> bool:
 
 
 def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
-    """The cells that polygons touch.
+    """Find the cells that polygons touch.
 
     Coordinates are (x, y) pixels of level 0, from its upper left corner, where the image has no
     CRS. Where it has one, they are in the ``crs`` that the file names, or else longitude and
@@ -60,7 +60,7 @@ def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
     Raises
     ------
     InputError
-        Where it is no GeoJSON, its coordinates cannot be placed, or no polygon touches the image.
+        Where it is not GeoJSON, its coordinates cannot be placed, or no polygon touches the image.
     """
     from rasterio import Affine
     from rasterio.features import rasterize
@@ -100,13 +100,13 @@ def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
 
 
 def _read(path: str) -> tuple[list[Polygon], str | None]:
-    """All polygons of a file, and the CRS that it names."""
+    """Read all polygons of a file, and the CRS that it names."""
     try:
         document = load_json(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"{path}: is no GeoJSON ({error}); export it again") from error
+        raise InputError(f"{path} is not GeoJSON ({error}); export it again") from error
     crs = None
     if isinstance(document, dict) and document.get("crs"):
         try:
@@ -140,14 +140,14 @@ def _polygons(item: Any) -> Iterator[Polygon]:
 
 
 def _in_crs(path: str, polygons: list[Polygon], crs: str | None, wanted: str) -> list[Polygon]:
-    """Polygons in the CRS of the image."""
+    """Transform polygons to the CRS of the image."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
     from rasterio.warp import transform_geom
 
     if crs is None and not all(_on_earth(ring) for polygon in polygons for ring in polygon):
         raise InputError(
-            f"{path}: names no CRS, and its coordinates are no longitude and latitude, which they "
+            f"{path}: names no CRS, and its coordinates are not longitude and latitude, which they "
             "then must be for a georeferenced image; export it with its CRS"
         )
     try:
@@ -188,7 +188,7 @@ def _ring(path: str, ring: Any, to_pixels: Any) -> list[tuple[float, float]]:
             f"{path}: holds a polygon of {len(x)} corners; it takes 4, the last being the first"
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError(f"{path}: holds a polygon with corners that are no numbers; repair it")
+        raise InputError(f"{path}: holds a polygon with corners that are not numbers; repair it")
     if to_pixels is not None:
         a, b, c, d, e, f = tuple(to_pixels)[:6]
         x, y = a * x + b * y + c, d * x + e * y + f

@@ -20,19 +20,19 @@ from tilepipe.images.averaging import averaged
 from tilepipe.regions.cells import Bools, Placement
 
 PIXEL_UM = 8.0
-"""Pixel size at which tissue is looked for, where the image says its own."""
+"""Pixel size at which tissue is detected, where that of the image is known."""
 
 LEAST_SIDE, MOST_PIXELS = 256, 1 << 22
-"""Of the small picture, whatever the pixel size."""
+"""Least side and most pixels of the small picture, whatever the pixel size."""
 
 LEAST_SATURATION, MOST_SATURATION = 0.04, 0.12
 """The threshold's bounds: glass and its noise below, the palest stains above."""
 
 DARK = 0.1
-"""Of white: what is darker has no colour to speak of, such as what was not scanned."""
+"""Share of white below which pixels have no colour, such as areas that were not scanned."""
 
 MOSTLY = 0.5
-"""Share of dark pixels from which on an image is no brightfield."""
+"""Share of dark pixels from which on an image is not brightfield."""
 
 SPECK, HOLE, RIM = 150, 400, 3
 """Pixels of the small picture: parts no larger are dust, holes no larger are filled; and by how
@@ -42,7 +42,7 @@ WAY_OUT = "give polygons or a mask image with --tissue PATH, or compute all of i
 
 
 def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools, Placement, str]:
-    """Where there is tissue: a small mask, its place on level 0, and how it was found.
+    """Find tissue: a small mask of it, the place of that on level 0, and how it was found.
 
     Reads the coarsest level of the pyramid that is fine enough, once, in pieces. (Without a pyramid
     that is level 0: each pixel of the image is decoded once more than the run itself needs.)
@@ -57,7 +57,7 @@ def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools
     Raises
     ------
     InputError
-        For images that are no slides in colour, and where no tissue is found.
+        For images that are not slides in colour, and where no tissue is found.
     """
     if image.bands != 3 or image.dtype.kind != "u":
         bands = "1 band" if image.bands == 1 else f"{image.bands} bands"
@@ -80,7 +80,7 @@ def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools
     tissue = _cleaned((saturation > threshold) & valid)
     if not tissue.any():
         raise InputError(
-            f"{image.path}: no tissue was found, nothing on it is coloured (saturation above "
+            f"{image.path}: no tissue was found: nothing is coloured (saturation above "
             f"{threshold:.2f}); {WAY_OUT}"
         )
     how = f"saturation above {threshold:.2f} at level {level}"
@@ -88,7 +88,7 @@ def find_tissue(image: Image, pixel_um: float | None, limit: int) -> tuple[Bools
 
 
 def is_stained(pixels: NDArray[Any]) -> Bools | None:
-    """Which of some pixels are stained tissue, by their colour alone.
+    """Tell which pixels are stained tissue, by their colour alone.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def is_stained(pixels: NDArray[Any]) -> Bools | None:
     Returns
     -------
     ndarray of bool, shape (n,), or None
-        None where the image is no brightfield: most of it is dark.
+        None where the image is not brightfield: most of it is dark.
     """
     saturation, dark = _saturation(
         pixels[None].astype(np.float32), float(np.iinfo(pixels.dtype).max)
@@ -110,7 +110,7 @@ def is_stained(pixels: NDArray[Any]) -> Bools | None:
 
 
 def otsu(values: NDArray[Any]) -> float:
-    """The threshold that parts values of 0 .. 1 into the two classes furthest apart (Otsu 1979)."""
+    """Find the threshold between the two most distant classes of values in 0 .. 1 (Otsu 1979)."""
     counts, edges = np.histogram(values, 256, (0.0, 1.0))
     centres = (edges[:-1] + edges[1:]) / 2
     below = counts.cumsum()
@@ -144,7 +144,7 @@ def shrunk(image: Image, level: int, times: int) -> tuple[NDArray[np.float32], B
 
 
 def _resolution(image: Image, pixel_um: float | None) -> tuple[int, int]:
-    """The level that is read, and how many of its pixels, along an axis, become one."""
+    """Choose the level to read, and how many of its pixels, along an axis, become one."""
     height, width, _ = image.shape
     wanted = PIXEL_UM / pixel_um if pixel_um else max(height, width) / 1024
     wanted = min(wanted, max(height, width) / LEAST_SIDE)
@@ -168,7 +168,7 @@ def _saturation(small: NDArray[np.float32], white: float) -> tuple[NDArray[np.fl
 
 
 def _cleaned(tissue: Bools) -> Bools:
-    """Without specks, without small holes, and a little larger."""
+    """Remove specks and small holes, and grow the rest a little."""
     from scipy import ndimage
 
     tissue = _without_small(tissue, SPECK)
@@ -178,7 +178,7 @@ def _cleaned(tissue: Bools) -> Bools:
 
 
 def _without_small(mask: Bools, pixels: int) -> Bools:
-    """Without the connected parts of up to so many pixels."""
+    """Remove connected parts of up to so many pixels."""
     from scipy import ndimage
 
     parts, _ = ndimage.label(mask)

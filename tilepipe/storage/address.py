@@ -1,4 +1,4 @@
-"""Addresses of places, as users give them; those that hold a secret are refused."""
+"""Addresses as users give them; those that contain a secret are refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 def is_url(text: object) -> bool:
-    """Whether a text is an address with a scheme (``s3://...``), and no path of a file."""
+    """Tell whether a text is an address with a scheme (``s3://...``) rather than a path."""
     return isinstance(text, ObjectPath) or _URL.fullmatch(str(text)) is not None
 
 
 def redacted(text: str) -> str:
-    """An address without what may be a secret in it: user and password, query, fragment."""
+    """Remove what may be secret from an address: user and password, query, fragment."""
     match = _URL.fullmatch(text)
     if match is None:
         return text
@@ -34,7 +34,7 @@ def redacted(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A sentence with each address in it `redacted`, also one that a `Path` has made of it."""
+    """Apply `redacted` to each address in a sentence, also to one that became a `Path`."""
     return re.sub(
         r"([A-Za-z][A-Za-z0-9+.-]*):(//?)([^\s/]\S*?)(?=[:;,.)'\"]*(?:\s|$))",
         lambda found: redacted(f"{found[1]}://{found[3]}").replace("://", f":{found[2]}", 1),
@@ -43,7 +43,7 @@ def without_secrets(text: str) -> str:
 
 
 def as_path(text: str | StoragePath) -> StoragePath:
-    """The place that a path or an address names.
+    """Return the place that a path or an address names.
 
     Raises
     ------
@@ -75,5 +75,5 @@ def as_path(text: str | StoragePath) -> StoragePath:
     bucket, _, key = match[2].partition("/")
     parts = [part for part in key.split("/") if part]
     if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket) or not parts or {".", ".."} & set(parts):
-        raise InputError(f"{shown}: is no address of an object; say {scheme}://BUCKET/NAME")
+        raise InputError(f"{shown} is not the address of an object; write {scheme}://BUCKET/NAME")
     return ObjectPath(scheme, bucket, "/".join(parts))

@@ -1,4 +1,4 @@
-"""What an object store's errors become: one sentence of ours, without a word of the server's.
+"""Errors of object stores as one sentence of tilepipe's, without text from the server.
 
 A server may put into its answer what it was asked: the id of a key, a signature, a token. So its
 text is read here for what happened, and goes no further: not into a message, nor along with an
@@ -23,21 +23,21 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
 }
-"""Where each kind of store takes its credentials from: variables of the environment."""
+"""Environment variables from which each kind of store takes its credentials."""
 
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_SERVICE_ACCOUNT", "az": "AZURE_ENDPOINT"}
 
 
 class StoreError(EnvironmentFailure):
-    """An object store cannot be reached, or fails; what was begun can be resumed."""
+    """An object store cannot be reached, or fails; the run can be resumed."""
 
 
 class StoreRefusedError(StoreError):
-    """An object store does not let us: credentials, permissions, or a bucket that is not there."""
+    """An object store refuses: credentials, permissions, or a bucket that does not exist."""
 
 
 class InputRefused(AbstractContextManager["InputRefused"]):
-    """Inside, a refusal is the user's to mend: an address or credentials just given (exit 2)."""
+    """Turn a refusal into an `InputError`: the address or credentials were just given."""
 
     def __exit__(
         self,
@@ -50,7 +50,7 @@ class InputRefused(AbstractContextManager["InputRefused"]):
 
 
 def ask(address: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Call a function of obstore about an ``address``, and say its errors in our words.
+    """Call a function of obstore about an ``address``, and translate its errors.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def ask(address: str, call: Callable[..., T], *arguments: Any, **options: Any) -
 
 
 async def ask_async(address: str, call: Awaitable[T]) -> T:
-    """As `ask`, of a call that is awaited."""
+    """Await a call of obstore, and translate its errors as `ask` does."""
     try:
         return await call
     except failures() as error:
@@ -79,21 +79,21 @@ async def ask_async(address: str, call: Awaitable[T]) -> T:
 
 
 def conditions() -> tuple[type[Exception], ...]:
-    """What obstore raises where a condition for writing does not hold."""
+    """Exceptions of obstore for a condition of writing that does not hold."""
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
     return AlreadyExistsError, PreconditionError
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What else obstore raises."""
+    """All other exceptions of obstore."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, ValueError
 
 
 def in_our_words(address: str, error: Exception) -> Exception:
-    """The error that is raised instead of one of obstore's."""
+    """Make the error that is raised instead of one of obstore's."""
     text = str(error)
     scheme = address.partition("://")[0]
     status = _found(r"status code: (\d{3})\b", text)

@@ -1,4 +1,4 @@
-"""Bringing what was written to the disk itself, so that it outlives the power as well."""
+"""Flushing files to the disk itself, so that they survive a power failure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
-"""What file systems answer that cannot, or need not, settle a folder."""
+"""Errors of file systems that cannot, or need not, flush a folder."""
 
 
 def fsync_files(files: Iterable[Path], root: Path) -> None:
-    """Return when files, and their names in all folders up to ``root``, are on the disk.
+    """Flush files, and their names in all folders up to ``root``, to the disk.
 
     Files that are not there are passed over: that they are gone is settled with their folders.
 
@@ -37,7 +37,7 @@ def fsync_files(files: Iterable[Path], root: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk, where the file system can say so."""
+    """Flush the names in a folder to the disk, where the file system supports it."""
     try:
         _settle_one(folder)
     except FileNotFoundError:

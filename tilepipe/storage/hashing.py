@@ -1,4 +1,4 @@
-"""Short hashes by which files, folders and chunks are known again."""
+"""Short hashes that identify files, folders and chunks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ABSENT = "-"
 
 
 def hash_bytes(data: bytes | memoryview) -> str:
-    """The hash of some bytes: BLAKE2b, 16 hexadecimal digits."""
+    """Hash some bytes: BLAKE2b, 16 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def hash_of(path: StoragePath) -> str:
-    """The hash of a file's content, or of the names and contents of all files in a folder.
+    """Hash the content of a file, or the names and contents of all files in a folder.
 
     Raises
     ------
@@ -39,12 +39,12 @@ def hash_of(path: StoragePath) -> str:
 
 
 def seal(data: bytes | memoryview) -> str:
-    """What a ledger keeps of a chunk: its size and its hash, ``1a3.0123456789abcdef``."""
+    """Make the seal of a chunk, its size and hash: ``1a3.0123456789abcdef``."""
     return f"{len(data):x}.{hash_bytes(data)}"
 
 
 def read_seal(path: StoragePath) -> str:
-    """The `seal` of a chunk as it lies there; `ABSENT` where there is none.
+    """Make the `seal` of a stored chunk; `ABSENT` where there is none.
 
     Where the disk cannot read it, the seal is one that no chunk has.
     """
@@ -59,7 +59,7 @@ def read_seal(path: StoragePath) -> str:
 
 
 def size_matches(path: Path, sealed: str) -> bool:
-    """Whether a chunk has the size that its seal says, or is absent as its seal says."""
+    """Tell whether a chunk has the size in its seal, or is absent as its seal states."""
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -68,7 +68,7 @@ def size_matches(path: Path, sealed: str) -> bool:
 
 
 def identity(paths: Iterable[StoragePath]) -> str:
-    """A hash that changes when files are written to or replaced, though not of their content.
+    """Hash the metadata of files, which change when these are written to or replaced.
 
     Made of size, time of the last change and inode; on an object store, of size and version.
     """
@@ -103,7 +103,7 @@ def _pieces(path: StoragePath) -> Iterator[bytes]:
 
 
 def _files(folder: StoragePath) -> list[tuple[str, StoragePath]]:
-    """All files below a folder and their names from there on, in the order of these."""
+    """Find all files below a folder, with their relative names, in the order of these."""
     if isinstance(folder, ObjectPath):
         return [(file.key.removeprefix(f"{folder.key}/"), file) for file in folder.objects()]
     found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]

@@ -1,4 +1,4 @@
-"""Paths as users give them: to read, files and folders only, as reading a pipe may not end."""
+"""Paths as users give them; pipes and devices are not read, as reading them may never end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def readable(path: str | StoragePath) -> StoragePath:
-    """The place that a user wants read; whether anything is there, the reader finds out.
+    """Return the place of a path or address to read; it may not exist.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def readable(path: str | StoragePath) -> StoragePath:
 
 
 def local(path: str | Path) -> Path:
-    """As `readable`, of what is read from a disk only.
+    """Return the place of a path to read; addresses are refused.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def local(path: str | Path) -> Path:
 
 
 def local_file(path: str | Path, what: str) -> Path:
-    """As `local`, of a single file that is a ``what``.
+    """Return the place of a single file to read, called ``what`` in messages.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def local_file(path: str | Path, what: str) -> Path:
 
 
 def written_here(path: str | Path) -> Path:
-    """The path of a file that is written to a disk only.
+    """Return the path of a file to write; addresses are refused.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def written_here(path: str | Path) -> Path:
 
 
 def require_ordinary(path: Path) -> None:
-    """Refuse a pipe, a socket or a device: a read of it may wait for ever, or never end.
+    """Refuse a pipe, a socket or a device: reading it may wait forever, or never end.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def require_ordinary(path: Path) -> None:
 
 
 def utf8_path(path: Path) -> Path:
-    """A path for libraries that take UTF-8 only, such as GDAL.
+    """Return a path for libraries that take UTF-8 only, such as GDAL.
 
     Where its folder has another name, the folder is opened, and called by the name that Linux gives
     what is open; so the files beside it are found as well.

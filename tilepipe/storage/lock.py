@@ -1,4 +1,4 @@
-"""Holding an output for one process alone: a lock on a disk, a lease on an object store.
+"""Exclusive use of an output by one process: a lock on a disk, a lease on an object store.
 
 An object store keeps no locks, and does not notice that a process has died. A lease is an object
 that its owner writes again every few seconds. It is dead when it has not changed for a while *by
@@ -27,7 +27,7 @@ from tilepipe.storage.objects import ConditionError, ObjectPath, StoragePath
 
 RENEW_SECONDS = 10.0
 DEAD_SECONDS = 60.0
-"""A lease that was not renewed for so long is free."""
+"""Seconds after which a lease that was not renewed is free."""
 
 
 _held_here: set[str] = set()
@@ -35,12 +35,12 @@ _held_here: set[str] = set()
 
 
 class LockedError(Exception):
-    """Another process holds the place."""
+    """Another process holds the output."""
 
 
 @contextmanager
 def holding_lock(path: StoragePath) -> Iterator[None]:
-    """Hold a place for this process alone; that of a dead process is free.
+    """Hold an output for this process alone; one held by a dead process is free.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def holding_lock(path: StoragePath) -> Iterator[None]:
 
 
 class _Lease:
-    """An object that says who holds an output, for as long as it changes."""
+    """An object that names the holder of an output, as long as it keeps changing."""
 
     def __init__(self, path: ObjectPath) -> None:
         self.path = path
@@ -93,7 +93,7 @@ class _Lease:
                 self.path.unlink(missing_ok=True)
 
     def _take_over(self) -> None:
-        """Write our lease over one whose owner is dead, if nobody else does.
+        """Overwrite the lease of a dead owner, unless another process does.
 
         Waits until that is plain: a living owner's changes within `RENEW_SECONDS`.
         """
@@ -145,7 +145,7 @@ class _Lease:
 
 
 def _identity(pid: int) -> dict[str, Any]:
-    """A process by what no other has: its host, its namespace of processes, and its birth."""
+    """Identify a process by its host, its process namespace and its start time."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -158,7 +158,7 @@ def _identity(pid: int) -> dict[str, Any]:
 
 
 def _ended_here(text: bytes) -> bool:
-    """Whether a lease's owner was a process of this host that is no more, or has let go of it."""
+    """Tell whether a lease's owner was a process of this host that has ended, or released it."""
     try:
         owner = json.loads(text)
         here = _identity(int(owner["pid"]))

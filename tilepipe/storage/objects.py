@@ -1,4 +1,4 @@
-"""Objects of a store, with the verbs of `pathlib.Path`; obstore does the talking.
+"""Objects of a store, with the methods of `pathlib.Path`, by way of obstore.
 
 Credentials and endpoint come from the environment alone (``AWS_*``), of each process its own, so
 that nothing of them is ever part of a plan, a task or a record.
@@ -18,12 +18,12 @@ from tilepipe.errors import InputError
 from tilepipe.storage.errors import ask
 
 PATIENCE = "TILEPIPE_OBJECT_PATIENCE"
-"""Variable of the environment: seconds for which a request that fails is tried again."""
+"""Environment variable: seconds for which a failing request is retried."""
 
 PATIENCE_SECONDS = 60.0
 RETRIES = 10
 COALESCE = 128 * 1024
-"""Bytes between two ranges below which they are fetched together."""
+"""Largest gap, in bytes, between ranges that are fetched together."""
 
 PART_BYTES = 5 * 2**20
 MOST_PARTS = 9000
@@ -38,7 +38,7 @@ class ObjectPath:
     scheme: str
     bucket: str
     key: str
-    """Without a slash at either end; empty for the bucket itself."""
+    """Key without a slash at either end; empty for the bucket itself."""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.key}" if self.key else "")
@@ -53,7 +53,7 @@ class ObjectPath:
 
     @property
     def suffix(self) -> str:
-        """As of `pathlib.Path`: the last one."""
+        """The last suffix of the name."""
         return Path(self.name).suffix
 
     @property
@@ -67,23 +67,23 @@ class ObjectPath:
         return (self.parent, *self.parent.parents) if self.key else ()
 
     def with_name(self, name: str) -> ObjectPath:
-        """Another one in the same folder."""
+        """Return another object in the same folder."""
         return self.parent / name
 
     def absolute(self) -> ObjectPath:
-        """Itself: addresses are."""
+        """Return itself: addresses are absolute."""
         return self
 
     def resolve(self) -> ObjectPath:
-        """Itself: there are no links."""
+        """Return itself: there are no links."""
         return self
 
     def exists(self) -> bool:
-        """Whether there is such an object, or a folder of them."""
+        """Tell whether the object, or a folder of this name, exists."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether there is an object of just this key."""
+        """Tell whether an object of exactly this key exists."""
         try:
             self.size()
         except FileNotFoundError:
@@ -91,11 +91,11 @@ class ObjectPath:
         return True
 
     def is_dir(self) -> bool:
-        """Whether there are objects below it."""
+        """Tell whether objects exist below it."""
         return next(self._listed(1), None) is not None
 
     def iterdir(self) -> Iterator[ObjectPath]:
-        """What lies directly in this folder: objects, and folders of them."""
+        """List objects and folders directly in this folder."""
         import obstore
 
         found = ask(
@@ -105,29 +105,29 @@ class ObjectPath:
         return (ObjectPath(self.scheme, self.bucket, key.strip("/")) for key in sorted(keys))
 
     def objects(self) -> Iterator[ObjectPath]:
-        """All objects below it, however deep, in the order of their keys."""
+        """List all objects below it, at any depth, in the order of their keys."""
         return (ObjectPath(self.scheme, self.bucket, key) for key in sorted(self._listed()))
 
     def mkdir(self, **_: Any) -> None:
-        """Nothing: a folder is there as soon as an object is in it."""
+        """Do nothing: a folder exists as soon as an object is in it."""
 
     def size(self) -> int:
-        """Bytes of the object."""
+        """Return the size of the object in bytes."""
         return int(self._head()["size"])
 
     def version(self) -> dict[str, str]:
-        """What tells the object from others that were, or will be, at its place."""
+        """Return what identifies this version of the object."""
         import obstore
 
         found = ask(str(self), obstore.head, self._connection(), self.key)
         return {"size": str(found["size"]), **_version(found)}
 
     def read_bytes(self) -> bytes:
-        """The whole object."""
+        """Read the whole object."""
         return self.read_tagged()[0]
 
     def read_tagged(self) -> tuple[bytes, dict[str, str]]:
-        """The whole object, and the version that it is."""
+        """Read the whole object, and its version."""
         import obstore
 
         def whole() -> tuple[bytes, dict[str, str]]:
@@ -137,11 +137,11 @@ class ObjectPath:
         return ask(str(self), whole)
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole object as text."""
+        """Read the whole object as text."""
         return self.read_bytes().decode(encoding)
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several (offset, count) at once, in few requests; shorter where the object ends."""
+        """Read several (offset, count) in few requests; shorter where the object ends."""
         import obstore
 
         found = ask(
@@ -160,7 +160,7 @@ class ObjectPath:
         content: bytes | Path,
         mode: Literal["overwrite", "create"] | dict[str, str] = "overwrite",
     ) -> dict[str, str]:
-        """Write the object whole or not at all; returns the version that it now is.
+        """Write the object, whole or not at all; return its new version.
 
         Parameters
         ----------
@@ -230,12 +230,12 @@ StoragePath = Path | ObjectPath
 
 
 class ConditionError(Exception):
-    """An object is there already, or is no longer the one that was read."""
+    """The object exists already, or is not the version that was read."""
 
 
 @lru_cache(maxsize=64)
 def connection(scheme: str, bucket: str, prefix: str) -> Any:
-    """An obstore store, by what the environment says.
+    """Make an obstore store, configured by the environment.
 
     Raises
     ------
@@ -270,13 +270,13 @@ def connection(scheme: str, bucket: str, prefix: str) -> Any:
 
 
 def endpoint() -> str:
-    """The address of an S3 service that is not Amazon's own, or an empty text."""
+    """Return the address of an S3 service other than Amazon's, or an empty text."""
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def patience() -> float:
-    """Seconds for which a request that fails is tried again.
+    """Return the seconds for which a failing request is retried.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What disks and object stores do each in their own way."""
+"""Operations that differ between disks and object stores."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tilepipe.storage.errors import InputRefused
 from tilepipe.storage.objects import ObjectPath, StoragePath
 
 LONGEST_ADDITION = 32
-"""Bytes that names of files beside an output have more than its own (``.unfinished.ome.zarr``)."""
+"""Bytes by which names of files beside an output exceed its own (``.unfinished.ome.zarr``)."""
 
 
 def remove(path: StoragePath) -> None:
-    """Remove a file, or a folder with all that is in it; nothing where there is none.
+    """Remove a file, or a folder with all its content, if it exists.
 
     Of a symbolic link, the link.
     """
@@ -33,7 +33,7 @@ def remove(path: StoragePath) -> None:
 
 
 def refuse_links(folder: StoragePath) -> None:
-    """Refuse a folder with symbolic links in it; that it is reached by one does not matter.
+    """Refuse a folder that contains symbolic links; the way to it may lead over one.
 
     Who writes through a link changes, or replaces, what lies somewhere else.
 
@@ -58,7 +58,7 @@ def refuse_links(folder: StoragePath) -> None:
 
 
 def remove_partials(folder: StoragePath) -> int:
-    """Remove what killed writers of chunks left half-written; says how many files that was."""
+    """Remove chunks that killed writers left half-written; return how many files."""
     if isinstance(folder, ObjectPath):
         return 0  # an object is written whole or not at all
     partials = list(folder.rglob("*.partial"))
@@ -68,7 +68,7 @@ def remove_partials(folder: StoragePath) -> int:
 
 
 def name_from(path: StoragePath, folder: StoragePath) -> str:
-    """A place as seen from a folder, so that both may move together; else its whole address."""
+    """Return a path relative to a folder, so that both can move; else the whole address."""
     if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):
         inside = isinstance(path, ObjectPath) and folder == path.parent
         return path.name if inside else str(path)
@@ -76,18 +76,18 @@ def name_from(path: StoragePath, folder: StoragePath) -> str:
 
 
 def size_of(path: StoragePath) -> int | None:
-    """Bytes of a file on a disk; None for what is none, or an object, which is there whole."""
+    """Return the size of a file on a disk; None for all else, as objects are always whole."""
     return path.stat().st_size if isinstance(path, Path) and path.is_file() else None
 
 
 def within(path: StoragePath, folder: StoragePath) -> bool:
-    """Whether a place is a folder, or lies in it."""
+    """Tell whether a place is a folder, or lies in it."""
     path, folder = path.resolve(), folder.resolve()
     return path == folder or folder in path.parents
 
 
 def require_writable(path: StoragePath, *, may_make: bool = False) -> None:
-    """Refuse a place at which nothing can be written.
+    """Refuse a place that cannot be written to.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def require_writable(path: StoragePath, *, may_make: bool = False) -> None:
 
 
 def make_folder(path: StoragePath) -> None:
-    """Make a folder that may be there, and those it lies in.
+    """Make a folder and its parents, if they do not exist.
 
     Raises
     ------
@@ -135,11 +135,11 @@ def make_folder(path: StoragePath) -> None:
 _NOWHERE = (
     errno.EACCES, errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
 )  # fmt: skip
-"""What no waiting mends; a disk that is full, or fails, is another matter."""
+"""Errors that waiting does not fix, unlike a full or failing disk."""
 
 
 def require_room_for_name(path: Path) -> None:
-    """Refuse a name so long that a file beside it, with more to its name, could not be made.
+    """Refuse a name too long for the files with longer names beside it.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def require_room_for_name(path: Path) -> None:
 
 @contextmanager
 def staged_locally(path: StoragePath) -> Iterator[Path]:
-    """A path of the same name to write a file or folder at, which then is at ``path``.
+    """Give a local path to write to; the result is uploaded where ``path`` is on an object store.
 
     On a disk that is the path itself. For an object store it lies in a temporary folder; what was
     written is uploaded when all of it is there: the file that gives it its name last, and so, of a

@@ -18,7 +18,7 @@ from tilepipe.storage.objects import ObjectPath, StoragePath, connection
 
 
 def zarr_store(path: StoragePath, *, read_only: bool = False) -> LocalStore | NamedObjectStore:
-    """The folder as a zarr store."""
+    """Open a folder as a zarr store."""
     if isinstance(path, ObjectPath):
         store = connection(path.scheme, path.bucket, path.key)
         return NamedObjectStore(store, str(path), read_only=read_only)
@@ -26,14 +26,14 @@ def zarr_store(path: StoragePath, *, read_only: bool = False) -> LocalStore | Na
 
 
 class NamedObjectStore(ObjectStore[Any]):
-    """As `zarr.storage.ObjectStore`; an error names the object, and says no word of the server."""
+    """A `zarr.storage.ObjectStore` whose errors name the object, without text from the server."""
 
     def __init__(self, store: Any, address: str, *, read_only: bool = False) -> None:
         super().__init__(store, read_only=read_only)
         self.address = address
 
     def with_read_only(self, read_only: bool = False) -> NamedObjectStore:
-        """The same store, for reading only or not."""
+        """Return the same store, read-only or not."""
         return type(self)(self.store, self.address, read_only=read_only)
 
     def __str__(self) -> str:
@@ -42,17 +42,17 @@ class NamedObjectStore(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As zarr has it: None where there is no such object."""
+        """Read an object; None where it does not exist."""
         return await ask_async(self._of(key), super().get(key, prototype, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of objects: what shards are read by."""
+        """Read parts of objects, as zarr does from shards."""
         return await ask_async(self.address, super().get_partial_values(prototype, key_ranges))
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Tell whether an object exists."""
         return await ask_async(self._of(key), super().exists(key))
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -60,7 +60,7 @@ class NamedObjectStore(ObjectStore[Any]):
         await ask_async(self._of(key), super().set(key, value))
 
     async def delete(self, key: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object, if it exists."""
         await ask_async(self._of(key), super().delete(key))
 
     async def delete_dir(self, prefix: str) -> None:
@@ -68,15 +68,15 @@ class NamedObjectStore(ObjectStore[Any]):
         await ask_async(self._of(prefix), super().delete_dir(prefix))
 
     def list(self) -> AsyncGenerator[str, None]:
-        """All keys."""
+        """List all keys."""
         return self._named("", super().list())
 
     def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
-        """All keys that begin with a prefix."""
+        """List all keys that begin with a prefix."""
         return self._named(prefix, super().list_prefix(prefix))
 
     def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        """What lies directly below a prefix."""
+        """List what lies directly below a prefix."""
         return self._named(prefix, super().list_dir(prefix))
 
     def _of(self, key: str) -> str:
@@ -93,7 +93,7 @@ class NamedObjectStore(ObjectStore[Any]):
 
 
 class SealingStore(WrapperStore[Store]):
-    """A zarr store that takes a seal of each object on its way in, until somebody asks for it.
+    """A zarr store that seals each object it writes, and keeps the seal until it is taken.
 
     So what the seal vouches for are the bytes that were meant, whatever the disk makes of them.
     Several threads may write through one store, each its own objects.
@@ -109,10 +109,10 @@ class SealingStore(WrapperStore[Store]):
         await super().set(key, value)
 
     async def delete(self, key: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object, if it exists."""
         self._seals.pop(key, None)
         await super().delete(key)
 
     def take_seals(self, keys: Iterable[str]) -> str:
-        """The seals of objects just written, one after the other; they are then forgotten."""
+        """Return the seals of objects just written, in order, and forget them."""
         return " ".join(self._seals.pop(key, ABSENT) for key in keys)

@@ -202,8 +202,8 @@ def _overview(vrt: StoragePath, options: ElementTree.Element | None) -> int | No
             number = int(value)
         elif key not in _HARMLESS_OPTIONS:
             raise InputError(
-                f"{vrt} wants a part opened with {key[:80]}={value[:80]}, which is not done on "
-                "behalf of a file; write the mosaic again without that"
+                f"{vrt} sets the open option {key[:80]}={value[:80]} for a part, which is not "
+                "supported; write the mosaic again without it"
             )
     return number
 
