@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import cleandoc
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +32,7 @@ def _with_options(kind: type[Options], *positional: str) -> Callable[[F], F]:
 
     def described(function: F) -> F:
         function.__signature__ = signature(function, kind, *positional)  # type: ignore[attr-defined]
-        function.__doc__ = f"{function.__doc__ or ''}\n{help_text(kind, *positional)}\n"
+        function.__doc__ = f"{cleandoc(function.__doc__ or '')}\n\n{help_text(kind, *positional)}\n"
         return function
 
     return described
