@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,19 @@ def test_planning_asks_an_added_kind_what_it_can_do(toy: Path, tmp_path: Path) -
     predictor, geometry = load_model(toy).predictor, load_model(toy).geometry
     bytes_of = predictor.memory(geometry, Precision.FP32, "torch")
     assert bytes_of(572, 572) < bytes_of(1148, 1148)
+
+
+def test_a_package_that_cannot_be_imported_is_named(
+    declared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tests.models.making_predictor", None)
+    with pytest.raises(InputError, match=r"network toy: cannot import tests\.models\.making_pred"):
+        predictors.kind_named("toy")
+
+
+def test_a_network_of_a_kind_that_is_not_known_is_refused() -> None:
+    with pytest.raises(InputError, match="network toy: is not registered"):
+        build_model(toy_network(), INPUT, OUTPUT)
 
 
 def test_a_kind_can_be_registered_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,9 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from tilepipe.errors import InputError
+from tilepipe.text import first_line
+
 if TYPE_CHECKING:
     from tilepipe.models.predictors.base import Arguments, Predictor
 
@@ -42,13 +45,26 @@ def kind_names() -> tuple[str, ...]:
 
 
 def kind_named(name: str) -> type[Predictor] | None:
-    """The kind of a name; None for an unknown one."""
+    """The kind of a name; None for an unknown one.
+
+    Raises
+    ------
+    InputError
+        Where the package that declares it cannot be imported.
+    """
     if name in _registered:
         return _registered[name]
     # Listing what other packages declare takes a while, so tilepipe's own kinds come first.
     others = () if name in _BUILT_IN else entry_points(group=ENTRY_POINTS, name=name)
     entry = _BUILT_IN.get(name) or next(iter(others), None)
-    return None if entry is None else entry.load()
+    if entry is None:
+        return None
+    try:
+        kind: type[Predictor] = entry.load()
+    except (ImportError, AttributeError) as error:
+        reason = first_line(error)
+        raise InputError(f"network {name}: cannot import {entry.value}: {reason}") from error
+    return kind
 
 
 def kind_of(arguments: Arguments) -> type[Predictor]:
@@ -56,10 +72,10 @@ def kind_of(arguments: Arguments) -> type[Predictor]:
 
     Raises
     ------
-    LookupError
-        Where no kind of that name is installed.
+    InputError
+        Where no kind of that name is known.
     """
     kind = kind_named(arguments.kind)
     if kind is None:
-        raise LookupError(f"no predictor is registered as {arguments.kind!r} in {ENTRY_POINTS}")
+        raise InputError(f"network {arguments.kind}: is not registered (register_predictor)")
     return kind
