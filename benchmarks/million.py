@@ -26,6 +26,10 @@ from tilepipe.engine.state.progress import Progress
 LOOK_EVERY = 500
 
 
+def _fit() -> dict[str, str]:
+    return {}
+
+
 @dataclass
 class Loads:
     """What was seen at a number of blocks."""
@@ -48,7 +52,7 @@ def drive(blocks: int, count: int | None, path: Path) -> tuple[Loads, int, int]:
     marks = sorted({n for n in (1000, 10_000, 100_000, 900_000) if n < blocks} | {blocks})
     loads, progress = Loads(marks), Progress()
     with connect(RunOptions(image="none.tif", workers=count)) as (workers, _):
-        workers.ask(dict)
+        workers.ask(_fit)
         in_flight = workers.in_flight()
         scheduler = workers.client.cluster.scheduler
         before, begin = psutil.Process().memory_info().rss, time.perf_counter()

@@ -119,7 +119,7 @@ def ome_tiff(path: Path, y: float, x: float, tag_um: float | None = None) -> Pat
     [
         ((0, 0), "its OME-XML says 0 um/px"),
         ((-0.25, -0.25), "its OME-XML says -0.25 um/px"),
-        ((0.25, 0.5), "not square, 0.25 x 0.5 um/px (rows x columns)"),
+        ((0.25, 0.5), "not square, 0.5 x 0.25 um/px (width x height)"),
         ((0.25, 0.25, 0.5), "its OME-XML says 0.25 um/px and its resolution tag says 0.5 um/px"),
     ],
 )

@@ -21,7 +21,7 @@ OF_EACH_BAND: dict[str, Any] = {"nodata": None, "scaling": (1.0, 0.0)}
 nothing, as of an alpha band."""
 
 MOST_SHOWN = 12
-"""Bands that are listed."""
+"""Most bands that are listed."""
 
 LONGEST_NAME = 40
 
@@ -55,7 +55,7 @@ def select_bands(source: Source, reading: Reading) -> tuple[Source, Reading]:
 
 
 def file_bands(described: Description) -> tuple[str, ...]:
-    """The names of all bands of a file in its order, alpha among them; empty where unknown."""
+    """Return the names of all bands of a file, alpha among them; empty where unknown."""
     names = list(named(described.band_names, described.bands))
     if described.alpha is not None:
         names.insert(described.alpha, _plain(described.alpha_name))
@@ -63,13 +63,13 @@ def file_bands(described: Description) -> tuple[str, ...]:
 
 
 def data_bands(described: Description) -> list[int]:
-    """Places (from 0) in the file of the bands that are data: all but alpha."""
+    """Return the indices (from 0) of the bands that are data: all but alpha."""
     count = described.bands + (described.alpha is not None)
     return [place for place in range(count) if place != described.alpha]
 
 
 def narrowed(described: Description, places: Sequence[int], *, apart: bool = False) -> Description:
-    """The description of a source that reads only some of its bands.
+    """Describe a source that reads only some of its bands.
 
     Parameters
     ----------
@@ -97,14 +97,14 @@ def narrowed(described: Description, places: Sequence[int], *, apart: bool = Fal
 
 
 def named(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """Names of so many bands, fit to be shown: all empty where there are not as many."""
+    """Return printable names of ``count`` bands; all empty where the file names another number."""
     if len(names) != count:
         return ("",) * count
     return tuple(_plain(name) for name in names)
 
 
 def places_by_name(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
-    """Places (from 0) of the ``wanted`` bands; None unless all are named, and these once each."""
+    """Find the ``wanted`` bands by name (indices from 0); None unless each name occurs once."""
     have, want = [_key(name) for name in names], [_key(name) for name in wanted]
     if not want or not all(have) or not all(want) or any(have.count(key) != 1 for key in want):
         return None
@@ -112,7 +112,7 @@ def places_by_name(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ..
 
 
 def misplaced(names: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether a band has a name that is wanted in another place."""
+    """Tell whether a band has a name that is wanted in another place."""
     want = [_key(name) for name in wanted]
     return any(
         name and _key(name) in want and want.index(_key(name)) != place
@@ -121,7 +121,7 @@ def misplaced(names: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 def show_bands(names: Sequence[str], numbers: Sequence[int] | None = None) -> str:
-    """Bands for a person: ``1 red, 2 green, 3 blue, 4``."""
+    """Show bands: ``1 red, 2 green, 3 blue, 4``."""
     numbers = numbers or range(1, len(names) + 1)
     shown = [f"{number} {name}".strip() for number, name in zip(numbers, names, strict=True)]
     more = len(shown) - MOST_SHOWN

@@ -1,4 +1,4 @@
-"""Compressed data that claims, or comes to, more than its place holds: a decompression bomb.
+"""Decompression bombs: compressed data that claims, or inflates to, more than its place holds.
 
 Decoders make room for what the data says of itself, which a few bytes can put at gigabytes. Here
 that is looked at before they do.
@@ -20,7 +20,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 SLACK = 2**16
-"""Bytes that a chunk may come to beyond its pixels."""
+"""Bytes that a chunk may inflate to beyond its pixels."""
 
 HEAD = 32
 """Bytes in which a codec says the size of what it packed."""
@@ -35,14 +35,14 @@ _STREAMS: dict[str, Any] = {
 
 
 class GuardedStore(WrapperStore[Store]):
-    """A zarr store whose chunks are not handed out when they would inflate beyond their size."""
+    """A zarr store that refuses chunks which would inflate beyond their size."""
 
     codec: str | None = None
     limit = 0
 
     @classmethod
     def open_array(cls, store: Store, path: str = "", mode: str = "r") -> zarr.Array[Any]:
-        """Open an array of which no chunk takes much more memory than it should.
+        """Open an array whose chunks take no more memory than their shape allows.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class GuardedStore(WrapperStore[Store]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As any store; ValueError for a bomb."""
+        """Read a key; ValueError for a bomb."""
         found = await super().get(key, prototype, byte_range)
         if found is not None and self.codec is not None:
             refuse_bomb(self.codec, found, self.limit)
@@ -89,7 +89,7 @@ def refuse_bomb(codec: str, data: Buffer, limit: int) -> None:
 
 
 def _claimed(codec: str, head: bytes) -> int | None:
-    """What the data says that it inflates to; None where it does not say."""
+    """Return the size that the data claims to inflate to; None where it claims none."""
     if codec == "blosc" and len(head) >= 16:
         return int(struct.unpack_from("<I", head, 4)[0])
     if codec == "lz4" and len(head) >= 4:
@@ -129,7 +129,7 @@ def _name(codec: Any) -> str:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that an encoded strip or tile says it has; None where it is not known.
+    """Return the (rows, columns) that an encoded strip or tile claims; None where unknown.
 
     JPEG, JPEG 2000, PNG and WebP, whose decoders make room for what these say.
     """

@@ -14,22 +14,22 @@ from tilepipe.errors import EnvironmentFailure
 from tilepipe.storage import ObjectPath, StoragePath, as_path, require_ordinary
 
 BLOCK_BYTES = 128 * 1024
-"""What is fetched of an object at a time, where a library reads it piece by piece."""
+"""Bytes of an object that are fetched at a time, where a library reads it in small pieces."""
 
 BLOCKS = 64
-"""As many are kept."""
+"""Blocks that are kept."""
 
 AHEAD_BYTES = 4 * 2**20
 """About how much of a window's tiles is fetched together."""
 
 
 def open_bytes(path: StoragePath) -> FileBytes | ObjectBytes:
-    """A file, on a disk or an object store, of which any thread may read any range."""
+    """Open a file, on a disk or an object store, of which any thread may read any range."""
     return ObjectBytes(path) if isinstance(path, ObjectPath) else FileBytes(path)
 
 
 def open_reader(path: str) -> io.RawIOBase | io.BufferedIOBase:
-    """A file to seek and read in."""
+    """Open a file, on a disk or an object store, to seek and read in."""
     where = as_path(path)
     return ObjectReader(where) if isinstance(where, ObjectPath) else where.open("rb")
 
@@ -45,7 +45,7 @@ class FileBytes:
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes; fewer where the file ends."""
+        """Read up to ``count`` bytes; fewer where the file ends."""
         parts: list[bytes] = []
         while count > 0 and (part := self._read_some(offset, count)):
             parts.append(part)
@@ -53,11 +53,11 @@ class FileBytes:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several (offset, count)."""
+        """Read several (offset, count)."""
         return [self.read(offset, count) for offset, count in ranges]
 
     def ahead(self, ranges: Sequence[tuple[int, int]]) -> FileBytes:
-        """What reads these ranges, in this order."""
+        """Return a reader of these ranges, in this order."""
         return self
 
     def close(self) -> None:
@@ -80,20 +80,20 @@ class ObjectBytes:
         self.size = path.size()
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes; fewer where the object ends."""
+        """Read up to ``count`` bytes; fewer where the object ends."""
         count = min(count, self.size - offset)
         return self.path.read_ranges([(offset, count)])[0] if count > 0 else b""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several (offset, count), in few requests."""
+        """Read several (offset, count) in few requests."""
         return self.path.read_ranges(ranges) if ranges else []
 
     def ahead(self, ranges: Sequence[tuple[int, int]]) -> Ahead:
-        """What reads these ranges, in this order, several at once."""
+        """Return a reader of these ranges, in this order, that fetches several at once."""
         return Ahead(self, ranges)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
 
 class Ahead:

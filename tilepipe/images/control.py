@@ -1,4 +1,4 @@
-"""Where an image lies that has no transform: ground control points, or a sensor's RPCs."""
+"""The place of an image without a transform: ground control points, or a sensor's RPCs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GroundControl:
     """Rational polynomial coefficients: GDAL's items of metadata of the domain ``RPC``."""
 
     def on_grid(self, y: float, x: float) -> GroundControl:
-        """The same for a grid whose pixels are ``y`` rows and ``x`` columns of this one's."""
+        """Convert it to a grid whose pixels are ``y`` rows and ``x`` columns of this one's."""
         points = tuple(replace(p, row=p.row / y, column=p.column / x) for p in self.points)
         factors = {"LINE": y, "SAMP": x}
         rpcs = tuple((key, _on_axis(key, value, factors)) for key, value in self.rpcs)
@@ -68,7 +68,7 @@ class GroundControl:
 
 
 def are_rpcs(items: Mapping[str, str]) -> bool:
-    """Whether items of metadata say what RPCs have to say of the image's grid."""
+    """Tell whether items of metadata are RPCs: at least offset and scale of rows and columns."""
     try:
         return all(
             math.isfinite(float(str(items[f"{axis}_{what}"]).split()[0]))

@@ -44,14 +44,14 @@ MEMORY_LIMIT = 2**30
 """Bytes that a conversion may hold, unless told otherwise."""
 
 MEMORY_SHARE = 4
-"""Parts of the memory of which one is the pixels of a step; the others are copies, chunks and
-what decoders hold."""
+"""The pixels of a step take one of so many parts of the memory; copies, chunks and decoders take
+the rest."""
 
 LARGEST_STEP_ROWS = 4096
 """Rows written in one step, so that progress is seen."""
 
 SLAB_ROWS = 128
-"""Rows of which the mean is taken at a time; even."""
+"""Rows that are averaged at a time; even."""
 
 COMPRESSION_LEVEL = 3
 """Of zstd: its own default."""
@@ -176,7 +176,7 @@ class _Pyramid:
 
     @property
     def _empty(self) -> NDArray[Any]:
-        """Value of each band where there is no data, by which a reader knows that there is none."""
+        """Value of each band that marks pixels without data."""
         dtype, values = self.image.dtype, self._nodata or (None,) * self.image.bands
         if dtype.kind != "f":
             return np.array([0 if value is None else value for value in values])
@@ -234,7 +234,7 @@ class _Pyramid:
 
 
 class _Validity:
-    """Arrays of what is valid, made when the first pixel turns up that needs them."""
+    """Arrays of validity, created when the first pixel needs them."""
 
     def __init__(self, group: zarr.Group, sizes: list[tuple[int, int]], chunk: int) -> None:
         self._group = group
@@ -326,7 +326,7 @@ def _streamed(
 
 
 def _same(streamed: Image, opened: Image) -> bool:
-    """Whether GDAL, which streams, reads the image of the file that our own reader found."""
+    """Whether GDAL, which streams, reads the same image of the file as tilepipe's own reader."""
     one = len(streamed.series) == 1 or opened.kind in {"TIFF", "GeoTIFF"}
     return (
         one
@@ -357,7 +357,7 @@ def _level_sizes(height: int, width: int, smallest: int) -> list[tuple[int, int]
 
 
 def _told(pixels: NDArray[Any], valid: Validity, nodata: tuple[float | None, ...]) -> bool:
-    """Whether the pixels themselves tell which of them are valid."""
+    """Whether validity follows from the values of the pixels."""
     told, true = of_pixels(validity(pixels, nodata)), of_pixels(valid)
     if told is None or true is None:
         return told is true

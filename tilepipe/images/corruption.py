@@ -1,4 +1,4 @@
-"""Faults in a compressed strip or tile that decoders pass over in silence.
+"""Damage in a compressed strip or tile that decoders do not report.
 
 libjpeg decodes a JPEG that ends early, or that is broken in the middle, into grey or shifted
 blocks and only counts a warning, which neither imagecodecs nor GDAL raises. JPEG 2000 decoders,
@@ -19,13 +19,13 @@ DEFLATE = frozenset({8, 32946})
 """TIFF compressions that are deflate (zlib), whose data ends in a checksum."""
 
 COMPRESSIONS = {"JPEG": 7, "YCBCR JPEG": 7, "DEFLATE": 8, "JPEG2000": 34712}
-"""TIFF compressions whose faults GDAL passes over, by GDAL's names for them."""
+"""TIFF compressions in which GDAL does not report damage, by GDAL's names for them."""
 
 ENDS_IN_MARKS = frozenset({8, 32946, 33003, 33004, 33005, 34712})
 """TIFF compressions whose sound data ends in something: deflate's checksum, JPEG 2000's marker."""
 
 ZERO_TAIL = 16
-"""As many zero bytes are no such end, nor the padding after it."""
+"""So many zero bytes are neither such an end nor the padding after it."""
 
 TAIL_BYTES = 512
 """What `find_corruption` needs to see of the end of a segment that is not read whole."""
@@ -41,7 +41,7 @@ _STRAY_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda-\xdd\xe0-\xef\
 
 
 def find_corruption(segment: bytes, compression: int, *, restarts: bool = False) -> str | None:
-    """What is wrong with an encoded strip or tile, or None.
+    """Find damage in an encoded strip or tile; None where there is none.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def find_corruption(segment: bytes, compression: int, *, restarts: bool = False)
 
 
 def find_deflate_corruption(segment: bytes) -> str | None:
-    """What is wrong with the whole of a deflated strip or tile, or None.
+    """Find damage in the whole of a deflated strip or tile; None where there is none.
 
     Its checksum tells noise that can be decoded. GDAL stops where the tile is full, before that.
     """

@@ -42,7 +42,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class PartWindow:
-    """What a window of a mosaic shows of one of its parts."""
+    """The window of a part that a window of a mosaic shows."""
 
     path: StoragePath
     box: Box
@@ -52,7 +52,7 @@ class PartWindow:
 
 
 class FileSet:
-    """The files of one image, each of which was opened and found to be what is said of it."""
+    """The files of one image, each of which was opened and checked."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class FileSet:
 
     @property
     def paths(self) -> list[StoragePath]:
-        """Each file once: the one that was opened first, then the others in the order of naming."""
+        """Each file once: the image itself, then the others as they are named."""
         return list(dict.fromkeys(file.path for file in self._files))
 
     def require_unchanged(
         self, window: Window | None = None, scale: tuple[float, float] = (1, 1)
     ) -> None:
-        """Look whether files are there still, and as they were.
+        """Check that files still exist and have not changed.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class FileSet:
 
     @property
     def has_holes(self) -> bool:
-        """Whether parts of a mosaic leave some of its pixels out, to which GDAL gives zeros."""
+        """Whether the parts of a mosaic leave out pixels, which GDAL then reads as zeros."""
         if self._filled is None:
             return False
         limits = np.array([*self._shape, *self._shape])
@@ -123,7 +123,7 @@ class FileSet:
         return not cells.all()
 
     def filled(self, window: Window, scale: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
-        """Which pixels of a window some part of the mosaic fills, shape (height, width)."""
+        """Tell which pixels of a window parts of the mosaic fill, shape (height, width)."""
         found = np.full(window.shape, self._filled is None)
         if self._filled is None:
             return found
@@ -162,7 +162,7 @@ class FileSet:
 
     @property
     def unchanged(self) -> bool:
-        """Whether all of them are there still, as they were, and no others beside them."""
+        """Whether all files still exist unchanged, with no new ones beside them."""
         stamps = self._beside | {file.path: file.stamp for file in self._files}
         return all(stamp_of(path) == stamp for path, stamp in stamps.items())
 

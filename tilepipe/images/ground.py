@@ -1,4 +1,4 @@
-"""The Earth under a grid: how large pixels truly are, where the lengths of a CRS are not.
+"""The true size of pixels on the Earth, where the lengths of a CRS are distorted.
 
 Web Mercator stretches both axes by two at 60 degrees north, and degrees are no lengths at all.
 Distances and areas are taken on the ellipsoid of the CRS (with pyproj), which may be the Moon's.
@@ -38,7 +38,7 @@ NODES_APART = 50_000.0
 """Metres at most between places at which areas are computed; those between are interpolated."""
 
 LARGEST_NODE = 256
-"""And pixels."""
+"""Most pixels between places at which areas are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,15 @@ class Ground:
     """The true size of an image's pixels."""
 
     pixel_size: PixelSize
-    """Of level 0 at the image's centre; in the unit of the CRS, or metres where that is degrees."""
+    """Of level 0, at the image's centre: in the unit of the CRS, or in metres for degrees."""
     crs_pixel_size: PixelSize
-    """What the CRS says."""
+    """Pixel size according to the CRS."""
     spread: float
     """How many times as long, or as short, a pixel's side is elsewhere in the image: at least 1."""
 
 
 def ground_of(image: Image) -> Ground | None:
-    """The true size of an image's pixels; None where what its CRS says of it is true, or unknown.
+    """Measure the true size of an image's pixels; None where the CRS is right, or unknown.
 
     True is what differs by no more than `TOLERANCE` on either axis, all over the image.
     """
@@ -186,13 +186,13 @@ def _earth(crs: str) -> Earth | None:
 
 
 def true_pixel_size(image: Image) -> PixelSize | None:
-    """Of level 0: on the ground, where what the CRS says is not so; else as the file says."""
+    """Return the pixel size of level 0: on the ground where the CRS distorts it, or the file's."""
     ground = ground_of(image)
     return image.pixel_size if ground is None else ground.pixel_size
 
 
 def crs_name(crs: str) -> str:
-    """What a CRS is called, from its WKT; fit to be shown."""
+    """Return the printable name of a CRS from its WKT."""
     parts = crs.split('"')
     name = parts[1] if len(parts) > 1 else crs
     return "".join(c if c.isprintable() else "\ufffd" for c in name)

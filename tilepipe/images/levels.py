@@ -1,4 +1,4 @@
-"""Which of the resolutions in a file make its pyramid, and how coarse each is."""
+"""The pyramid among the resolutions in a file, and how coarse each level is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ASPECT_TOLERANCE = 0.02
 
 
 def pyramid(sizes: Sequence[tuple[int, int]], *, snap: bool = True) -> dict[int, Level]:
-    """The levels among images of some (height, width), by their number; the first is level 0.
+    """Find the levels of a pyramid among images of some (height, width), by their number.
 
     A level is a smaller version of the first image and of the level before it. Others, such as
     thumbnails of another aspect, are left out.

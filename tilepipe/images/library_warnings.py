@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from rasterio.errors import NotGeoreferencedWarning
 
 LOGGERS = ("tifffile", "rasterio._env", "rasterio._err")
-"""What tifffile and, by way of rasterio, GDAL log to."""
+"""Loggers of tifffile and, by way of rasterio, of GDAL."""
 
 HARMLESS: tuple[tuple[str, str], ...] = (
     (
@@ -33,7 +33,7 @@ HARMLESS: tuple[tuple[str, str], ...] = (
         "a plane that is missing is an error of ours (tiff.py)",
     ),
 )
-"""Messages (regular expressions), and why nothing is lost when they are not shown."""
+"""Messages (regular expressions) that are not shown, and why."""
 
 HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
     (
@@ -41,10 +41,10 @@ HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
         "an image without a place on Earth is as good as any: that it has none, `info` shows",
     ),
 )
-"""Python warnings, and why nothing is lost when they are not shown."""
+"""Python warnings that are not shown, and why."""
 
 MOST = 5
-"""Remarks on one file that are shown."""
+"""Most remarks on one file that are shown."""
 
 LONGEST = 300
 """Characters of a remark that are shown."""
@@ -56,7 +56,7 @@ _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 class _Ear(logging.Filter):
-    """Keeps what is logged while somebody listens, and lets pass all else."""
+    """Keeps log messages while a `listening` is active; lets all others pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         heard = _heard.get()
@@ -103,7 +103,7 @@ def ignoring_harmless() -> Iterator[None]:
 
 
 def remarks(library: str, heard: Iterable[str]) -> tuple[str, ...]:
-    """Notes on what a library said, without what is harmless and what it said twice."""
+    """Make notes of a library's messages, without harmless and repeated ones."""
     texts = list(dict.fromkeys(text for text in heard if not _harmless(text)))
     notes = tuple(f"{library} remarks: {text}" for text in texts[:MOST])
     more = len(texts) - MOST

@@ -1,4 +1,4 @@
-"""What a file may make GDAL open: images beside it, and neither the network nor code.
+"""The files that a mosaic may make GDAL open: images beside it, but neither the network nor code.
 
 A VRT names other files, and GDAL takes as such whatever it can open: addresses of the web and of
 object stores, descriptions of web services, raw bytes of any file, functions in Python. A file from
@@ -77,7 +77,7 @@ class Part:
 
 
 def parts_of(path: StoragePath) -> list[Part] | None:
-    """What a mosaic (VRT) is made of; None where the file is no mosaic.
+    """Find the parts of a mosaic (VRT); None where the file is not a mosaic.
 
     Raises
     ------

@@ -30,13 +30,13 @@ MOST_BYTES = 96 << 20
 """Bytes of chunks that are decoded for the sake of a look."""
 
 LEAST_FILL = 0.02
-"""Of an image, below which a border of one value is nothing to speak of."""
+"""Share of an image below which a border of one value is ignored."""
 
 ALPHA_VALUES = 8
-"""Values between nothing and all, beyond which an alpha band is data: edges are soft, too."""
+"""Most values between 0 and the maximum in an alpha band that is alpha, with soft edges."""
 
 ALPHA_SHARE = 0.2
-"""And the share of pixels that have one of them."""
+"""Share of pixels with such a value from which an alpha band may be data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class Fill:
 
 
 def notes_of(image: Image) -> tuple[str, ...]:
-    """The image's notes, and that its alpha band is data, where it looks like it."""
+    """Return the image's notes, with one on its alpha band where that looks like data."""
     alpha = alpha_note(image)
     return image.notes if alpha is None else (*image.notes, alpha)
 
 
 def border_fill(image: Image) -> Fill | None:
-    """A large part of a georeferenced image, from its borders on, that is one value in all bands.
+    """Find a large area along the borders of a georeferenced image with one value in all bands.
 
     None where there is none, where the file or the user says what is no data, for colours of a
     palette, and for slides, whose glass is white without being fill.
@@ -96,7 +96,7 @@ def border_fill(image: Image) -> Fill | None:
 
 
 def alpha_note(image: Image) -> str | None:
-    """That an alpha band holds data (infrared, for one), where it looks like it."""
+    """Note an alpha band that looks like data (infrared, for example)."""
     if not isinstance(image, WindowedImage) or image.alpha_band is None:
         return None
     alpha = _looked_at(image.read_as(Reading(bands=(image.alpha_band,))))
@@ -114,7 +114,7 @@ def alpha_note(image: Image) -> str | None:
 
 
 def _looked_at(image: Image) -> NDArray[Any] | None:
-    """Pixels from all over an image, (rows, columns, bands); None where it cannot be looked at."""
+    """Read pixels from all over an image, (rows, columns, bands); None where that fails."""
     fit = [
         number
         for number, level in enumerate(image.levels)
@@ -131,7 +131,7 @@ def _looked_at(image: Image) -> NDArray[Any] | None:
 
 
 def _sampled(image: Image) -> NDArray[Any] | None:
-    """Single pixels of the smallest level, evenly spaced from border to border."""
+    """Read single pixels of the smallest level, evenly spaced from border to border."""
     number = len(image.levels) - 1
     size, (rows, columns) = image.levels[number], image.chunks[number]
     pixel = (image.bands + 1) * image.dtype.itemsize
@@ -156,7 +156,7 @@ def _sampled(image: Image) -> NDArray[Any] | None:
 
 
 def _from_border(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What of a mask hangs together with the border of the picture, up, down and sideways."""
+    """Find the parts of a mask that are 4-connected with the border of the picture."""
     from scipy import ndimage
 
     parts, _ = ndimage.label(inside)

@@ -29,7 +29,6 @@ from tilepipe.storage import InputRefused, StoragePath, readable
 GROUP = "tilepipe.readers"
 """Entry points of other packages."""
 
-
 OWN_SUFFIXES = frozenset(
     {".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".jp2", ".vrt", ".zarr"}
 )

@@ -1,4 +1,4 @@
-"""A look at an image: some of its pixels, from all over it, at a bounded cost."""
+"""A sample of an image's pixels, from all over it, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tilepipe.images.base import Image
 from tilepipe.images.windowed import read_with_valid
 
 MOST_VALUES = 3 << 22
-"""Values (pixels times bands) that are decoded."""
+"""Most values (pixels times bands) that are decoded."""
 
 KEPT_VALUES = 3 << 20
 """Values that are returned, at most about twice as many."""

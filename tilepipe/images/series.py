@@ -1,4 +1,4 @@
-"""Which of the images in a file is read: all that it holds, and the choice among them."""
+"""The choice among the images in a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_NAMED = 20
 
 
 def choose(path: str, listed: Sequence[Series], wanted: int | str | None) -> Series:
-    """The image that is wanted, or else the main one: the largest that is no companion of another.
+    """Choose the wanted image, or else the main one: the largest that is not a companion.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def choose(path: str, listed: Sequence[Series], wanted: int | str | None) -> Ser
 
 
 def is_companion(series: Series) -> bool:
-    """Whether a name says that it is a label, a macro or the like."""
+    """Tell whether a name is that of a label, a macro or the like."""
     return COMPANION.search(series.name.replace("_", " ")) is not None
 
 

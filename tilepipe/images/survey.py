@@ -1,4 +1,4 @@
-"""Opening each file of an image, when that is opened, to see that it is what it should be."""
+"""Opening every file of an image when the image is opened, to check each."""
 
 from __future__ import annotations
 

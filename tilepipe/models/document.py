@@ -221,10 +221,6 @@ def _document(file: _File, value: dict[str, Any]) -> Document:
         if "exact" in value["tile"]:
             raise ValueError(no_such_key("tile.exact", [f.name for f in fields(Geometry)]))
         _check_tile(file.tile, implied)
-    gives = getattr(arguments, "gives", "logits")
-    if file.output.activation == "linear" and gives != "logits":
-        rule = "logits for the activation linear, which takes the values as they are"
-        raise _fault("network.arguments.gives", rule, gives)
     _check_about(file.about, "about", 0)
     return Document(
         arguments=arguments,

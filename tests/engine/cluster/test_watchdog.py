@@ -17,6 +17,10 @@ from tilepipe.errors import EnvironmentFailure
 from tilepipe.text import duration
 
 
+def _fit() -> dict[str, str]:
+    return {}
+
+
 def items(late: list[tuple[str, Any, float]]) -> list[Any]:
     return [item for _, item, _ in late]
 
@@ -98,7 +102,7 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
         workers = Workers(client, wait=60)
-        workers.ask(dict)
+        workers.ask(_fit)
         task_pool = TaskPool(
             workers, 0, timeout=1.0,
             on_late=lambda task, seconds, worker: told.append((task.label, worker)),

@@ -100,7 +100,7 @@ def test_a_level_named_by_hand_is_taken_as_it_is() -> None:
     ("image", "said"),
     [
         (image_of(None), "does not say its pixel size"),
-        (image_of(0.5, 0.4), "not square, 0.5 x 0.4 um/px"),
+        (image_of(0.5, 0.4), "not square, 0.4 x 0.5 um/px"),
         (image_of(0.0), "says 0 um/px"),
         (image_of(0.1, unit="degree"), "in degree, which cannot be compared"),
         (image_of(1.1), "4.4 times as coarse"),

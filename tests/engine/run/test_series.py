@@ -51,11 +51,15 @@ def test_info_lists_all_images_and_describes_the_one_that_is_chosen(
 ) -> None:
     assert call(["info", str(scenes)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "series      0 'scene 0' (200 x 180 x 3 uint8, 0.25 um/px)" in said
-    assert "series      1 'scene 1' (300 x 280 x 3 uint8, 0.25 um/px), this one" in said
+    assert "series      0 'scene 0' (180 x 200 pixels, 3 bands of uint8, 0.25 um/px)" in said
+    assert (
+        "series      1 'scene 1' (280 x 300 pixels, 3 bands of uint8, 0.25 um/px), this one" in said
+    )
     assert call(["info", "--series", "scene 0", str(scenes)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "series      0 'scene 0' (200 x 180 x 3 uint8, 0.25 um/px), this one" in said
+    assert (
+        "series      0 'scene 0' (180 x 200 pixels, 3 bands of uint8, 0.25 um/px), this one" in said
+    )
     assert any(line.startswith("level 0     180 x 200 pixels (width x height)") for line in said)
 
 

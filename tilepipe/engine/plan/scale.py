@@ -169,8 +169,7 @@ def _reliable(image: Image, model: Model, options: RunOptions) -> PixelSize:
     said = size if ground is None else ground.crs_pixel_size
     if not (alike(said.y, said.x) and alike(said.x, said.y)):
         raise InputError(
-            f"{image.path}: its pixels are not square, {show_pixel_size(said)} (rows x columns), "
-            f"{made}; {way_out}"
+            f"{image.path}: its pixels are not square, {show_pixel_size(said)}, {made}; {way_out}"
         )
     return size
 

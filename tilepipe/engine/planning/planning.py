@@ -146,8 +146,9 @@ def new_plan(
         choice = _compare_runtimes(
             model, tile, speed, settings, tiling, resources, memory_of, limit
         )
-        memory = memory_of(choice.runtime)
-        speed = dict(choice.speeds).get(choice.runtime, speed)
+        if choice.speeds:
+            memory = memory_of(choice.runtime)
+            speed = dict(choice.speeds)[choice.runtime]
     bound = memory.total(tiling)
     mask = mask_spec(image, model, facts, image_stem(str(outputs.requested[0])))
     plan = Plan(
