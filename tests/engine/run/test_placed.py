@@ -86,7 +86,7 @@ def test_a_scene_is_resampled_by_its_size_on_the_ground(
     shown = show_plan(plan, estimate)
     assert "on the ground at the image's centre" in shown
     assert not estimate.warnings
-    assert "ground 0.3" in informed(open_image(image))
+    assert f"ground {true[1]:.4g} x {true[0]:.4g} m/px" in informed(open_image(image))
     # The mask lies where the image does.
     output = tmp_path / "m.tif"
     summary = tilepipe.run(image, model=metre_model(0.6), outputs=output, verify=2)
