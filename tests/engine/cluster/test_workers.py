@@ -200,7 +200,7 @@ def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
     ):
         done = []
         workers = Workers(client, wait=60)
-        workers.ask(dict)
+        workers.ask(os.getpid)
         for outcome in TaskPool(workers, retries=0).run(tasks()):
             assert outcome.task.arguments == (outcome.value,)
             done.append(outcome.value)
@@ -219,7 +219,7 @@ def test_a_task_that_fails_is_tried_again_and_then_given_up() -> None:
         Client(local, set_as_default=False) as client,
     ):
         workers = Workers(client, wait=60)
-        workers.ask(dict)
+        workers.ask(os.getpid)
         tasks = (Task(_failing, (n,), n) for n in range(8))
         outcomes = {o.task.label: o for o in TaskPool(workers, retries=2).run(tasks)}
     assert _tries == {0: 1, 1: 1, 2: 1, 3: 3, 4: 1, 5: 3, 6: 1, 7: 1}
