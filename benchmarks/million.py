@@ -53,7 +53,7 @@ def drive(blocks: int, count: int | None, path: Path) -> tuple[Loads, int, int]:
     loads, progress = Loads(marks), Progress()
     with connect(RunOptions(image="none.tif", workers=count)) as (workers, _):
         workers.ask(_fit)
-        in_flight = workers.in_flight()
+        in_flight = workers.roster.in_flight()
         scheduler = workers.client.cluster.scheduler
         before, begin = psutil.Process().memory_info().rss, time.perf_counter()
         with Ledger(path) as ledger:

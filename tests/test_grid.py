@@ -209,7 +209,7 @@ def test_what_is_kept_lies_in_the_output_a_margin_from_the_window_s_edge(
     [
         ((0, 0, 0, 1), "must be positive"),
         ((572, 600, 92, 16), "cannot give an output"),
-        ((572, 387, 92, 16), "lost must be even"),
+        ((572, 387, 92, 16), "difference must be even"),
         ((572, 388, 91, 16), "the margin 91 must be 92"),
         ((572, 388, 100, 16), "multiple of the stride factor"),
         ((572, 388, 92, 3), "must divide 512"),
@@ -254,16 +254,26 @@ def test_tiles_cover_their_block_on_the_phase_and_in_one_shape(tiling: Tiling) -
     for number in tiling:
         block = tiling.block_window(number)
         covered = np.zeros(block.shape, bool)
-        for tile in tiling.tiles(number):
+        for patch in tiling.patches(number):
+            tile = patch.keep
             assert tile.y % factor == tile.x % factor == 0
             assert tile.shape == tiling.keep
             assert (tile.y, tile.x) >= (block.y, block.x)
             inside = tile.intersect(block)
             assert inside is not None
             covered[inside.slices(block)] = True
-            assert tiling.window(tile).shape == tiling.input
-            assert tiling.full_reach(number).contains(tiling.window(tile))
+            assert patch.read.shape == tiling.input
         assert covered.all()
+
+
+@given(tilings())
+@QUICK
+def test_the_reach_of_a_block_is_the_smallest_window_around_what_its_tiles_read(
+    tiling: Tiling,
+) -> None:
+    for number in tiling:
+        reads = [patch.read for patch in tiling.patches(number)]
+        assert tiling.full_reach(number) == Window.around(*reads)
 
 
 @given(tilings())
@@ -272,35 +282,37 @@ def test_tiles_stay_within_a_whole_block(tiling: Tiling) -> None:
     for number in tiling:
         block = tiling.block_window(number)
         if block.shape == tiling.block:
-            assert all(block.contains(tile) for tile in tiling.tiles(number))
+            assert all(block.contains(patch.keep) for patch in tiling.patches(number))
 
 
 @given(tilings())
 @QUICK
 def test_work_is_the_sum_over_tiles(tiling: Tiling) -> None:
-    windows = [tiling.window(tile) for number in tiling for tile in tiling.tiles(number)]
+    windows = [patch.read for number in tiling for patch in tiling.patches(number)]
     assert tiling.forward_passes == len(windows)
     assert tiling.work == sum(window.area for window in windows)
 
 
 def test_tiles_of_a_clipped_block_end_with_the_image() -> None:
     tiling = Tiling(1000, 700, (1024, 1024), (384, 384), PAPER)
-    tiles = tiling.tiles(0)
-    assert sorted({tile.y for tile in tiles}) == [0, 384, 1008 - 384]
-    assert sorted({tile.x for tile in tiles}) == [0, 704 - 384]
+    patches = tiling.patches(0)
+    assert sorted({patch.keep.y for patch in patches}) == [0, 384, 1008 - 384]
+    assert sorted({patch.keep.x for patch in patches}) == [0, 704 - 384]
 
 
 def test_a_tile_larger_than_a_clipped_block_reaches_past_it() -> None:
     tiling = Tiling(100, 1100, (1024, 1024), (512, 512), PAPER)
-    assert tiling.tiles(1) == (Window(0, 1024, 512, 512),)
+    (patch,) = tiling.patches(1)
+    assert patch.keep == Window(0, 1024, 512, 512)
+    assert patch.use == Window(0, 1024, 100, 76)
     assert tiling.block_window(1) == Window(0, 1024, 100, 76)
 
 
 def test_the_paper_s_tiles_share_blocks_of_1536() -> None:
     tiling = paper_tiling(10_000, 10_000, PAPER)
     assert tiling.block == (1536, 1536)
-    assert len(tiling.tiles(0)) == 16
-    assert {tile.y for tile in tiling.tiles(0)} == {0, 384, 768, 1152}
+    assert len(tiling.patches(0)) == 16
+    assert {patch.keep.y for patch in tiling.patches(0)} == {0, 384, 768, 1152}
     assert tiling.input == (572, 572)
     assert paper_tiling(10_000, 10_000, PAPER, side=1340).keep == (1152, 1152)
 
@@ -342,22 +354,20 @@ def test_candidates_cover_the_image(height: int, width: int) -> None:
         covered = np.zeros((height, width), bool)
         image = Window(0, 0, height, width)
         for number in tiling:
-            for tile in tiling.tiles(number):
-                inside = tile.intersect(tiling.block_window(number))
-                assert inside is not None
-                covered[inside.slices(image)] = True
+            for patch in tiling.patches(number):
+                covered[patch.use.slices(image)] = True
         assert covered.all()
 
 
 @pytest.mark.parametrize(
     ("height", "width", "block", "keep", "message"),
     [
-        (0, 5, (512, 512), (384, 384), "no pixels"),
-        (5, 5, (500, 512), (384, 384), "no multiple of the chunk size"),
-        (5, 5, (512, 0), (384, 384), "no multiple of the chunk size"),
+        (0, 5, (512, 512), (384, 384), "is empty"),
+        (5, 5, (500, 512), (384, 384), "not a multiple of the chunk size"),
+        (5, 5, (512, 0), (384, 384), "not a multiple of the chunk size"),
         (5, 5, (512, 512), (528, 384), "do not fit a block"),
         (5, 5, (512, 512), (384, 0), "do not fit a block"),
-        (5, 5, (512, 512), (384, 388), "off the phase"),
+        (5, 5, (512, 512), (384, 388), "multiple of the stride factor"),
     ],
 )
 def test_a_tiling_that_does_not_hold_together_is_refused(

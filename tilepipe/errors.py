@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by whose turn it is to act; each has its exit code."""
+"""Errors, sorted by who has to act; each has an exit code."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tilepipe.text import sentence, shortened
 
 
 class TilepipeError(Exception):
-    """Base of all errors that tilepipe raises on purpose: one sentence, what, where, what to do."""
+    """Base of all errors that tilepipe raises: one sentence on what, where, and what to do."""
 
     exit_code: ClassVar[int] = 1
 
     def __str__(self) -> str:
-        # Parts of it may come from a file, or from a library that writes several lines.
+        # Parts may come from a file, or from a library that writes several lines.
         return shortened(sentence(super().__str__()).strip())
 
 
@@ -24,15 +24,15 @@ class InputError(TilepipeError):
 
 
 class UnreadableError(InputError):
-    """Part of an image cannot be decoded; the rest of it may be sound."""
+    """Part of an image cannot be decoded; the rest may be intact."""
 
 
 class DamagedMaskError(UnreadableError):
-    """A chunk of a mask cannot be decoded: it is not what was written."""
+    """A chunk of a mask cannot be decoded, because it is not as it was written."""
 
 
 class NonFiniteError(InputError):
-    """The network gave logits that are not finite, so there is no label to give."""
+    """The network's logits are not finite, so there is no label."""
 
 
 class UnfitWorkerError(InputError):
@@ -47,12 +47,12 @@ class UnfitWorkerError(InputError):
 
 
 class EnvironmentFailure(TilepipeError):  # noqa: N818 - EnvironmentError is Python's own
-    """The machine stopped the run (disk full, scheduler lost); the same command resumes it."""
+    """The environment stopped the run (disk full, scheduler lost); the same command resumes it."""
 
     exit_code = 4
 
 
 class CheckError(TilepipeError):
-    """A check of the user's own choosing (verify, validate) failed."""
+    """A check that the user asked for (verify, validate) failed."""
 
     exit_code = 5

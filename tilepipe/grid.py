@@ -1,10 +1,9 @@
 """Windows, tiles and blocks: immutable, integer arithmetic only; no arrays, no I/O.
 
-Three ideas, each built on the one before it:
-
-- a `Window` is a rectangle of pixels that may reach outside the image;
-- a `Geometry` says what a network takes and gives, and from it which windows are exact;
-- a `Tiling` covers an image with blocks, and each block with tiles, all of one shape and phase.
+- A `Window` is a rectangle of pixels that may reach outside the image.
+- A `Geometry` holds the sizes of a network's input and output, and decides which windows are exact.
+- A `Tiling` covers an image with blocks, and each block with tiles of one shape and phase.
+- A `Patch` is a tile in place.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ CHUNK = 512
 """Side of a chunk of the mask, in pixels, whatever the window."""
 
 LARGEST_BLOCK = 4096
-"""Side of the largest block chosen unasked: what a kill can lose, and what a write holds."""
+"""Side of the largest block that planning chooses: a kill loses that much, a write holds it."""
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -30,10 +29,10 @@ def round_down(value: int, multiple: int) -> int:
 
 
 def mirror_index(index: int, size: int) -> int:
-    """Where pixel ``index`` of a mirrored axis lies within ``0 .. size - 1``.
+    """The real pixel, ``0 .. size - 1``, that pixel ``index`` of a mirrored axis shows.
 
-    The axis repeats with period ``2 * size - 2``, its edge pixels not doubled: numpy's
-    ``reflect``, for any distance from the image, also where it is smaller than the margin.
+    As numpy's ``reflect``, edge pixels are not doubled, so the axis repeats with period
+    ``2 * size - 2``. Works at any distance from the image.
     """
     if size == 1:
         return 0
@@ -50,7 +49,7 @@ def mirror_span(start: int, length: int, size: int) -> tuple[int, int]:
     if start >= 0 and stop <= size:
         return start, stop
     indices = [mirror_index(start, size), mirror_index(stop - 1, size)]
-    # Between its two ends a span is monotone but where it folds: at pixel 0 and at the last one.
+    # A span is monotone between its ends except where it folds: at pixel 0 and at the last one.
     period = 2 * size - 2
     if -(-start // period) * period < stop:
         indices.append(0)
@@ -61,7 +60,7 @@ def mirror_span(start: int, length: int, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A rectangle of pixels, (y, x, height, width); may reach outside the image."""
+    """A rectangle of pixels, (y, x, height, width), which may reach outside the image."""
 
     y: int
     x: int
@@ -74,12 +73,12 @@ class Window:
 
     @property
     def stop_y(self) -> int:
-        """First row below the window."""
+        """The first row below the window."""
         return self.y + self.height
 
     @property
     def stop_x(self) -> int:
-        """First column right of the window."""
+        """The first column to the right of the window."""
         return self.x + self.width
 
     @property
@@ -89,20 +88,30 @@ class Window:
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """The number of pixels."""
         return self.height * self.width
 
     def pad(self, before: int, after: int | None = None) -> Window:
-        """Grown by ``before`` at top and left, by ``after`` (or as much) at bottom and right."""
+        """The window grown by ``before`` at top and left, and by ``after`` at bottom and right.
+
+        ``after`` is the same as ``before`` by default.
+        """
         grown = before + (before if after is None else after)
         return Window(self.y - before, self.x - before, self.height + grown, self.width + grown)
 
     def shift(self, y: int, x: int) -> Window:
-        """Moved by ``(y, x)``."""
+        """The window moved by ``(y, x)``."""
         return Window(self.y + y, self.x + x, self.height, self.width)
 
+    @classmethod
+    def around(cls, *windows: Window) -> Window:
+        """The smallest window that contains all of the windows."""
+        y, x = min(w.y for w in windows), min(w.x for w in windows)
+        stop_y, stop_x = max(w.stop_y for w in windows), max(w.stop_x for w in windows)
+        return cls(y, x, stop_y - y, stop_x - x)
+
     def intersect(self, other: Window) -> Window | None:
-        """The pixels common to both, or None."""
+        """The pixels that both windows contain, or None."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         stop_y, stop_x = min(self.stop_y, other.stop_y), min(self.stop_x, other.stop_x)
         if y >= stop_y or x >= stop_x:
@@ -114,23 +123,23 @@ class Window:
         return self.intersect(other) == other
 
     def slices(self, origin: Window | None = None) -> tuple[slice, slice]:
-        """Row and column slices of this window, counted from the corner of ``origin``."""
+        """Row and column slices of this window, relative to the corner of ``origin``."""
         y, x = (origin.y, origin.x) if origin else (0, 0)
         return slice(self.y - y, self.stop_y - y), slice(self.x - x, self.stop_x - x)
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What a network takes and gives: the `tile` of a model file."""
+    """Sizes of a network's input and output in pixels: the `tile` of a model file."""
 
     input: int = 572
-    """Side of the tile that goes in, pixels."""
+    """Side of the input tile."""
     output: int = 388
-    """Side of what comes out."""
+    """Side of the output tile."""
     margin: int = 92
     """How far from a window's edge an output may still depend on where the window was cut."""
     stride_factor: int = 16
-    """Total downsampling: the phase on which tiles must agree."""
+    """The network's total downsampling, and so the phase that all tiles must share."""
 
     def __post_init__(self) -> None:
         for name in ("input", "output", "margin", "stride_factor"):
@@ -139,42 +148,42 @@ class Geometry:
         if self.output > self.input or (self.input - self.output) % 2:
             raise ValueError(
                 f"an input of {self.input} cannot give an output of {self.output}: "
-                "what is lost must be even, as much at each edge"
+                "their difference must be even, half of it at each edge"
             )
         if self.margin < self.shrink or (self.margin - self.shrink) % self.stride_factor:
             raise ValueError(
-                f"the margin {self.margin} must be {self.shrink}, what the network takes off each "
-                f"edge, or more by a multiple of the stride factor {self.stride_factor}"
+                f"the margin {self.margin} must be {self.shrink}, which the network takes off each "
+                f"edge, plus a multiple of the stride factor {self.stride_factor}"
             )
         if CHUNK % self.stride_factor:
             raise ValueError(f"the stride factor {self.stride_factor} must divide {CHUNK}")
         if self.step < 1:
             raise ValueError(
-                f"an input of {self.input} with a margin of {self.margin} keeps no whole stride "
-                f"factor of {self.stride_factor}: the tile is too small"
+                f"an input of {self.input} with a margin of {self.margin} keeps less than the "
+                f"stride factor {self.stride_factor}: the tile is too small"
             )
 
     @property
     def shrink(self) -> int:
-        """Pixels that the network itself takes off each edge (92 for 572 in, 388 out)."""
+        """Pixels that the network takes off each edge (92 for an input of 572, output 388)."""
         return (self.input - self.output) // 2
 
     @property
     def step(self) -> int:
-        """Distance between tiles: the most whole stride factors that fit in the output (384)."""
+        """Distance between tiles: the largest multiple of the stride factor in the output (384)."""
         return self.kept(self.input)
 
     @property
     def smallest_input(self) -> int:
-        """The smallest valid window: it keeps one stride factor."""
+        """Side of the smallest valid window, which keeps one stride factor."""
         return self.input_for(self.stride_factor)
 
     def is_valid(self, side: int) -> bool:
-        """Whether ``side`` is an input the network takes and of which something can be kept."""
+        """Whether the network accepts an input of ``side`` pixels, and some outputs are kept."""
         return (side - self.input) % self.stride_factor == 0 and side >= self.smallest_input
 
     def kept(self, side: int) -> int:
-        """Outputs kept, per axis, of a window ``side`` pixels wide."""
+        """The outputs kept, per axis, of a window ``side`` pixels wide."""
         return max(0, round_down(side - 2 * self.margin, self.stride_factor))
 
     def input_for(self, keep: int) -> int:
@@ -194,9 +203,21 @@ class Geometry:
         )
 
     def crop(self, kept: tuple[int, int]) -> tuple[slice, slice]:
-        """Where the ``kept`` (height, width) outputs lie in what the network returns."""
+        """Row and column slices of the ``kept`` (height, width) outputs in the network's output."""
         start = self.margin - self.shrink
         return slice(start, start + kept[0]), slice(start, start + kept[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A tile in place."""
+
+    read: Window
+    """The pixels that the network sees."""
+    keep: Window
+    """The outputs that are exact."""
+    use: Window
+    """The part of `keep` that goes into the mask. No two patches use the same pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,29 +231,30 @@ class Tiling:
     height: int
     """Rows of the image, at the level that is read."""
     width: int
-    """Columns."""
+    """Columns of the image, at the level that is read."""
     block: tuple[int, int]
-    """Size of a block in pixels (rows, columns), multiples of `CHUNK`."""
+    """(height, width) of a block in pixels, multiples of `CHUNK`."""
     keep: tuple[int, int]
-    """Outputs kept of each tile (rows, columns)."""
+    """(height, width) of the outputs that each tile keeps."""
     geometry: Geometry
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"an image of {self.height} x {self.width} has no pixels")
+            raise ValueError(f"an image of {self.width} x {self.height} pixels is empty")
         for axis, (block, keep) in enumerate(zip(self.block, self.keep, strict=True)):
             if block < CHUNK or block % CHUNK:
-                raise ValueError(f"a block of {block} is no multiple of the chunk size {CHUNK}")
+                raise ValueError(f"a block of {block} is not a multiple of the chunk size {CHUNK}")
             if not 1 <= keep <= block:
                 raise ValueError(f"tiles of {keep} do not fit a block of {block} (axis {axis})")
             if keep % self.geometry.stride_factor:
+                factor = self.geometry.stride_factor
                 raise ValueError(
-                    f"tiles of {keep} are off the phase, {self.geometry.stride_factor}"
+                    f"tiles of {keep} are not a multiple of the stride factor {factor}"
                 )
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of blocks, (rows, columns)."""
+        """Numbers of rows and columns of blocks."""
         return -(-self.height // self.block[0]), -(-self.width // self.block[1])
 
     def __len__(self) -> int:
@@ -245,7 +267,7 @@ class Tiling:
 
     @property
     def input(self) -> tuple[int, int]:
-        """Size (rows, columns) of every window that goes through the network."""
+        """(height, width) of every window that goes through the network."""
         return self.geometry.input_for(self.keep[0]), self.geometry.input_for(self.keep[1])
 
     def block_window(self, number: int) -> Window:
@@ -254,65 +276,61 @@ class Tiling:
         y, x = row * self.block[0], column * self.block[1]
         return Window(y, x, min(self.block[0], self.height - y), min(self.block[1], self.width - x))
 
-    def tiles(self, number: int) -> tuple[Window, ...]:
-        """The outputs that each tile of a block keeps; the last may overlap the one before it.
+    def patches(self, number: int) -> tuple[Patch, ...]:
+        """The tiles of a block, row by row; each pixel of the block is used from one of them.
 
-        A tile may reach past the block where the block is clipped by the image.
-        """
-        block = self.block_window(number)
-        rows = self._starts(block.height, axis=0)
-        columns = self._starts(block.width, axis=1)
-        return tuple(Window(block.y + y, block.x + x, *self.keep) for y in rows for x in columns)
-
-    def parts_of(self, number: int) -> tuple[Window, ...]:
-        """The part of a block that each of its `tiles` is for: each pixel is in one of them.
-
-        Where tiles overlap, the pixels are the first one's, so that which tile a pixel comes from
-        does not depend on what else is computed.
+        A tile may reach past the block where the image clips it. The last tile of a row or column
+        may overlap the one before, and then the first one's pixels are used, so that the origin of
+        a pixel does not depend on what else is computed.
         """
         block, (rows, columns) = self.block_window(number), self.keep
-        return tuple(
+        uses = (
             Window(y, x, min(rows, block.stop_y - y), min(columns, block.stop_x - x))
             for y in range(block.y, block.stop_y, rows)
             for x in range(block.x, block.stop_x, columns)
         )
+        kept = (
+            Window(y, x, *self.keep) for y in self.starts(block, 0) for x in self.starts(block, 1)
+        )
+        return tuple(
+            Patch(self.geometry.window_for(keep), keep, use)
+            for keep, use in zip(kept, uses, strict=True)
+        )
 
     @property
     def block_tiles(self) -> tuple[int, int]:
-        """Number of tiles of a whole block, (rows, columns)."""
+        """Numbers of rows and columns of tiles in a whole block."""
         return -(-self.block[0] // self.keep[0]), -(-self.block[1] // self.keep[1])
 
-    def _starts(self, length: int, axis: int) -> list[int]:
+    def starts(self, block: Window, axis: int) -> list[int]:
+        """The first row (``axis`` 0) or column (1) that each tile of a block keeps."""
+        first, length = (block.y, block.x)[axis], block.shape[axis]
         keep, factor = self.keep[axis], self.geometry.stride_factor
-        starts = list(range(0, length, keep))
-        # Pulled back to end with the block where it can, so that less is read outside the image.
+        starts = list(range(first, first + length, keep))
+        # If possible the last tile ends with the block, so that less is read outside the image.
         last = round_up(length, factor) - keep
         if len(starts) > 1 and last % factor == 0:
-            starts[-1] = last
+            starts[-1] = first + last
         return starts
 
-    def window(self, tile: Window) -> Window:
-        """What is read for a tile."""
-        return self.geometry.window_for(tile)
-
     def full_reach(self, number: int) -> Window:
-        """What all tiles of a block read, as one window.
+        """The window that contains everything the tiles of a block read.
 
         A run reads `Coverage.reach`, which is smaller where only a part of the block is computed.
         """
-        windows = [self.window(tile) for tile in self.tiles(number)]
-        y, x = min(w.y for w in windows), min(w.x for w in windows)
-        stop_y, stop_x = max(w.stop_y for w in windows), max(w.stop_x for w in windows)
-        return Window(y, x, stop_y - y, stop_x - x)
+        block = self.block_window(number)
+        rows, columns = self.starts(block, 0), self.starts(block, 1)
+        ends = (Window(rows[end], columns[end], *self.keep) for end in (0, -1))
+        return Window.around(*map(self.geometry.window_for, ends))
 
     @property
     def forward_passes(self) -> int:
-        """Tiles of all blocks together."""
+        """The number of tiles of all blocks."""
         return self._axis_tiles(0) * self._axis_tiles(1)
 
     @property
     def work(self) -> int:
-        """Pixels that go through the network, over the whole image."""
+        """The number of pixels that go through the network for the whole image."""
         height, width = self.input
         return self.forward_passes * height * width
 
@@ -323,10 +341,10 @@ class Tiling:
 
 
 def paper_tiling(height: int, width: int, geometry: Geometry, side: int | None = None) -> Tiling:
-    """The tiling with square windows of ``side`` (the model's own tile when None).
+    """The tiling with square windows of ``side`` pixels, by default the model's own tile.
 
-    The block is the one, of up to 2048 pixels or two tiles a side, in which tiles overlap least:
-    tiles of 384 share blocks of 1536, 4 x 4.
+    Of the block sizes up to 2048 pixels, or two tiles, it takes the one in which tiles overlap
+    least: 4 x 4 tiles of 384 fill a block of 1536.
     """
     keep = geometry.kept(geometry.input if side is None else side)
     largest = max(2048, round_up(2 * keep, CHUNK))
@@ -338,9 +356,9 @@ def paper_tiling(height: int, width: int, geometry: Geometry, side: int | None =
 def candidate_tilings(
     height: int, width: int, geometry: Geometry, largest_keep: int
 ) -> Iterator[Tiling]:
-    """Exact tilings worth considering, of windows that keep up to ``largest_keep`` per axis.
+    """Exact tilings worth considering, with windows that keep up to ``largest_keep`` per axis.
 
-    For each axis, only the windows that no smaller one beats: as the window grows, fewer tiles.
+    A larger window is among them only if it needs fewer tiles than every smaller one.
     """
     for block_y, keep_y in _axis_candidates(height, geometry, largest_keep):
         for block_x, keep_x in _axis_candidates(width, geometry, largest_keep):
@@ -351,7 +369,7 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
     factor = geometry.stride_factor
     best: dict[int, tuple[int, int]] = {}
     for keep in range(factor, min(largest_keep, round_up(size, factor)) + 1, factor):
-        # Mostly one window a block; where that leaves a thin last block, one of several windows.
+        # One window a block is usual; several are better where one would leave a thin last block.
         blocks = range(round_up(keep, CHUNK), round_up(min(size, LARGEST_BLOCK), CHUNK) + 1, CHUNK)
         for block in blocks:
             whole, rest = divmod(size, block)
@@ -360,7 +378,7 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
                 best[tiles] = (block, keep)
     chosen: list[tuple[int, int]] = []
     for tiles in sorted(best):
-        # More tiles are worth a thought only if each is smaller.
+        # More tiles are worth considering only if each is smaller.
         block, keep = best[tiles]
         if not chosen or keep < chosen[-1][1]:
             chosen.append((block, keep))
@@ -368,12 +386,12 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
 
 
 LEAST_ROWS = 16
-"""Rows of a window of a `WindowGrid`, however wide the strips of a file are."""
+"""The fewest rows of a window of a `WindowGrid`, however wide the strips of a file are."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:
-    """Windows of one size that cover an area, row by row; the last ones may be smaller."""
+    """Windows of one size that cover an area, row by row; those at the end may be smaller."""
 
     area: Window
     tile: tuple[int, int]
@@ -386,9 +404,9 @@ class WindowGrid:
         Parameters
         ----------
         shape, chunk : tuple of int
-            (height, width) of the file's image, and of what is decoded together.
+            (height, width) of the image, and of the tiles or strips it is stored in.
         side : int
-            A file in strips is read in windows as wide as the image, with fewer rows.
+            Side of a window; windows of a file in strips are wider, with fewer rows.
         """
         (height, width), (rows, columns) = shape, chunk
         across = min(width, max(columns, round_down(side, columns)))

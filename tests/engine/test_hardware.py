@@ -18,7 +18,7 @@ import tilepipe
 from tests.making import make_image, write_tiff
 from tilepipe.engine import hardware
 from tilepipe.engine.hardware import Grant, cores, default_memory, free_memory, granted, most_memory
-from tilepipe.engine.planning.planning import _survey_worker
+from tilepipe.engine.planning.survey import _survey_worker
 from tilepipe.errors import InputError
 
 GB = 10**9
@@ -125,7 +125,7 @@ def test_a_plan_beyond_the_group_says_so(group: Path, image: Path, model: Path) 
 def test_workers_that_the_group_has_no_room_for_are_refused_before_they_start(
     group: Path, image: Path, model: Path, tmp_path: Path
 ) -> None:
-    said = "workers 1000000: each takes at least 0.45 GB, .* which is room for 5;"
+    said = "workers 1000000: each needs at least 0.45 GB, .* enough for 5;"
     with pytest.raises(InputError, match=said):
         tilepipe.plan(image, model=model, workers=1_000_000)
     with pytest.raises(InputError, match=said):

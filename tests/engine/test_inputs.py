@@ -131,8 +131,8 @@ def test_other_bands_than_the_models_are_refused_with_the_option_and_those_there
         planned(image, model)
     assert "has 4 bands (1, 2, 3, 4)" in str(error.value)
     assert "takes 3 (red, green, blue)" in str(error.value)
-    assert "for example --bands 1,2,3" in str(error.value)
-    with pytest.raises(InputError, match=r"--bands names 2 bands, and .* takes 3"):
+    assert "for example with --bands 1,2,3" in str(error.value)
+    with pytest.raises(InputError, match=r"--bands names 2 bands, but .* takes 3"):
         planned(image, model, bands=(1, 2))
 
 
@@ -207,7 +207,7 @@ def test_the_plan_says_what_becomes_of_values(tmp_path: Path, nameless: Path) ->
     image, _ = deep(tmp_path / "deep.tif")
     plan = planned(image, nameless, rescale=(100, 3500))
     assert (plan.image.dtype, plan.image.reading.dtype) == ("uint8", "uint8")
-    assert show_rescaling(plan) == "100 .. 3500 become 0 .. 255, and are clipped to them"
+    assert show_rescaling(plan) == "100 .. 3500 to 0 .. 255, clipped"
 
 
 def test_another_type_is_refused_with_values_that_the_image_really_has(
@@ -225,13 +225,13 @@ def test_a_model_of_floats_gets_0_to_1(tmp_path: Path) -> None:
     model = save_named(tmp_path / "m.safetensors", (), "float32")
     plan = planned(image, model, rescale=(0, 4000))
     assert plan.image.dtype == "float32"
-    assert show_rescaling(plan) == "0 .. 4000 become 0 .. 1, not clipped"
+    assert show_rescaling(plan) == "0 .. 4000 to 0 .. 1, not clipped"
 
 
 def test_a_model_of_floats_with_a_scale_of_its_own_is_no_model_for_0_to_1(tmp_path: Path) -> None:
     image, _ = deep(tmp_path / "deep.tif")
     model = save_named(tmp_path / "m.safetensors", (), "float32", scale=0.01)
-    with pytest.raises(InputError, match=r"multiplies by 0\.01"):
+    with pytest.raises(InputError, match=r"multiplies it by 0\.01"):
         planned(image, model, rescale=(0, 4000))
     with pytest.raises(InputError, match="convert the image"):
         planned(image, model)

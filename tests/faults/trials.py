@@ -369,7 +369,7 @@ def reads_hang(trial: Trial) -> None:
         trial.complain(f"SIGTERM did not stop a run whose read hangs within {LONGEST:.0f} s")
         run.kill(everyone=True)
     code = trial.ended(run, 130, 4) if more else trial.ended(run, 130)
-    if code == 4 and "no block was finished for" not in run.said:
+    if code == 4 and "no block finished for" not in run.said:
         trial.complain(f"it does not say what hangs: {run.said[-300:]}")
     flag.unlink()
     trial.look(whole=False)

@@ -152,7 +152,7 @@ def test_zarr_masks_open_and_pictures_do_not(tmp_path: Path) -> None:
     assert open_mask(str(mask.path)).shape == (9, 9)
     with pytest.raises(InputError, match="is a picture"):
         open_mask(tmp_path / "m.png")
-    with pytest.raises(InputError, match="cannot be exported to"):
+    with pytest.raises(InputError, match="cannot be an export"):
         export(mask, tmp_path / "n.zarr", MemoryImage(np.zeros((9, 9, 3), np.uint8)), 0)
 
 

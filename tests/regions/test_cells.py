@@ -118,17 +118,17 @@ def test_coverage_is_what_counting_every_part_of_every_tile_gives(
     seen = np.zeros(size, np.uint8)
     for number in tiling:
         expected = []
-        for tile, part in zip(tiling.tiles(number), tiling.parts_of(number), strict=True):
-            assert tile.contains(part)
-            assert tiling.block_window(number).contains(part)
-            seen[part.slices()] += 1
-            if image[part.slices()].any():
-                expected.append((tile, part))
-        assert list(coverage.tiles(number)) == expected
+        for patch in tiling.patches(number):
+            assert patch.keep.contains(patch.use)
+            assert tiling.block_window(number).contains(patch.use)
+            seen[patch.use.slices()] += 1
+            if image[patch.use.slices()].any():
+                expected.append(patch)
+        assert list(coverage.patches(number)) == expected
         passes += len(expected)
         if expected:
             active.append(number)
-            assert all(coverage.reach(number).contains(tiling.window(t)) for t, _ in expected)
+            assert all(coverage.reach(number).contains(patch.read) for patch in expected)
         window = tiling.block_window(number)
         inside = coverage.inside(window)
         assert (image[window.slices()] == (True if inside is None else inside)).all()
@@ -144,7 +144,7 @@ def test_without_a_region_everything_is_covered() -> None:
     tiling = Tiling(1700, 900, (1536, 512), (384, 512), Geometry())
     coverage = Coverage(tiling)
     assert list(coverage) == list(tiling)
-    assert coverage.passes == tiling.forward_passes == sum(len(tiling.tiles(n)) for n in tiling)
+    assert coverage.passes == tiling.forward_passes == sum(len(tiling.patches(n)) for n in tiling)
     assert coverage.work == tiling.work
     assert coverage.inside(Window(0, 0, 5, 5)) is None
     assert coverage.reach(1) == tiling.full_reach(1)
@@ -176,19 +176,20 @@ def test_frames_hold_the_region_once_and_are_windows_that_fit(
     seen = np.zeros(size, np.uint8)
     work = passes = 0
     for number in coverage:
-        tiles, reach = coverage.tiles(number), coverage.reach(number)
-        assert tiles
-        for tile, part in tiles:
+        patches, reach = coverage.patches(number), coverage.reach(number)
+        assert patches
+        for patch in patches:
+            tile, part = patch.keep, patch.use
             assert tile.y % 16 == tile.x % 16 == tile.height % 16 == tile.width % 16 == 0
             assert tile.height <= keep[0]
             assert tile.width <= keep[1]
             assert tile.contains(part)
             assert tiling.block_window(number).contains(part)
             assert image[part.slices()].any()
-            assert reach.contains(tiling.window(tile))
+            assert reach.contains(patch.read)
             seen[part.slices()] += 1
-            work += tiling.window(tile).area
-        passes += len(tiles)
+            work += patch.read.area
+        passes += len(patches)
     assert seen.max(initial=0) <= 1
     assert seen[image].all()
     assert (coverage.work, coverage.passes) == (work, passes)
@@ -199,5 +200,5 @@ def test_two_corners_of_a_block_are_two_small_windows() -> None:
     cells[:20, :10] = cells[100:, 120:] = True
     region = Region(2048, 2048, 16, cells)
     coverage = Coverage(Tiling(2048, 2048, (2048, 2048), (2048, 2048), Geometry()), region, True)
-    parts = [(part.y, part.x, part.height, part.width) for _, part in coverage.tiles(0)]
-    assert parts == [(0, 0, 320, 160), (1600, 1920, 448, 128)]
+    parts = [patch.use for patch in coverage.patches(0)]
+    assert parts == [Window(0, 0, 320, 160), Window(1600, 1920, 448, 128)]

@@ -282,7 +282,7 @@ def test_overwrite_removes_masks_and_nothing_else(
     stranger.write_bytes(b"not a mask")
     with pytest.raises(InputError, match="exists already"):
         tilepipe.run(small, **options)
-    with pytest.raises(InputError, match="no mask of tilepipe's"):
+    with pytest.raises(InputError, match="is not a mask that tilepipe wrote"):
         tilepipe.run(small, overwrite=True, **options)
     assert objects(folder) == {"m.ome.zarr/notes.txt": b"not a mask"}
     stranger.unlink()

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and to whom."""
+"""The report of a block, and the callbacks of a run."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from tilepipe.schema import decode
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """What a block's task reports; small, whatever the block."""
+    """The result of a block's task."""
 
     number: int
     counts: tuple[int, ...]
-    """Pixels of each class (of each plane: pixels that are 1; of values: pixels with an answer)."""
+    """Pixels of each class; see `Product.sums` for planes and values."""
     answered: int
     """Pixels with an answer."""
     unreadable: int
-    """Pixels that stayed 255 because they, or what they depend on, could not be read."""
+    """Pixels without an answer because they, or pixels they depend on, could not be read."""
     read: float
-    """Seconds."""
+    """Seconds of reading."""
     compute: float
     """Seconds on the device, without waiting for it."""
     write: float
+    """Seconds of writing."""
     worker: str
     peak: int
-    """Bytes of memory that the worker's process had taken at most."""
+    """The peak memory of the worker's process, in bytes."""
     message: str = ""
-    """What could not be read, where something could not."""
+    """Why part of the block could not be read."""
     chunk_bytes: int | None = None
     """Bytes of the block's chunks, by which a resumed run notices that one is lost."""
     pixels_hash: str = ""
-    """A hash of the pixels that were read, by which a repaired image is compared."""
+    """A hash of the pixels that were read, to compare with an image that has changed."""
     begin: float = 0.0
-    """When the block was begun, in seconds since 1970 by the worker's clock; 0: not noted."""
+    """When the block began, in seconds since 1970 by the worker's clock; 0: unknown."""
     wait: float = 0.0
-    """Seconds for which the block, read, waited for its turn on the device."""
+    """Seconds that the block waited for the device."""
     chunks: str = ""
     """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
     areas: tuple[float, ...] = ()
-    """Square metres of each class on the ground, where the plan says that they are measured."""
+    """Square metres of each class, if the plan measures areas on the ground."""
 
     def to_record(self) -> dict[str, Any]:
         """The report as a ledger record."""
@@ -51,33 +52,33 @@ class BlockReport:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> BlockReport:
-        """The report that a ledger record holds; ValueError for one of another form."""
+        """The report in a ledger record; ValueError for a record of another form."""
         values = {_IN_MEMORY.get(k, k): v for k, v in record.items() if k != "kind"}
         return decode(cls, {"counts": (), **values})
 
 
 _ON_DISK = {"pixels_hash": "seen", "chunk_bytes": "stored"}
-"""Names that the ledger has for fields: those of its first version, so that old runs resume."""
+"""The ledger's names of fields, unchanged since its first version, so that old runs resume."""
 _IN_MEMORY = {stored: name for name, stored in _ON_DISK.items()}
 
 
 class RunCallbacks:
-    """What a run tells while it goes on; the base class says nothing."""
+    """Callbacks of a run. Those of this base class do nothing."""
 
     begun = False
-    """Whether the plan is frozen: from then on the same command, without --overwrite, goes on."""
+    """Whether the plan is frozen, so that the same command without --overwrite resumes."""
 
     def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
-        """The plan stands; ``done`` blocks were done by an earlier run."""
+        """Called with the plan, and the number of blocks that an earlier run has done."""
 
     def submitted(self) -> None:
-        """The first block is on its way."""
+        """Called before the first block is submitted."""
 
     def block(self, report: BlockReport) -> None:
-        """A block is written and recorded."""
+        """Called when a block is written and recorded."""
 
     def on_warning(self, message: str) -> None:
-        """Something went wrong that the run survives."""
+        """Called for a problem that the run survives."""
 
     def stage(self, name: str) -> None:
-        """A part of the run that is not blocks begins: pyramid, an export, verification."""
+        """Called when another part of the run begins: a pyramid level, an export, verification."""

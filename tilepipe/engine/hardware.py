@@ -1,4 +1,4 @@
-"""What this machine's processor has, and what it grants this process."""
+"""The cores, memory and instructions that this process may use."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
-"""Of version 2, where the kernel ends processes and from where it slows them; of version 1."""
+"""Files of limits: where the kernel kills and slows processes (version 2), and for version 1."""
 NO_LIMIT = 1 << 60
-"""Bytes from which version 1 means none."""
+"""Limits of version 1 that mean "unlimited", in bytes and above."""
 
 MACHINE_SHARE = 0.5
-"""Of the machine's free memory, what a run takes by default: others use the machine too."""
+"""The share of the machine's free memory that a run takes by default; others use it too."""
 GROUP_SHARE = 0.8
-"""Of what is left of a control group, what a run takes by default: the group was made for it."""
+"""The share of a control group's free memory that a run takes by default."""
 
 
 def bf16_in_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the processor multiplies bf16 by itself; None where the system does not say."""
+    """Whether the processor has bf16 instructions; None if the system does not list them."""
     try:
         text = cpuinfo.read_text()
     except OSError:
@@ -40,22 +40,23 @@ def bf16_in_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the control groups of Linux grant this process, where they grant less than all."""
+    """The limits of this process's control groups on Linux."""
 
     memory: int | None = None
-    """Bytes."""
+    """The memory limit in bytes; None: unlimited."""
     memory_used: int = 0
+    """The memory in use in bytes."""
     cpus: float | None = None
-    """Cores' worth of time."""
+    """The CPU time limit, in cores; None: unlimited."""
 
     @property
     def left(self) -> int | None:
-        """Bytes that the group may still take; None where it has no limit."""
+        """Bytes that the group may still take; None if it has no limit."""
         return None if self.memory is None else max(0, self.memory - self.memory_used)
 
 
 def cores(grant: Grant | None = None) -> int:
-    """CPU cores that this process may use, by its affinity and the quotas of its control groups."""
+    """The number of CPU cores that this process may use, by its affinity and control groups."""
     if hasattr(os, "sched_getaffinity"):
         usable = len(os.sched_getaffinity(0))
     else:
@@ -65,21 +66,21 @@ def cores(grant: Grant | None = None) -> int:
 
 
 def free_memory(grant: Grant | None = None) -> int:
-    """Bytes that this process may still take, of the machine and of its control groups."""
+    """Bytes that this process may still take from the machine and its control groups."""
     grant = granted() if grant is None else grant
     free = int(psutil.virtual_memory().available)
     return free if grant.left is None else min(free, grant.left)
 
 
 def most_memory(grant: Grant | None = None) -> int:
-    """Bytes that this process can have at most, however little else is running."""
+    """Bytes that this process could take if nothing else were running."""
     grant = granted() if grant is None else grant
     total = int(psutil.virtual_memory().total)
     return total if grant.memory is None else min(total, grant.memory)
 
 
 def default_memory(grant: Grant | None = None) -> int:
-    """Bytes that a run takes if nobody says how much; what this process holds already counts."""
+    """The default memory limit of a run in bytes; memory that this process holds is included."""
     grant = granted() if grant is None else grant
     held = int(psutil.Process().memory_info().rss)
     usual = int(MACHINE_SHARE * (psutil.virtual_memory().available + held))
@@ -87,7 +88,7 @@ def default_memory(grant: Grant | None = None) -> int:
 
 
 def memory_group() -> str:
-    """Names the machine and the control groups: processes of one name share their memory."""
+    """The name of the machine and its control groups; processes of one name share their memory."""
     try:
         return f"{socket.gethostname()} {OWN_CGROUPS.read_text()}"
     except OSError:
@@ -95,10 +96,10 @@ def memory_group() -> str:
 
 
 def granted(root: Path | None = None, own: Path | None = None) -> Grant:
-    """The narrowest limits of this process's control groups, version 1 or 2, and of their parents.
+    """The tightest limits of this process's control groups (version 1 or 2) and their parents.
 
-    Containers and batch systems set them; the machine's memory and cores show as if they were not
-    there, and a process that goes beyond the memory is killed, or slowed to a crawl.
+    Containers and batch systems set them. The system still reports the whole machine's memory, but
+    kills a process that exceeds the limit, or slows it to a crawl.
     """
     root, own = root or CGROUPS, own or OWN_CGROUPS
     if not sys.platform.startswith("linux"):
@@ -116,13 +117,13 @@ def granted(root: Path | None = None, own: Path | None = None) -> Grant:
             quota = _quota(folder)
             if quota is not None:
                 cpus.append(quota)
-    # The group that has least left is the one that ends the process.
+    # The group with the least left is the one that limits the process.
     limit, used = min(memory, key=lambda pair: pair[0] - pair[1], default=(None, 0))
     return Grant(limit, used, min(cpus, default=None))
 
 
 def _folders(root: Path, own: Path) -> list[tuple[Path, set[str]]]:
-    """Folders of this process's groups, each with all its parents, and what they control."""
+    """The folders of this process's groups and all their parents, with what they control."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -139,7 +140,7 @@ def _folders(root: Path, own: Path) -> list[tuple[Path, set[str]]]:
         parts = [part for part in path.split("/") if part and part != ".."]
         for top in tops:
             if top.is_dir():
-                # Inside a container, the path may be the host's, and only the top be there.
+                # In a container, the path may be the host's, and only the top may exist.
                 found += [
                     (top.joinpath(*parts[:n]), controllers)
                     for n in range(len(parts) + 1)
@@ -159,7 +160,7 @@ def _number(folder: Path, *names: str) -> int | None:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of file cache in a group's usage, which the kernel takes back before it kills."""
+    """Bytes of file cache in a group's usage, which the kernel frees before it kills."""
     try:
         text = (folder / "memory.stat").read_text()
     except OSError:
@@ -181,9 +182,9 @@ def _quota(folder: Path) -> float | None:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has taken at most."""
+    """The peak memory of this process in bytes."""
     try:
-        # What getrusage tells begins with the peak of the process that started this one.
+        # The value of getrusage includes the peak of the process that started this one.
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
     except (OSError, ValueError, IndexError):

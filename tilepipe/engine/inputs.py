@@ -1,4 +1,4 @@
-"""The image of a run, opened as the run reads it: for a model, or as a plan froze it."""
+"""Opening the image of a run: for a model, or as a plan describes it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,15 @@ if TYPE_CHECKING:
 
 
 _opened: WeakValueDictionary[tuple[str, int | str | None], OpenFile] = WeakValueDictionary()
-"""The files of images of runs in this process, as long as they are open."""
+"""The image files that runs in this process have open."""
 
 
 def open_input(options: RunOptions, model: Model) -> WindowedImage:
-    """Open the image of a run, read as the options and the model's bands demand.
+    """Open the image of a run, with the bands that the options name.
 
-    Where the options name no bands, and image and model name all of theirs, the model gets each of
-    its own by that name.
+    Without such an option, bands are matched by name if image and model name all of theirs.
 
-    Raises
-    ------
-    InputError
-        When it cannot be opened, or does not fit the model.
+    Raises InputError when the image cannot be opened, or does not fit the model.
     """
     reading = _for_type(options.reading, model)
     image = open_image(options.image, reading)
@@ -50,10 +46,10 @@ def open_input(options: RunOptions, model: Model) -> WindowedImage:
 
 
 def open_planned(facts: ImageFacts, path: str | None = None) -> WindowedImage:
-    """Open the image of a plan, on its own grid; at ``path``, if it is not where it was.
+    """Open the image of a plan on its own grid, at ``path`` if it has moved.
 
-    In the process of the run itself, the image that it opened is read; its fingerprint is taken
-    anew, of the file that now lies there.
+    In the process of the run, the file that the run opened is shared, but the fingerprint is
+    computed again from the path.
     """
     path = path or facts.path
     file = _opened.get((path, facts.reading.series))
@@ -61,7 +57,7 @@ def open_planned(facts: ImageFacts, path: str | None = None) -> WindowedImage:
 
 
 def check_fits(image: Image, model: Model) -> None:
-    """Refuse an image of other bands or dtype than the model's, with the option that helps."""
+    """Raise InputError if the image's bands or dtype are not those of the model."""
     if image.bands != model.input.bands:
         raise InputError(f"{image.path}: {_other_bands(image, model)}")
     if np.dtype(image.dtype) != np.dtype(model.input.dtype):
@@ -69,13 +65,13 @@ def check_fits(image: Image, model: Model) -> None:
 
 
 def _for_type(reading: Reading, model: Model) -> Reading:
-    """A reading whose values are rescaled, if at all, to the type that the model takes."""
+    """The reading, with rescaled values, if any, of the model's type."""
     if reading.rescale is None:
         return reading
     if np.dtype(model.input.dtype).kind == "f" and model.input.scale != 1:
         raise InputError(
-            f"rescale: maps to the range of an integer type, or to 0 .. 1, and model {model.name} "
-            f"takes {model.input.dtype} that it multiplies by {model.input.scale:g}; convert the "
+            f"rescale: maps to the range of an integer type, or to 0 .. 1, but model {model.name} "
+            f"takes {model.input.dtype} and multiplies it by {model.input.scale:g}; convert the "
             "image to what the model expects"
         )
     return replace(reading, dtype=model.input.dtype)
@@ -87,25 +83,25 @@ def _other_bands(image: Image, model: Model) -> str:
     if model.input.band_names:
         takes += f" ({', '.join(model.input.band_names)})"
     if image.reading.bands is not None:
-        return f"--bands names {count(image.bands, 'band')}, and {takes}; name as many"
+        return f"--bands names {count(image.bands, 'band')}, but {takes}; name as many"
     example = ",".join(str(min(n, len(image.file_bands))) for n in range(1, wanted + 1))
     alpha = " and alpha" if len(image.file_bands) > image.bands else ""
     return (
-        f"has {count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), and {takes}; "
-        "say which of them the model gets, in its own order, for example --bands "
-        f"{example}, or choose a model made for such images"
+        f"has {count(image.bands, 'band')}{alpha} ({show_bands(image.file_bands)}), but {takes}; "
+        f"choose them in the model's order, for example with --bands {example}, or choose a model "
+        "made for such images"
     )
 
 
 def _other_dtype(image: Image, model: Model) -> str:
     wanted = np.dtype(model.input.dtype)
-    text = f"its pixels are {np.dtype(image.dtype).name}, and model {model.name} takes {wanted}; "
+    text = f"its pixels are {np.dtype(image.dtype).name}, but model {model.name} takes {wanted}; "
     if wanted.kind == "f" and model.input.scale != 1:
         return text + "convert the image, or choose a model made for it"
     onto = "0 .. 1" if wanted.kind == "f" else f"the range of {wanted}"
-    text += f"map the values that matter onto {onto} with --rescale LOW,HIGH"
+    text += f"map them to {onto} with --rescale LOW,HIGH"
     found = usual_range(image)
     if found is not None:
         low, high = found
-        text += f" (nearly all of the image's values lie within --rescale {low:g},{high:g})"
+        text += f" (nearly all of the image's values are within --rescale {low:g},{high:g})"
     return text + ", or choose a model made for it"

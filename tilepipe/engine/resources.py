@@ -1,4 +1,4 @@
-"""What a run may use: workers, slots, memory; and what its plan will cost."""
+"""The resources of a run (workers, slots, memory), and the cost of its plan."""
 
 from __future__ import annotations
 
@@ -9,57 +9,51 @@ from tilepipe.errors import InputError
 from tilepipe.text import gigabytes
 
 PROCESS = 450 * 10**6
-"""Bytes of a worker process with torch and a small model loaded, before its first block."""
+"""Memory of a worker process with torch and a small model, before its first block, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Who computes a run, and with what, as far as its plan must know."""
+    """The workers of a run and what they have, as far as planning depends on it."""
 
     workers: int
     """Processes that hold a model; 1 for the worker inside this process."""
     in_process: bool
+    """Whether the only worker is this process."""
     slots: int
-    """Blocks that one worker has in hand at once: read, computed, written."""
+    """Blocks that one worker handles at once: reading, computing, writing."""
     local: bool = True
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
-    """Bytes free on the GPU of each worker, where that is known."""
+    """Free memory on the GPU of each worker in bytes, if known."""
     threads: int = 0
-    """CPU threads of one pass; 0 as long as they are not known."""
+    """CPU threads of one pass; 0 while unknown."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
     memory: int = 0
-    """Bytes that a run takes by default: on this machine, or of the worker that has least."""
+    """The default memory limit in bytes: for this machine, or for the smallest worker."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Device, instruction set and versions that float results depend on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a plan will cost on this machine; told to the user, not frozen."""
+    """The cost of a plan on this machine, for the user; not frozen with the plan."""
 
     memory: int
     """Bytes that all processes together will not exceed."""
     memory_limit: int
     seconds: float | None
-    """Time of the forward passes, from a measured tile; None where it was not measured."""
+    """Time of the forward passes, extrapolated from one tile; None if it was not measured."""
     warnings: tuple[str, ...] = ()
     speeds: tuple[tuple[str, float], ...] = ()
-    """Input pixels per second of each runtime, where they were measured."""
+    """Input pixels per second of each runtime that was measured."""
 
 
 def check_workers(workers: int, limit: int) -> None:
-    """Refuse more worker processes than the memory has room for, before any is started.
-
-    Raises
-    ------
-    InputError
-        Says how many there is room for.
-    """
+    """Raise InputError if the memory limit has no room for so many worker processes."""
     if workers > 1 and workers * PROCESS > limit:
         raise InputError(
-            f"workers {workers}: each takes at least {gigabytes(PROCESS)}, and the run "
-            f"may take {gigabytes(limit)}, which is room for {limit // PROCESS}; use "
-            "fewer, or allow more --memory"
+            f"workers {workers}: each needs at least {gigabytes(PROCESS)}, and the memory limit is "
+            f"{gigabytes(limit)}, enough for {limit // PROCESS}; use fewer, or allow more --memory"
         )

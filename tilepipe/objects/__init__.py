@@ -1,1 +1,1 @@
-"""Objects of a label map: connected parts with a number each, labelled whole or across windows."""
+"""Objects of a label map: numbered connected parts, in one array or across windows."""

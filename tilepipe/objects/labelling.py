@@ -1,4 +1,4 @@
-"""Objects of a label map that fits in memory: connected pixels of a class."""
+"""Objects of a label map in memory: connected pixels of a class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EDGES = ndimage.generate_binary_structure(2, 1)
 _CORNERS = ndimage.generate_binary_structure(2, 2)
 
 Objects = NDArray[np.int32]
-"""An object's number in each of its pixels, 0 elsewhere; shape (H, W)."""
+"""The number of the object at each pixel, 0 elsewhere; shape (H, W)."""
 
 
 def objects_from_labels(
@@ -62,7 +62,7 @@ def objects_from_labels(
 
 
 def components(inside: NDArray[np.bool_], *, corners: bool = False) -> tuple[Objects, int]:
-    """Connected components, by edges or by corners too: their numbers, and how many there are."""
+    """The numbers and the count of connected components, by edges, or by edges and corners."""
     if not inside.any():
         return np.zeros(inside.shape, np.int32), 0
     numbered = np.empty(inside.shape, np.int32)
@@ -71,10 +71,10 @@ def components(inside: NDArray[np.bool_], *, corners: bool = False) -> tuple[Obj
 
 
 def grow(objects: NDArray[Any], border: NDArray[np.bool_], reach: int) -> None:
-    """Grow objects into the border in place, all at once, one pixel at a time.
+    """Grow all objects into the border, in place, one pixel per step.
 
-    A pixel depends only on pixels within ``reach`` of it, and not on the objects' numbers. So a
-    window with that much around it gives the same result as the whole map.
+    The result at a pixel depends only on pixels within ``reach``, and not on the objects' numbers,
+    so a window with a rim of ``reach`` gives the same result as the whole map.
     """
     for _ in range(reach):
         free = border & (objects == 0)
@@ -88,7 +88,7 @@ def grow(objects: NDArray[Any], border: NDArray[np.bool_], reach: int) -> None:
 
 
 def _without_holes(objects: Objects) -> Objects:
-    """Fill the holes of objects; an object inside a hole stays an object of its own."""
+    """Fill the holes of objects; an object inside a hole remains an object."""
     holes, _ = components(objects == 0, corners=True)
     edge = np.concatenate((holes[0], holes[-1], holes[:, 0], holes[:, -1]))
     numbers, first = np.unique(holes, return_index=True)

@@ -1,8 +1,8 @@
-"""Objects of a label map that is never held whole: labelled window by window, then joined.
+"""Objects of a label map that does not fit in memory, labelled window by window and joined.
 
-Each window is read with a rim around it, and its components get numbers that follow those of the
-windows before. In the rim, where two windows see the same pixels, components that share a pixel are
-joined. A second pass labels every window again, with the numbers that joined components share.
+Each window is read with a rim, and its components are numbered after those of earlier windows.
+Components of two windows that share a pixel in the rim are joined. A second pass labels every
+window again, with the final numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INSIDE, BORDER = 1, 2
 """Parts of objects: their inner pixels, and the border class that separates them."""
 
 BYTES_A_PIECE = 64
-"""Memory for each component of a window, held until all are joined."""
+"""Memory in bytes for each component of a window, until all are joined."""
 
 Ids = NDArray[np.int64]
 
@@ -36,18 +36,13 @@ class StitchedObjects:
     read : callable
         Reads a window of the map: 1 inside an object, 2 on a border, 0 elsewhere.
     grid : WindowGrid
-        The windows to work in, which cover the map.
+        The windows, which cover the map.
     border : bool
         Whether there are border pixels for the objects to grow into.
     fill_holes : bool
         Whether pixels that an object encloses are part of it.
     memory : int
-        Bytes that the numbers of components may take.
-
-    Raises
-    ------
-    InputError
-        There are more components than this memory holds.
+        The memory limit for the numbers of components in bytes; more components are an InputError.
     """
 
     def __init__(
@@ -77,7 +72,7 @@ class StitchedObjects:
             self._holes.join_holes(self._objects)
 
     def read(self, window: Window) -> Ids:
-        """The objects of one of the grid's windows, shape (H, W); 0 is no object."""
+        """The objects of one of the grid's windows, shape (H, W); 0 is background."""
         rimmed = self._rimmed(window)
         parts = self._read(rimmed)
         inside = parts == INSIDE
@@ -98,7 +93,7 @@ class StitchedObjects:
 
 
 def _renamed(found: NDArray[Any], names: Ids) -> Ids:
-    """Components 1, 2, ... with other numbers; 0 stays 0."""
+    """Renumber components 1, 2, ...; 0 stays 0."""
     if not names.size:
         return np.zeros(found.shape, np.int64)
     renamed: Ids = np.concatenate((np.zeros(1, np.int64), names))[found]
@@ -106,24 +101,24 @@ def _renamed(found: NDArray[Any], names: Ids) -> Ids:
 
 
 class _Joined:
-    """The components of all windows, called pieces, and which pieces are parts of one."""
+    """The components of all windows, called pieces, and which pieces belong together."""
 
     def __init__(self, shape: tuple[int, int], rim: int, limit: int) -> None:
         self.count = 0
         self.names: Ids = np.zeros(1, np.int64)
-        """The number of each piece once they are joined; 0 is no piece."""
+        """The number of each piece after joining; piece 0 is the background."""
         self._rim = rim
         self._limit = limit
         self._first: dict[Window, int] = {}
         self._counts: dict[Window, int] = {}
         self._edges: list[Ids] = []
-        # The pieces that a window shares with the next one, and a row of windows with the next.
+        # The pieces that a window shares with the next one, and a row of windows with the next row.
         self._right = np.zeros((0, 0), np.int64)
         self._below = np.zeros((2 * rim, shape[1]), np.int64)
         self._above = np.zeros_like(self._below)
 
     def add(self, window: Window, rimmed: Window, found: NDArray[Any], count: int) -> Ids:
-        """Number a window's components after those before it, and join the two."""
+        """Number a window's components, and join them with those of earlier windows."""
         first = self._first[window] = self.count
         self.count += count
         if self.count > self._limit:
@@ -154,12 +149,12 @@ class _Joined:
         size = self.count + 1
         graph = sparse.coo_matrix((np.ones(ends.shape[1], bool), (ends[0], ends[1])), (size, size))
         groups, names = csgraph.connected_components(graph, directed=False)
-        # Number 0, which is no piece, comes first and is joined with nothing: its group is 0.
+        # Number 0, the background, comes first and is joined with nothing, so its group is 0.
         self.names = names.astype(np.int64)
         return int(groups) - 1
 
     def named(self, window: Window, found: NDArray[Any]) -> Ids:
-        """A window's components with their final numbers, once all are joined."""
+        """A window's components with their final numbers."""
         first = self._first[window] + 1
         return _renamed(found, self.names[first : first + self._counts[window]])
 
@@ -171,7 +166,7 @@ class _Joined:
 
 
 class _Holes(_Joined):
-    """The components outside all objects, and which object each of them is a hole of."""
+    """The components outside all objects, and the object of which each is a hole."""
 
     def __init__(self, shape: tuple[int, int], rim: int, limit: int) -> None:
         super().__init__(shape, rim, limit)
@@ -183,7 +178,7 @@ class _Holes(_Joined):
     def add_holes(
         self, window: Window, rimmed: Window, inside: NDArray[np.bool_], objects: Ids
     ) -> None:
-        """Add the pixels of a window that are outside its objects."""
+        """Add the pixels of a window outside its objects."""
         found, count = components(~inside, corners=True)
         pieces = self.add(window, rimmed, found, count)
         height, width = self._shape
@@ -200,7 +195,7 @@ class _Holes(_Joined):
         self._tops.append(np.stack((here, y * width + x, above)))
 
     def join_holes(self, objects: _Joined) -> None:
-        """Give each hole the number of the object around it; what reaches the edge is no hole."""
+        """Give each hole the number of the object around it. Holes do not touch the map's edge."""
         count = self.join()
         pieces, first, above = np.concatenate(self._tops, axis=1)
         # The pixel above the topmost pixel of a hole belongs to the object around the hole.

@@ -1,4 +1,4 @@
-"""What every mask is to the rest of tilepipe, whatever file holds it."""
+"""Masks of any format: their description, and the interface of an opened mask."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NO_ANSWER = 255
 """The label of pixels without an answer; never a class."""
 
 SMALLEST_LEVEL = 512
-"""A pyramid ends with the first level that is no larger than this on both sides."""
+"""A pyramid ends with the first level that has at most this many pixels on each side."""
 
 Kind = str
-"""Name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
+"""The name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskClass:
-    """A class: what it is called and how it is shown."""
+    """The name and colour of a class."""
 
     name: str
     colour: str
@@ -49,24 +49,24 @@ class MaskClass:
 
 @dataclass(frozen=True, slots=True)
 class MaskSpec:
-    """A mask, described before a byte of it is written."""
+    """The description of a mask, made before any of it is written."""
 
     height: int
-    """Rows of level 0 of the mask."""
+    """Rows of the mask's level 0."""
     width: int
-    """Columns."""
+    """Columns of the mask's level 0."""
     kind: str
-    """Name of its product: ``labels``, ``planes``, ``values``."""
+    """The name of its product: ``labels``, ``planes``, ``values``."""
     classes: tuple[MaskClass, ...]
-    """Labels: value i is ``classes[i]``. Planes and values: one for each plane."""
+    """The classes of the labels 0, 1, 2 ..., or of the planes."""
     pixel_size: PixelSize | None = None
-    """Of the mask's own level 0; the unit ``pixel`` stands for pixels of the image's level 0."""
+    """The pixel size of level 0; the unit ``pixel`` means pixels of the image's level 0."""
     crs: str | None = None
-    """Coordinate reference system as WKT."""
+    """The coordinate reference system as WKT."""
     transform: Transform | None = None
-    """Of the mask's own grid."""
+    """The transform of the mask's own grid."""
     origin: tuple[float, float] = (0.0, 0.0)
-    """Centre of the first pixel (y, x), from that of the image's, in the unit of `pixel_size`.
+    """The centre of the first pixel (y, x), relative to that of the image, in `pixel_size` units.
 
     A mask computed at a level that is f times coarser starts (f - 1) / 2 image pixels further in.
     """
@@ -74,21 +74,21 @@ class MaskSpec:
     background: int | None = None
     """The class that is drawn transparent."""
     control: GroundControl | None = None
-    """Ground control points or RPCs, on the mask's own grid, where the image has no transform."""
+    """Ground control points or RPCs on the mask's own grid, if the image has no transform."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"a mask of {self.height} x {self.width} has no pixels")
+            raise ValueError(f"a mask of {self.width} x {self.height} pixels is empty")
         if not self.product.is_main:
             raise ValueError(f"{self.kind} cannot be a mask by themselves")
         if not 1 <= len(self.classes) <= NO_ANSWER:
             raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
         if self.background is not None and not 0 <= self.background < len(self.classes):
-            raise ValueError(f"background {self.background} is none of {len(self.classes)} classes")
+            raise ValueError(f"background {self.background} is not one of the classes")
 
     @property
     def product(self) -> Product:
-        """What the mask is: labels, planes or values, and how they live."""
+        """The product that the mask holds: labels, planes or values."""
         return product_named(self.kind)
 
     @property
@@ -99,22 +99,22 @@ class MaskSpec:
 
     @property
     def planes(self) -> int:
-        """Planes of the array: 1 for labels."""
+        """The number of planes: 1 for labels."""
         return self.product.planes(len(self.classes))
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a pixel."""
+        """The type of a pixel."""
         return self.product.dtype
 
     @property
     def fill(self) -> float:
-        """What a pixel without an answer holds."""
+        """The value of a pixel without an answer."""
         return self.product.fill
 
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of each level of the pyramid: halves, rounded up."""
+        """(height, width) of each pyramid level, half the one before, rounded up."""
         shapes = [(self.height, self.width)]
         while max(shapes[-1]) > SMALLEST_LEVEL:
             height, width = shapes[-1]
@@ -122,7 +122,7 @@ class MaskSpec:
         return tuple(shapes)
 
     def to_json(self) -> dict[str, Any]:
-        """As a document of plain JSON types."""
+        """The description as JSON-ready values."""
         document: dict[str, Any] = {"format": 1, **asdict(self)}
         document["classes"] = [asdict(c) for c in self.classes]
         document["transform"] = None if self.transform is None else list(self.transform)
@@ -134,18 +134,10 @@ class MaskSpec:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            When the document describes no mask that this version knows.
-        """
+        """Read what `to_json` returned; ValueError for anything else."""
         if not isinstance(document, dict) or document.get("format") != 1:
             raise ValueError("it is not a description of a mask of format 1")
-        parts = {
-            field.name: document[field.name] for field in fields(cls) if field.name in document
-        }
+        parts = {f.name: document[f.name] for f in fields(cls) if f.name in document}
         if "origin" not in parts:
             raise ValueError("origin is missing")
         if parts.get("control") is not None:
@@ -174,12 +166,9 @@ class Mask(Placed, Protocol):
         ...
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
-        """The pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W).
+        """The pixels of a window: (H, W) for labels, otherwise (C, H, W).
 
-        Raises
-        ------
-        ValueError
-            Where the window reaches outside the level.
+        Raises ValueError if the window reaches outside the level.
         """
         ...
 
@@ -199,13 +188,15 @@ def as_transform(numbers: Any) -> Transform:
 
 
 def require_inside(window: Window, shape: tuple[int, int]) -> None:
-    """Raise ValueError where a window reaches outside a level of ``shape``."""
-    if window.y < 0 or window.x < 0 or window.stop_y > shape[0] or window.stop_x > shape[1]:
-        raise ValueError(f"{window} reaches outside the mask, {shape[0]} x {shape[1]}")
+    """Raise ValueError if a window reaches outside a level of ``shape``."""
+    if not Window(0, 0, *shape).contains(window):
+        raise ValueError(
+            f"{window} reaches outside the mask of {shape[1]} x {shape[0]} pixels (width x height)"
+        )
 
 
 def lazy(mask: Mask, level: int, chunk: int) -> Any:
-    """A dask array that reads square pieces of a mask when they are asked for."""
+    """A dask array that reads square pieces of a mask lazily."""
     import dask.array as da
 
     height, width = mask.levels[level]
@@ -214,7 +205,7 @@ def lazy(mask: Mask, level: int, chunk: int) -> Any:
     side = (_pieces(height, chunk), _pieces(width, chunk))
     return da.map_blocks(
         partial(_read_piece, mask, level),
-        # Never twice the same: a mask may have been written to since.
+        # Always a new name, because the mask may have been written to since.
         name=f"tilepipe-mask-{uuid4().hex}",
         chunks=(*((n,) for n in planes), *side),
         dtype=mask.dtype,

@@ -1,9 +1,9 @@
 """Filling in the tiles that GDAL leaves out of a sparse COG.
 
-Compressing a tile of nothing takes GDAL as long as any other, and in the mask of a small region
-nearly all tiles hold nothing. So GDAL is told to leave them out, which is quick, and here they are
-filled in, all of them copies of one. The layout is the one that GDAL gives such a file. Leaving
-them out for good is no option: many readers take a missing tile for zeros, which is a class.
+GDAL takes as long to compress an empty tile as any other, and in the mask of a small region nearly
+all tiles are empty. So GDAL leaves them out, and they are filled in here as copies of one, in the
+layout that GDAL gives such a file. They cannot stay out: many readers take a missing tile for
+zeros, which is a class.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 import tifffile
 
 MARGIN = 4
-"""Bytes that GDAL puts before a tile (its size) and after it (its last four bytes again)."""
+"""Bytes that GDAL writes before a tile (its size) and after it (its last four bytes again)."""
 
 _SIZES = {3: 2, 4: 4, 16: 8}
-"""Bytes of a number, by its type in TIFF: SHORT, LONG, LONG8."""
+"""Bytes of a number, by its TIFF type: SHORT, LONG, LONG8."""
 
 COPIED_BYTES = 16 << 20
-"""Read and written at a time."""
+"""The number of bytes that are copied at a time."""
 
 
 @dataclass(slots=True)
 class _Level:
-    """Where a level's tiles lie, and where that stands in the file."""
+    """The positions and sizes of a level's tiles, with the tags that hold them."""
 
     offsets: list[int]
     counts: list[int]
@@ -40,17 +40,11 @@ class _Level:
         return cls(list(page.dataoffsets), list(page.databytecounts), tags)
 
     def arrays(self, order: str) -> Iterator[tuple[int, bytes]]:
-        """The arrays as they stand in the file, and at which byte.
-
-        Raises
-        ------
-        OverflowError
-            Where an offset needs more bytes than there are for it.
-        """
+        """The content of the tags, and its position; OverflowError if a value does not fit."""
         for tag, values in zip(self.tags, (self.offsets, self.counts), strict=True):
             dtype = np.dtype(f"{order}u{_SIZES[int(tag.dtype)]}")
             if max(values) > np.iinfo(dtype).max:
-                raise OverflowError(f"tag {tag.name} has no room for {max(values)}")
+                raise OverflowError(f"tag {tag.name} cannot hold {max(values)}")
             yield tag.valueoffset, np.array(values, dtype).tobytes()
 
 
@@ -60,20 +54,20 @@ def fill_gaps(sparse: Path, target: Path, fill: float, deflated: Callable[[], by
     Parameters
     ----------
     sparse : Path
-        As GDAL's COG driver writes it with ``SPARSE_OK``.
+        The sparse COG, from GDAL's COG driver with ``SPARSE_OK``.
     target : Path
-        On the same disk.
+        The new COG, on the same disk.
     fill : float
-        Value of all pixels of the tiles that are missing.
+        The value of all pixels of the missing tiles.
     deflated : callable
-        Gives such a tile, compressed as the others are; asked only where one is missing.
+        Returns such a tile, compressed like the others; called only if one is missing.
 
     Raises
     ------
     ValueError
-        When what GDAL has left out are no such tiles.
+        When the missing tiles have another value.
     OverflowError
-        When the file becomes too large for the offsets that GDAL has chosen.
+        When the file becomes too large for GDAL's offsets.
     """
     with tifffile.TiffFile(sparse) as file:
         levels = [_Level.of(page) for page in file.pages]

@@ -1,4 +1,4 @@
-"""What all exports share: complete files only, and tiles streamed from a mask."""
+"""Tiles streamed from a mask, for exports as TIFF."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tilepipe.products.base import MaskSpec
 from tilepipe.products.store import ZarrMask
 
 CHUNKS_A_READ = 8
-"""Chunks that lie beside each other are read together, so that they are decoded together."""
+"""Neighbouring chunks that are read, and so decoded, together."""
 
 ENCODE_THREADS = 2
 
 LARGEST_CLASSIC_TIFF = 2 << 30
-"""Bytes of pixels, uncompressed, above which offsets of 4 bytes are no longer trusted."""
+"""The most bytes of uncompressed pixels for which a classic TIFF is written."""
 
 
 def deflated_tiles(
@@ -31,17 +31,11 @@ def deflated_tiles(
     compression: int | None = None,
     empty: bytes | None = None,
 ) -> Iterator[bytes]:
-    """Whole tiles of 512 x 512 of one plane, row by row, as a TIFF holds them.
+    """Deflated tiles of 512 x 512 of one plane, row by row, padded with "no answer".
 
-    Filled up with "no answer". Of a tile without any answer, which is not stored, all are copies of
-    one, so that a mask of a small region costs little more than the region.
-
-    Parameters
-    ----------
-    compression : int, optional
-        As of zlib; 6 by default.
-    empty : bytes, optional
-        Instead of a tile that is not stored.
+    Tiles that are not stored, because they have no answer, are all the same bytes: ``empty``, by
+    default a deflated tile. So a mask of a small region costs little more than the region.
+    ``compression`` is zlib's level, by default 6.
     """
     encode = partial(
         tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE], level=compression
@@ -66,6 +60,6 @@ def deflated_tiles(
 
 
 def needs_bigtiff(spec: MaskSpec) -> bool:
-    """Whether a file of this mask could outgrow classic TIFF; from its size alone."""
+    """Whether a TIFF of this mask could exceed the classic format, by its size alone."""
     pixels = sum(height * width for height, width in spec.levels)
     return pixels * spec.planes * spec.dtype.itemsize > LARGEST_CLASSIC_TIFF

@@ -1,6 +1,6 @@
-"""Which format a suffix stands for, and what writes and reads it.
+"""The formats of masks by their suffixes, and their readers and writers.
 
-Nothing of a format is imported before it is asked for.
+The modules of a format are imported only when it is used.
 """
 
 from __future__ import annotations
@@ -28,33 +28,24 @@ _SUFFIXES: tuple[tuple[str, Format], ...] = (
     (".tiff", "cog"),
     (".png", "png"),
 )
-"""The first that fits counts, so the longer ones stand before those that end them."""
+"""The first match counts, so longer suffixes come before shorter ones."""
 
 
 def suffix_kind(path: StoragePath) -> Format:
-    """The format that a path's suffix stands for.
-
-    Raises
-    ------
-    InputError
-        When it stands for none.
-    """
+    """The format of a path, by its suffix; InputError for other suffixes."""
     name = path.name.lower()
     for suffix, kind in _SUFFIXES:
         if name.endswith(suffix) and name != suffix:
             return kind
     raise InputError(
-        f"{path} has no suffix of a mask; use .ome.zarr, .ome.tif, .tif (GeoTIFF) or .png."
+        f"{path} does not have a mask's suffix; use .ome.zarr, .ome.tif, .tif (GeoTIFF) or .png."
     )
 
 
 def open_mask(path: str | StoragePath) -> Mask:
     """Open a mask lazily: OME-Zarr, OME-TIFF or GeoTIFF, ours or others' of the same form.
 
-    Raises
-    ------
-    InputError
-        When there is none at ``path``, or none that is understood.
+    Raises InputError when there is none at ``path``, or none that is understood.
     """
     path = readable(path)
     mask = _opened(path)
@@ -87,18 +78,18 @@ def _opened(path: StoragePath) -> Mask:
 
 
 def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
-    """Write a complete mask in the format that the suffix of ``path`` stands for.
+    """Write a complete mask in the format of the suffix of ``path``.
 
     Parameters
     ----------
     mask : ZarrMask
-        With its pyramid.
+        The mask with its pyramid.
     path : Path
-        Replaced if it exists, once the new file is complete.
+        The file, which is replaced once the new one is complete.
     image : Image
-        That the mask is of; only the picture shows it.
+        The image of the mask, for the background of a picture.
     level : int
-        Of the image, at which the mask was computed.
+        The level of the image at which the mask was computed.
 
     Returns
     -------
@@ -108,13 +99,13 @@ def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
     Raises
     ------
     InputError
-        When the suffix stands for no format that is exported to.
+        When masks are not exported to this format.
     OSError
-        As the file system raises it, for one when the disk is full.
+        When the file cannot be written, because the disk is full for example.
     """
     kind = suffix_kind(path)
     if kind not in EXPORTERS:
-        raise InputError(f"{path} cannot be exported to; use .ome.tif, .tif (GeoTIFF) or .png.")
+        raise InputError(f"{path} cannot be an export; use .ome.tif, .tif (GeoTIFF) or .png.")
     with staged_locally(path) as local:
         EXPORTERS[kind](mask, local, image, level)
         return hash_of(local)
@@ -143,4 +134,4 @@ EXPORTERS: dict[Format, Callable[[ZarrMask, Path, Image, int], None]] = {
     "cog": _export_cog,
     "png": _export_preview,
 }
-"""What writes each format from a complete OME-Zarr mask, its image, and the image's level."""
+"""The writer of each format. It takes a complete mask, the path, the image and its level."""

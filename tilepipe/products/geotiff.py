@@ -1,4 +1,4 @@
-"""A mask as cloud-optimised GeoTIFF: what QGIS and GDAL open in the right place."""
+"""A mask as cloud-optimised GeoTIFF, for QGIS and GDAL."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ from tilepipe.products.vrt import side_file, virtual_raster
 from tilepipe.storage import complete_or_absent, utf8_path
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
-"""The cache in MB, instead of a share of the machine's memory; no files beside ours."""
+"""A cache of 64 MB instead of a share of the machine's memory, and no side files by GDAL."""
 
 GDAL_NODATA = 42113
-"""The tag of a TIFF that says which value is none."""
+"""The TIFF tag for the nodata value."""
 
 _FULL = 1 << 20
-"""Bytes left on a disk below which a failed write is taken for a full disk."""
+"""With fewer free bytes, a failed write is reported as a full disk."""
 
 
 def write_cog(mask: ZarrMask, path: Path) -> None:
     """Write a mask and its pyramid as COG: tiles of 512, deflate, nodata 255 or NaN.
 
-    First each level as a temporary tiled TIFF beside ``path``, streamed; then GDAL's COG driver
-    puts them in order, without the tiles that have no answer, which are filled in last. So the
-    overviews are the mask's own pyramid, not GDAL's idea of it. Equal masks give equal bytes.
-    Labels carry a colour table and, as items of metadata, the names of the classes. QGIS takes its
-    legend from nothing but ``PATH.aux.xml``, so the names are there too; it is written first, so
-    that both are complete when the TIFF appears.
+    Each level is streamed to a temporary tiled TIFF beside ``path``. GDAL's COG driver combines
+    them without the empty tiles, which are filled in last. So the overviews are the mask's own
+    pyramid, not one that GDAL computes. Equal masks give equal bytes.
+
+    Labels have a colour table, and class names as metadata items. QGIS takes its legend only from
+    ``PATH.aux.xml``, so the names are there too; it is written before the TIFF appears.
 
     Parameters
     ----------
     mask : ZarrMask
-        With its pyramid; it need not be georeferenced.
+        The mask with its pyramid; it need not be georeferenced.
     path : Path
-        Replaced if it exists, once the new file is complete.
+        The file, which is replaced once the new one is complete.
 
     Raises
     ------
     OSError
-        When the disk is full, or anything else keeps the file from being written.
+        When the file cannot be written, because the disk is full for example.
     """
     with complete_or_absent(path) as part:
         with _temporary_folder(path) as folder:
@@ -72,10 +72,10 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
 
 
 def require_whole(path: Path) -> None:
-    """Raise OSError when a tile of a deflated TIFF is missing or torn.
+    """Raise OSError if a tile of a deflated TIFF is missing or incomplete.
 
-    GDAL may lose an error that happens as it closes a file, so every tile is decompressed once,
-    which compares its checksum too.
+    GDAL may not report an error while it closes a file, so every tile is decompressed once, which
+    also compares its checksum.
     """
     with tifffile.TiffFile(path) as file, path.open("rb") as raw:
         before = b""
@@ -84,7 +84,7 @@ def require_whole(path: Path) -> None:
                 raw.seek(offset)
                 tile = raw.read(size)
                 if tile == before:
-                    continue  # as most are in a mask of a small region
+                    continue  # most tiles are equal in a mask of a small region
                 try:
                     zlib.decompress(tile)
                 except zlib.error as error:
@@ -93,7 +93,7 @@ def require_whole(path: Path) -> None:
 
 
 def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
-    # What GDAL or QGIS kept there about a file that is now replaced is no longer true.
+    # An old one may hold what GDAL or QGIS stored about the file that is now replaced.
     path.unlink(missing_ok=True)
     content = side_file(
         spec, with_crs=spec.crs is not None and _crs(tiff) != CRS.from_wkt(spec.crs)
@@ -104,7 +104,7 @@ def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
 
 
 def _crs(tiff: Path) -> CRS | None:
-    """The CRS as the TIFF alone tells it: GeoTIFF has no keys for, say, a rotated pole."""
+    """The CRS in the TIFF itself; GeoTIFF has no keys for a rotated pole, for example."""
     with _without_georeference_warning(), rasterio.open(utf8_path(tiff)) as dataset:
         crs: CRS | None = dataset.crs
         return crs
@@ -113,7 +113,7 @@ def _crs(tiff: Path) -> CRS | None:
 def _write_levels(mask: ZarrMask, folder: Path) -> Path:
     """Write one TIFF for each level, and a VRT that has all but the first as overviews.
 
-    Not through GDAL, which may leave out a tile that it cannot write without saying so.
+    GDAL is not used, because it may skip a tile that it cannot write without an error.
     """
     files = [folder / f"{level}.tif" for level in range(len(mask.levels))]
     planes = mask.spec.planes
@@ -130,7 +130,7 @@ def _write_levels(mask: ZarrMask, folder: Path) -> Path:
                 photometric="minisblack",
                 planarconfig="separate" if planes > 1 else None,
                 metadata=None,
-                # What a tile that is left out holds, in GDAL's own words.
+                # The value of tiles that are left out, in GDAL's own tag.
                 extratags=[(GDAL_NODATA, "s", 0, f"{mask.spec.fill:g}", True)],
             )
     virtual = folder / "mask.vrt"
@@ -156,7 +156,7 @@ def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
                 sparse_ok=True,
             )
     except (RasterioError, CPLE_BaseError) as error:
-        # What GDAL could not finish it has removed by now. A COG takes about as much as its levels.
+        # GDAL has removed the unfinished file by now. A COG takes about as much as its levels.
         needed = sum(file.stat().st_size for file in source.parent.iterdir())
         raise _write_error(target, str(error), needed + needed // 4) from error
 
@@ -182,14 +182,14 @@ def _deflated_nothing(mask: ZarrMask) -> bytes:
 
 
 def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
-    """GDAL keeps the cause to itself, so whether the disk is full is looked up."""
+    """The error for a failed write; GDAL hides the cause, so the free space decides on it."""
     full = shutil.disk_usage(path.parent).free < max(needed, _FULL)
     return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
 
 
 @contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``, always of one name, so that a killed run leaves one at most."""
+    """A folder beside ``path``, always of the same name, so that killed runs leave at most one."""
     folder = path.with_name(path.name + ".levels.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Labels: one plane of them, or a plane of 0 and 1 for each class."""
+"""Labels in one plane, or a plane of 0 and 1 for each class."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ if TYPE_CHECKING:
     from tilepipe.models.specs import OutputSpec
 
 
-class Labels(Product):
-    """One plane of labels, uint8: each pixel is of the class with the largest logit.
+class _Voted(Product):
+    """Values of uint8, of which coarser levels hold the most frequent."""
+
+    is_main = True
+    averaged = False
+    dtype = np.dtype("uint8")
+    fill = NO_ANSWER
+
+    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """The most frequent value of each 2 x 2 pixels; the lower one in a tie."""
+        return mode(stored, NO_ANSWER)
+
+
+class Labels(_Voted):
+    """One plane of uint8: the label of the class with the largest logit.
 
     A single sigmoid output makes two classes, 0 below its threshold and 1 above it.
     """
 
     name = "labels"
     flat = True
-    is_main = True
-    averaged = False
-    dtype = np.dtype("uint8")
-    fill = NO_ANSWER
 
     def unavailable(self, output: OutputSpec) -> str | None:
-        """Why a model with this output has no labels, or None where it has."""
+        """Why a model with this output has no labels, or None if it has."""
         several = output.activation == "sigmoid" and len(output.thresholds) > 1
         if several or output.activation == "linear":
             return "its classes do not exclude each other"
@@ -53,14 +62,10 @@ class Labels(Product):
                 best = torch.where(higher, logits[:, label], best)
         return labels
 
-    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """The most frequent label of each 2 x 2 pixels; the lower one in a tie."""
-        return mode(stored, NO_ANSWER)
-
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
-        """Pixels of each class, or the sums of their weights."""
+        """The number of pixels of each class, or the sums of their weights."""
         flat = None if weights is None else weights.ravel()
         return np.bincount(stored.ravel(), flat, minlength=NO_ANSWER + 1)[:classes]
 
@@ -73,20 +78,16 @@ class Labels(Product):
         known = np.minimum(stored, len(logits) - 1).astype(np.intp)
         mine = np.take_along_axis(logits, known[None], 0)
         gap = logits.max(0)[None] - mine
-        return np.asarray(np.where(stored[None] < len(logits), gap, np.inf))  # no class never wins
+        return np.asarray(np.where(stored[None] < len(logits), gap, np.inf))  # not a class
 
 
-class Planes(Product):
-    """A plane of 0 and 1 for each class, uint8, of classes that do not exclude each other."""
+class Planes(_Voted):
+    """A plane of 0 and 1 for each class, uint8, for classes that do not exclude each other."""
 
     name = "planes"
-    is_main = True
-    averaged = False
-    dtype = np.dtype("uint8")
-    fill = NO_ANSWER
 
     def unavailable(self, output: OutputSpec) -> str | None:
-        """Why a model with this output has no planes, or None where it has."""
+        """Why a model with this output has no planes, or None if it has."""
         if output.activation == "sigmoid" and len(output.thresholds) > 1:
             return None
         return "its classes exclude each other"
@@ -98,14 +99,10 @@ class Planes(Product):
         above = [logits[:, i] > level for i, level in enumerate(_levels(output))]
         return torch.stack(above, dim=1).to(torch.uint8)
 
-    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """The more frequent value of each 2 x 2 pixels; 0 in a tie."""
-        return mode(stored, NO_ANSWER)
-
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
-        """Pixels of each plane that are 1, or the sums of their weights."""
+        """The number of pixels of each plane that are 1, or the sums of their weights."""
         inside = stored == 1
         return np.asarray((inside if weights is None else inside * weights).sum(axis=(1, 2)))
 
@@ -117,7 +114,7 @@ class Planes(Product):
 
 
 def _levels(output: OutputSpec) -> list[float]:
-    """Thresholds on logits: the sigmoid is monotone, so nothing need be rounded."""
+    """Thresholds on logits; the sigmoid is monotone, so it need not be computed."""
     return [float(np.log(t / (1 - t))) for t in output.thresholds]
 
 

@@ -23,14 +23,14 @@ Arrays = tuple["zarr.Array[Any]", ...]
 
 
 class Layer:
-    """The arrays of one product; see `tilepipe.products.product.Product` for what they hold.
+    """The arrays of one product of a zarr mask (`tilepipe.products.product.Product`).
 
-    Reading is safe from several threads, and so is writing different chunks.
+    Several threads may read, and write different chunks.
     """
 
     def __init__(self, path: StoragePath, product: Product, arrays: Arrays) -> None:
         self.path = path
-        """Of the mask."""
+        """The path of the mask."""
         self.product = product
         self.levels: tuple[tuple[int, int], ...] = tuple(
             (int(a.shape[-2]), int(a.shape[-1])) for a in arrays
@@ -46,44 +46,39 @@ class Layer:
 
     @property
     def key(self) -> str:
-        """Name and variant of the product, by which a mask that has it is created."""
+        """The name and variant of the product."""
         return self.product.key
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
-        """The stored pixels of a window inside the mask: (H, W) where flat, else (C, H, W).
+        """The stored pixels of a window: (H, W) if the product is flat, else (C, H, W).
 
-        Raises
-        ------
-        DamagedMaskError
-            Where a chunk cannot be decoded.
+        Raises DamagedMaskError if a chunk cannot be decoded.
         """
         require_inside(window, self.levels[level])
         return self._decoded(level, _selection(self._arrays[level], window))
 
     def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
-        """One plane of a window inside the mask, shape (H, W); flat products have plane 0 only."""
+        """One plane of a window, shape (H, W); flat products have only plane 0."""
         require_inside(window, self.levels[level])
         sides = _sides(window)
         return self._decoded(level, sides if self.product.flat else (plane, *sides))
 
     def write(self, window: Window, stored: NDArray[Any], level: int = 0) -> None:
-        """Write whole chunks.
+        """Write whole chunks of a level.
 
         Parameters
         ----------
         window : Window
-            Starts and ends on chunk boundaries, or ends at the mask's edge.
+            Starts and ends at chunk boundaries, or ends at the mask's edge.
         stored : ndarray
-            Of the product's dtype, in its stored form; (H, W) where flat, else (C, H, W).
-        level : int
-            Of the pyramid; the levels below it are for `tilepipe.products.pyramid`.
+            The product in its stored form: (H, W) if flat, else (C, H, W).
 
         Raises
         ------
         ValueError
-            When the window cuts a chunk, or the array does not fit it.
+            When the window cuts a chunk, or the array does not fit the window.
         OSError
-            As the file system raises it, for example when the disk is full.
+            When a chunk cannot be written, because the disk is full for example.
         """
         _require_whole_chunks(window, self.levels[level])
         array = self._arrays[level]
@@ -93,14 +88,14 @@ class Layer:
         if stored.shape != expected:
             raise ValueError(f"{window} takes an array of shape {expected}, not {stored.shape}")
         if stored.dtype.kind == "f":
-            # One bit pattern for all NaN, so that equal masks are equal bytes.
+            # The same bit pattern for all NaN, so that equal masks have equal bytes.
             stored = np.where(np.isnan(stored), stored.dtype.type(np.nan), stored)
         array[_selection(array, window)] = stored
 
     def chunk_keys(self, window: Window, level: int = 0) -> Iterator[str]:
-        """The chunks that a window touches, stored or not, as paths from the mask's folder on.
+        """The chunks that a window touches, stored or not, as paths in the mask's folder.
 
-        Plane by plane and row by row.
+        They come plane by plane and row by row.
         """
         array = self._arrays[level]
         planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
@@ -114,7 +109,7 @@ class Layer:
         return set(_numbered(self._folder(level, plane)))
 
     def stored_files(self, level: int) -> Iterator[StoragePath]:
-        """The stored chunks of a level, however many there could be."""
+        """The stored chunks of a level."""
         for plane in range(self.planes):
             folder = self._folder(level, plane)
             for row, column in sorted(_numbered(folder)):
@@ -128,14 +123,14 @@ class Layer:
         try:
             return np.asarray(self._arrays[level][selection])
         except (RuntimeError, ValueError) as error:
-            # What the codecs raise for a chunk that is torn.
+            # The codecs raise these for a damaged chunk.
             raise DamagedMaskError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
 
 
 def _numbered(folder: StoragePath) -> Iterator[tuple[int, int]]:
-    """What lies in a folder of chunks under names that are numbers: (row, column)."""
+    """(row, column) of the chunks in a folder; entries with other names are ignored."""
     if isinstance(folder, Path):
         if not folder.is_dir():
             return

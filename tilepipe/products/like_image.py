@@ -1,4 +1,4 @@
-"""A mask brought back to the grid of its image: each pixel takes the answer it lies in."""
+"""A mask resampled to the grid of its image, by nearest neighbour."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """Which pixel of a mask each pixel of the image takes: the one in which its centre lies.
+    """Maps each pixel of an image to the pixel of the mask in which its centre lies.
 
-    Corners of the two grids fall together. Nearest for values too: an average of answers is none.
+    The corners of both grids coincide. Values are not interpolated either.
     """
 
     mask: tuple[int, int]
@@ -29,14 +29,14 @@ class Nearest:
     image: tuple[int, int]
     """(height, width) of the image."""
     scale: tuple[float, float]
-    """Rows and columns of the image for each of the mask."""
+    """Rows and columns of the image for each row and column of the mask."""
 
     def taken(self, window: Window) -> tuple[Indices, Indices]:
         """Rows and columns of the mask that the pixels of a window of the image take."""
         return self._taken(0, window.y, window.stop_y), self._taken(1, window.x, window.stop_x)
 
     def under(self, window: Window) -> Window | None:
-        """The window of the image whose pixels take theirs from a window of the mask."""
+        """The window of the image whose pixels take their values from a window of the mask."""
         y, stop_y = self._under(0, window.y, window.stop_y)
         x, stop_x = self._under(1, window.x, window.stop_x)
         return Window(y, x, stop_y - y, stop_x - x) if stop_y > y and stop_x > x else None
@@ -47,7 +47,7 @@ class Nearest:
         return taken
 
     def _under(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        # A little further on both sides, and then only what does take its answer from here.
+        # Starts with a few pixels too many, and keeps those that do take their value from here.
         first = max(0, int(start * self.scale[axis]) - 2)
         last = min(self.image[axis], int(stop * self.scale[axis]) + 2)
         if stop == self.mask[axis]:
@@ -60,30 +60,23 @@ class Nearest:
 
 
 def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, nearest: Nearest) -> str:
-    """Write a mask on the grid of its image, with its pyramid, as OME-Zarr.
-
-    Streamed chunk by chunk. The target appears when it is complete, and replaces one that is there.
+    """Write a mask on the grid of its image, with its pyramid, as OME-Zarr, chunk by chunk.
 
     Parameters
     ----------
     mask : ZarrMask
-        Complete at level 0.
+        The mask, complete at level 0.
     target : Path
-        A folder, by convention named ``.ome.zarr``.
+        The folder, which is replaced once the new one is complete.
     spec : MaskSpec
-        Of the result.
+        The description of the result.
     nearest : Nearest
-        From the grid of ``spec`` to that of ``mask``.
+        The map from the grid of ``spec`` to that of ``mask``.
 
     Returns
     -------
     str
         The hash of all its files (`tilepipe.storage.hashing.hash_of`).
-
-    Raises
-    ------
-    OSError
-        As the file system raises it, for one when the disk is full.
     """
     with staged_locally(target) as local:
         with complete_or_absent(local) as part:
@@ -108,7 +101,7 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
 
 
 def _answered(mask: ZarrMask, spec: MaskSpec, nearest: Nearest) -> list[Window]:
-    """The chunks of the result that take anything from a chunk of the mask that is stored."""
+    """The chunks of the result that take values from a stored chunk of the mask."""
     stored = set[tuple[int, int]]().union(*(mask.stored_chunks(0, n) for n in range(mask.planes)))
     taken = (nearest.under(_chunk(row, column, mask.shape)) for row, column in stored)
     reached = squares((window for window in taken if window is not None), CHUNK)

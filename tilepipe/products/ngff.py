@@ -1,4 +1,4 @@
-"""The metadata that makes a mask an OME-Zarr image: OME-NGFF 0.5, and 0.4 when reading."""
+"""The OME-NGFF metadata of a mask: version 0.5, and 0.4 when reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilepipe.products.product import Product
 VERSION = "0.5"
 
 _UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
-"""Those of our units that NGFF knows; others are left out, the scale stays."""
+"""The units that NGFF knows. Others are left out, but the scale is kept."""
 
 
 def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
@@ -37,15 +37,14 @@ def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
 
 
 def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple[float, float]]:
-    """Pixel size of level 0, and the centre (y, x) of its first pixel."""
+    """The pixel size of level 0, and the centre (y, x) of its first pixel."""
     scale, translation = [1.0, 1.0], [0.0, 0.0]
     datasets = multiscale["datasets"][0].get("coordinateTransformations", [])
     for step in (*datasets, *multiscale.get("coordinateTransformations", [])):
         if step.get("type") == "scale":
-            scale = [a * float(b) for a, b in zip(scale, step["scale"][-2:], strict=True)]
-            translation = [
-                a * float(b) for a, b in zip(translation, step["scale"][-2:], strict=True)
-            ]
+            factors = [float(factor) for factor in step["scale"][-2:]]
+            scale = [a * b for a, b in zip(scale, factors, strict=True)]
+            translation = [a * b for a, b in zip(translation, factors, strict=True)]
         elif step.get("type") == "translation":
             shift = step["translation"][-2:]
             translation = [a + float(b) for a, b in zip(translation, shift, strict=True)]
@@ -76,7 +75,7 @@ def _multiscale(spec: MaskSpec, product: Product) -> dict[str, Any]:
 
 
 def _transformations(spec: MaskSpec, level: int, with_channels: bool) -> list[dict[str, Any]]:
-    """NGFF coordinates are those of pixel centres, so a coarser level starts further in."""
+    """The transformations of a level, between pixel centres, so coarser ones start further in."""
     size = spec.pixel_size or PixelSize(1.0, 1.0, "pixel")
     factor = 2**level
     scale = [size.y * factor, size.x * factor]

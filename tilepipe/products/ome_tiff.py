@@ -1,4 +1,4 @@
-"""A mask as pyramidal OME-TIFF: what QuPath, OMERO and Bio-Formats open."""
+"""A mask as pyramidal OME-TIFF, for QuPath, OMERO and Bio-Formats."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tilepipe.storage import complete_or_absent
 def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
     """Write a mask and its pyramid as OME-TIFF (OME model 2016-06, levels as SubIFDs).
 
-    Tiles of 512, deflate; (Y, X) for labels, otherwise (C, Y, X). Streamed tile by tile, so that
-    memory does not depend on the mask's size. Equal masks give equal bytes: neither dates nor
-    random identifiers are written.
+    The file has deflated tiles of 512 pixels and axes (Y, X) for labels, otherwise (C, Y, X). It is
+    streamed tile by tile, so memory does not depend on the mask's size. Equal masks give equal
+    bytes: neither dates nor random identifiers are written.
 
     Parameters
     ----------
     mask : ZarrMask
-        With its pyramid.
+        The mask with its pyramid.
     path : Path
-        Replaced if it exists, once the new file is complete.
+        The file, which is replaced once the new one is complete.
 
     Raises
     ------
     OSError
-        As the file system raises it, for one when the disk is full.
+        When the file cannot be written, because the disk is full for example.
     """
     spec = mask.spec
     with (

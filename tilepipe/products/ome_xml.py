@@ -1,4 +1,4 @@
-"""The OME-XML of a mask (schema 2016-06), and what of it is read back."""
+"""Writing and reading the OME-XML of a mask (schema 2016-06)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SPEC = "tilepipe/mask"
 
 
 def ome_xml(spec: MaskSpec) -> str:
-    """The OME-XML of a mask; without a UUID, which cannot be both fixed and unique.
+    """The OME-XML of a mask, without a UUID, which cannot be both fixed and unique.
 
-    To be stored as UTF-8. Not in ASCII with character references: Bio-Formats takes ``&#`` out of
-    what it reads, so ``&#181;m`` is no unit to it, and the file a plain TIFF without a pyramid.
+    It must be stored as UTF-8, not as ASCII with character references: Bio-Formats removes ``&#``,
+    so it would not understand the unit ``&#181;m``, and read a plain TIFF without a pyramid.
     """
     ome = ElementTree.Element(
         "OME",
@@ -44,13 +44,7 @@ def ome_xml(spec: MaskSpec) -> str:
 
 
 def read_spec(xml: str) -> MaskSpec | None:
-    """The description of the mask that `ome_xml` stored; None in a file of another's making.
-
-    Raises
-    ------
-    ValueError
-        When it is there, but distorted.
-    """
+    """The description that `ome_xml` stored; None if there is none, ValueError if it is damaged."""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
@@ -64,7 +58,7 @@ def read_spec(xml: str) -> MaskSpec | None:
 
 
 def read_pixel_size(xml: str) -> PixelSize | None:
-    """The physical size of a pixel, where it is given in micrometres."""
+    """The physical size of a pixel; None unless it is given in micrometres."""
     try:
         pixels = ElementTree.fromstring(xml).find(f".//{{{_SCHEMA}}}Pixels")
     except ElementTree.ParseError:
@@ -78,7 +72,7 @@ def read_pixel_size(xml: str) -> PixelSize | None:
 
 
 def pixel_size_um(spec: MaskSpec) -> tuple[float, float] | None:
-    """(y, x) in micrometres; None when the size is unknown or no length."""
+    """The pixel size (y, x) in micrometres; None if it is unknown or not a length."""
     size = spec.pixel_size
     if size is None:
         return None
@@ -87,21 +81,16 @@ def pixel_size_um(spec: MaskSpec) -> tuple[float, float] | None:
     metres = size.metres()
     if metres is None:
         return None
-    # Fewer digits than a double has, so that 250 nm are 0.25 and not 0.25000000000000006.
+    # Rounded, so that 250 nm are 0.25 and not 0.25000000000000006.
     return float(f"{metres[0] * 1e6:.12g}"), float(f"{metres[1] * 1e6:.12g}")
 
 
 def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
     facts = {
-        "ID": "Pixels:0",
-        "DimensionOrder": "XYCZT",
-        "Type": _OME_TYPES[spec.dtype.name],
-        "SizeX": str(spec.width),
-        "SizeY": str(spec.height),
-        "SizeC": str(spec.planes),
-        "SizeZ": "1",
-        "SizeT": "1",
-    }
+        "ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": _OME_TYPES[spec.dtype.name],
+        "SizeX": str(spec.width), "SizeY": str(spec.height), "SizeC": str(spec.planes),
+        "SizeZ": "1", "SizeT": "1",
+    }  # fmt: skip
     size = pixel_size_um(spec)
     if size is not None:
         facts |= {"PhysicalSizeX": repr(size[1]), "PhysicalSizeXUnit": "µm"}
@@ -122,7 +111,7 @@ def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
 
 
 def _colour(rgb: tuple[int, int, int]) -> int:
-    """RGBA as the signed 32-bit integer that OME stores."""
+    """A colour as the signed 32-bit RGBA integer that OME stores."""
     return int.from_bytes(bytes((*rgb, 255)), "big", signed=True)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tilepipe.models.specs import OutputSpec
 
 UINT8_TOP = NO_ANSWER - 1
-"""The uint8 that stands for a probability of 1."""
+"""The uint8 value of a probability of 1."""
 
 
 class Probabilities(Product):
@@ -25,8 +25,8 @@ class Probabilities(Product):
     Parameters
     ----------
     variant
-        ``float16`` (or ``float32``): as they are, NaN for no answer. ``uint8``: times 254 and
-        rounded, 255 for no answer.
+        ``float16`` or ``float32``: unscaled, NaN for no answer. ``uint8``: times 254 and rounded,
+        255 for no answer.
     """
 
     name = "probabilities"
@@ -41,21 +41,21 @@ class Probabilities(Product):
 
     @property
     def key(self) -> str:
-        """Name and dtype."""
+        """The name and dtype."""
         return f"{self.name}:{self.dtype}"
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What makes a probability of a stored value."""
+        """The scale and the value of no answer, for readers."""
         no_answer = NO_ANSWER if self._is_rounded else "NaN"
         return {"probability": {"scale": 1 / self.top, "no_answer": no_answer}}
 
     def working_bytes(self, output: OutputSpec) -> int:
-        """Bytes of a pixel, as float32 and in the stored form."""
+        """The bytes of a pixel, as float32 and in the stored form."""
         return 6 * len(output.classes)
 
     def unavailable(self, output: OutputSpec) -> str | None:
-        """Why a model with this output has no probabilities, or None where it has."""
+        """Why a model with this output has no probabilities, or None if it has."""
         return "it gives values" if output.activation == "linear" else None
 
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
@@ -64,12 +64,12 @@ class Probabilities(Product):
 
         if output.activation == "sigmoid":
             found = torch.sigmoid(logits.float())
-            # A single sigmoid tells two classes apart.
+            # A single sigmoid distinguishes two classes.
             return torch.cat((1 - found, found), 1) if found.shape[1] == 1 else found
         return torch.softmax(logits.float(), dim=1)
 
     def stored(self, encoded: NDArray[Any]) -> NDArray[Any]:
-        """Probabilities, 0 .. 1 or NaN, in the form in which they are stored."""
+        """Probabilities, 0 .. 1 or NaN, in their stored form."""
         if not self._is_rounded:
             return encoded.astype(self.dtype)
         missing = np.isnan(encoded)
@@ -77,20 +77,20 @@ class Probabilities(Product):
         return np.where(missing, np.uint8(NO_ANSWER), np.rint(known).astype(np.uint8))
 
     def decoded(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Probabilities as float32, NaN where there is no answer."""
+        """Stored probabilities as float32, NaN for no answer."""
         if not self._is_rounded:
             return stored.astype(np.float32)
         scaled = stored.astype(np.float32) / np.float32(UINT8_TOP)
         return np.where(stored == NO_ANSWER, np.float32(np.nan), scaled)
 
     def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """The mean of each 2 x 2 pixels, those without an answer left out."""
+        """The mean of each 2 x 2 pixels, without those that have no answer."""
         return rounded_mean(stored, NO_ANSWER) if self._is_rounded else mean(stored)
 
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
-        """Expected pixels of each class: the sums of its probabilities, or of their weights."""
+        """The expected number of pixels of each class: the (weighted) sum of its probabilities."""
         found = np.nan_to_num(self.decoded(stored).astype(np.float64))
         return np.asarray((found if weights is None else found * weights).sum(axis=(1, 2)))
 
@@ -107,6 +107,6 @@ class Probabilities(Product):
         return np.asarray(np.abs(wanted - self.decoded(stored)))
 
     def tolerance(self, tie_bound: float, span: float) -> float | None:
-        """Rounding of the stored form, and what the logits of two passes may differ by."""
+        """The rounding of the stored form plus the possible difference of two passes."""
         # A softmax has a slope of at most 1/4 for each of two logits.
         return (0.51 / UINT8_TOP if self._is_rounded else 2**-11) + tie_bound * span

@@ -1,8 +1,8 @@
-"""What a run can make of a network's logits: the idea, and the products that there are.
+"""The base class of products, and the registry of all products.
 
-A run makes one main product (labels, planes or values, whatever the model's output is) and any
-number of others beside it, such as probabilities. Whoever needs to know how a product is encoded,
-stored, reduced, counted or compared asks the product.
+A run makes one main product from the network's logits (labels, planes or values, depending on the
+model) and any number of others beside it, such as probabilities. All differences in how they are
+encoded, stored, reduced, counted and compared are in the product's class.
 """
 
 from __future__ import annotations
@@ -21,42 +21,44 @@ if TYPE_CHECKING:
     from tilepipe.models.specs import OutputSpec
 
 ENTRY_POINTS = "tilepipe.products"
-"""Entry points of other packages, each a `Product` class, under the product's name."""
+"""The group of entry points by which other packages add `Product` classes."""
 
 
 class Product(ABC):
-    """One thing that a run makes of logits, and how it lives on disk.
+    """One result that a run makes from logits, and its form on disk.
 
-    Arrays of a block or window have the shape (H, W) where the product is `flat`, and otherwise
-    (C, H, W), a plane for each class.
+    Arrays have the shape (H, W) if the product is `flat`, and otherwise (C, H, W), with a plane for
+    each class.
     """
 
     name: ClassVar[str]
     flat: ClassVar[bool] = False
-    """Whether it is a single plane."""
+    """Whether the product is a single plane."""
     is_main: ClassVar[bool] = False
-    """Whether it can be the mask itself, and not only lie beside one."""
+    """Whether the product can be the mask itself, and not only lie beside one."""
+    has_classes: ClassVar[bool] = True
+    """Whether each pixel belongs to classes; otherwise it holds measured values."""
     averaged: ClassVar[bool] = True
     """Whether coarser levels hold means; otherwise they hold the most frequent values."""
     dtype: np.dtype[Any]
-    """Of a stored pixel."""
+    """The type of a stored pixel."""
     fill: float
-    """What a pixel without an answer holds, and so what an unwritten chunk reads as."""
+    """The value of a pixel without an answer, and so of all pixels in an unwritten chunk."""
     top: float = 1.0
     """The stored value that viewers show at full intensity."""
 
     @property
     def key(self) -> str:
-        """Name and variant, from which `product_named` gives an equal product."""
+        """The name and variant, with which `product_named` returns an equal product."""
         return self.name
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What readers of the stored array must know beside its dtype, JSON-ready."""
+        """Metadata that readers of the stored array need, as JSON-ready values."""
         return {}
 
     def planes(self, classes: int) -> int:
-        """Number of planes for so many classes."""
+        """The number of planes for a number of classes."""
         return 1 if self.flat else classes
 
     def shape(self, classes: int, size: tuple[int, int]) -> tuple[int, ...]:
@@ -68,71 +70,58 @@ class Product(ABC):
         return np.full(self.shape(classes, size), self.fill, self.dtype)
 
     def working_bytes(self, output: OutputSpec) -> int:
-        """Bytes of a pixel, all planes together, while it is made."""
+        """The bytes of a pixel of all planes, while it is computed."""
         return self.planes(len(output.classes)) * self.dtype.itemsize
 
     def unavailable(self, output: OutputSpec) -> str | None:
-        """Why a model with this output does not give the product, or None where it does."""
+        """Why a model with this output cannot have the product, or None if it can."""
         return None
 
     @abstractmethod
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
-        """The product of logits (N, outputs, H, W), on their device: (N, H, W) or (N, C, H, W).
+        """Turn logits (N, outputs, H, W) into the product, (N, H, W) or (N, C, H, W).
 
-        Runs on the GPU where there is one, and may be captured in a CUDA graph: no branch may
-        depend on values.
+        Runs on the logits' device, and may be captured in a CUDA graph, so no branch may depend on
+        values.
         """
 
     def stored(self, encoded: NDArray[Any]) -> NDArray[Any]:
-        """What `encode` gave, as `dtype` and in the form in which it is stored."""
+        """Convert the result of `encode` to its stored form, of type `dtype`."""
         return encoded
 
     def unanswered(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which stored pixels hold no answer, of the array's own shape."""
+        """Which stored pixels have no answer, in the shape of the array."""
         return np.isnan(stored) if np.isnan(self.fill) else np.asarray(stored == self.fill)
 
     @abstractmethod
     def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Each 2 x 2 stored pixels as one; odd sides are padded with pixels without an answer."""
+        """Combine each 2 x 2 stored pixels; odd sides are padded with pixels without an answer."""
 
     @abstractmethod
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
-        """Pixels of each class (of values: pixels of each plane with an answer), or their weights.
+        """The number of pixels of each class, or the sums of their weights, shape (H, W).
 
-        Parameters
-        ----------
-        stored
-            Stored pixels.
-        classes
-            How many classes there are.
-        weights
-            Of each pixel, shape (H, W); counted as 1 by default.
+        For planes, pixels that are 1; for values, pixels of each plane with an answer.
         """
 
     @abstractmethod
     def deviation(
         self, stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
     ) -> NDArray[np.float64]:
-        """How far stored pixels are from those that the logits make, shape (C, H, W).
+        """How far stored pixels are from the product of the logits, shape (C, H, W).
 
-        Of what a threshold or a contest of logits decides (see `tolerance`): how far the stored
-        label's logit is from winning, in units of logits, and 0 where it wins. Of all else: the
-        absolute difference of the stored value. Pixels without an answer may be anything.
+        For labels (see `tolerance`): how far the logit of the stored label is from winning, 0 where
+        it wins. For other products: the absolute difference of the stored value. Pixels without an
+        answer may have any value.
         """
 
     def tolerance(self, tie_bound: float, span: float) -> float | None:
-        """What `deviation` may be for two passes that agree.
+        """The largest `deviation` of two passes that agree.
 
-        None where it is a gap between logits, which counts as a tie up to ``tie_bound``.
-
-        Parameters
-        ----------
-        tie_bound
-            What two passes may differ by, as a share of the range of the logits.
-        span
-            That range.
+        None if the deviation is a gap between logits, which is a tie up to ``tie_bound``, a share
+        of the logits' range ``span``.
         """
         return None
 
@@ -144,16 +133,15 @@ _BUILT_IN = {
     "probabilities": "probabilities:Probabilities",
 }
 _MAIN = ("values", "planes", "labels")
-"""Tried in this order for the mask of a model's output."""
+"""The products that can be a mask, in the order in which they are tried for a model."""
 
 _registered: dict[str, type[Product]] = {}
 
 
 def register_product(product: type[Product]) -> None:
-    """Make a product known by its name in this process.
+    """Make a product available by its name in this process.
 
-    Worker processes know it only where the package that has it declares an entry point in the
-    group ``tilepipe.products``.
+    Worker processes find a product only by an entry point in the group ``tilepipe.products``.
     """
     _registered[product.name] = product
     product_named.cache_clear()
@@ -163,10 +151,7 @@ def register_product(product: type[Product]) -> None:
 def product_named(key: str) -> Product:
     """The product of a name, or of a name and a variant such as ``probabilities:uint8``.
 
-    Raises
-    ------
-    ValueError
-        Where no product has that name, or it has no such variant.
+    Raises ValueError if there is no such product or variant.
     """
     name, _, variant = key.partition(":")
     kind = _class_named(name)
@@ -187,7 +172,7 @@ def product_names() -> list[str]:
 
 
 def main_product(output: OutputSpec) -> Product:
-    """The product that is the mask of a model with this output."""
+    """The product that is the mask for a model with this output."""
     mains = (product_named(name) for name in _MAIN)
     return next(product for product in mains if product.unavailable(output) is None)
 

@@ -1,4 +1,4 @@
-"""The coarser levels of a mask, each from the one before it, in pieces of bounded size."""
+"""The coarser levels of a mask, each computed from the finer one, in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,8 @@ def pyramid_blocks(
 ) -> dict[int, list[Window]]:
     """The units of work of each level from 1 on; those of one level may run in any order.
 
-    A level needs all of the level before it. Units share no chunk.
-
-    Parameters
-    ----------
-    mask : ZarrMask
-        Complete at level 0.
-    computed : iterable of Window, optional
-        All that was written of level 0. What lies elsewhere has no answer at any level, and is left
-        out. By default it is all of it.
+    A level needs the whole level before it. Units share no chunk. ``computed`` are the windows of
+    level 0 that were written, by default all; units without any of them are left out.
     """
     window = Window(0, 0, *mask.shape)
     reached = squares([window] if computed is None else computed, LARGEST_PIECE * 2)
@@ -41,7 +34,7 @@ def pyramid_blocks(
 
 
 def squares(windows: Iterable[Window], side: int) -> set[tuple[int, int]]:
-    """(row, column) of the squares, of ``side`` pixels, that any of the windows touches."""
+    """(row, column) of the squares of ``side`` pixels that any of the windows touches."""
     return {
         (row, column)
         for window in windows
@@ -51,19 +44,10 @@ def squares(windows: Iterable[Window], side: int) -> set[tuple[int, int]]:
 
 
 def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
-    """Write one unit of a level, from the level before it: of all products.
+    """Write one unit of a level for all products, from the finer level, which must be complete.
 
-    Holds a row of chunks of a unit at a time, not the whole of it; with several planes, a chunk
-    of each.
-
-    Parameters
-    ----------
-    mask : ZarrMask
-        Whose ``level - 1`` is complete.
-    level : int
-        The level that is written, from 1 on.
-    window : Window
-        Whole chunks of it.
+    ``window`` consists of whole chunks. One row of chunks is in memory at a time, or one chunk if
+    there are several planes.
     """
     several = len(mask.layers) > 1 or mask.planes > 1
     for part in _parts(window, CHUNK if several else window.width):
@@ -73,7 +57,7 @@ def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
 
 
 def build_pyramid(mask: ZarrMask, computed: Iterable[Window] | None = None) -> None:
-    """Write all coarser levels, one unit after the other; see `pyramid_blocks`."""
+    """Write all coarser levels, unit by unit; see `pyramid_blocks`."""
     for level, windows in pyramid_blocks(mask, computed).items():
         for window in windows:
             downsample_block(mask, level, window)
@@ -86,7 +70,7 @@ def _parts(window: Window, width: int) -> Iterator[Window]:
 
 
 def _twice(window: Window, shape: tuple[int, int]) -> Window:
-    """The pixels of the level before, of ``shape``, that a window is made of."""
+    """The window of the finer level, of ``shape``, from which a window is computed."""
     y, x = 2 * window.y, 2 * window.x
     stop_y, stop_x = min(2 * window.stop_y, shape[0]), min(2 * window.stop_x, shape[1])
     return Window(y, x, stop_y - y, stop_x - x)

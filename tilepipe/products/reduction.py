@@ -1,4 +1,4 @@
-"""Each 2 x 2 pixels as one: by vote or by mean, over those that have an answer."""
+"""Reducing each 2 x 2 pixels to one, by vote or mean of those that have an answer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     labels : ndarray of uint8, shape (..., H, W)
-        Of a plane or of several.
+        Labels of one plane or several.
     no_answer : int
-        A label without a vote: it wins only where all four are it. Odd sides are padded with it.
-        No label is higher.
+        The highest label, which wins only if all four pixels have it. Odd sides are padded with it.
 
     Returns
     -------
     ndarray of uint8, shape (..., ceil(H / 2), ceil(W / 2))
     """
     a, b, c, d = _quarters(labels, no_answer)
-    # A sorting network for four: afterwards equal labels are neighbours and no answer comes last.
+    # A sorting network for four: then equal labels are neighbours, and no answer comes last.
     a, b = np.minimum(a, b), np.maximum(a, b)
     c, d = np.minimum(c, d), np.maximum(c, d)
     a, c = np.minimum(a, c), np.maximum(a, c)
@@ -37,7 +36,7 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
 
 
 def mean(values: NDArray[Any]) -> NDArray[Any]:
-    """The mean of each 2 x 2 pixels, NaN left out; NaN where all four are.
+    """The mean of each 2 x 2 pixels without NaN; NaN if all four are.
 
     Parameters
     ----------
@@ -61,9 +60,9 @@ def mean(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def rounded_mean(values: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
-    """The mean of each 2 x 2 pixels, rounded half up; those that are ``no_answer`` left out.
+    """The mean of each 2 x 2 pixels, rounded half up, without those that are ``no_answer``.
 
-    Shape (..., H, W) to (..., ceil(H / 2), ceil(W / 2)); ``no_answer`` where all four are it.
+    The shape (..., H, W) becomes (..., ceil(H / 2), ceil(W / 2)).
     """
     quarters = _quarters(values, no_answer)
     total = np.zeros(quarters[0].shape, np.uint16)

@@ -1,4 +1,4 @@
-"""Holding the chunks of a mask against their seals, and finding chunks that have none."""
+"""Comparing the chunks of a mask with their seals, and listing the chunks on disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tilepipe.storage.hashing import read_seal, size_matches
 T = TypeVar("T")
 
 AT_ONCE = 16
-"""Chunks that are read at a time."""
+"""The number of chunks that are read at a time."""
 BATCH = 256
 
 
 def sizes_differ(mask: ZarrMask, seals: str, window: Window | None = None, level: int = 0) -> bool:
-    """Whether a chunk of a window (or a level) is there in another size than its seal says.
+    """Whether the size of a chunk of a window (or a level) differs from that in its seal.
 
-    Looks at no content, and on an object store at nothing.
+    Reads no content. On an object store, nothing is compared.
     """
     if not isinstance(mask.path, Path):
         return False
@@ -38,26 +38,16 @@ def sizes_differ(mask: ZarrMask, seals: str, window: Window | None = None, level
 def damaged_chunks(
     mask: ZarrMask, parts: Iterable[tuple[T, Window | None, int, str]]
 ) -> Iterator[tuple[T, str]]:
-    """Read chunks, and tell those that are not what their seals say.
+    """Read chunks, and yield those that do not match their seals: part name and path in the mask.
 
-    Parameters
-    ----------
-    mask
-        On a disk or an object store.
-    parts
-        Any name, a window (None: all) and level, and the seals of its chunks.
-
-    Yields
-    ------
-    tuple
-        The name of the part, and the chunk's path from the mask's folder on.
+    Each part has any name, a window (None: all), a level, and the seals of its chunks.
     """
 
     def chunks() -> Iterator[tuple[T, str, str]]:
         for name, window, level, seals in parts:
             keys, sealed = list(mask.chunk_keys(window, level)), seals.split(" ")
             if len(keys) != len(sealed):
-                sealed = [""] * len(keys)  # no chunk has this one
+                sealed = [""] * len(keys)  # matches no chunk
             for key, seal in zip(keys, sealed, strict=True):
                 yield name, key, seal
 
@@ -71,7 +61,7 @@ def damaged_chunks(
 
 
 def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0) -> bool:
-    """Whether the chunks of a window (or a level) hold what their own checksums say."""
+    """Whether the chunks of a window (or a level) can be decoded and match their checksums."""
     window = window or Window(0, 0, *mask.levels[level])
     try:
         for y in range(window.y, window.stop_y, CHUNK):
@@ -84,10 +74,7 @@ def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0)
 
 
 def chunks_there(store: StoragePath, array: str) -> Iterator[tuple[str, int, int]]:
-    """The chunks of an array that are stored: path from the mask's folder on, row and column.
-
-    Of an array of planes, those of each plane.
-    """
+    """The stored chunks of an array, of all planes: path in the mask's folder, row and column."""
     for name in _names_below(store / array / "c"):
         parts = name.split("/")
         if len(parts) in (2, 3) and all(part.isdecimal() for part in parts):

@@ -1,8 +1,7 @@
-"""The mask as it is computed: an OME-Zarr 0.5 pyramid, written by whole chunks.
+"""The mask of a run: an OME-Zarr 0.5 pyramid, written by whole chunks.
 
-Every array is there from the start, and its fill value is "no answer", so what has not been
-written reads as such. A chunk that holds nothing else is not stored. Writers of different chunks
-need no lock, in one process or in many.
+All arrays exist from the start, with "no answer" as fill value, so unwritten chunks have no answer,
+and chunks without any answer are not stored. Writers of different chunks need no lock.
 """
 
 from __future__ import annotations
@@ -21,12 +20,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed
 from tilepipe.products import ngff
-from tilepipe.products.base import (
-    NO_ANSWER,
-    MaskClass,
-    MaskSpec,
-    lazy,
-)
+from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec, lazy
 from tilepipe.products.layer import Arrays, Layer
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named
@@ -39,10 +33,7 @@ from tilepipe.text import first_line
 
 
 class ZarrMask(ShownMask, Placed):
-    """A mask in OME-Zarr: its main product, and others beside it.
-
-    See `tilepipe.products.base.Mask` for what reading offers.
-    """
+    """A mask in OME-Zarr (see `tilepipe.products.base.Mask`): the main product and others."""
 
     def __init__(
         self, path: StoragePath, spec: MaskSpec, layers: tuple[Layer, ...], *, ours: bool = True
@@ -62,73 +53,50 @@ class ZarrMask(ShownMask, Placed):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Keys of the products beside the mask, with which `create_mask` makes another like it."""
+        """The keys of the products beside the mask, for `create_mask`."""
         return tuple(layer.key for layer in self.layers[1:])
 
     def layer(self, name: str) -> Layer:
-        """The product of a name.
-
-        Raises
-        ------
-        ValueError
-            Where the mask was made without it.
-        """
+        """The layer of a product; ValueError if the mask does not have it."""
         for layer in self.layers:
             if layer.product.name == name:
                 return layer
         raise ValueError(f"{self.path} was made without {name}")
 
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
-        """The pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W)."""
+        """The pixels of a window: (H, W) for labels, otherwise (C, H, W)."""
         return self.layers[0].read(window, level)
 
     def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
-        """One plane of a window inside the mask, shape (H, W); labels have plane 0 only."""
+        """One plane of a window, shape (H, W); labels have only plane 0."""
         return self.layers[0].read_plane(plane, window, level)
 
     def read_probabilities(self, window: Window, level: int = 0) -> NDArray[np.float32]:
-        """Probabilities of a window, shape (C, H, W); NaN where there is no answer."""
+        """The probabilities in a window, shape (C, H, W); NaN for no answer."""
         layer = self.layer("probabilities")
         assert isinstance(layer.product, Probabilities), "as its name says"
         return layer.product.decoded(layer.read(window, level))
 
     def write(self, window: Window, *stored: NDArray[Any], level: int = 0) -> None:
-        """Write whole chunks of the mask, or of it and the products beside it.
-
-        Parameters
-        ----------
-        window : Window
-            Starts and ends on chunk boundaries, or ends at the mask's edge.
-        *stored : ndarray
-            One for each of `layers`, in their order; see `Layer.write`.
-        level : int
-            Of the pyramid.
-
-        Raises
-        ------
-        ValueError
-            When the window cuts a chunk, or an array does not fit it.
-        OSError
-            As the file system raises it, for example when the disk is full.
-        """
+        """Write whole chunks of the first layers, one array for each; see `Layer.write`."""
         self._require_ours()
         for layer, pixels in zip(self.layers, stored, strict=False):
             layer.write(window, pixels, level)
 
     def chunk_keys(self, window: Window | None = None, level: int = 0) -> Iterator[str]:
-        """The chunks of a window (or a level), there or not, as paths from the mask's folder on.
+        """The chunks of a window (or a level), stored or not, as paths in the mask's folder.
 
-        Product by product, plane by plane and row by row.
+        They come product by product, plane by plane and row by row.
         """
         window = window or Window(0, 0, *self.levels[level])
         for layer in self.layers:
             yield from layer.chunk_keys(window, level)
 
     def take_seals(self, window: Window, level: int = 0) -> str:
-        """The seals of the chunks of a window, which this object has just written.
+        """The seals of the chunks of a window that this object has just written.
 
-        In the order of `chunk_keys`, with spaces between; see `tilepipe.storage.hashing.seal`. They
-        are made of the bytes that were handed to the disk or object store, not read back.
+        They are in the order of `chunk_keys`, separated by spaces, and computed from the bytes that
+        were passed to the disk or object store, not read back (`tilepipe.storage.hashing.seal`).
         """
         store = self.layers[0].store
         if not isinstance(store, SealingStore):
@@ -136,43 +104,39 @@ class ZarrMask(ShownMask, Placed):
         return store.take_seals(self.chunk_keys(window, level))
 
     def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
-        """(row, column) of the chunks of a plane that are stored; all others have no answer."""
+        """(row, column) of the stored chunks of a plane; others have no answer."""
         self._require_ours()
         return self.layers[0].stored_chunks(level, plane)
 
     def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
-        """Bytes on a disk of the chunks of a window (or a level), of all products."""
+        """The size on disk of the chunks of a window (or a level), of all products, in bytes."""
         return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
 
     def flush(self, window: Window | None = None, level: int = 0) -> None:
-        """Return when the chunks of a window (or a level) are on the disk, of all products."""
-        if isinstance(self.path, Path):  # an object is kept for good when its writing returns
+        """Flush the chunks of a window (or a level), of all products, to the disk."""
+        if isinstance(self.path, Path):  # an object is durable when its writing returns
             fsync_files(self._files(window, level), self.path)
 
     def as_dask(self, level: int = 0) -> Any:
-        """The level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
+        """A level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
         return lazy(self, level, CHUNK)
 
     def remove_partials(self) -> int:
-        """Remove what killed writers left half-written, and return how many files that was.
+        """Remove the partial files of killed writers, when no writer runs, and return their number.
 
-        To be called when no writer runs. A chunk is written beside its place and then renamed,
-        so what bears its name is whole.
+        A chunk is renamed when it is complete, so partial files have other names.
         """
         return remove_partials(self.path)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing, because no file is kept open."""
 
     def _require_ours(self) -> None:
         if not self._ours:
-            raise ValueError(f"{self.path} was not made by tilepipe: its chunks may be any")
+            raise ValueError(f"{self.path} was not made by tilepipe, so its chunks are unknown")
 
     def _files(self, window: Window | None, level: int) -> Iterator[Path]:
-        """The chunk files of a window, there or not, or those of a level that are there.
-
-        On an object store none.
-        """
+        """The chunk files of a window, stored or not, or the stored ones of a level; local only."""
         if not isinstance(self.path, Path):
             return
         if window is not None:
@@ -183,25 +147,24 @@ class ZarrMask(ShownMask, Placed):
 
 
 def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -> ZarrMask:
-    """Create an empty mask: all metadata, not one chunk.
+    """Create an empty mask with all its metadata.
 
-    Its attributes are written last: a folder in which creation was interrupted is taken up again,
-    and other files in it are left alone.
+    The attributes are written last, so an interrupted creation can be repeated. Other files in the
+    folder are left alone.
 
     Parameters
     ----------
     path : Path
-        A folder that may exist, but holds no zarr data.
+        A folder that may exist, but has no zarr data.
     spec : MaskSpec
-        What is to be written.
+        The description of the mask.
     extras : sequence of str, optional
-        Keys of products to keep beside the mask, each in a nested image under its name:
-        ``probabilities:uint8``.
+        Keys of products beside the mask, such as ``probabilities:uint8``, each in a nested image.
 
     Raises
     ------
     InputError
-        When there already is something at ``path``.
+        When there already is a mask or a file at ``path``.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; remove it or choose another output.")
@@ -214,7 +177,7 @@ def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -
 
 
 def metadata_documents(spec: MaskSpec, extras: Sequence[str] = ()) -> dict[str, bytes]:
-    """What `create_mask` writes: each ``zarr.json``, by its path from the mask's folder on."""
+    """Each ``zarr.json`` that `create_mask` writes, by its path in the mask's folder."""
     documents: dict[str, Any] = {}
     _create(MemoryStore(documents), spec, extras)
     return {name: content.to_bytes() for name, content in sorted(documents.items())}
@@ -235,11 +198,11 @@ def _create(store: Any, spec: MaskSpec, extras: Sequence[str]) -> list[tuple[Pro
 
 
 def _document_of_extras(extras: Sequence[str]) -> dict[str, Any]:
-    """How a mask's metadata name the products beside it."""
+    """The products beside a mask in its metadata."""
     document: dict[str, Any] = {}
     for key in extras:
         name, _, variant = key.partition(":")
-        if name == "probabilities":  # as before there were others
+        if name == "probabilities":  # as in masks from before there were others
             document["probabilities"] = variant
         else:
             document.setdefault("products", []).append(key)
@@ -254,13 +217,7 @@ def _extras_in(document: dict[str, Any]) -> list[str]:
 
 
 def open_zarr_mask(path: StoragePath) -> ZarrMask:
-    """Open a mask in OME-Zarr, ours or one whose form is understood.
-
-    Raises
-    ------
-    InputError
-        When there is none at ``path``, or none that is understood.
-    """
+    """Open a mask in OME-Zarr, made by tilepipe or others; InputError if that is impossible."""
     if not path.exists():
         raise InputError(f"{path} does not exist; give the path of a mask.")
     if not path.is_dir():
@@ -279,8 +236,8 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
         ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
     ) as error:  # fmt: skip
         raise InputError(
-            f"{path} is no mask that can be opened ({first_line(error)});"
-            " give an OME-Zarr image of labels."
+            f"{path} cannot be opened as a mask ({first_line(error)}); give an OME-Zarr image of "
+            "labels."
         ) from error
     return ZarrMask(path, spec, tuple(layers), ours=ours)
 
@@ -295,7 +252,7 @@ def _create_levels(store: Any, prefix: str, spec: MaskSpec, product: Product) ->
             chunks=(*(() if product.flat else (1,)), CHUNK, CHUNK),
             dtype=product.dtype,
             fill_value=product.fill,
-            # With a checksum, so that a damaged chunk is an error and never other labels.
+            # With a checksum, so that a damaged chunk is an error and never wrong labels.
             compressors=[ZstdCodec(level=3, checksum=True)],
             dimension_names=("y", "x") if product.flat else ("c", "y", "x"),
             zarr_format=3,
@@ -316,7 +273,7 @@ def _ours(document: dict[str, Any]) -> tuple[MaskSpec, list[str]]:
 
 
 def _theirs(root: zarr.Group) -> tuple[MaskSpec, list[str]]:
-    """A mask of another's making: labels of (y, x), or planes of (c, y, x)."""
+    """The description of a mask by others: labels (y, x), or planes (c, y, x)."""
     attributes: Any = root.attrs.get("ome", dict(root.attrs))
     if "multiscales" not in attributes:
         raise ValueError("it has no multiscales metadata")
@@ -324,14 +281,14 @@ def _theirs(root: zarr.Group) -> tuple[MaskSpec, list[str]]:
     names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
     first = root[names[0]]
     if not isinstance(first, zarr.Array):
-        raise ValueError(f"{names[0]} is no array")
+        raise ValueError(f"{names[0]} is not an array")
     axes = "".join(str(axis["name"]) for axis in multiscale["axes"])
     if axes not in ("yx", "cyx"):
         raise ValueError(f"its axes are {axes}, not yx or cyx")
     if first.dtype not in (np.dtype("uint8"), np.dtype("float32")):
         raise ValueError(f"its pixels are {first.dtype}, not uint8 or float32")
     if axes == "yx" and first.dtype == np.float32:
-        raise ValueError("its pixels are float32, so they are no labels")
+        raise ValueError("its pixels are float32, so they are not labels")
     kind = "labels"
     if axes == "cyx":
         kind = "values" if first.dtype == np.float32 else "planes"

@@ -1,4 +1,4 @@
-"""Values: what a linear network gives, as it is."""
+"""Values: the unchanged outputs of a linear network."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Values(Product):
 
     name = "values"
     is_main = True
+    has_classes = False
     dtype = np.dtype("float32")
     fill = float("nan")
 
     def unavailable(self, output: OutputSpec) -> str | None:
-        """Why a model with this output has no values, or None where it has."""
+        """Why a model with this output has no values, or None if it has."""
         return None if output.activation == "linear" else "it gives classes"
 
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
@@ -32,22 +33,22 @@ class Values(Product):
         return logits.float()
 
     def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """The mean of each 2 x 2 pixels, NaN left out."""
+        """The mean of each 2 x 2 pixels without NaN."""
         return mean(stored)
 
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
-        """Pixels of each plane with an answer, or the sums of their weights."""
+        """The number of pixels of each plane with an answer, or the sums of their weights."""
         known = ~np.isnan(stored)
         return np.asarray((known if weights is None else known * weights).sum(axis=(1, 2)))
 
     def deviation(
         self, stored: NDArray[Any], logits: NDArray[np.float64], output: OutputSpec
     ) -> NDArray[np.float64]:
-        """The absolute difference, over the range of the network's outputs."""
+        """The absolute difference as a share of the range of the network's outputs."""
         return np.asarray(np.abs(logits - stored) / (float(np.ptp(logits)) or 1.0))
 
     def tolerance(self, tie_bound: float, span: float) -> float | None:
-        """What two passes may differ by, and the rounding to float32."""
+        """The possible difference of two passes, or the rounding to float32."""
         return max(tie_bound, 1e-6)

@@ -1,4 +1,4 @@
-"""GDAL's XML: the virtual raster from which a COG is made, and what a TIFF itself cannot hold."""
+"""XML for GDAL: the virtual raster from which a COG is made, and the side file of a TIFF."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tilepipe.text import one_line
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
 
 SPEC_TAG = "TILEPIPE_MASK"
-"""Metadata item that holds the description of the mask, as JSON."""
+"""The metadata item with the description of the mask as JSON."""
 
 
 def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
-    """A VRT of a mask whose levels are files beside it, one band for each plane."""
+    """A VRT of a mask whose levels are files beside it, with a band for each plane."""
     height, width = spec.levels[0]
     root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     if spec.crs is not None:
         SubElement(root, "SRS").text = one_line(spec.crs)
     if spec.transform is not None:
         a, b, c, d, e, f = spec.transform
-        # repr, as it gives back every bit.
+        # repr preserves every bit.
         SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
     if spec.control is not None:
         _add_control(root, spec.control)
@@ -36,7 +36,7 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
 
 
 def _add_control(root: Element, control: GroundControl) -> None:
-    """Ground control points and RPCs, as GDAL has them."""
+    """Add ground control points and RPCs in GDAL's form."""
     if control.points:
         listed = SubElement(root, "GCPList")
         if control.crs is not None:
@@ -65,7 +65,7 @@ def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
 
 
 def _resolution(spec: MaskSpec) -> dict[str, str]:
-    """TIFF's pixel size, for a mask that has no other; GDAL makes tags of these items."""
+    """The items from which GDAL makes a TIFF's resolution tags, for masks without a transform."""
     size = pixel_size_um(spec)
     if size is None or spec.transform is not None:
         return {}

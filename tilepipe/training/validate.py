@@ -65,14 +65,14 @@ def predict(
         drawn = np.random.default_rng(0).choice(len(blocks), count, replace=False)
         blocks = [blocks[i] for i in sorted(drawn)]
     for number in blocks:
-        for tile in tiling.tiles(number):
-            kept = tile.intersect(tiling.block_window(number))
+        for patch in tiling.patches(number):
+            kept = patch.keep.intersect(tiling.block_window(number))
             part = None if kept is None else kept.intersect(region)
             if part is None:
                 continue
-            pixels, valid = read_with_valid(image, tiling.window(tile))
-            answer = device.answer(pixels, valid, tile.shape, products).result()
-            inside = (..., *part.slices(tile))
+            pixels, valid = read_with_valid(image, patch.read)
+            answer = device.answer(pixels, valid, patch.keep.shape, products).result()
+            inside = (..., *part.slices(patch.keep))
             yield part, Prediction(tuple(array[inside] for array in answer.arrays))
 
 

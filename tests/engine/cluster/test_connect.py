@@ -134,11 +134,11 @@ def _until(reached: Callable[[], bool]) -> None:
 def test_workers_that_join_get_their_share_and_more_tasks_are_in_flight(crew: Crew) -> None:
     crew.join("first")
     with watched(crew) as workers:
-        assert workers.in_flight() == 3
+        assert workers.roster.in_flight() == 3
 
         def join() -> None:
             crew.join("second")
-            _until(lambda: workers.in_flight() == 6)
+            _until(lambda: workers.roster.in_flight() == 6)
 
         found = _run(workers, _numbers(crew, 5, join))
     assert sorted(found) == list(range(60))
@@ -156,13 +156,13 @@ def test_an_odd_worker_that_joins_late_is_named_once_and_gets_no_block(
         def join() -> None:
             crew.join("odd 1", "odd 2")
             if asked_first:
-                _until(lambda: workers.eligible() is not None)
+                _until(lambda: workers.roster.eligible() is not None)
 
         # Its first task may be quicker than the question; then the task finds out.
         found = _run(workers, _numbers(crew, 5, join), _unless_odd)
-        _until(lambda: workers.eligible() is not None)
+        _until(lambda: workers.roster.eligible() is not None)
         crew.leave("odd 1", "odd 2")
-        _until(lambda: workers.eligible() is None)
+        _until(lambda: workers.roster.eligible() is None)
     assert sorted(found) == list(range(60))
     assert set(found.values()) == {"first"}
     assert len(watch.heard) == 1
@@ -202,7 +202,7 @@ def test_tasks_bound_to_the_fit_go_to_others_when_these_are_lost(crew: Crew) -> 
 
         def exchange() -> None:
             crew.join("odd")
-            _until(lambda: workers.eligible() is not None)
+            _until(lambda: workers.roster.eligible() is not None)
 
             def after_a_while() -> None:
                 crew.leave("first")
@@ -235,7 +235,7 @@ def test_no_worker_for_too_long_ends_the_run_resumably(crew: Crew) -> None:
 def test_an_adaptive_cluster_sees_enough_tasks_to_grow_for(crew: Crew) -> None:
     crew.join("first")
     with watched(crew, at_most=40) as workers:
-        assert workers.in_flight() == 40
+        assert workers.roster.in_flight() == 40
 
 
 def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(

@@ -22,7 +22,7 @@ from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.state.folder import FOLDER
-from tilepipe.engine.work.device import Device
+from tilepipe.engine.work.device import Device, Request
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import open_image
@@ -169,9 +169,9 @@ def test_a_rectangle_is_computed_alone_and_within_the_tissue(
     )  # fmt: skip
     both = cells_of(rectangle) & cells_of(blobs(HEIGHT, WIDTH))
     assert ((read(path) != 255) == both).all()
-    with pytest.raises(InputError, match="holds none of the tissue"):
+    with pytest.raises(InputError, match="contains no tissue"):
         tilepipe.plan(small, model=model, region=(600, 0, 50, 50), tissue=inside)
-    with pytest.raises(InputError, match="lies outside the image"):
+    with pytest.raises(InputError, match="is outside the image"):
         tilepipe.plan(small, model=model, region=(0, 850, 50, 50))
     for wrong in ("1,2,3", "a,b,c,d", "0,0,0,5", "-1,0,5,5", (1, 2, 3.5, 4)):
         with pytest.raises(InputError, match="region"):
@@ -181,13 +181,13 @@ def test_a_rectangle_is_computed_alone_and_within_the_tissue(
 def passes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The windows that go through the network from now on."""
     seen: list[tuple[int, ...]] = []
-    answer = Device._answer
+    compute = Device._compute
 
-    def counted(self: Device, pixels: NDArray[Any], *rest: Any) -> Any:
-        seen.append(pixels.shape)
-        return answer(self, pixels, *rest)
+    def counted(self: Device, request: Request) -> Any:
+        seen.append(request.pixels.shape)
+        return compute(self, request)
 
-    monkeypatch.setattr(Device, "_answer", counted)
+    monkeypatch.setattr(Device, "_compute", counted)
     return seen
 
 

@@ -99,9 +99,9 @@ def test_a_level_named_by_hand_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        (image_of(None), "does not say its pixel size"),
+        (image_of(None), "has no pixel size"),
         (image_of(0.5, 0.4), "not square, 0.4 x 0.5 um/px"),
-        (image_of(0.0), "says 0 um/px"),
+        (image_of(0.0), "impossible pixel size, 0 um/px"),
         (image_of(0.1, unit="degree"), "in degree, which cannot be compared"),
         (image_of(1.1), "4.4 times as coarse"),
         (image_of(0.0005), "125 times as fine"),
@@ -194,7 +194,7 @@ def test_the_plan_says_whether_and_why(tmp_path: Path) -> None:
         assert bool(estimate.warnings) == (size == 0.5)
     save_tiny(model, SMALL, pixel_size_um=1.0)
     plan, estimate = tilepipe.plan(image, model=model, level=0)
-    assert show_scale(plan) == "level 0 as it is, as asked for; not the model's 1 um/px"
+    assert show_scale(plan) == "level 0 without resampling, as requested; not the model's 1 um/px"
     assert estimate.warnings
 
 

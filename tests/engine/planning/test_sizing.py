@@ -88,7 +88,9 @@ def test_several_workers_are_all_given_work(path: Path) -> None:
 
 
 def test_what_cannot_fit_is_refused_with_what_would(path: Path) -> None:
-    with pytest.raises(InputError, match=r"204 x 204, needs 0\.\d+ GB, and --memory is 0.10 GB"):
+    with pytest.raises(
+        InputError, match=r"204 x 204 \(width x height\), needs 0\.\d+ GB, and --memory is 0.10 GB"
+    ):
         chosen(path, 10**8)
 
 

@@ -11,20 +11,21 @@ import pytest
 import tilepipe
 from tests.making import make_image, save_tiny, write_tiff
 from tilepipe.engine.events import BlockReport
-from tilepipe.engine.report.bottleneck import Bottleneck, Setting, Timings, find_bottleneck
+from tilepipe.engine.report.bottleneck import Bottleneck, Setting, find_bottleneck
+from tilepipe.engine.state.totals import Totals
 from tilepipe.models.unet import UNetArguments
 
 HERE = Setting(1, 3, in_process=True, local=True, gpu=False, precision="fp32", bf16=False)
 
 
-def receipts(count: int, read: float, wait: float, compute: float, write: float) -> Timings:
-    timings = Timings()
+def receipts(count: int, read: float, wait: float, compute: float, write: float) -> Totals:
+    timings = Totals()
     for n in range(count):
         timings.add(BlockReport(n, (1,), 1, 0, read, compute, write, "0", 0, wait=wait))
     return timings
 
 
-def found(wall: float, timings: Timings, place: Setting = HERE, **others: float) -> Bottleneck:
+def found(wall: float, timings: Totals, place: Setting = HERE, **others: float) -> Bottleneck:
     result = find_bottleneck({"blocks": wall, **others}, timings, place)
     assert result is not None
     assert sum(result.shares.values()) == pytest.approx(1)
@@ -82,7 +83,7 @@ def test_too_few_blocks_for_the_workers() -> None:
     crew = Setting(8, 3, in_process=False, local=True, gpu=False, precision="fp32")
     result = found(10, receipts(2, 0.5, 0, 9, 0.1), crew)
     assert result.part == "waiting"
-    assert "2 blocks for 24 places" in result.what
+    assert "2 blocks for 24 slots" in result.what
     assert "fewer workers" in result.help
     assert not result.sure
 
@@ -95,7 +96,7 @@ def test_a_short_run_says_so() -> None:
 
 
 def test_nothing_computed_nothing_said() -> None:
-    assert find_bottleneck({"blocks": 0.1}, Timings(), HERE) is None
+    assert find_bottleneck({"blocks": 0.1}, Totals(), HERE) is None
 
 
 def test_a_receipt_of_an_older_ledger_has_no_begin_and_no_wait() -> None:

@@ -181,7 +181,7 @@ def test_overwrite_spares_an_image_but_not_a_mask(image: Path, model: Path, tmp_
     other = tmp_path / "slide.ome.zarr"
     tilepipe.convert(image, other)
     before = digest(other)
-    with pytest.raises(InputError, match="is no mask of tilepipe's"):
+    with pytest.raises(InputError, match="is not a mask that tilepipe wrote"):
         tilepipe.run(image, model=model, outputs=other, overwrite=True)
     assert digest(other) == before
     mask = tmp_path / "m.ome.zarr"

@@ -127,7 +127,7 @@ def test_half_precision_is_verified_within_a_measured_bound(image: Path, tmp_pat
 
 def test_windows_lie_on_seams_on_the_phase_and_are_none_of_the_runs() -> None:
     tiling = paper_tiling(3000, 2500, Geometry())
-    own = {(t.y, t.x) for number in tiling for t in tiling.tiles(number)}
+    own = {(p.keep.y, p.keep.x) for number in tiling for p in tiling.patches(number)}
     windows = seam_windows(tiling, 16, 60, seed=1)
     assert len(windows) == 60
     for window in windows:
@@ -157,7 +157,7 @@ def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path
     record = json.loads((tmp_path / "m.run.json").read_text())
     assert record["complete"]
     (tmp_path / "m.run.json").unlink()
-    with pytest.raises(InputError, match="nothing says how it was made"):
+    with pytest.raises(InputError, match="is not beside it"):
         tilepipe.verify(tmp_path / "m.ome.tif")
 
 

@@ -351,16 +351,16 @@ def test_a_plan_whose_parts_contradict_each_other_is_refused_without_a_hash(
     folder = masks / STORE / FOLDER
     (folder / "seals").unlink()
     edit(folder / "plan.json", lambda d: d["tiling"].update(height=700))
-    with pytest.raises(InputError, match="its tiling is not of the size of its image"):
+    with pytest.raises(InputError, match="its tiling does not have the size of its image"):
         scene.run(masks)
 
 
 def test_a_plan_that_is_gone_from_a_finished_mask_is_missed(masks: Path, scene: Scene) -> None:
     before = digest(masks)
     (masks / STORE / FOLDER / "plan.json").unlink()
-    with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
+    with pytest.raises(InputError, match=r"plan\.json: is missing.* put the file back"):
         scene.run(masks)
-    with pytest.raises(InputError, match=r"plan\.json: is gone.* put the file back"):
+    with pytest.raises(InputError, match=r"plan\.json: is missing.* put the file back"):
         tilepipe.verify(masks / STORE, windows=1)
     assert digest(masks) == before
 

@@ -13,7 +13,7 @@ import tifffile
 import tilepipe
 from tests.making import digest, make_image, write_tiff, zero_tiles
 from tilepipe.engine.state.folder import FOLDER
-from tilepipe.engine.state.outputs import record_path
+from tilepipe.engine.state.run_record import record_path
 from tilepipe.errors import InputError
 from tilepipe.storage.fsync import fsync_files, fsync_folder
 

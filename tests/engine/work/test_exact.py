@@ -48,10 +48,11 @@ def tiled_logits(
     try:
         for number in tiling:
             block = tiling.block_window(number)
-            for tile in tiling.tiles(number):
+            for patch in tiling.patches(number):
+                tile = patch.keep
                 kept = tile.intersect(block)
                 assert kept is not None
-                logits = device.logits(image.read(tiling.window(tile)), None, tile.shape)
+                logits = device.logits(image.read(patch.read), None, tile.shape)
                 whole[(slice(None), *kept.slices())] = logits[(slice(None), *kept.slices(tile))]
     finally:
         device.close()

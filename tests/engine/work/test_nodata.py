@@ -124,7 +124,7 @@ def test_a_run_goes_on_with_the_nodata_value_that_it_began_with(tmp_path: Path) 
     }  # fmt: skip
     tilepipe.run(scene, nodata=0, **options)
     assert tilepipe.run(scene, nodata=0, **options).resumed
-    with pytest.raises(InputError, match="nodata was 0, now as the file says"):
+    with pytest.raises(InputError, match="nodata was 0, now as in the file"):
         tilepipe.run(scene, **options)
 
 

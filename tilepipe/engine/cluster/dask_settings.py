@@ -1,6 +1,7 @@
-"""Dask's settings for as long as a run lasts, also where several last at the same time.
+"""Dask's settings during a run.
 
-They are of the whole process. The first run that needs one sets it, and the last gives it back.
+Dask's configuration is global. The first of several simultaneous runs that needs a setting sets it,
+and the last one restores it.
 """
 
 from __future__ import annotations
@@ -11,39 +12,39 @@ from contextlib import contextmanager
 from typing import Any
 
 RUN: dict[str, Any] = {
-    # Memory is bounded by the plan; spilling or pausing tiny receipts helps nobody.
+    # The plan bounds memory; there is nothing but small reports to spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
-    # Variables for worker processes, which Dask sets in this process first and leaves there. None
-    # of them counts: a pass is told its threads.
+    # Dask would set these variables in this process and leave them there. They have no effect,
+    # because the plan sets the threads of a pass.
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.admin.tick.limit": "1h",
     "distributed.scheduler.locks.lease-timeout": "inf",
 }
 
 OWN_CLUSTER: dict[str, Any] = {
-    # A worker whose host is gone is given up in minutes, also where its connection hangs.
+    # Gives up a worker on a lost host within minutes, even if its connection hangs.
     "distributed.scheduler.worker-ttl": "2 minutes",
 }
 
 NO_PAGES: dict[str, Any] = {
-    # Pages for browsers, which anybody could look at.
+    # Web pages, which anybody could open.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
 
 _lock = threading.Lock()
 _held: dict[str, tuple[int, Any]] = {}
-"""How many need each setting, and what it was before."""
+"""For each setting, the number of runs that need it, and its value before."""
 
 
 @contextmanager
 def dask_settings(settings: dict[str, Any]) -> Iterator[None]:
-    """Keep settings for as long as this lasts; all that name one must agree on its value."""
+    """Apply settings as long as the context lasts; all users of one must agree on its value."""
     import dask
-    import distributed  # noqa: F401 - loads its defaults, which are what is given back
+    import distributed  # noqa: F401 - loads its defaults, which are restored
 
     with _lock:
         for name, value in settings.items():

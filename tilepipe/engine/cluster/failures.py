@@ -1,4 +1,4 @@
-"""Errors of workers, sorted by whose turn it is: the task's, or the machine's."""
+"""Errors of workers, sorted into failures of the task and of the environment."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ REMEDIES = {
     ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
 }
-"""What to do about a system error while writing, by its number."""
+"""The remedy for a system error while writing, by its number."""
 
 MORE_MEMORY = (
     "free some, or use fewer workers, and run the same command again; or start over with "
     "--overwrite and a lower --memory, which cannot change once a run has begun"
 )
-"""The window is frozen with the plan, and with it the memory that a worker takes."""
+"""The remedy for too little memory; the plan fixes the window and so the memory of a worker."""
 
 
 def environment_failure(error: BaseException) -> EnvironmentFailure | None:
-    """The error as one of the environment: disk, permissions, memory, cluster; None for others.
+    """The error as a failure of disk, permissions, memory or cluster; None for other errors.
 
-    An image that cannot be read has become an `UnreadableError` long before, so an `OSError` that
-    arrives here concerns what was to be written.
+    Errors of reading an image are `UnreadableError`, so an `OSError` here concerns writing.
     """
     if isinstance(error, EnvironmentFailure):
         return error
@@ -51,12 +50,12 @@ def environment_failure(error: BaseException) -> EnvironmentFailure | None:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same task may succeed when it is tried again."""
+    """Whether the same task may succeed in another attempt."""
     return not isinstance(error, NonFiniteError) and environment_failure(error) is None
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports exhausted memory, in any of the ways of torch and Python."""
+    """Whether an error of Python or torch reports that memory is exhausted."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

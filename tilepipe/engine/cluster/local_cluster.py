@@ -1,8 +1,8 @@
-"""Workers on this machine that nobody else on it can reach.
+"""Workers on this machine that other users cannot reach.
 
-Whoever reaches a Dask scheduler or worker can run code in it. So the one worker inside this process
-listens nowhere, and worker processes take connections only from those that have the key of this
-run. There is no dashboard, and no port for one.
+Anybody who can connect to a Dask scheduler or worker can run code in it. So the worker inside this
+process does not listen, and worker processes accept only connections with the key of this run.
+There is no dashboard, and no port for one.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ LOOPBACK = "127.0.0.1"
 
 
 class _WithoutPages:
-    """A scheduler or worker whose pages for browsers are served nowhere."""
+    """A scheduler or worker that serves no web pages."""
 
     http_application: Any
     http_server: Any
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
-        """Make what is needed for it, and do not listen."""
+        """Create the server, which Dask expects, without listening."""
         self.http_application = RoutingApplication([])
         self.http_server = HTTPServer(self.http_application)
 
 
 class QuietScheduler(_WithoutPages, Scheduler):  # type: ignore[misc]
-    """A scheduler without pages."""
+    """A scheduler without web pages."""
 
 
 class QuietWorker(_WithoutPages, Worker):  # type: ignore[misc]
-    """A worker without pages."""
+    """A worker without web pages."""
 
 
 class QuietNanny(Nanny):  # type: ignore[misc]
-    """Starts the process of such a worker, and starts it anew when it dies."""
+    """Starts the process of a `QuietWorker`, and restarts it when it dies."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, worker_class=QuietWorker, **options)
@@ -51,15 +51,15 @@ def start_local_cluster(processes: int | None, threads: int, allowed_failures: i
     Parameters
     ----------
     processes
-        Workers in processes of their own; None: one worker inside this process.
+        The number of worker processes; None: one worker inside this process.
     threads
-        Tasks that a worker has in hand.
+        The number of tasks that a worker runs at once.
     allowed_failures
-        Deaths of workers after which the task that they had in hand is given up.
+        How many workers may die while they run the same task before it is given up.
     """
     options: dict[str, Any] = {"protocol": "inproc://", "security": Security()}
     if processes is not None:
-        # Keys and certificates of its own, kept in memory: other users have none.
+        # Keys and certificates are kept in memory, so other users have none.
         options = {"protocol": "tls://", "host": LOOPBACK, "security": Security.temporary()}
     worker = {
         "cls": QuietWorker if processes is None else QuietNanny,
@@ -78,6 +78,6 @@ def start_local_cluster(processes: int | None, threads: int, allowed_failures: i
         workers=dict.fromkeys(range(processes or 1), worker),
         worker=worker,
         security=options["security"],
-        # What fails is told by the run, in one line, and not as a worker's traceback.
+        # The run reports failures in one line, without a worker's traceback.
         silence_logs=logging.CRITICAL,
     )

@@ -1,4 +1,4 @@
-"""A bounded number of tasks on their way to the workers, whatever the number of tasks."""
+"""The task pool: tasks go to the workers a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tilepipe.errors import EnvironmentFailure, UnfitWorkerError
 from tilepipe.text import first_line
 
 TICK_SECONDS = 1.0
-"""Between two looks at the workers while no task comes back."""
+"""Time between two checks of the workers while no task comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Task:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     label: Any = None
-    """How whoever hands out the task recognises it."""
+    """Anything that identifies the task to the caller."""
     attempt: int = 0
-    """How often it has failed."""
+    """How often the task has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A task that came back: with its value, or with the error for which it was given up."""
+    """A finished task with its value, or with the error after its last attempt."""
 
     task: Task
     value: Any = None
@@ -43,35 +43,34 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A task that the scheduler knows of."""
+    """A task that the scheduler has."""
 
     task: Task
     future: Any
     bound_to: frozenset[str] | None
     """Workers that may run it; None: any."""
     changes: int
-    """`Workers.changes` when it was submitted."""
+    """`Roster.changes` when it was submitted."""
 
 
 class TaskPool:
-    """Feeds tasks to workers, and yields each once with its outcome.
+    """Feeds tasks to workers, and yields the outcome of each once.
 
-    The scheduler knows of no more tasks than the workers can have in hand, and one more for each.
-    A task that raised is tried again, after those that wait. Workers that join get their share;
-    the tasks of workers that are lost, or cannot take part, go to others, which is no failure of
-    the task.
+    The scheduler has at most one task more than each worker can run at once. A task that raised is
+    tried again after the others. Workers that join get their share. The tasks of workers that are
+    lost, or cannot take part, go to others, which does not count as an attempt.
 
     Parameters
     ----------
     workers
-        Asked before (`Workers.ask`), so that it is known which can take part.
+        The workers; `Workers.ask` must have been called.
     retries
         How often a task that raised is tried again.
     timeout
         Seconds without any outcome after which to stop; None: never.
     on_late
-        Called with a task that does not come back, the seconds it has been out, and the address of
-        the worker that has it, or ''.
+        Called with a task that does not come back, the seconds since it was submitted, and the
+        address of its worker, or ''.
     """
 
     def __init__(
@@ -91,27 +90,21 @@ class TaskPool:
         self._watchdog = Watchdog(timeout)
 
     def add(self, task: Task) -> None:
-        """Hand out another task, before all that wait; from the loop over `run`."""
+        """Add a task that goes before all others; to be called in the loop over `run`."""
         self._first.append(task)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Yield the outcome of each task, in the order in which they come back.
+        """Yield the outcome of each task as it finishes; tasks are drawn when a worker is free.
 
-        Tasks are drawn one at a time, when a worker can take one.
-
-        Raises
-        ------
-        EnvironmentFailure
-            When nothing came back for ``timeout`` seconds, when the scheduler or all workers are
-            lost, or a disk is full: none of that is the task's fault, and any other task would
-            fail as well.
+        Raises EnvironmentFailure when no task finished for ``timeout`` seconds, when the scheduler
+        or all workers are lost, or when a disk is full, so that all other tasks would fail as well.
         """
         from concurrent.futures import CancelledError
 
         from distributed.comm import CommClosedError
 
         waiting = iter(tasks)
-        changes = self._workers.changes
+        changes = self._workers.roster.changes
         self._workers.begin()
         try:
             while True:
@@ -119,8 +112,8 @@ class TaskPool:
                 if self._drawn and not (self._submitted or self._first or self._last):
                     return
                 self._workers.check()
-                if self._workers.changes != changes:
-                    changes = self._workers.changes
+                if self._workers.roster.changes != changes:
+                    changes = self._workers.roster.changes
                     self._take_back_from_the_lost()
                 outcome = self._next_outcome()
                 if outcome is not None:
@@ -133,23 +126,20 @@ class TaskPool:
 
     def _submit(self, waiting: Iterator[Task]) -> None:
         """Submit tasks until the workers have enough."""
-        while len(self._submitted) < self._workers.in_flight():
+        while len(self._submitted) < self._workers.roster.in_flight():
             task = self._next_task(waiting)
             if task is None:
                 return
-            bound_to = self._workers.eligible()
+            bound_to = self._workers.roster.eligible()
             if bound_to == []:  # all workers were lost meanwhile
                 self._first.append(task)
                 return
             future = self._client.submit(
                 task.function, *task.arguments, pure=False, workers=bound_to
             )
-            self._submitted[future.key] = _Submitted(
-                task,
-                future,
-                None if bound_to is None else frozenset(bound_to),
-                self._workers.changes,
-            )
+            bound = None if bound_to is None else frozenset(bound_to)
+            changes = self._workers.roster.changes
+            self._submitted[future.key] = _Submitted(task, future, bound, changes)
             self._watchdog.submitted(future.key, task, time.monotonic())
             future.add_done_callback(self._done.put)
 
@@ -164,8 +154,8 @@ class TaskPool:
         return self._last.popleft() if self._last else None
 
     def _take_back_from_the_lost(self) -> None:
-        """Take back tasks bound to workers of which none is left."""
-        fit = self._workers.fit
+        """Take back tasks that are bound to lost workers."""
+        fit = self._workers.roster.fit
         for key, submitted in list(self._submitted.items()):
             if submitted.bound_to is not None and fit.isdisjoint(submitted.bound_to):
                 del self._submitted[key]
@@ -174,7 +164,7 @@ class TaskPool:
                 self._first.append(submitted.task)
 
     def _next_outcome(self) -> Outcome | None:
-        """Wait a moment for a task to come back; None where none did, or it is tried again."""
+        """Wait a moment for a task to finish; None if none did, or if it is tried again."""
         try:
             future = self._done.get(timeout=min(TICK_SECONDS, self._watchdog.patience / 2))
         except queue.Empty:
@@ -196,7 +186,7 @@ class TaskPool:
         try:
             value = future.result(timeout=TICK_SECONDS)
         except TimeoutError:
-            # Its worker was lost, or cut off, before it handed the result over.
+            # Its worker was lost before it delivered the result.
             self._submitted[future.key] = submitted
             future.add_done_callback(self._done.put)
             return None
@@ -216,16 +206,16 @@ class TaskPool:
         return None
 
     def _is_the_workers(self, error: BaseException, submitted: _Submitted) -> bool:
-        """Whether an error is that of a worker which cannot take part; it is left out."""
+        """Whether an error shows that the worker cannot take part; it is then left out."""
         if isinstance(error, UnfitWorkerError) and error.worker:
             self._workers.leave_out(error.worker, error.reason)
             return True
         if isinstance(error, ImportError | AttributeError) or "deserializ" in str(error):
-            # As of a worker without this tilepipe. If it joined only now, nobody has asked it yet.
+            # Perhaps a worker without this tilepipe that has just joined and was not asked yet.
             with suppress(OSError, TimeoutError):
                 self._workers.refresh()
-            changed = self._workers.changes != submitted.changes
-            return self._workers.eligible() is not None and changed
+            changed = self._workers.roster.changes != submitted.changes
+            return self._workers.roster.eligible() is not None and changed
         return False
 
     def _require_scheduler(self) -> None:
@@ -234,7 +224,7 @@ class TaskPool:
 
 
 def _restart_holder(client: Any, key: str) -> str:
-    """Restart the worker that has a task, if it is a process of ours; returns its address."""
+    """Restart the worker that has a task, if we started its process; returns its address."""
     holders = [address for address, keys in client.processing().items() if key in keys]
     if not holders:
         return ""

@@ -1,13 +1,12 @@
-"""Noticing that a block does not come back: a read of a network disk may hang for ever.
+"""Detecting blocks that do not come back, because a read from a network disk hangs for example.
 
-Nothing can end such a read from within its process. What can be done is to say so, to start the
-worker anew where it is a process of ours, and to stop the run after a time that the user set.
+A process cannot end such a read itself. So the run warns, restarts the worker if it started its
+process, and stops after a time that the user can set.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,23 +15,23 @@ from tilepipe.errors import EnvironmentFailure
 from tilepipe.text import duration
 
 PATIENCE = 900.0
-"""Seconds that any block may take before it is said to be late."""
+"""Seconds before any block counts as late."""
 TIMES_USUAL = 20
-"""A block is late only if it also takes so many times as long as blocks usually do."""
+"""A late block also takes this many times as long as the median block."""
 REMEMBERED = 101
-"""Blocks from which the usual time is taken."""
+"""The number of recent blocks of which the median is taken."""
 
 
 @dataclass(slots=True)
 class _Out:
     item: Any
     since: float
-    told: float = 0.0
-    """Seconds for which it was out when it was last said to be late."""
+    reported: float = 0.0
+    """Seconds since its submission when it was last reported as late."""
 
 
 class Watchdog:
-    """Which blocks are late. Knows no clock: it is told the time, in seconds.
+    """Finds blocks that are late. It has no clock: each call passes the time in seconds.
 
     Parameters
     ----------
@@ -48,42 +47,35 @@ class Watchdog:
         self._quiet_since: float | None = None
 
     def submitted(self, key: str, item: Any, now: float) -> None:
-        """A block has gone out."""
+        """Record that a block was submitted."""
         if not self._out:
             self._quiet_since = now
         self._out[key] = _Out(item, now)
 
     def finished(self, key: str, now: float) -> None:
-        """A block has come back, done or not."""
+        """Record that a block came back, done or not."""
         out = self._out.pop(key, None)
         if out is not None:
             self._usual.append(now - out.since)
             self._quiet_since = now
 
     def late(self, now: float) -> list[tuple[str, Any, float]]:
-        """Key, item and seconds out of each block that is late: once, and each time that doubles.
+        """Key, item and seconds of each late block, reported once and whenever its time doubles.
 
-        Raises
-        ------
-        EnvironmentFailure
-            When no block was finished for as long as ``timeout``.
+        Raises EnvironmentFailure when no block finished for ``timeout`` seconds.
         """
         if self.timeout is not None and self._out and self._quiet_since is not None:
             quiet = now - self._quiet_since
             if quiet >= self.timeout:
                 raise EnvironmentFailure(
-                    f"no block was finished for {duration(quiet)}; look whether the disks of the "
-                    "image and of the mask answer"
+                    f"no block finished for {duration(quiet)}; check the disks of the image and of "
+                    "the mask"
                 )
         usual = TIMES_USUAL * median(self._usual) if self._usual else 0.0
         found = []
         for key, out in self._out.items():
             seconds = now - out.since
-            if seconds >= max(self.patience, usual, 2 * out.told):
-                out.told = seconds
+            if seconds >= max(self.patience, usual, 2 * out.reported):
+                out.reported = seconds
                 found.append((key, out.item, seconds))
         return found
-
-
-Late = Callable[[Any, float, str], None]
-"""Told of a late block: its item, the seconds it is out, the worker that has it, or ''."""

@@ -1,4 +1,4 @@
-"""A plan in words, for a person."""
+"""A plan in words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tilepipe.images.ground import crs_name
 
 
 def show_scale(plan: Plan) -> str:
-    """Whether the image is resampled for the model, and why, for a person."""
+    """Whether and why the image is resampled for the model, in words."""
     image, wanted = plan.image, plan.model_pixel_size
     if wanted is None:
-        return "as it is: the model is for images without a scale"
+        return "not resampled: the model is for images without a scale"
     made = f"the model's {show_pixel_size(wanted)}"
     if image.factors is not None:
-        assert image.pixel_size is not None, "nothing is resampled without one"
+        assert image.pixel_size is not None, "resampling needs one"
         y, x = image.factors
         from_size = show_pixel_size(image.pixel_size.scaled(1 / y, 1 / x))
         return f"level {image.level} ({from_size}) {show_resampling(image)} to {made}"
@@ -26,11 +26,11 @@ def show_scale(plan: Plan) -> str:
         y, x = ratio(image.pixel_size, wanted)
         if alike(y, 1) and alike(x, 1):
             return f"not resampled: within {SCALE_TOLERANCE:.0%} of {made}"
-    return f"level {image.level} as it is, as asked for; not {made}"
+    return f"level {image.level} without resampling, as requested; not {made}"
 
 
 def show_selection(plan: Plan) -> str | None:
-    """Which band of the image goes where, for a person; None where nothing is to be said."""
+    """Which band of the image becomes which band of the model, in words; None if it is obvious."""
     image = plan.image
     names = image.band_names or ("",) * image.bands
     if image.reading.bands is None and not (plan.model_bands and any(names)):
@@ -44,31 +44,31 @@ def show_selection(plan: Plan) -> str | None:
 
 
 def show_rescaling(plan: Plan) -> str | None:
-    """How values are mapped to those of the model, for a person; None where they are not."""
+    """How values are rescaled for the model, in words; None if they are not."""
     reading = plan.image.reading
     if reading.rescale is None:
         return None
     low, high = reading.rescale
     if np.dtype(reading.dtype).kind == "f":
-        return f"{low:g} .. {high:g} become 0 .. 1, not clipped"
+        return f"{low:g} .. {high:g} to 0 .. 1, not clipped"
     limits = np.iinfo(np.dtype(reading.dtype))
-    return f"{low:g} .. {high:g} become {limits.min} .. {limits.max}, and are clipped to them"
+    return f"{low:g} .. {high:g} to {limits.min} .. {limits.max}, clipped"
 
 
 def show_ground(plan: Plan) -> str | None:
-    """What pixels are on the ground, for a person; None where the CRS says as much."""
+    """The size of pixels on the ground, in words; None if it is that of the CRS."""
     image = plan.image
     if image.crs_pixel_size is None or plan.mask.crs is None:
         return None
     return (
         f"{show_pixel_size(image.crs_pixel_size)} in {crs_name(plan.mask.crs)} is "
         f"{show_pixel_size(image.pixel_size)} on the ground at the image's centre; scale and "
-        "areas are those on the ground"
+        "areas refer to the ground"
     )
 
 
 def show_region(plan: Plan) -> str:
-    """What part of the image is computed, for a person."""
+    """The part of the image that is computed, in words."""
     region = plan.region
     if region is None:
         return "all of the image"
@@ -76,8 +76,8 @@ def show_region(plan: Plan) -> str:
 
 
 def show_resampling(facts: ImageFacts) -> str:
-    """How what is read comes from its level: ``resampled by 2``, or not at all."""
+    """How the level is resampled, in words: ``resampled by 2``, or not at all."""
     if facts.factors is None:
-        return "taken as it is"
+        return "not resampled"
     y, x = facts.factors
     return f"resampled by {y:.5g}" + ("" if y == x else f" x {x:.5g}")

@@ -1,4 +1,4 @@
-"""What a user should know of an image before its mask is believed."""
+"""Warnings about an image that a user should know before trusting its mask."""
 
 from __future__ import annotations
 
@@ -11,25 +11,17 @@ from tilepipe.images.observed import border_fill, notes_of
 from tilepipe.models.specs import Model
 
 MICROSCOPE = (0.05e-6, 20e-6)
-"""Metres of a pixel that optics and scanners give: finer is no light, coarser no microscope."""
+"""Plausible pixel sizes of microscopes and slide scanners, in metres."""
 
 GROUND = (1e-3, 100e3)
-"""Metres of a pixel on the ground: from close-up to coarse climate grids."""
+"""Plausible pixel sizes on the ground in metres: from close-ups to coarse climate grids."""
 
 SLIDES = ("SVS", "NDPI")
-"""Kinds that are slides, whatever their bands."""
+"""Formats that hold slides only."""
 
 
 def plan_warnings(image: Image, model: Model, options: RunOptions, scale: Scale) -> tuple[str, ...]:
-    """What a user should know before a run is believed; looks at some of the image's pixels.
-
-    Parameters
-    ----------
-    image
-        As `tilepipe.engine.inputs.open_input` opened it.
-    scale
-        At which it is read.
-    """
+    """The warnings about an image for a model; reads a sample of the image's pixels."""
     fill = border_fill(image)
     found = (
         scale.warning,
@@ -54,27 +46,27 @@ def _inexact(model: Model) -> str | None:
 
 
 def order_of_bands(image: Image, model: Model, options: RunOptions) -> str | None:
-    """The warning for bands whose names and order in the file disagree, where nobody chose."""
+    """The warning for bands whose names and order in the file disagree, without `--bands`."""
     if options.bands is not None:
         return None
     names, wanted = image.band_names, model.input.band_names
-    # Names may be a writer's default: GDAL calls any three bands of 8 bits red, green and blue.
+    # Names may be a default: GDAL calls any three 8-bit bands red, green and blue.
     numbers = [int(band) for band in image.reading.bands or ()]
     if numbers != sorted(numbers):
         return (
-            f"model {model.name} gets the image's bands by name, in another order than the file's "
-            f"({show_bands(names, numbers)}); use --bands if the image's names are wrong"
+            f"model {model.name} gets the image's bands by name, in an order that differs from the "
+            f"file's ({show_bands(names, numbers)}); use --bands if the image's names are wrong"
         )
     if not misplaced(names, wanted):
         return None
     return (
-        f"the image's bands are {show_bands(names)}, and model {model.name} takes "
+        f"the image's bands are {show_bands(names)}, but model {model.name} takes "
         f"{', '.join(wanted)}: it gets them in the order of the file; use --bands if that is wrong"
     )
 
 
 def implausible_size(image: Image, options: RunOptions) -> str | None:
-    """The warning for a pixel size that no image of this kind has."""
+    """The warning for a pixel size that is implausible for this kind of image."""
     size = base_pixel_size(image, options)
     metres = None if size is None or not size.is_sound else size.metres()
     if metres is None:
@@ -87,12 +79,12 @@ def implausible_size(image: Image, options: RunOptions) -> str | None:
         least, most = MICROSCOPE
         kind = "a slide"
     else:
-        return None  # an electron microscope's, a telescope's ...
+        return None  # from an electron microscope, a telescope ...
     if least <= min(metres) and max(metres) <= most:
         return None
-    said = "--pixel-size says" if options.pixel_size is not None else "the image says"
-    way_out = "" if options.pixel_size is not None else "; if it is wrong, say --pixel-size"
+    given = options.pixel_size is not None
     return (
-        f"{said} {show_pixel_size(size)}, which cannot be true of {kind}: scale and areas follow "
-        f"from it{way_out}"
+        f"the pixel size {'given' if given else 'in the image'}, {show_pixel_size(size)}, is "
+        f"implausible for {kind}, and scale and areas depend on it"
+        + ("" if given else "; if it is wrong, give --pixel-size")
     )

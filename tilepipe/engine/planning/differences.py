@@ -1,4 +1,4 @@
-"""In what a request differs from the plan that lies in its output."""
+"""The differences between a request and the plan in its output."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tilepipe.models.specs import Model
 
 
 def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
-    """What of the user's request is not what the plan on disk does; empty when it may resume.
+    """The differences between a plan and the user's request; none if the run can be resumed.
 
-    What the user left to the plan (``auto``) is what it was decided to be then.
+    Options that are ``auto`` agree with any plan.
     """
     found: list[str] = []
 
@@ -41,15 +41,12 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
                 f"the level was {show_resampling(plan.image)}, and is now {show_resampling(facts)}"
             )
         if facts.pixel_size != plan.image.pixel_size:
-            found.append(
-                f"pixel size was {show_pixel_size(plan.image.pixel_size)}, "
-                f"now {show_pixel_size(facts.pixel_size)}"
-            )
+            was, now = map(show_pixel_size, (plan.image.pixel_size, facts.pixel_size))
+            found.append(f"pixel size was {was}, now {now}")
     if options.window != "auto":
-        asked = (options.window, options.window)
-        if plan.tiling.input != asked:
-            planned = " x ".join(map(str, plan.tiling.input))
-            found.append(f"window was {planned}, now {options.window}")
+        height, width = plan.tiling.input
+        if (height, width) != (options.window, options.window):
+            found.append(f"window was {width} x {height} (width x height), now {options.window}")
     found += region_differences(plan.region, options)
     if options.like_image != (plan.like_image is not None):
         was, now = ("off", "on") if options.like_image else ("on", "off")
@@ -62,15 +59,13 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         was, now = (", ".join(names) or "none" for names in (plan.products, options.products))
         found.append(f"products was {was}, now {now}")
     if options.probabilities != plan.probabilities:
-        found.append(
-            f"probabilities was {plan.probabilities or 'none'}, "
-            f"now {options.probabilities or 'none'}"
-        )
+        was, now = (each or "none" for each in (plan.probabilities, options.probabilities))
+        found.append(f"probabilities was {was}, now {now}")
     return found
 
 
 def _other_reading(planned: Reading, asked: Reading) -> list[str]:
-    """In what two readings of an image differ."""
+    """The differences between two readings of an image."""
     found = []
     for each in fields(Reading):
         was, now = getattr(planned, each.name), getattr(asked, each.name)
@@ -80,18 +75,18 @@ def _other_reading(planned: Reading, asked: Reading) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A choice of a reading, for a person."""
+    """A value of a reading, in words."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return "as the file says" if value is None else str(value)
+    return "as in the file" if value is None else str(value)
 
 
 def region_differences(facts: RegionFacts | None, options: RunOptions) -> list[str]:
-    """In what the region asked for is not the planned one; a file is compared by its content."""
+    """The differences between two regions; files are compared by content."""
     found = []
     tissue = "none" if facts is None else facts.tissue
     if tissue in ("none", "auto") or options.tissue in ("none", "auto"):

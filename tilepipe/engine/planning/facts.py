@@ -1,4 +1,4 @@
-"""What a plan holds of an image, and of the mask that is made of it."""
+"""The description of an image and of its mask in a plan."""
 
 from __future__ import annotations
 
@@ -17,51 +17,35 @@ from tilepipe.products.product import main_product
 
 
 def image_facts(image: Image, scale: Scale) -> ImageFacts:
-    """What the plan holds of an image."""
+    """The description of an image in a plan."""
     level = image.levels[scale.level]
     height, width = level.height, level.width
     if scale.factors is not None:
         height, width = resampled_size(level, scale.factors)
     return ImageFacts(
-        path=absolute(image.path),
-        kind=image.kind,
-        fingerprint=image.fingerprint(),
-        level=scale.level,
-        height=height,
-        width=width,
-        bands=image.bands,
-        dtype=np.dtype(image.dtype).name,
-        pixel_size=scale.pixel_size,
-        factors=scale.factors,
-        reading=image.reading,
-        band_names=image.band_names,
-        crs_pixel_size=scale.crs_pixel_size,
-    )
+        path=absolute(image.path), kind=image.kind, fingerprint=image.fingerprint(),
+        level=scale.level, height=height, width=width, bands=image.bands,
+        dtype=np.dtype(image.dtype).name, pixel_size=scale.pixel_size, factors=scale.factors,
+        reading=image.reading, band_names=image.band_names, crs_pixel_size=scale.crs_pixel_size,
+    )  # fmt: skip
 
 
 def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskSpec:
-    """The mask of an image as the plan reads it: its grid and place, its classes."""
+    """The description of the mask: its grid, its place and its classes."""
     level = at_model_scale(image, facts).levels[facts.level]
     output = model.output
     shape = facts.height, facts.width
     grid = image.grid.coarser(shape, level.scale_y, level.scale_x, facts.pixel_size)
     return MaskSpec(
-        height=facts.height,
-        width=facts.width,
-        kind=main_product(output).name,
+        *shape, main_product(output).name,
         classes=tuple(MaskClass(c.name, c.colour) for c in output.classes),
-        pixel_size=facts.pixel_size,
-        crs=grid.crs,
-        transform=grid.transform,
-        control=grid.control,
-        origin=grid.origin,
-        name=name,
-        background=output.background,
-    )
+        pixel_size=facts.pixel_size, crs=grid.crs, transform=grid.transform, control=grid.control,
+        origin=grid.origin, name=name, background=output.background,
+    )  # fmt: skip
 
 
 def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
-    """A mask on the image's own grid: that of its level 0."""
+    """The description of the mask on the grid of the image's level 0."""
     return replace(
         spec,
         height=image.levels[0].height,

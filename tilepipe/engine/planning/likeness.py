@@ -1,4 +1,4 @@
-"""How far an image lies from those that a model was made for: band by band, before the run."""
+"""How far the bands of an image are from those of the images that a model was made for."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FAR = 2.5
 has the distances of many, and what they cost)."""
 
 LEAST_PIXELS = 1000
-"""Fewer say nothing."""
+"""The fewest pixels that allow a comparison."""
 
 MOST_SHOWN = 6
-"""Bands of which figures are shown."""
+"""The most bands whose figures are shown."""
 
 CONVENTIONAL = (
     ((0.0,), (1.0,)),
     ((0.5,), (0.5,)),
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 )
-"""Means and standard deviations that say nothing of a model's own images: none, to -1 .. 1, and
-those of ImageNet."""
+"""Means and standard deviations that are conventions and not those of a model's own images: none,
+scaling to -1 .. 1, and ImageNet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,13 @@ class Likeness:
     model_mean: tuple[float, ...]
     model_std: tuple[float, ...]
     what: str
-    """Of which pixels: ``it`` or ``its tissue``."""
+    """The compared pixels: ``it`` or ``its tissue``."""
 
     @property
     def distances(self) -> tuple[float, ...]:
-        """Of each band, the root mean square of its pixels' distances from the model's mean.
+        """The root mean square distance of each band's pixels from the model's mean.
 
-        In standard deviations of the model's: it is 1 for all of its own images together. A mean
-        that is far away makes it larger, and so does a wide spread.
+        The unit is the model's standard deviation, so the distance is 1 for the model's own images.
         """
         return tuple(
             math.hypot(mean - model_mean, std) / model_std
@@ -64,11 +63,9 @@ class Likeness:
 
 
 def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
-    """The statistics of a level of an image beside a model's; None where they say nothing.
+    """The statistics of a level of an image beside a model's; None if they cannot be compared.
 
-    Of RGB images on a bright ground, tissue alone counts: how much glass lies around it means
-    nothing. (Not of georeferenced ones, nor where nothing is coloured.) Costs as much as
-    `sample_pixels`.
+    In slides, only the tissue counts, because the amount of glass around it means nothing.
     """
     if _is_conventional(spec):
         return None
@@ -88,7 +85,7 @@ def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
 
 
 def unlike_warning(image: Image, model: Model, level: int) -> str | None:
-    """What to say of an image that is far from those that the model was made for."""
+    """The warning for an image that is far from those that the model was made for."""
     found = compare(image, model.input, level)
     if found is None or not found.is_far:
         return None

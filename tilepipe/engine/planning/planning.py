@@ -1,39 +1,23 @@
-"""Making a plan: the image, the model and the place where passes run, brought together."""
+"""Making a plan for an image, a model and the workers."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from tilepipe._torch import torch
 from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.cluster.connect import connect, gpu_memory
 from tilepipe.engine.cluster.workers import Workers
-from tilepipe.engine.hardware import (
-    MACHINE_SHARE,
-    cores,
-    default_memory,
-    granted,
-    memory_group,
-    most_memory,
-)
+from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.plan.coverage import can_be_framed
-from tilepipe.engine.plan.plan import (
-    ImageFacts,
-    Plan,
-    absolute,
-    at_model_scale,
-    describe_differences,
-)
-from tilepipe.engine.plan.region import region_of
-from tilepipe.engine.plan.scale import base_pixel_size, choose_scale
+from tilepipe.engine.plan.plan import ImageFacts, Plan, absolute, at_model_scale
+from tilepipe.engine.plan.region import RegionFacts, region_of
+from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.region import find_region
@@ -46,6 +30,7 @@ from tilepipe.engine.planning.runtime_selection import (
     worth_timing,
 )
 from tilepipe.engine.planning.sizing import MemoryModel, check_room, choose_tiling
+from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_limit, survey
 from tilepipe.engine.planning.timing import (
     PassSettings,
     Sample,
@@ -55,24 +40,20 @@ from tilepipe.engine.planning.timing import (
 )
 from tilepipe.engine.resources import Estimate, Resources, check_workers
 from tilepipe.engine.state.outputs import Outputs, choose_outputs
-from tilepipe.engine.work.environment import choose_device, environment, relevant_to
-from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.engine.work.environment import relevant_to
+from tilepipe.errors import NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
-from tilepipe.text import gigabytes
 
 RATE_SECONDS = 120
-"""How long a worker elsewhere may take to time one tile."""
+"""How long an external worker may take to time one tile."""
 
 
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
-    """What `run` would do with these options, and what it would cost; writes nothing.
+    """The plan of a run with these options, and its cost; writes nothing.
 
-    Raises
-    ------
-    InputError
-        For everything about image, model or options that a run would refuse.
+    Raises InputError for everything about image, model or options that a run would refuse.
     """
     with ExitStack() as stack:
         model = load_model(options.model)
@@ -99,237 +80,148 @@ def new_plan(
     resources: Resources,
     workers: Workers | None,
 ) -> tuple[Plan, Estimate]:
-    """The plan of a run that has none yet. Runs the network on one tile, to time it.
+    """The plan of a new run. Runs the network on one tile, to time it.
 
     Raises
     ------
     InputError
-        When the image has no level for the model, or nothing fits the memory.
+        When the image does not suit the model, or nothing fits the memory.
     NonFiniteError
         When the network overflows on that tile.
     """
-    scale = choose_scale(image, model, options)
-    facts = image_facts(image, scale)
-    precision = choose_precision(options.precision, resources.device, model)
-    limit = memory_limit(options, resources)
-    check_bounded(image, scale.level, limit // 4)
-    as_read = at_model_scale(image, facts)
+    return _Planner(options, image, model, outputs, resources, workers).plan()
 
-    def memory_of(name: str) -> MemoryModel:
+
+@dataclass(frozen=True)
+class _Planner:
+    """The inputs of a plan, and the decisions that follow from them."""
+
+    options: RunOptions
+    image: Image
+    model: Model
+    outputs: Outputs
+    resources: Resources
+    workers: Workers | None
+
+    def plan(self) -> tuple[Plan, Estimate]:
+        model, options, resources = self.model, self.options, self.resources
+        facts, precision = self.facts, self.settings.precision
+        check_bounded(self.image, self.scale.level, self.limit // 4)
+        model.predictor.check(self.settings.runtime, resources.device, precision)
+        memory = self.memory_of(self.settings.runtime)
+        check_room(model, facts, memory, self.limit, resources)
+        region, tiling = self._region_and_tiling(memory)
+        choice, speed = self._choose_runtime(tiling, region)
+        mask = mask_spec(self.image, model, facts, image_stem(str(self.outputs.requested[0])))
+        plan = Plan(
+            image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
+            tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
+            probabilities=options.probabilities, products=options.products, mask=mask,
+            environment=relevant_to(resources.environment, precision)
+            | model.predictor.versions(choice.runtime),
+            runtime=choice.runtime, model_pixel_size=model.input.pixel_size,
+            model_bands=model.input.band_names, region=region,
+            like_image=like_image_spec(self.image, mask, options) if options.like_image else None,
+        )  # fmt: skip
+        # Not measured again where it need not be: timing has grown this process.
+        bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
+        seconds = plan.coverage.work / speed / resources.workers if speed else None
+        warnings = (
+            *plan_warnings(self.image, model, options, self.scale), *choice.warnings,
+            *beyond_this_machine(plan.threads, resources, bound),
+        )  # fmt: skip
+        return plan, Estimate(bound, self.limit, seconds, warnings, choice.speeds)
+
+    @cached_property
+    def scale(self) -> Scale:
+        return choose_scale(self.image, self.model, self.options)
+
+    @cached_property
+    def facts(self) -> ImageFacts:
+        return image_facts(self.image, self.scale)
+
+    @cached_property
+    def as_read(self) -> Image:
+        return at_model_scale(self.image, self.facts)
+
+    @cached_property
+    def settings(self) -> PassSettings:
+        """The settings of a pass, with the network's reference runtime if none is given."""
+        device, threads = self.resources.device, self.resources.threads
+        precision = choose_precision(self.options.precision, device, self.model)
+        return PassSettings(
+            device, precision, threads, choose_runtime(self.options.runtime, self.model)
+        )
+
+    @property
+    def limit(self) -> int:
+        return memory_limit(self.options, self.resources)
+
+    def memory_of(self, runtime: str) -> MemoryModel:
         return MemoryModel(
-            as_read, scale.level, model, resources, resources.device, precision,
-            options.extras, name,
+            self.as_read, self.scale.level, self.model, self.resources, self.resources.device,
+            self.settings.precision, self.options.extras, runtime,
         )  # fmt: skip
 
-    runtime = choose_runtime(options.runtime, model)
-    model.predictor.check(runtime, resources.device, precision)
-    memory = memory_of(runtime)
-    check_room(model, facts, memory, limit, resources)
-    region = find_region(
-        image, as_read, scale.level, options, base_pixel_size(image, options),
-        model.geometry.stride_factor, limit // 4,
-    )  # fmt: skip
-    cells = None if region is None else region_of(region, facts.height, facts.width)
-    # Tiles framed around a region are of many shapes; a GPU wants one.
-    free = options.window == "auto" and not model.predictor.fixed and resources.device == "cpu"
-    tiling = choose_tiling(model, facts, memory, limit, options, resources, cells, framed=free)
-    if region is not None and cells is not None:
-        region = replace(region, framed=free and can_be_framed(cells, tiling))
-
-    settings = PassSettings(resources.device, precision, resources.threads, runtime)
-    tile, speed = _time_a_pass(as_read, facts, options, model, settings, resources, workers)
-    choice = RuntimeChoice(runtime)
-    # Tiles of a region have many shapes, which torch takes best. In floating-point images an
-    # overflow must be noticed, and torch alone keeps a NaN a NaN.
-    comparable = cells is None and np.dtype(facts.dtype).kind in "ui"
-    if options.runtime == "auto" and comparable and tile is not None and speed:
-        choice = _compare_runtimes(
-            model, tile, speed, settings, tiling, resources, memory_of, limit
+    def _region_and_tiling(self, memory: MemoryModel) -> tuple[RegionFacts | None, Tiling]:
+        options, model, facts, device = self.options, self.model, self.facts, self.resources.device
+        region = find_region(
+            self.image, self.as_read, self.scale.level, options,
+            base_pixel_size(self.image, options), model.geometry.stride_factor, self.limit // 4,
+        )  # fmt: skip
+        cells = None if region is None else region_of(region, facts.height, facts.width)
+        # Tiles cut to a region have many shapes; a GPU needs one.
+        free = options.window == "auto" and not model.predictor.fixed and device == "cpu"
+        tiling = choose_tiling(
+            model, facts, memory, self.limit, options, self.resources, cells, framed=free
         )
-        if choice.speeds:
-            memory = memory_of(choice.runtime)
-            speed = dict(choice.speeds)[choice.runtime]
-    bound = memory.total(tiling)
-    mask = mask_spec(image, model, facts, image_stem(str(outputs.requested[0])))
-    plan = Plan(
-        image=facts,
-        model=model_reference(options.model),
-        model_fingerprint=model.fingerprint,
-        tiling=tiling,
-        device=resources.device,
-        precision=precision,
-        threads=resources.threads,
-        probabilities=options.probabilities,
-        products=options.products,
-        mask=mask,
-        environment=relevant_to(resources.environment, precision)
-        | model.predictor.versions(choice.runtime),
-        runtime=choice.runtime,
-        model_pixel_size=model.input.pixel_size,
-        model_bands=model.input.band_names,
-        like_image=like_image_spec(image, mask, options) if options.like_image else None,
-        region=region,
-    )
-    seconds = plan.coverage.work / speed / resources.workers if speed else None
-    warnings = (
-        *plan_warnings(image, model, options, scale), *choice.warnings,
-        *beyond_this_machine(plan.threads, resources, bound),
-    )  # fmt: skip
-    return plan, Estimate(bound, limit, seconds, warnings, choice.speeds)
+        if region is not None and cells is not None:
+            region = replace(region, framed=free and can_be_framed(cells, tiling))
+        return region, tiling
 
-
-def _time_a_pass(
-    as_read: Image,
-    facts: ImageFacts,
-    options: RunOptions,
-    model: Model,
-    settings: PassSettings,
-    resources: Resources,
-    workers: Workers | None,
-) -> tuple[Sample | None, float | None]:
-    """A tile of the image, where passes run in this machine, and input pixels per second of a pass.
-
-    Raises
-    ------
-    NonFiniteError
-        When the network overflows on the tile.
-    """
-    try:
-        if resources.local or workers is None:
-            tile = central_tile(as_read, facts, model.geometry)
-            return tile, None if tile is None else speed_of(model, tile, settings)
-        reference = model_reference(options.model)
-        asked = workers.client.submit(speed_on_worker, reference, facts, settings, pure=False)
-        return None, asked.result(timeout=RATE_SECONDS)
-    except TimeoutError:
-        return None, None  # the run will report what is wrong with its workers
-    except NonFiniteError as error:
-        raise NonFiniteError(f"{facts.path}: {error}") from error
-
-
-def _compare_runtimes(
-    model: Model,
-    tile: Sample,
-    speed: float,
-    settings: PassSettings,
-    tiling: Tiling,
-    resources: Resources,
-    memory_of: Callable[[str], MemoryModel],
-    limit: int,
-) -> RuntimeChoice:
-    """The fastest of the runtimes that fit the memory, where it pays to time them."""
-    reference = RuntimeChoice(settings.runtime)
-    if settings.device != "cpu" or settings.precision.agreement is None:
-        return reference
-    needed = memory_of(settings.runtime).total(tiling)
-    names = fitting(
-        model.predictor.alternatives(),
-        lambda name: memory_of(name).total(tiling) - needed,
-        limit - needed,
-    )
-    run_seconds = tiling.work / speed / resources.workers
-    if not worth_timing(len(names), tile.area / speed, run_seconds):
-        return reference
-    return fastest_runtime(model, tile, settings, names)
-
-
-def survey(options: RunOptions, workers: Workers | None, resources: Resources) -> Resources:
-    """The device and the threads of a pass, as the workers have them.
-
-    Raises
-    ------
-    InputError
-        When workers elsewhere differ from each other, and that is not allowed.
-    """
-    if workers is None or resources.local:
-        device = choose_device(options.device)
-        threads = options.threads or max(1, cores() // resources.workers)
-        return replace(
-            resources,
-            device=device,
-            threads=threads,
-            memory=default_memory(),
-            environment=environment(device, threads),
+    def _choose_runtime(
+        self, tiling: Tiling, region: RegionFacts | None
+    ) -> tuple[RuntimeChoice, float | None]:
+        """The runtime, and the input pixels per second of a pass, if it could be timed."""
+        tile, speed = self._time_a_pass()
+        reference = RuntimeChoice(self.settings.runtime)
+        # Tiles of a region have many shapes, which suits torch best. In floating-point images an
+        # overflow must be noticed, and only torch keeps NaN as NaN.
+        comparable = region is None and np.dtype(self.facts.dtype).kind in "ui"
+        if self.options.runtime != "auto" or not comparable or tile is None or not speed:
+            return reference, speed
+        if self.settings.device != "cpu" or self.settings.precision.agreement is None:
+            return reference, speed
+        needed = self.memory_of(reference.runtime).total(tiling)
+        names = fitting(
+            self.model.predictor.alternatives(),
+            lambda name: self.memory_of(name).total(tiling) - needed,
+            self.limit - needed,
         )
-    threads = options.threads or resources.threads or resources.slots
-    reports = workers.ask(_survey_worker, options.device)
-    together = Counter(report["group"] for report in reports)
-    if options.threads is None:
-        # No more than each has cores, where several share those of one machine or container.
-        shares = [report["cores"] // together[report["group"]] for report in reports]
-        threads = max(1, min(threads, *shares))
-    first = reports[0]
-    ours = relevant_to(first["environment"], options.precision)
-    for report in reports[1:]:
-        theirs = relevant_to(report["environment"], options.precision)
-        if theirs != ours and not options.allow_mixed:
-            raise InputError(
-                f"the workers differ ({describe_differences(ours, theirs)}), and "
-                "so would their results in the last digits; use workers of one kind, or "
-                "--allow-mixed, which promises equal labels up to ties only"
+        run_seconds = tiling.work / speed / self.resources.workers
+        if not worth_timing(len(names), tile.area / speed, run_seconds):
+            return reference, speed
+        choice = fastest_runtime(self.model, tile, self.settings, names)
+        return choice, dict(choice.speeds).get(choice.runtime, speed)
+
+    def _time_a_pass(self) -> tuple[Sample | None, float | None]:
+        """A tile of the image, if passes run on this machine, and input pixels per second."""
+        try:
+            if self.resources.local or self.workers is None:
+                tile = central_tile(self.as_read, self.facts, self.model.geometry)
+                speed = None if tile is None else speed_of(self.model, tile, self.settings)
+                return tile, speed
+            reference = model_reference(self.options.model)
+            asked = self.workers.client.submit(
+                speed_on_worker, reference, self.facts, self.settings, pure=False
             )
-    memory = min(
-        min(report["memory"] // together[report["group"]], report["granted"]) for report in reports
-    )
-    here = first["environment"] | {"threads": threads}
-    return replace(
-        resources, device=first["device"], threads=threads, memory=memory, environment=here
-    )
-
-
-def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
-    try:
-        chosen = choose_device(device)
-    except InputError as error:
-        return {"error": str(error)}
-    memory = default_memory()
-    limit = dask_worker.memory_manager.memory_limit
-    return {
-        "device": chosen,
-        "environment": environment(chosen, 0),
-        "group": memory_group(),
-        "cores": cores(),
-        "memory": memory,
-        "granted": int(MACHINE_SHARE * limit) if limit else memory,
-    }
-
-
-def memory_limit(options: RunOptions, resources: Resources) -> int:
-    """Bytes that a run may take: what the user says, or a share of what is free.
-
-    All processes of this machine together; where the workers are elsewhere, each of them.
-    """
-    return options.memory or resources.memory
-
-
-def beyond_this_machine(threads: int, resources: Resources, bound: int) -> list[str]:
-    """Warnings of a plan that takes more cores or memory than this machine lets it have."""
-    if not resources.local:
-        return []
-    grant, found = granted(), []
-    if bound > (most := most_memory(grant)):
-        where = "control group (a container's, or a job's)" if most == grant.memory else "machine"
-        found.append(
-            f"the run may take {gigabytes(bound)}, and the {where} has {gigabytes(most)}: it may "
-            "be killed on the way; give a smaller --memory"
-        )
-    if resources.device == "cpu" and threads * resources.workers > (usable := cores(grant)):
-        several = f"{resources.workers} workers with {threads} threads each"
-        found.append(
-            f"{several if resources.workers > 1 else f'{threads} threads'} share {usable} "
-            f"core{'s' if usable > 1 else ''}, and hold each other up; leave --threads out, or use "
-            "fewer --workers"
-        )
-    return found
+            return None, asked.result(timeout=RATE_SECONDS)
+        except TimeoutError:
+            return None, None  # the run will report what is wrong with its workers
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{self.facts.path}: {error}") from error
 
 
 def model_reference(name: str) -> str:
-    """How every worker finds the model: the name of a shipped one, or an absolute path."""
+    """The name of a shipped model, or the absolute path at which every worker finds the model."""
     return name if name in shipped_models() else absolute(name)
-
-
-def gpus(options: RunOptions) -> int:
-    """GPUs of this machine that the run may use."""
-    if options.device == "cpu" or options.uses_external_workers or not torch.cuda.is_available():
-        return 0
-    return int(torch.cuda.device_count())

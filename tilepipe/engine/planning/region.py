@@ -1,4 +1,4 @@
-"""Finding the region that the options of a run ask for."""
+"""Finding the region that the options of a run describe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tilepipe.regions.cells import (
     Region,
     cells_as_text,
     touched_cells,
-)
+)  # fmt: skip
 
 
 def find_region(
@@ -33,21 +33,23 @@ def find_region(
     stride_factor: int,
     limit: int,
 ) -> RegionFacts | None:
-    """The region that the options ask for; None: the whole image.
+    """The region that the options describe; None: the whole image.
 
     Parameters
     ----------
-    image, as_read
-        As its file has it, and as the run reads it, at ``level``.
+    image
+        The image on the grid of its file.
+    as_read, level
+        The image as the run reads it, and its level.
     pixel_size
-        Of level 0.
+        The pixel size of level 0.
     limit
-        Bytes that a piece of the image may take when it is decoded.
+        The memory in bytes that a decoded piece of the image may take.
 
     Raises
     ------
     InputError
-        Where the file or the rectangle is at fault, or nothing is inside.
+        When the file or the rectangle is at fault, or the region is empty.
     """
     if options.tissue == "none" and options.region is None:
         return None
@@ -65,8 +67,8 @@ def find_region(
         how.append("rectangle {},{},{},{}".format(*options.region))
         if not cells.any():
             raise InputError(
-                f"region {','.join(map(str, options.region))}: holds none of the tissue; give "
-                "another one, or --tissue none"
+                f"region {','.join(map(str, options.region))}: contains no tissue; choose another, "
+                "or --tissue none"
             )
     region = Region(grid.height, grid.width, grid.cell, cells)
     return RegionFacts(
@@ -81,13 +83,7 @@ def find_region(
 
 
 def source_fingerprint(path: str) -> str:
-    """A short hash of the content of a mask image or of polygons.
-
-    Raises
-    ------
-    InputError
-        Where it is neither.
-    """
+    """A short hash of a mask image or of polygons; InputError if the file is neither."""
     from tilepipe.images import open_image
     from tilepipe.regions.polygons import looks_like_polygons
 
@@ -113,7 +109,7 @@ def _tissue(
 
 @contextmanager
 def _as_filed(image: Image) -> Iterator[Image]:
-    """The image in the colours of its file, of which a run may take one, or other values."""
+    """The image with the bands and values of its file, where the run reads others."""
     reading = replace(image.reading, bands=None, unscale=False, rescale=None, dtype=None)
     if reading == image.reading:
         yield image
@@ -137,8 +133,8 @@ def _rectangle(rectangle: Rectangle, image: Image, grid: CellGrid) -> Bools:
     y, x, height, width = rectangle
     if y >= image.shape[0] or x >= image.shape[1]:
         raise InputError(
-            f"region {','.join(map(str, rectangle))}: lies outside the image, which has "
-            f"{image.shape[0]} x {image.shape[1]} pixels at level 0 (rows x columns)"
+            f"region {','.join(map(str, rectangle))}: is outside the image, which has "
+            f"{image.shape[1]} x {image.shape[0]} pixels at level 0 (width x height)"
         )
     # One pixel, as large as the rectangle.
     place = Placement((float(y), float(x)), (float(height), float(width)))
@@ -146,7 +142,7 @@ def _rectangle(rectangle: Rectangle, image: Image, grid: CellGrid) -> Bools:
 
 
 def tissue_name(tissue: str) -> str:
-    """What ``--tissue`` names, as a plan holds it: ``none``, ``auto``, or an absolute path."""
+    """The value of ``--tissue`` in a plan: ``none``, ``auto``, or an absolute path."""
     if tissue in ("none", "auto") or "://" in tissue:
         return tissue
     return str(Path(tissue).resolve())

@@ -1,4 +1,4 @@
-"""How large a window may be: memory computed before anything runs, and the least work within it."""
+"""The memory that a run needs, computed before it starts, and the best window within a limit."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 LARGEST_KEEP = 2048
-"""Beyond it, at most 9 % of work is left to save, and progress gets coarse."""
+"""Larger windows would save at most 9 % of the work, and make progress coarse."""
 
 
 class MemoryModel:
-    """How many bytes a tiling takes, all processes together."""
+    """The memory that a tiling needs in bytes."""
 
     FINISHING = 150 * 10**6
-    """Libraries and caches of writers and of Dask, loaded when they are needed."""
+    """Libraries and caches of writers and of Dask, which are loaded later."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class MemoryModel:
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
-        """Bytes of all processes of this machine (of one worker, where workers are elsewhere)."""
+        """Memory of all processes of this machine, or of each external worker."""
         resources = self._resources
         if resources.in_process:
             return self._base + self.worker(tiling)
@@ -76,14 +76,14 @@ class MemoryModel:
         return self._base + resources.workers * process if resources.local else process
 
     def fits(self, tiling: Tiling, limit: int) -> bool:
-        """Whether a tiling keeps within ``limit``, and a GPU's pass within the GPU's memory."""
+        """Whether a tiling fits ``limit``, and its pass fits the GPU's memory."""
         if self.total(tiling) > limit:
             return False
         gpu = self._resources.gpu_memory
         return gpu is None or self._weights + self.network_bytes(tiling.input) <= gpu
 
     def needs(self, tiling: Tiling) -> str:
-        """What a tiling needs, for a person."""
+        """The memory that a tiling needs, in words."""
         text = gigabytes(self.total(tiling))
         if self._resources.gpu_memory is not None:
             on_gpu = self._weights + self.network_bytes(tiling.input)
@@ -91,41 +91,41 @@ class MemoryModel:
         return text
 
     def worker(self, tiling: Tiling) -> int:
-        """What one worker holds over what it held before its first block."""
+        """The memory that a worker takes for blocks."""
         return self.forward(tiling.input) + self._resources.slots * self.slot(tiling)
 
     def forward(self, window: tuple[int, int]) -> int:
-        """One forward pass; on a GPU it does not lie in this memory."""
+        """Main memory of one forward pass."""
         if self._gpu:
             return 400 * 10**6  # CUDA's own pinned buffers and context
         return self.network_bytes(window)
 
     def network_bytes(self, window: tuple[int, int]) -> int:
-        """Peak of one forward pass, wherever it runs."""
+        """Peak memory of one forward pass, on its device."""
         return self._pass_bytes(*window)
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """(rows, columns) of what the image is decoded by."""
+        """(height, width) of the tiles or strips in which the image is decoded."""
         if isinstance(self._image, ResampledImage):
             return self._image.source_chunk
         return self._image.chunks[self._level]
 
     def decoding(self) -> int:
-        """What decoding takes for one block in hand."""
+        """Memory for decoding, for one block."""
         rows, columns = self.chunk
         return 10 * rows * columns * self._image.decoded_bytes
 
     def slot(self, tiling: Tiling) -> int:
-        """One block in hand: pixels read (twice while they are put together), labels, planes."""
+        """Memory of one block: its pixels, twice while they are put together, and its products."""
         reach = tiling.full_reach(0)
         pixel = self._image.bands * np.dtype(self._image.dtype).itemsize
         reading = 2 * reach.area * pixel
         if self._image.validity_by_band:
-            reading += reach.area * self._image.bands  # where each band holds data
+            reading += reach.area * self._image.bands  # the validity of each band
         if isinstance(self._image, ResampledImage):
             reading += self._image.reading_bytes(*reach.shape)
-        # A window is decoded in the file's own type, in pieces of all bands kept together.
+        # A window is decoded in the file's own type, with all the bands that it stores together.
         if self._image.decoded_bytes > pixel:
             reading += reach.area * self._image.decoded_bytes
         block = min(tiling.block[0], tiling.height) * min(tiling.block[1], tiling.width)
@@ -135,12 +135,9 @@ class MemoryModel:
 def check_room(
     model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, resources: Resources
 ) -> None:
-    """Refuse an image of which not even the smallest window fits the memory.
+    """Raise InputError if not even the smallest window fits the memory limit.
 
-    Raises
-    ------
-    InputError
-        Says how much it needs; a `TooLargeError` where that is for the image's strips or tiles.
+    It is a `TooLargeError` if the image's own tiles or strips are too large.
     """
     smallest = _smallest(model, facts)
     if not memory.fits(smallest, limit):
@@ -165,13 +162,14 @@ def _no_room(
     decoding = resources.slots * (resources.workers if resources.local else 1) * memory.decoding()
     if rows * columns > CHUNK * CHUNK and memory.total(smallest) - decoding <= limit:
         return TooLargeError(
-            f"{facts.path} can only be decoded {rows} x {columns} pixels at a time, with which a "
-            f"run needs {needs}; make it a chunked image first: tilepipe convert {facts.path} "
-            "IMAGE.ome.zarr"
+            f"{facts.path} can only be decoded {columns} x {rows} pixels (width x height) at a "
+            f"time, for which a run needs {needs}; convert it to a chunked image first: tilepipe "
+            f"convert {facts.path} IMAGE.ome.zarr"
         )
+    height, width = smallest.input
     return InputError(
-        f"{facts.path}: the smallest window, {smallest.input[0]} x {smallest.input[1]}, needs "
-        f"{needs}; allow that much" + (", or fewer --workers" if resources.workers > 1 else "")
+        f"{facts.path}: the smallest window, {width} x {height} (width x height), needs {needs}; "
+        "allow that much" + (", or use fewer --workers" if resources.workers > 1 else "")
     )
 
 
@@ -186,39 +184,19 @@ def choose_tiling(
     *,
     framed: bool = True,
 ) -> Tiling:
-    """The exact window with the least total work that fits the memory, or the one asked for.
+    """The given window, or the exact one with the least total work that fits the memory.
 
-    Of a region, the work is that of tiles ``framed`` around it, and the window the largest of them;
-    otherwise that of the tiles that hold some of it.
+    In a region, work counts the tiles that touch it. With ``framed``, tiles are cut to the region,
+    and the window is the largest of them.
 
-    Raises
-    ------
-    InputError
-        When the window asked for is none, or nothing fits; says what would.
+    Raises InputError when the given window is invalid, or nothing fits; the message says what
+    would.
     """
     geometry, size = model.geometry, (facts.height, facts.width)
-    if options.window != "auto" or model.predictor.fixed:
-        side = geometry.input if options.window == "auto" else options.window
-        if model.predictor.fixed and side != geometry.input:
-            raise InputError(
-                f"window {side}: model {model.name} is used with windows of {geometry.input} only; "
-                "leave --window out"
-            )
-        if not geometry.is_valid(side):
-            nearest = geometry.input_for(max(geometry.stride_factor, geometry.kept(side)))
-            raise InputError(
-                f"window {side}: model {model.name} takes {geometry.smallest_input} and every "
-                f"{geometry.stride_factor} pixels more; the nearest below is {nearest}"
-            )
-        tiling = paper_tiling(*size, geometry, side)
-        if not memory.fits(tiling, limit):
-            raise InputError(
-                f"window {side}: needs {memory.needs(tiling)}, and --memory is "
-                f"{gigabytes(limit)}; give it more memory, or leave the window to tilepipe "
-                "(--window auto)"
-            )
-        return tiling
-
+    if options.window != "auto":
+        return _given_tiling(model, facts, memory, limit, options.window)
+    if model.predictor.fixed:
+        return _given_tiling(model, facts, memory, limit, geometry.input)
     if region is not None and framed:
         found = _framing(size, geometry, region, resources.workers, lambda t: memory.fits(t, limit))
         if found is not None:
@@ -233,8 +211,33 @@ def choose_tiling(
     raise _no_room(facts, _smallest(model, facts), memory, limit, resources)
 
 
+def _given_tiling(
+    model: Model, facts: ImageFacts, memory: MemoryModel, limit: int, side: int
+) -> Tiling:
+    """The tiling with windows of ``side`` pixels; InputError if it is invalid or does not fit."""
+    geometry = model.geometry
+    if model.predictor.fixed and side != geometry.input:
+        raise InputError(
+            f"window {side}: model {model.name} is used with windows of {geometry.input} only; "
+            "leave --window out"
+        )
+    if not geometry.is_valid(side):
+        nearest = geometry.input_for(max(geometry.stride_factor, geometry.kept(side)))
+        raise InputError(
+            f"window {side}: model {model.name} takes {geometry.smallest_input} and every "
+            f"{geometry.stride_factor} pixels more; the nearest below is {nearest}"
+        )
+    tiling = paper_tiling(facts.height, facts.width, geometry, side)
+    if not memory.fits(tiling, limit):
+        raise InputError(
+            f"window {side}: needs {memory.needs(tiling)}, and --memory is {gigabytes(limit)}; "
+            "allow more memory, or leave the window to tilepipe (--window auto)"
+        )
+    return tiling
+
+
 def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:
-    """Work of the busiest worker: with few blocks, some workers would stand idle."""
+    """Work of the busiest worker: with few blocks, some workers would be idle."""
     work: Tiling | Coverage = tiling if region is None else Coverage(tiling, region)
     blocks = len(work)
     return work.work / blocks * -(-blocks // workers)
@@ -247,10 +250,10 @@ def _framing(
     workers: int,
     fits: Callable[[Tiling], bool],
 ) -> Tiling | None:
-    """The blocks and the largest window that do the least on a region; None if nothing fits.
+    """The blocks and largest window with the least work on a region; None if nothing fits.
 
-    Tiles are framed around the region within each block, so that the window, which bounds them, may
-    be as large as fits; what is left to choose is the block.
+    Tiles are cut to the region within each block, so the window, which only bounds them, may be as
+    large as fits, and only the block is left to choose.
     """
     chosen, best = None, math.inf
     tops = [min(LARGEST_KEEP, round_up(n, region.cell)) for n in size]

@@ -1,4 +1,4 @@
-"""Timing forward passes of a model on a tile of the image, here or on a worker."""
+"""Timing forward passes on a tile of the image, here or on a worker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 
 PASSES = 2
-"""Passes that are timed; the first one builds kernels, the faster counts."""
+"""The number of timed passes. The fastest counts, because the first one builds kernels."""
 
 
 class Sample(NamedTuple):
-    """A window of the image, as `Device.answer` takes it."""
+    """A window of the image, as the arguments of `Device.answer`."""
 
     pixels: NDArray[Any]
     valid: Validity | None
@@ -33,12 +33,12 @@ class Sample(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Input pixels."""
+        """The number of input pixels."""
         return int(self.pixels.shape[0] * self.pixels.shape[1])
 
 
 class PassSettings(NamedTuple):
-    """What decides how a pass is computed, besides the model."""
+    """How a pass of a model is computed."""
 
     device: str
     precision: Precision
@@ -47,7 +47,7 @@ class PassSettings(NamedTuple):
 
 
 def central_tile(image: Image, facts: ImageFacts, geometry: Geometry) -> Sample | None:
-    """The model's tile at the centre of the image; None where it cannot be read."""
+    """The model's tile at the centre of the image; None if it cannot be read."""
     factor, step = geometry.stride_factor, geometry.step
     y = max(0, (facts.height - step) // 2) // factor * factor
     x = max(0, (facts.width - step) // 2) // factor * factor
@@ -55,17 +55,11 @@ def central_tile(image: Image, facts: ImageFacts, geometry: Geometry) -> Sample 
     try:
         return Sample(*read_with_valid(image, window, facts.level), (step, step))
     except UnreadableError:
-        return None  # the run will name it; here only a time was wanted
+        return None  # the run will report it
 
 
 def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
-    """Input pixels per second of passes on a tile.
-
-    Raises
-    ------
-    NonFiniteError
-        When the network overflows on it.
-    """
+    """Input pixels per second of passes on a tile; NonFiniteError if the network overflows."""
     with closing(Device(model, *settings)) as device:
         return _speed(device, tile)
 
@@ -88,9 +82,9 @@ def _speed(device: Device, tile: Sample) -> float:
 
 
 def speed_on_worker(model: str, facts: ImageFacts, settings: PassSettings) -> float | None:
-    """Input pixels per second on the worker where this runs, with image and model as it sees them.
+    """Input pixels per second on the worker where this runs.
 
-    None where it cannot open them: the reason is reported when all workers are prepared.
+    None if it cannot open image or model; the reason is reported when all workers are prepared.
     """
     try:
         image = open_planned(facts)

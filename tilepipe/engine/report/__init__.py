@@ -1,1 +1,1 @@
-"""What came of a run, and how long its parts took."""
+"""The summary of a run: results, times, bottleneck."""

@@ -1,60 +1,38 @@
-"""Where the time of a run's blocks went, and which option would help: told from the receipts."""
+"""What a run's blocks spent their time on, and which option would help."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+from tilepipe.engine.state.totals import Totals
 from tilepipe.models.precision import Precision
-
-if TYPE_CHECKING:
-    from tilepipe.engine.events import BlockReport
+from tilepipe.text import count
 
 Part = Literal["computing", "reading", "writing", "waiting"]
 
 ENOUGH_ROUNDS = 2
-"""Blocks for each slot below which filling and emptying the slots is most of the run."""
+"""With fewer blocks per slot, filling and emptying the slots is most of the run."""
 ENOUGH_SECONDS = 2.0
 _OTHERS = {"start": "starting", "pyramid": "the pyramid", "exports": "writing the exports"}
 
 
-@dataclass
-class Timings:
-    """Sums over the receipts of one run; as small as the number of its workers."""
-
-    blocks: int = 0
-    read: float = 0.0
-    wait: float = 0.0
-    compute: float = 0.0
-    write: float = 0.0
-    workers: set[str] = field(default_factory=set)
-
-    def add(self, receipt: BlockReport) -> None:
-        """Add a block that this run computed."""
-        self.blocks += 1
-        self.read += receipt.read
-        self.wait += receipt.wait
-        self.compute += receipt.compute
-        self.write += receipt.write
-        self.workers.add(receipt.worker)
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where the blocks were computed, as far as advice depends on it."""
+    """Where the blocks were computed, as far as the advice depends on it."""
 
     workers: int
     slots: int
-    """Blocks that a worker has in hand at once."""
+    """Blocks that a worker handles at once."""
     in_process: bool
     local: bool
     """Whether the workers are on this machine."""
     gpu: bool
     precision: str
     bf16: bool | None = None
-    """Whether the processor computes bf16 in hardware; None where that is not known."""
+    """Whether the processor computes bf16 in hardware; None where unknown."""
     tissue: bool = False
-    """Whether `--tissue auto` is open to the run: an RGB slide of which everything is computed."""
+    """Whether `--tissue auto` could help: an RGB slide that is computed as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +41,7 @@ class Bottleneck:
 
     part: Part
     shares: dict[Part, float]
-    """Of the time that the devices were there, by what it went into; together 1."""
+    """The share of the devices' time that each part took; the sum is 1."""
     sure: bool
     """Whether the run was long enough to tell."""
     what: str
@@ -78,29 +56,23 @@ class Bottleneck:
         return f"{self.part}: {self.what}; {self.help}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            "part": self.part,
-            "shares": {part: round(share, 4) for part, share in self.shares.items()},
-            "sure": self.sure,
-            "what": self.what,
-            "help": self.help,
-        }
+        """The bottleneck as JSON-ready values."""
+        shares = {part: round(share, 4) for part, share in self.shares.items()}
+        return {**asdict(self), "shares": shares}
 
 
 def find_bottleneck(
-    seconds: dict[str, float], timings: Timings, setting: Setting
+    seconds: dict[str, float], timings: Totals, setting: Setting
 ) -> Bottleneck | None:
-    """The part that kept the devices from being done sooner; None where no block was computed.
+    """The part that kept the run from being faster; None if no block was computed.
 
-    A device that computes is not kept waiting by anything. For the time it stood idle the slots
-    answer: each was reading, writing, or had no block, and it is shared out among the three as
-    their seconds are.
+    Computing is limited by the device alone. The time that a device was idle is divided among
+    reading, writing and having no block, in proportion to the time that its slots spent on each.
 
     Parameters
     ----------
     seconds
-        Wall time of the parts of the run; ``blocks`` must be there.
+        Wall time of the parts of the run; ``blocks`` is required.
     timings
         Sums over the blocks that this run computed.
     """
@@ -127,15 +99,15 @@ def find_bottleneck(
     others = {name: seconds[name] for name in _OTHERS if name in seconds}
     other = max(others, key=lambda name: others[name], default=None)
     if not sure:
-        few = "block" if timings.blocks == 1 else "blocks"
-        what += f" (a short run, {timings.blocks} {few} in {wall:.1f} s, from which little follows)"
+        short = f"{count(timings.blocks, 'block')} in {wall:.1f} s"
+        what += f" (a short run, {short}: too short to be sure)"
     if other is not None and seconds[other] > wall:
         what += f"; {_OTHERS[other]} took longer than the blocks, {seconds[other]:.1f} s"
     return Bottleneck(part, shares, sure, what, _help(part, setting, rounds))
 
 
 def _what(
-    part: Part, shares: dict[Part, float], timings: Timings, setting: Setting, rounds: float
+    part: Part, shares: dict[Part, float], timings: Totals, setting: Setting, rounds: float
 ) -> str:
     device = "the GPU" if setting.gpu else "the device"
     device = (
@@ -144,20 +116,15 @@ def _what(
     busy = f"{device} busy {shares['computing']:.0%} of the time"
     if part == "computing":
         return busy
-    took = f"a block took {_mean(timings.read, timings)} to read, {_mean(timings.compute, timings)}"
-    took += f" to compute, {_mean(timings.write, timings)} to write"
+    if part == "waiting" and rounds < ENOUGH_ROUNDS:
+        return f"{busy}: {timings.blocks} blocks for {setting.workers * setting.slots} slots"
     if part == "waiting":
-        reason = (
-            f"there were {timings.blocks} blocks for {setting.workers * setting.slots} places"
-            if rounds < ENOUGH_ROUNDS
-            else "workers had no block in hand"
-        )
-        return f"{busy}: {reason}"
-    return f"{busy}: {took}"
-
-
-def _mean(total: float, timings: Timings) -> str:
-    return f"{total / timings.blocks:.2g} s"
+        return f"{busy}: workers had no block to work on"
+    read, compute, write = (
+        f"{total / timings.blocks:.2g} s"
+        for total in (timings.read, timings.compute, timings.write)
+    )
+    return f"{busy}: a block took {read} to read, {compute} to compute, {write} to write"
 
 
 def _help(part: Part, setting: Setting, rounds: float) -> str:
@@ -171,19 +138,19 @@ def _help(part: Part, setting: Setting, rounds: float) -> str:
         else:
             crowd = "or workers with more --nthreads, which read more blocks at once"
         return (
-            "put the image on a local disk, or `tilepipe convert` it once to OME-Zarr, which "
-            f"decodes fast in any order; {crowd}"
+            "put the image on a local disk, or convert it once with `tilepipe convert` to "
+            f"OME-Zarr, which decodes fast in any order; {crowd}"
         )
     if part == "writing":
-        return "write to a faster disk: `tilepipe doctor -o FOLDER` measures them"
+        return "write to a faster disk: `tilepipe doctor -o FOLDER` measures disks"
     if rounds < ENOUGH_ROUNDS and setting.workers > 1:
-        return "fewer workers do as well; a smaller --window makes more blocks"
+        return "fewer workers would do as well; a smaller --window makes more blocks"
     if rounds < ENOUGH_ROUNDS:
-        return "nothing to gain but on larger images; a smaller --window makes more blocks"
+        return "only larger images would gain; a smaller --window makes more blocks"
     if setting.local:
         return "something else kept this machine busy: see `tilepipe doctor`"
     return (
-        "the scheduler or the network is slow, or workers came late: see `tilepipe doctor "
+        "the scheduler or the network is slow, or workers joined late: see `tilepipe doctor "
         "--scheduler`; a larger --window makes fewer, longer blocks"
     )
 
@@ -204,7 +171,7 @@ def _faster_passes(setting: Setting) -> str:
         elif half and setting.bf16 is False:
             ways.append("--precision fp32, as this processor has no bf16 in hardware")
     if setting.tissue:
-        ways.append("--tissue auto where much of the image is empty")
+        ways.append("--tissue auto if much of the image is empty")
     return f"what would help: {_listed(ways)}"
 
 

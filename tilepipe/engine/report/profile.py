@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tilepipe.engine.events import BlockReport
 from tilepipe.engine.report.bottleneck import Bottleneck
 from tilepipe.engine.state.ledger import read_ledger
-from tilepipe.engine.state.outputs import profile_paths
+from tilepipe.engine.state.run_record import profile_paths
 from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
 from tilepipe.text import count, drawable, duration, one_line
 

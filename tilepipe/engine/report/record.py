@@ -1,4 +1,4 @@
-"""What came of a run: the progress it reports, its summary, and the record beside the mask."""
+"""The summary of a run, and the run record beside its mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.state.progress import Progress
 from tilepipe.notebook import Shown
-from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, size_of, write_whole
 from tilepipe.text import count, duration
 
@@ -34,15 +33,15 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class ClassShare:
-    """How much of the mask one class takes."""
+    """The share of the mask that one class covers."""
 
     name: str
     colour: str
     pixels: int
     share: float
-    """Of the pixels with an answer."""
+    """The share among pixels with an answer."""
     area: float | None
-    """In `Summary.area_unit`; None where the pixel size is not a known length."""
+    """The area in `Summary.area_unit`; None if the pixel size is not a known length."""
 
 
 @dataclass(slots=True, repr=False)
@@ -58,29 +57,29 @@ class Summary(Shown):
     answered: int
     """Pixels with an answer."""
     no_answer: int
-    """Pixels without one: no data, outside the region, or unreadable."""
+    """Pixels without an answer: no data, outside the region, or unreadable."""
     unreadable: int
-    """Pixels without one because they, or what they depend on, could not be read."""
+    """Pixels without an answer because they, or pixels they depend on, could not be read."""
     incomplete: tuple[tuple[int, str], ...]
     """Blocks with unreadable pixels: number and reason."""
     blocks: int
     resumed: int
     """Blocks that earlier runs had done."""
     seconds: dict[str, float]
-    """Wall time: start, blocks, pyramid, exports, total; and, summed over blocks, read, wait,
-    compute and write."""
+    """Wall time by part (start, blocks, pyramid, exports, total), and the sums over all blocks of
+    read, wait, compute and write."""
     peak_memory: int
-    """Bytes, all processes together: the sum of each one's own peak."""
+    """The sum of the peaks of all processes, in bytes."""
     warnings: tuple[str, ...] = ()
     verification: Verification | None = None
     options: dict[str, Any] = field(default_factory=dict)
     bottleneck: Bottleneck | None = None
-    """What kept this run from being faster; None where it computed no block."""
+    """What kept this run from being faster; None if it computed no block."""
     profile: tuple[StoragePath, ...] = ()
-    """Table and plot of the blocks' times, where they were asked for."""
+    """The table and the plot of the blocks' times, with `--profile`."""
     hashes: tuple[str | None, ...] = ()
-    """Of each of `outputs` (`tilepipe.storage.hashing.hash_of`); None for the mask that has a
-    ledger of its own."""
+    """The hash of each of `outputs` (`tilepipe.storage.hashing.hash_of`); None for the mask that
+    has its own ledger."""
 
     @property
     def exit_code(self) -> int:
@@ -94,7 +93,7 @@ class Summary(Shown):
         return [
             ("run", f"run of {self.plan.image.path}"),
             ("masks", ", ".join(str(path) for path in self.outputs)),
-            ("classes", shares if self.plan.mask.kind != "values" else "values"),
+            ("classes", shares if self.plan.mask.product.has_classes else self.plan.mask.kind),
             ("blocks", count(self.blocks, "block")),
             ("time", duration(self.seconds.get("total", 0.0))),
         ]
@@ -110,6 +109,15 @@ class Summary(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """The run record as JSON-ready values."""
+        pixels = {name: getattr(self, name) for name in ("answered", "no_answer", "unreadable")}
+        incomplete = [
+            {
+                "number": number,
+                "window": asdict(self.plan.tiling.block_window(number)),
+                "reason": reason,
+            }
+            for number, reason in self.incomplete
+        ]
         return {
             "tilepipe": "run record",
             "complete": not self.incomplete,
@@ -118,27 +126,10 @@ class Summary(Shown):
             "hashes": list(self.hashes),
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
-            "classes": [
-                {
-                    "name": c.name, "colour": c.colour, "pixels": c.pixels,
-                    "share": c.share, "area": c.area,
-                }
-                for c in self.classes
-            ],
+            "classes": [asdict(share) for share in self.classes],
             "area_unit": self.area_unit,
-            "pixels": {
-                "answered": self.answered,
-                "no_answer": self.no_answer,
-                "unreadable": self.unreadable,
-            },
-            "blocks": {
-                "total": self.blocks,
-                "resumed": self.resumed,
-                "incomplete": [
-                    {"number": number, "window": _window(self.plan, number), "reason": reason}
-                    for number, reason in self.incomplete
-                ],
-            },
+            "pixels": pixels,
+            "blocks": {"total": self.blocks, "resumed": self.resumed, "incomplete": incomplete},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
             "profile": [str(path) for path in self.profile],
@@ -148,7 +139,20 @@ class Summary(Shown):
             "options": self.options,
             "versions": versions(),
             "plan": json.loads(self.plan.to_json()),
-        }  # fmt: skip
+        }
+
+    def recall(self, record: dict[str, Any]) -> None:
+        """Take the times, memory, warnings and verification of an earlier run from its record.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            When the record lacks one of them.
+        """
+        self.seconds = dict(record["seconds"])
+        self.peak_memory = int(record["peak_memory_bytes"])
+        self.warnings = tuple(record["warnings"])
+        self.verification = recorded_verification(record)
 
     def write(self) -> None:
         """Write the run record beside the mask."""
@@ -158,16 +162,16 @@ class Summary(Shown):
 def class_shares(
     plan: Plan, counts: Sequence[int], answered: int, areas: Sequence[float] = ()
 ) -> tuple[tuple[ClassShare, ...], str | None]:
-    """The share and area of each class, from its pixels, and the unit of area.
+    """The share and area of each class, and the unit of area.
 
-    ``areas`` holds the square metres of each class, where they were measured on the ground.
+    ``areas`` has the square metres of each class, where they were measured on the ground.
     """
     counts = counts or [0] * len(plan.mask.classes)
     size = plan.image.pixel_size.metres() if plan.image.pixel_size else None
     unit: str | None = None
     shown: list[float | None] = [None] * len(counts)
     if size is not None:
-        # Slides are measured in mm2, scenes in km2: whatever made the pixel, its size tells.
+        # Slides are measured in mm2, scenes in km2; the pixel size tells them apart.
         unit, factor = ("mm2", 1e6) if size[0] < 1e-3 else ("km2", 1e-6)
         if plan.image.crs_pixel_size is None:
             areas = [n * size[0] * size[1] for n in counts]
@@ -180,9 +184,9 @@ def class_shares(
 
 
 def summarise(plan: Plan, outputs: Outputs, progress: Progress, options: RunOptions) -> Summary:
-    """The summary of a run, from what its blocks reported; times and warnings are left to fill in.
+    """The summary of a run from the reports of its blocks, without times and warnings.
 
-    It counts as resumed whole, and ``peak_memory`` is that of this process alone.
+    All blocks count as resumed, and ``peak_memory`` is that of this process alone.
     """
     totals = progress.totals
     shares, unit = class_shares(plan, totals.counts, totals.answered, totals.areas)
@@ -192,35 +196,18 @@ def summarise(plan: Plan, outputs: Outputs, progress: Progress, options: RunOpti
         inside = plan.coverage.inside(block)
         unreadable += block.area if inside is None else int(inside.sum())
     return Summary(
-        plan=plan,
-        outputs=outputs.requested,
-        record=outputs.record,
-        classes=shares,
-        area_unit=unit,
-        answered=progress.answered,
+        plan=plan, outputs=outputs.requested, record=outputs.record, classes=shares,
+        area_unit=unit, answered=progress.answered,
         no_answer=plan.image.height * plan.image.width - progress.answered,
-        unreadable=unreadable,
-        incomplete=progress.incomplete,
-        blocks=plan.blocks,
-        resumed=plan.blocks,
-        seconds={},
-        peak_memory=peak_memory(),
+        unreadable=unreadable, incomplete=progress.incomplete, blocks=plan.blocks,
+        resumed=plan.blocks, seconds={}, peak_memory=peak_memory(),
         hashes=tuple(progress.seal(outputs.name_of(path)) for path in outputs.requested),
         options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.requested))),
-    )
-
-
-def read_record(path: StoragePath) -> dict[str, Any]:
-    """The run record at a path; empty where there is none, or none that can be understood."""
-    try:
-        record = load_json(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    )  # fmt: skip
 
 
 def recorded_verification(record: dict[str, Any]) -> Verification | None:
-    """What the run of a record proved, if anything."""
+    """The verification in a run record, if there is one."""
     found = record.get("verification")
     try:
         return Verification.from_dict(found) if found else None
@@ -229,10 +216,9 @@ def recorded_verification(record: dict[str, Any]) -> Verification | None:
 
 
 def summary_from_record(record: dict[str, Any], outputs: Outputs) -> Summary | None:
-    """The summary that a run record holds; None where it is another's, or cannot be understood.
+    """The summary in the run record of a complete run whose zarr mask was temporary.
 
-    For exports whose zarr mask is gone: of a run that is complete, and of files that have the sizes
-    they were written with.
+    None if the record is that of other outputs, if their sizes have changed, or if it is damaged.
     """
     try:
         plan = Plan.from_json(json.dumps(record["plan"]))
@@ -244,31 +230,20 @@ def summary_from_record(record: dict[str, Any], outputs: Outputs) -> Summary | N
         in_metres = {"km2": 1e6, "mm2": 1e-6}.get(record["area_unit"], 0.0)
         areas = [(c["area"] or 0.0) * in_metres for c in record["classes"]]
         shares, unit = class_shares(plan, counts, pixels["answered"], areas)
-        return Summary(
-            plan=plan,
-            outputs=outputs.requested,
-            record=outputs.record,
-            classes=shares,
-            area_unit=unit,
-            answered=pixels["answered"],
-            no_answer=pixels["no_answer"],
-            unreadable=0,
-            incomplete=(),
-            blocks=plan.blocks,
-            resumed=plan.blocks,
-            seconds=record["seconds"],
-            peak_memory=record["peak_memory_bytes"],
-            warnings=tuple(record["warnings"]),
-            verification=recorded_verification(record),
-            options=record["options"],
-            hashes=tuple(record.get("hashes", ())),
-        )
+        summary = Summary(
+            plan=plan, outputs=outputs.requested, record=outputs.record, classes=shares,
+            area_unit=unit, answered=pixels["answered"], no_answer=pixels["no_answer"],
+            unreadable=0, incomplete=(), blocks=plan.blocks, resumed=plan.blocks, seconds={},
+            peak_memory=0, options=record["options"], hashes=tuple(record.get("hashes", ())),
+        )  # fmt: skip
+        summary.recall(record)
+        return summary
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results may depend on."""
+    """The versions of Python and of the packages that results may depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -276,8 +251,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _window(plan: Plan, number: int) -> dict[str, int]:
-    window = plan.tiling.block_window(number)
-    return {"y": window.y, "x": window.x, "height": window.height, "width": window.width}

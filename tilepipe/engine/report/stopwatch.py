@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by part; running from the moment it is made."""
+    """Measures the wall time of parts of a run, from its creation on."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -16,12 +16,12 @@ class Stopwatch:
 
     @property
     def total(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since the stopwatch was created."""
         return time.perf_counter() - self._begin
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the time that the context lasts to a part."""
+        """Add the duration of the context to a part."""
         begin = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What `verify` found."""
+"""The result of `verify`."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ from tilepipe.schema import decode
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` compared, and what it found."""
+    """The result of `verify`: what was compared, and what differs."""
 
     windows: int
+    """Windows that were compared."""
     skipped: int
-    """Windows that touch what cannot be read."""
+    """Windows that could not be read."""
     pixels: int
-    """Pixels of which an answer was compared; where there is to be none, and is none, none is."""
+    """Pixels whose answers were compared."""
     differing: int
-    """Labels that differ and are no tie."""
+    """Labels that differ and are not ties."""
     ties: int
     """Labels that differ where the two best logits are a tie."""
     tie_bound: float
-    """The largest gap that counts as a tie, over the range of the logits."""
+    """The largest gap between logits that counts as a tie, as a share of the logits' range."""
     largest_gap: float
-    """Of the labels that differ, ties included, over the range of the logits."""
+    """The largest gap where labels differ, ties included, as a share of the logits' range."""
     largest_difference: float | None
-    """Of stored probabilities or values; None where none are stored."""
+    """The largest difference of stored probabilities or values; None if none are stored."""
     tolerance: float | None
-    """What that difference may be: rounding of the stored form, and of the passes."""
+    """How large that difference may be: the rounding of the stored form and of the passes."""
     inexact: str | None = None
-    """Why the model cannot be exact, where it cannot."""
+    """Why the model cannot be exact, if it cannot."""
     damage: tuple[str, ...] = ()
-    """What of the mask is not as the run wrote it: a sentence each."""
+    """The parts of the mask that are not as the run wrote them: a sentence for each."""
     covered: tuple[str, ...] = ()
-    """What was looked at beside the windows, and how closely: a sentence each."""
+    """What else was checked, and how closely: a sentence for each."""
 
     @property
     def exact(self) -> bool:
-        """Whether every answer compared is the same, ties excused, and not by chance.
-
-        And whether nothing of the mask is damaged.
-        """
+        """Whether pixels were compared, all agree except for ties, and nothing is damaged."""
         close = (
             self.largest_difference is None
             or self.tolerance is None
@@ -51,12 +49,12 @@ class Verification:
         return self.inexact is None and same and not self.damage
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """The result as JSON-ready values."""
         return {**asdict(self), "exact": self.exact}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Verification:
-        """What `to_dict` gave."""
+        """Read what `to_dict` returned."""
         return decode(cls, {key: value for key, value in document.items() if key != "exact"})
 
     def __str__(self) -> str:

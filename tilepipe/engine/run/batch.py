@@ -1,4 +1,4 @@
-"""Many images in one run: the workers go from one to the next, and none stops the others."""
+"""Many images in one run: they share the workers, and none that fails stops the others."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tilepipe.models.file import load_model
 Result = Literal["done", "done before", "in part", "not exact", "failed"]
 
 FINISHING = 2
-"""Images whose pyramid and exports may be waited for while the blocks of others are computed."""
+"""The number of images that may be finished while the blocks of others are computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one image."""
+    """The outcome of one image."""
 
     image: str
     result: Result
     summary: Summary | None
-    """None where it failed."""
+    """The summary of its run; None if it failed."""
     reason: str = ""
     """Why it failed, or what could not be read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """The outcome as JSON-ready values."""
         record = self.summary.to_dict() if self.summary else None
         return {
             "image": self.image, "result": self.result, "reason": self.reason, "record": record,
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What came of all images, in the order given."""
+    """The outcomes of all images, in the order given."""
 
     outcomes: tuple[Outcome, ...]
     seconds: float
@@ -56,14 +56,14 @@ class BatchSummary:
 
     @property
     def exit_code(self) -> int:
-        """0; 3 when an image failed or has no answer in part; 5 when a mask is not exact."""
+        """0; 3 if an image failed or could not be read whole; 5 if a mask is not exact."""
         results = {outcome.result for outcome in self.outcomes}
         if "not exact" in results:
             return 5
         return 3 if results & {"failed", "in part"} else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """The summary as JSON-ready values."""
         return {
             "tilepipe": "batch",
             "seconds": round(self.seconds, 3),
@@ -72,43 +72,42 @@ class BatchSummary:
 
 
 class BatchCallbacks:
-    """What a batch tells while it goes on; the base class says nothing."""
+    """Callbacks of a batch. Those of this base class do nothing."""
 
     def image(self, number: int, image: str) -> RunCallbacks:
-        """An image begins, the ``number``-th from 0 on; returns who is told of its blocks."""
+        """Called when image ``number``, from 0 on, begins; returns the callbacks of its run."""
         return RunCallbacks()
 
     def workers(self) -> RunCallbacks:
-        """Who is told of workers that are waited for, lost or left out."""
+        """Return the callbacks for workers that are waited for, lost or left out."""
         return RunCallbacks()
 
     def finished(self, outcome: Outcome) -> None:
-        """An image ended, one way or another."""
+        """Called when an image is done or has failed."""
 
 
 def run_batch(many: Sequence[RunOptions], watch: BatchCallbacks | None = None) -> BatchSummary:
-    """Segment images one after another with the same workers; done ones are skipped.
+    """Segment images one after another with the same workers, except those that are done.
 
     While the blocks of one image are computed, the next one is planned, and the pyramid and the
-    exports of the one before are written. An image that cannot be read, or that anything else is
-    wrong with, is an outcome and stops no other.
+    exports of the previous one are written. An image that fails does not stop the others.
 
     Parameters
     ----------
     many
         Options that differ in image and outputs only.
     watch
-        Is told of each image.
+        Callbacks.
 
     Raises
     ------
     InputError
-        When two images would be written to one mask, or the workers cannot be had.
+        When two images would be written to one mask, or there are no workers.
     EnvironmentFailure
-        When the machine stopped the batch; the same call goes on.
+        When the machine stopped the batch; the same call resumes it.
     """
     refuse_collisions(many)
-    load_model(many[0].model)  # what is wrong with it is wrong for all
+    load_model(many[0].model)  # its faults concern all images
     begin = time.perf_counter()
     with environment_errors_classified():
         outcomes = _Batch(many, watch or BatchCallbacks()).run()
@@ -116,13 +115,7 @@ def run_batch(many: Sequence[RunOptions], watch: BatchCallbacks | None = None) -
 
 
 def refuse_collisions(many: Sequence[RunOptions]) -> None:
-    """Refuse images whose masks would bear one name.
-
-    Raises
-    ------
-    InputError
-        Naming both.
-    """
+    """Raise InputError if the masks of two images would have the same name."""
     if len(many) < 2:
         return
     for output in many[0].outputs:
@@ -143,7 +136,7 @@ def refuse_collisions(many: Sequence[RunOptions]) -> None:
 
 
 class _Batch:
-    """One batch: a thread that plans the next image, the caller's, and a thread that finishes."""
+    """A batch: one thread plans the next image, the caller's computes, a third one finishes."""
 
     def __init__(self, many: Sequence[RunOptions], watch: BatchCallbacks) -> None:
         self.many, self.watch = many, watch
@@ -153,7 +146,7 @@ class _Batch:
 
     def run(self) -> tuple[Outcome, ...]:
         with ExitStack() as stack:
-            # Workers end before threads do, so that an interrupted thread finds out.
+            # Workers end before the threads, so that an interrupted thread notices.
             jobs = stack.enter_context(ExitStack())
             planner = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-plan"))
             finisher = stack.enter_context(ThreadPoolExecutor(1, "tilepipe-finish"))
@@ -172,7 +165,7 @@ class _Batch:
     def _prepared(
         self, planner: ThreadPoolExecutor, lazy_workers: LazyWorkers, jobs: ExitStack
     ) -> Iterator[Job]:
-        """The images that have blocks to compute, each planned while the one before is computed."""
+        """Yield the images with blocks to compute; each is planned while its predecessor runs."""
 
         def plan(number: int) -> Future[Job | None]:
             return planner.submit(self._prepare, number, lazy_workers, jobs)
@@ -195,7 +188,7 @@ class _Batch:
             done = job.prepare()
         except Exception as error:
             if error is lazy_workers.error:
-                raise  # none of the others will have workers either
+                raise  # the other images will have no workers either
             self._failed(job, error)
             return None
         if done is not None:
@@ -219,7 +212,7 @@ class _Batch:
         self._tell(job, Outcome(job.options.image, result, summary, reason))
 
     def _failed(self, job: Job, error: Exception) -> None:
-        # What the machine does to one image it would do to the next: that ends the batch.
+        # A failure of the machine would hit the next image too, so it ends the batch.
         cause = environment_failure(error)
         if cause is not None:
             raise cause from error

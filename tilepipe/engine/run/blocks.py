@@ -1,4 +1,4 @@
-"""The stage that computes the blocks of an image."""
+"""The tasks that compute the blocks of an image."""
 
 from __future__ import annotations
 
@@ -7,81 +7,92 @@ from dataclasses import replace
 
 from tilepipe.engine.cluster.pool import Outcome, Task
 from tilepipe.engine.events import BlockReport
-from tilepipe.engine.report.bottleneck import Timings
 from tilepipe.engine.run.stage import OpenRun
+from tilepipe.engine.state.totals import Totals
 from tilepipe.engine.work.block import compute_block
-from tilepipe.errors import NonFiniteError, TilepipeError, UnreadableError
+from tilepipe.errors import EnvironmentFailure, NonFiniteError, TilepipeError, UnreadableError
 from tilepipe.text import duration
 
 
 class Blocks:
-    """The blocks of one image: the tasks that are left, and what becomes of each.
+    """The blocks of one image that are left to compute, until the image is given up.
 
-    A block that cannot be read whole is tried once more, around what is unreadable.
+    A block that cannot be read is tried once more, around its unreadable pixels.
     """
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
-        self.timings = Timings()
-        self._out = 0  # handed out, and not back yet
-        self._is_drawn = False
+        self.totals = Totals()
+        """Sums over the blocks that this run computed."""
+        self.workers: set[str] = set()
+        """The workers that computed them."""
+        self.error: TilepipeError | None = None
+        """Why the image was given up."""
+        self._begin = 0.0
+        self._in_flight = 0
+        self._all_drawn = False
 
     def tasks(self) -> Iterator[Task]:
-        """The blocks that are not done, one after the other."""
+        """Yield a task for each block that is not done."""
         run = self._run
+        self._begin = run.stopwatch.total
         run.callbacks.submitted()
         for number in run.plan.coverage:
+            if self.error is not None:
+                break
             if not run.progress.is_done(number):
-                self._out += 1
+                self._in_flight += 1
                 store = str(run.outputs.store)
                 yield Task(compute_block, (store, run.run_id, number), number)
-        self._is_drawn = True
+        self._all_drawn = True
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the first task was drawn."""
+        return self._run.stopwatch.total - self._begin
 
     @property
     def is_computed(self) -> bool:
         """Whether no block is left to compute or to wait for."""
-        return self._is_drawn and self._out == 0
+        return self._all_drawn and self._in_flight == 0
 
     def receive(self, outcome: Outcome) -> Task | None:
-        """Take note of a block that came back; returns what to try instead, if anything.
+        """Record the outcome of a task; returns the task to try instead, if any.
 
-        Raises
-        ------
-        TilepipeError
-            When the image must be given up.
+        Raises EnvironmentFailure when the machine is at fault, so that every image would fail.
         """
-        self._out -= 1
-        run, error, number = self._run, outcome.error, outcome.task.label
-        if error is None:
-            report: BlockReport = outcome.value
-            run.ledger.append(report.to_record())
-            run.progress.add(report)
-            self.timings.add(report)
-            run.callbacks.block(report)
+        self._in_flight -= 1
+        if self.error is not None:
             return None
-        run.callbacks.on_warning(f"block {number}: {error}")
-        arguments = outcome.task.arguments
-        if isinstance(error, UnreadableError) and len(arguments) == 3:
-            self._out += 1
-            return replace(outcome.task, arguments=(*arguments, True))
+        if outcome.error is not None:
+            return self._failed(outcome.task, outcome.error)
+        report: BlockReport = outcome.value
+        self._run.ledger.append(report.to_record())
+        self._run.progress.add(report)
+        self.totals.add(report)
+        self.workers.add(report.worker)
+        self._run.callbacks.block(report)
+        return None
+
+    def _failed(self, task: Task, error: BaseException) -> Task | None:
+        number = task.label
+        self._run.callbacks.on_warning(f"block {number}: {error}")
+        if isinstance(error, UnreadableError) and len(task.arguments) == 3:
+            self._in_flight += 1
+            return replace(task, arguments=(*task.arguments, True))
         if isinstance(error, UnreadableError | NonFiniteError):
-            run.progress.failed[number] = str(error)
-            return None
-        if isinstance(error, TilepipeError):
+            self._run.progress.failed[number] = str(error)
+        elif isinstance(error, EnvironmentFailure):
             raise error
-        raise TilepipeError(f"block {number}: {type(error).__name__}: {error}") from error
-
-    def give_up(self, task: Task) -> None:
-        """Take note that a task, and all after it, are not handed out."""
-        self._out -= 1
-        self._is_drawn = True
-
-    def drop(self) -> None:
-        """Take note that a block came back which nobody waits for any more."""
-        self._out -= 1
+        elif isinstance(error, TilepipeError):
+            self.error = error
+        else:
+            self.error = TilepipeError(f"block {number}: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+        return None
 
     def late(self, number: int, seconds: float, worker: str) -> None:
-        """Warn of a block that does not come back."""
+        """Warn that a block does not come back."""
         where = f" on worker {worker}" if worker else ""
         self._run.callbacks.on_warning(
             f"block {number} has been running for {duration(seconds)}{where}; reading or writing "

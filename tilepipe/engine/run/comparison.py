@@ -1,7 +1,8 @@
-"""Comparing what a mask holds with what the network gives, window by window."""
+"""Comparing a mask with the network's outputs, window by window."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,40 +20,54 @@ from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask
 
 
+@dataclass
+class Tally:
+    """Sums over the compared windows, as `Verification` reports them."""
+
+    tie_bound: float
+    windows: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    differing: int = 0
+    ties: int = 0
+    largest_gap: float = 0.0
+    largest_difference: float | None = None
+    tolerance: float | None = None
+    damage: list[str] = field(default_factory=list)
+
+    def add_gaps(self, gaps: NDArray[np.float64], wrong: NDArray[np.bool_]) -> None:
+        """Add gaps between logits as shares of their range, and pixels that are wrong anyway."""
+        self.ties += int(((gaps > 0) & (gaps <= self.tie_bound)).sum())
+        self.differing += int((wrong | (gaps > self.tie_bound)).sum())
+        self.largest_gap = max(self.largest_gap, float(gaps[np.isfinite(gaps)].max(initial=0)))
+
+    def add_difference(self, difference: float, tolerance: float, wrong: int) -> None:
+        """Add the largest difference of stored values, and the number of wrong pixels."""
+        self.largest_difference = max(self.largest_difference or 0.0, difference)
+        self.tolerance = max(self.tolerance or 0.0, tolerance)
+        self.differing += wrong
+
+
 class Comparison:
-    """Sums over the windows compared."""
+    """A mask compared with the network's outputs, window by window."""
 
     def __init__(
         self, plan: Plan, model: Model, unreadable: list[Window], nearest: Nearest | None
     ) -> None:
         self.plan, self.model, self.unreadable, self.nearest = plan, model, unreadable, nearest
-        self.windows = self.skipped = self.pixels = self.differing = self.ties = 0
-        self.tie_bound = Precision(plan.precision).tie_bound
-        self.largest_gap = 0.0
-        self.largest_difference: float | None = None
-        self.tolerance: float | None = None
-        self.damage: list[str] = []
+        self.tally = Tally(Precision(plan.precision).tie_bound)
 
     def result(self) -> Verification:
-        """What was found, over all windows compared so far."""
-        return Verification(
-            self.windows, self.skipped, self.pixels, self.differing, self.ties, self.tie_bound,
-            self.largest_gap, self.largest_difference, self.tolerance, self.model.predictor.inexact,
-            tuple(dict.fromkeys(self.damage)), self._covered(),
-        )  # fmt: skip
-
-    def _covered(self) -> tuple[str, ...]:
-        share = self.pixels / self.plan.coverage.pixels
-        return (f"windows: {share:.1%} of what was asked for was computed anew and compared",)
+        """The result for all windows compared so far."""
+        share = self.tally.pixels / self.plan.coverage.pixels
+        covered = f"windows: {share:.1%} of the computed area was computed again and compared"
+        found = asdict(self.tally) | {"damage": tuple(dict.fromkeys(self.tally.damage))}
+        return Verification(**found, inexact=self.model.predictor.inexact, covered=(covered,))
 
     def compare(
-        self,
-        kept: Window,
-        logits: NDArray[np.float64],
-        valid: Validity | None,
-        mask: Mask,
+        self, kept: Window, logits: NDArray[np.float64], valid: Validity | None, mask: Mask
     ) -> None:
-        """Compare one window's logits, (outputs, rows, columns), with what the mask says."""
+        """Compare the logits of one window, (outputs, rows, columns), with the mask."""
         image = Window(0, 0, self.plan.image.height, self.plan.image.width)
         inside = kept.intersect(image)
         if inside is None:
@@ -63,7 +78,7 @@ class Comparison:
             margin = self.model.geometry.margin
             kept_valid = valid[margin : margin + kept.height, margin : margin + kept.width]
             answered = in_any_band(kept_valid[inside.slices(kept)])
-        # In blocks where something could not be read, silence is no contradiction.
+        # Blocks that could not be read whole may lack answers.
         excused = self._excused(inside)
         asked = self.plan.coverage.inside(inside)
         if asked is not None:
@@ -76,12 +91,12 @@ class Comparison:
             down, across = (rows - inside.y)[:, None], columns - inside.x
             logits, answered = logits[:, down, across], answered[down, across]
             excused, inside = excused[down, across], place
-        self.windows += 1
+        self.tally.windows += 1
         product = self.plan.mask.product
-        self._compare(product, mask.read(inside), logits, answered, excused, is_main=True)
+        both = self._compare(product, mask.read(inside), logits, answered, excused)
+        self.tally.pixels += int(both[0].sum())
         for layer in mask.layers[1:] if isinstance(mask, ZarrMask) else ():
-            written = layer.read(inside)
-            self._compare(layer.product, written, logits, answered, excused, is_main=False)
+            self._compare(layer.product, layer.read(inside), logits, answered, excused)
 
     def _compare(
         self,
@@ -90,32 +105,24 @@ class Comparison:
         logits: NDArray[np.float64],
         answered: NDArray[np.bool_],
         excused: NDArray[np.bool_],
-        *,
-        is_main: bool,
-    ) -> None:
-        """Compare the pixels of one product with those that the logits make."""
+    ) -> NDArray[np.bool_]:
+        """Compare the pixels of one product; returns where both sides have an answer."""
         span = float(np.ptp(logits)) or 1.0
         silent = product.unanswered(written[None] if product.flat else written)
         deviation = product.deviation(written, logits, self.model.output)
-        # An answer where there should be none, or none where there should be one, is no tie.
+        # An answer where none belongs, or none where one belongs, is never a tie.
         wrong = (silent == answered) & ~(silent & excused)
         both = answered & ~silent
-        if is_main:
-            self.pixels += int(both[0].sum())
-        tolerance = product.tolerance(self.tie_bound, span)
+        tolerance = product.tolerance(self.tally.tie_bound, span)
         if tolerance is None:
-            gaps = np.where(both, deviation / span, 0.0)
-            self.ties += int(((gaps > 0) & (gaps <= self.tie_bound)).sum())
-            wrong |= gaps > self.tie_bound
-            self.largest_gap = max(self.largest_gap, float(gaps[np.isfinite(gaps)].max(initial=0)))
+            self.tally.add_gaps(np.where(both, deviation / span, 0.0), wrong)
         else:
             difference = float(deviation[both].max(initial=0.0))
-            self.largest_difference = max(self.largest_difference or 0.0, difference)
-            self.tolerance = max(self.tolerance or 0.0, tolerance)
-        self.differing += int(wrong.sum())
+            self.tally.add_difference(difference, tolerance, int(wrong.sum()))
+        return both
 
     def _excused(self, window: Window) -> NDArray[np.bool_]:
-        """Which pixels of a window lie in blocks of which something could not be read."""
+        """The pixels of a window that lie in blocks with unreadable parts."""
         excused = np.zeros(window.shape, np.bool_)
         for block in self.unreadable:
             common = block.intersect(window)

@@ -1,26 +1,26 @@
-"""Looking at a finished mask without the network: whether it is still what the run wrote.
+"""Checking, without the network, that a finished mask is still what the run wrote.
 
-`verify` does this first. Windows computed anew then prove the pixels that they hold; this proves
-that all others are still what was computed.
+`verify` does this first: the windows that it computes again prove their own pixels, and this proves
+that all others are still as they were computed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.state.damage import Damage
-from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.state.folder import RunState, read_document
 from tilepipe.engine.state.integrity import damaged_documents, stray_chunks
 from tilepipe.engine.state.ledger import Ledger
-from tilepipe.engine.state.outputs import record_path
 from tilepipe.engine.state.progress import Progress
+from tilepipe.engine.state.run_record import record_path, recorded_names
 from tilepipe.errors import InputError
 from tilepipe.products.store import open_zarr_mask
-from tilepipe.schema import load_json
 from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url, size_of, write_whole
 from tilepipe.storage.hashing import hash_of
 from tilepipe.text import some
@@ -30,83 +30,84 @@ SCRUB = "--scrub reads them"
 
 @dataclass(slots=True)
 class Examination:
-    """What was looked at, and what is wrong with it; sentences for a person."""
+    """What was checked, and what is wrong: a sentence for each."""
 
     covered: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
 
 
 def examine(mask: StoragePath, plan: Plan, *, scrub: bool) -> Examination:
-    """Hold a finished mask against its plan and its ledger (or its run record).
+    """Compare a finished mask with its plan and its ledger, or with its run record.
 
     Parameters
     ----------
     mask
         An output of a run, in any format.
     plan
-        That of the run.
+        The plan of that run.
     scrub
-        Read everything, and compare hashes; damage is recorded, so that a run mends it. Otherwise
-        metadata is read, and of all else the sizes are compared.
+        Read everything, compare hashes, and record damage for a run to repair. Otherwise only
+        metadata is read, and sizes are compared.
     """
-    if mask.is_dir() and RunState(mask).plan_file.exists():
-        return _of_store(RunState(mask), plan, scrub=scrub)
     found = Examination()
+    if mask.is_dir() and RunState(mask).plan_file.exists():
+        _examine_store(found, RunState(mask), plan, scrub=scrub)
+        return found
     if mask.is_dir():
         spec = plan.like_image or plan.mask
-        _documents(found, damaged_documents(mask, spec, plan.extras, {}))
-    _of_record(found, mask, scrub=scrub)
+        _add_documents(found, damaged_documents(mask, spec, plan.extras, {}))
+    _examine_export(found, mask, scrub=scrub)
     return found
 
 
-def _of_store(state: RunState, plan: Plan, *, scrub: bool) -> Examination:
-    found, seals, store = Examination(), state.seals(), state.store
+def _examine_store(found: Examination, state: RunState, plan: Plan, *, scrub: bool) -> None:
+    seals, store = state.seals(), state.store
     if not seals.plans:
-        found.covered.append("plan: an older tilepipe wrote it, and kept no hash of it")
-    wrong = damaged_documents(store, plan.mask, plan.extras, seals.documents)
-    _documents(found, wrong)
+        found.covered.append("plan: written by an older tilepipe, without a hash")
+    _add_documents(found, damaged_documents(store, plan.mask, plan.extras, seals.documents))
     strays = list(stray_chunks(store, plan))
     if strays:
-        found.damage.append(f"chunks that no block of the run has written: {some(strays)}")
+        found.damage.append(f"chunks that no block of the run wrote: {some(strays)}")
     try:
         mask = open_zarr_mask(store)
     except InputError as error:
         found.damage.append(str(error))
-        return found
+        return
     progress = Progress.as_found(state.ledger_file, mask, plan.tiling, read=scrub)
-    _chunks(found, progress, plan, scrub=scrub, remote=isinstance(store, ObjectPath))
-    _exports(found, progress, store, scrub=scrub)
+    _add_chunks(found, progress, plan, scrub=scrub, remote=isinstance(store, ObjectPath))
+    _add_exports(found, progress, store, scrub=scrub)
     found.damage += [f"not as it was written: {damage}" for damage in progress.damage]
     if scrub and progress.damage:
         _record(found, state, progress.damage)
-    return found
 
 
-def _documents(found: Examination, wrong: dict[str, bytes]) -> None:
+def _add_documents(found: Examination, wrong: dict[str, bytes]) -> None:
     if wrong:
-        found.damage.append(f"metadata that is not what the plan says: {some(list(wrong))}")
+        found.damage.append(f"metadata that does not match the plan: {some(wrong)}")
     else:
-        found.covered.append("metadata: all of it is what the plan says")
+        found.covered.append("metadata: all of it matches the plan")
 
 
-def _chunks(
+def _add_chunks(
     found: Examination, progress: Progress, plan: Plan, *, scrub: bool, remote: bool
 ) -> None:
     what = f"chunks (blocks: {plan.blocks}; pyramid levels: {len(progress.levels)})"
     if progress.unsealed:
+        compared = "sizes and built-in checksums were" if scrub else "the sizes were"
         found.covered.append(
-            f"{what}: an older tilepipe kept no hashes for {progress.unsealed} of the blocks; of "
-            "their chunks only "
-            + ("sizes and built-in checksums were compared" if scrub else "the sizes were compared")
+            f"{what}: an older tilepipe kept no hashes for {progress.unsealed} of the blocks; only "
+            f"{compared} compared for their chunks"
         )
     elif scrub and not progress.damage:
         found.covered.append(f"{what}: all read, and each is what was written")
     elif not scrub:
-        looked = "not looked at one by one" if remote else "each has the size it was written with"
-        found.covered.append(f"{what}: {looked}; their bytes were not read ({SCRUB})")
+        checked = "not checked one by one" if remote else "each has the size it was written with"
+        found.covered.append(f"{what}: {checked}; their bytes were not read ({SCRUB})")
 
 
-def _exports(found: Examination, progress: Progress, store: StoragePath, *, scrub: bool) -> None:
+def _add_exports(
+    found: Examination, progress: Progress, store: StoragePath, *, scrub: bool
+) -> None:
     sound, gone = [], []
     for name in sorted(progress.exports):
         path = as_path(name) if is_url(name) else store.parent / name
@@ -119,56 +120,45 @@ def _exports(found: Examination, progress: Progress, store: StoragePath, *, scru
             progress.drop_altered(name, path)
         if name in progress.exports and Damage("name", name) not in progress.damage:
             sound.append(name)
-    if sound and scrub:
-        found.covered.append(f"exports: {some(sound)} read, as written")
-    elif sound:
-        found.covered.append(f"exports: {some(sound)} of the size as written; not read ({SCRUB})")
+    if sound:
+        checked = "read, as written" if scrub else f"of the size as written; not read ({SCRUB})"
+        found.covered.append(f"exports: {some(sound)} {checked}")
     if gone:
-        found.covered.append(f"exports: {some(gone)} not there any more; a run writes it again")
+        found.covered.append(f"exports: {some(gone)} missing; a run writes them again")
 
 
-def _record(found: Examination, state: RunState, damage: Sequence[Damage]) -> None:
-    """Note damage in the ledger, so that a run makes again what is damaged."""
-    try:
-        with state.locked(), Ledger(state.ledger_file) as ledger:
-            for one in damage:
-                ledger.append(one.to_record())
-    except OSError as error:
-        found.damage.append(f"the damage cannot be recorded for a run to mend ({error.strerror})")
-
-
-def _of_record(found: Examination, mask: StoragePath, *, scrub: bool) -> None:
-    """Hold an output that has no ledger against the run record beside it."""
+def _examine_export(found: Examination, mask: StoragePath, *, scrub: bool) -> None:
+    """Compare an output that has no ledger with the run record beside it."""
     path = record_path(mask)
+    record = read_document(path)
+    names = recorded_names(record)
     try:
-        record: dict[str, Any] = load_json(path.read_text())
-        names = [str(output).rpartition("/")[2] for output in record["outputs"]]
         number = names.index(mask.name)
         size = record["sizes"][number]
         sealed = record["hashes"][number] if "hashes" in record else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError):
         size = sealed = None
     if size not in (None, size_of(mask)):
         found.damage.append(f"{mask.name} has {size_of(mask)} bytes, and was written with {size}")
     elif sealed is None:
-        found.covered.append(f"{mask.name}: its run record keeps no hash of it")
+        found.covered.append(f"{mask.name}: its run record has no hash of it")
     elif not scrub:
-        found.covered.append(f"{mask.name}: of the size as written; not read whole ({SCRUB})")
+        found.covered.append(f"{mask.name}: of the size as written; not read ({SCRUB})")
     elif hash_of(mask) == sealed:
         found.covered.append(f"{mask.name}: read whole, as written")
     else:
         found.damage.append(f"{mask.name} is not as it was written")
-        _record_beside(found, mask, path, record, names)
+        _record_export(found, mask, path, record, names)
 
 
-def _record_beside(
+def _record_export(
     found: Examination,
     mask: StoragePath,
     path: StoragePath,
     record: dict[str, Any],
     names: list[str],
 ) -> None:
-    """Note that an output is damaged where a run looks: the ledger of its mask, or its record."""
+    """Record a damaged output where a run looks: in the ledger of its mask, or in its record."""
     for store in (mask.with_name(name) for name in names if name.endswith(".zarr")):
         if RunState(store).plan_file.exists():
             _record(found, RunState(store), [Damage("name", mask.name)])
@@ -176,7 +166,20 @@ def _record_beside(
     known = record.get("damaged", [])
     others = [name for name in known if name != mask.name] if isinstance(known, list) else []
     record["damaged"] = [*others, mask.name]
-    try:
+    with _unwritable_reported(found):
         write_whole(path, json.dumps(record, indent=1) + "\n")
+
+
+def _record(found: Examination, state: RunState, damage: Sequence[Damage]) -> None:
+    """Record damage in the ledger, so that a run repairs it."""
+    with _unwritable_reported(found), state.locked(), Ledger(state.ledger_file) as ledger:
+        for one in damage:
+            ledger.append(one.to_record())
+
+
+@contextmanager
+def _unwritable_reported(found: Examination) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        found.damage.append(f"the damage cannot be recorded for a run to mend ({error.strerror})")
+        found.damage.append(f"the damage cannot be recorded for repair ({error.strerror})")

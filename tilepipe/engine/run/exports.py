@@ -1,4 +1,4 @@
-"""The stages that write files of the mask: on the image's grid, and in other formats."""
+"""The stages that write the mask on the image's grid, and in other formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilepipe.storage import size_of
 
 
 class Resample(Stage):
-    """The mask on the grid of the image's level 0, where it was asked for."""
+    """Writes the mask on the grid of the image's level 0, with `--like-image`."""
 
     name = "resample"
     clock = "exports"
@@ -26,14 +26,14 @@ class Resample(Stage):
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Write the resampled mask."""
         spec, target = run.plan.like_image, run.outputs.resampled_mask
-        assert spec is not None, "else it has no step"
-        assert target is not None, "else it has no step"
+        assert spec is not None, "otherwise there is no step"
+        assert target is not None, "otherwise there is no step"
         content = write_like_image(run.mask, target, spec, nearest_of(run.planned_image, run.plan))
         return {"bytes": size_of(target), "hash": content}
 
 
 class Exports(Stage):
-    """A file for each output that is not the OME-Zarr mask itself."""
+    """Writes a file for each output that is not the OME-Zarr mask itself."""
 
     name = "exports"
     clock = "exports"

@@ -1,4 +1,4 @@
-"""Whether all that is asked for was done before: asked once, before anything is begun."""
+"""Whether an earlier run already made everything that this one would make."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.planning.differences import differences
 from tilepipe.engine.report.record import (
     Summary,
-    read_record,
     recorded_verification,
     summarise,
     summary_from_record,
 )
 from tilepipe.engine.report.verification import Verification
-from tilepipe.engine.run.same_image import Look
+from tilepipe.engine.run.same_image import ImageState
 from tilepipe.engine.run.stage import OpenRun, Stage
 from tilepipe.engine.run.verify import verify
+from tilepipe.engine.state.folder import read_document
 from tilepipe.engine.state.integrity import is_in_order
-from tilepipe.engine.state.outputs import Outputs, profile_paths, refuse_strangers
+from tilepipe.engine.state.outputs import Outputs, refuse_strangers
 from tilepipe.engine.state.progress import Progress
+from tilepipe.engine.state.run_record import profile_paths
 from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.models.file import Model
@@ -31,32 +32,30 @@ from tilepipe.products.store import open_zarr_mask
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for, opened: image, model, and where the results go."""
+    """The options of a run with its opened image, its model and its outputs."""
 
     options: RunOptions
     image: Image
     model: Model
     outputs: Outputs
-    look: Look
-    """The image's content and files, as they were when it was opened."""
+    image_state: ImageState
+    """The state of the image when it was opened."""
 
 
 def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) -> Summary | None:
-    """The summary of a run that ended, if this one asks for no more than that one did.
+    """The summary of an earlier run, if it already made all that the request needs.
 
     Parameters
     ----------
-    request
-        What is asked for.
     plan
-        The plan in the output's store, where there is one that the request agrees with.
+        The plan in the output's store, if there is one that agrees with the request.
     stages
-        Those that such a run has.
+        The stages of such a run.
 
     Raises
     ------
     InputError
-        When something lies where the outputs belong that no run of this request made.
+        When there is something else in the place of an output.
     """
     options, outputs = request.options, request.outputs
     if options.overwrite:
@@ -64,9 +63,9 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
     if plan is not None:
         if options.verify:
             return None
-        with outputs.state.locked():  # or another run may be about to remove it
-            return _in_store(request, plan, stages)
-    summary = _beside_exports(request)
+        with outputs.state.locked():  # or another run could remove it meanwhile
+            return _from_store(request, plan, stages)
+    summary = _from_exports(request)
     if summary is None:
         refuse_strangers(outputs)
         return None
@@ -78,7 +77,7 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
 
 
 def is_complete(run: OpenRun, stages: Sequence[Stage]) -> bool:
-    """Whether all blocks are done, and all steps of its stages, as the ledger says."""
+    """Whether the ledger has all blocks, and all steps of the stages, as done."""
     return all(run.progress.is_done(number) for number in run.plan.coverage) and all(
         run.progress.is_fresh(step.key) and step.is_there()
         for stage in stages
@@ -88,14 +87,14 @@ def is_complete(run: OpenRun, stages: Sequence[Stage]) -> bool:
 
 
 def earlier_verification(run: OpenRun) -> Verification | None:
-    """What an earlier run of the same plan proved, from its record."""
-    record = read_record(run.outputs.record)
+    """The verification by an earlier run of the same plan, from its record."""
+    record = read_document(run.outputs.record)
     same = record.get("plan") == json.loads(run.plan.to_json())
     return recorded_verification(record) if same else None
 
 
-def _in_store(request: Request, plan: Plan, stages: Sequence[Stage]) -> Summary | None:
-    """The summary of a run whose store and exports are all there; None where something is not."""
+def _from_store(request: Request, plan: Plan, stages: Sequence[Stage]) -> Summary | None:
+    """The summary of a run whose store and exports are complete, or None."""
     outputs = request.outputs
     if not is_in_order(outputs.state, plan):
         return None
@@ -106,34 +105,31 @@ def _in_store(request: Request, plan: Plan, stages: Sequence[Stage]) -> Summary 
     )
     if not is_complete(run, stages):
         return None
-    record = read_record(outputs.record)
+    record = read_document(outputs.record)
     if record.get("plan") != json.loads(plan.to_json()):
         return None
     summary = summarise(plan, outputs, progress, request.options)
     try:
-        summary.seconds = dict(record["seconds"])
-        summary.peak_memory = int(record["peak_memory_bytes"])
-        summary.warnings = tuple(record["warnings"])
+        summary.recall(record)
     except (ValueError, KeyError, TypeError):
         return None
-    summary.verification = recorded_verification(record)
     if request.options.profile:
         summary.profile = tuple(p for p in profile_paths(outputs.record) if p.exists())
     return summary
 
 
-def _beside_exports(request: Request) -> Summary | None:
-    """The summary of a finished run of the same request, whose store was only for a while."""
+def _from_exports(request: Request) -> Summary | None:
+    """The summary of a finished run of the same request, whose store was temporary, or None."""
     outputs = request.outputs
     if outputs.keep_store or not all(path.exists() for path in outputs.derived):
         return None
-    record = read_record(outputs.record)
+    record = read_document(outputs.record)
     summary = summary_from_record(record, outputs)
     if summary is None:
         return None
     if damaged := [str(path) for path in record.get("damaged", ())]:
         raise InputError(
-            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to make it again"
+            f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to replace it"
         )
     changed = differences(summary.plan, request.options, request.image, request.model)
     if changed:

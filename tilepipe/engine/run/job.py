@@ -1,4 +1,4 @@
-"""One image of a run, from its options to its summary: prepare, blocks, later stages."""
+"""One image of a run, from its options to its summary: preparation, blocks, later stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Self
 
 from tilepipe.engine.cluster.connect import connect
 from tilepipe.engine.cluster.failures import environment_failure
-from tilepipe.engine.cluster.pool import Outcome, Task
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.hardware import bf16_in_hardware
@@ -18,14 +17,9 @@ from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment, r
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.differences import differences
-from tilepipe.engine.planning.planning import (
-    gpus,
-    memory_limit,
-    model_reference,
-    new_plan,
-    survey,
-)
+from tilepipe.engine.planning.planning import model_reference, new_plan
 from tilepipe.engine.planning.sizing import MemoryModel
+from tilepipe.engine.planning.survey import gpus, memory_limit, survey
 from tilepipe.engine.report.bottleneck import Setting, find_bottleneck
 from tilepipe.engine.report.profile import write_profile
 from tilepipe.engine.report.record import Summary, summarise
@@ -36,7 +30,7 @@ from tilepipe.engine.run.exports import Exports, Resample
 from tilepipe.engine.run.finished import Request, earlier_verification, find_finished, is_complete
 from tilepipe.engine.run.pyramid import Pyramid
 from tilepipe.engine.run.repair import resume_on_repaired_image
-from tilepipe.engine.run.same_image import Look, forget_other_pixels, require_unchanged
+from tilepipe.engine.run.same_image import ImageState, forget_other_pixels, require_unchanged
 from tilepipe.engine.run.stage import OpenRun, Stage, run_stages, stage_named
 from tilepipe.engine.run.verify import Proof
 from tilepipe.engine.state.integrity import drop_altered_exports, mend
@@ -50,7 +44,7 @@ from tilepipe.engine.state.outputs import (
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work.context import prepare, release_context
 from tilepipe.engine.work.environment import relevant_to
-from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError, TilepipeError
+from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import make_folder, refuse_links, remove
@@ -58,9 +52,9 @@ from tilepipe.text import some
 
 
 class LazyWorkers:
-    """The workers, connected to when they are first needed, and then shared by all images.
+    """The workers, connected when they are first needed, and then shared by all images.
 
-    ``callbacks`` hears of those that are lost or left out.
+    ``callbacks`` reports workers that are lost or left out.
     """
 
     def __init__(self, options: RunOptions, callbacks: RunCallbacks) -> None:
@@ -72,21 +66,19 @@ class LazyWorkers:
 
     @property
     def workers(self) -> Workers:
-        """The workers; raises as `connected` does."""
+        """The workers; see `connected`."""
         return self.connected()[0]
 
     @property
     def resources(self) -> Resources:
-        """What they compute with; raises as `connected` does."""
+        """The workers' resources; see `connected`."""
         return self.connected()[1]
 
     def connected(self) -> tuple[Workers, Resources]:
-        """The workers, and what they compute with.
+        """The workers and their resources.
 
-        Raises
-        ------
-        InputError
-            When the scheduler cannot be reached, or has no workers, or workers that differ.
+        Raises InputError when the scheduler cannot be reached, or has no workers, or workers that
+        differ.
         """
         if self._connected is None:
             options = self._options
@@ -107,7 +99,7 @@ class LazyWorkers:
 
 
 class Job:
-    """One image: `prepare` it, compute its `blocks`, `finish` it; `close` it in any case."""
+    """One image: `prepare` it, compute its `blocks`, `finish` it, and always `close` it."""
 
     run: OpenRun
     blocks: Blocks
@@ -116,14 +108,17 @@ class Job:
         self, options: RunOptions, lazy_workers: LazyWorkers, callbacks: RunCallbacks
     ) -> None:
         self.options, self.lazy_workers, self.callbacks = options, lazy_workers, callbacks
-        self.error: TilepipeError | None = None
-        """Why the image was given up."""
         self._stopwatch = Stopwatch()
         self._stack = ExitStack()
         self._stages = stages_of(options)
 
     def prepare(self) -> Summary | None:
-        """All that comes before the first block; the summary, if nothing is left to do.
+        """Do everything that comes before the first block.
+
+        Returns
+        -------
+        Summary or None
+            The summary of an earlier run, if nothing is left to do.
 
         Raises
         ------
@@ -148,50 +143,19 @@ class Job:
         self.blocks = Blocks(self.run)
         return None
 
-    def tasks(self) -> Iterator[Task]:
-        """The blocks that are not done, one after the other, until the image is given up."""
-        self._blocks_begin = self._stopwatch.total
-        for task in self.blocks.tasks():
-            if self.error is not None:
-                self.blocks.give_up(task)
-                break
-            yield task
-
-    def receive(self, outcome: Outcome) -> Task | None:
-        """Take note of a block that came back; returns what to try instead, if anything.
-
-        Raises
-        ------
-        EnvironmentFailure
-            When the machine is at fault, and so every image would fail.
-        """
-        if self.error is not None:
-            self.blocks.drop()
-            return None
-        try:
-            return self.blocks.receive(outcome)
-        except EnvironmentFailure:
-            raise
-        except TilepipeError as error:
-            self.error = error
-            return None
-
     def finish(self) -> Summary:
-        """Do the stages after the blocks, and write the run record.
+        """Run the stages after the blocks, and write the run record.
 
-        Raises
-        ------
-        TilepipeError
-            Why the image was given up, or is now.
+        Raises TilepipeError when the image was or is given up; the message gives the reason.
         """
-        if self.error is not None:
-            raise self.error
-        run, seconds = self.run, self._stopwatch.seconds
-        seconds["blocks"] = self._stopwatch.total - self._blocks_begin
+        if self.blocks.error is not None:
+            raise self.blocks.error
+        run = self.run
+        self._stopwatch.seconds["blocks"] = self.blocks.seconds
         with _failures_named(run.outputs):
             self._refuse_empty()
             self._require_unchanged()
-            # A proof of these same blocks still holds.
+            # An earlier verification of these same blocks still holds.
             if self.resumed == run.plan.blocks:
                 run.verification = earlier_verification(run)
             run_stages(run, self._stages)
@@ -204,7 +168,7 @@ class Job:
         return summary
 
     def close(self) -> None:
-        """Close image, ledger and lock; what is done stays done."""
+        """Close image, ledger and lock; finished work is kept."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -217,19 +181,13 @@ class Job:
         model = load_model(self.options.model)
         image = open_input(self.options, model)
         self._stack.callback(image.close)
-        look = Look.at(image)
+        state = ImageState.at(image)
         outputs = choose_outputs(self.options, image, model)
         refuse_links(outputs.store)
-        return Request(self.options, image, model, outputs, look)
+        return Request(self.options, image, model, outputs, state)
 
     def _existing_plan(self, request: Request) -> Plan | None:
-        """The plan that lies in the output, if the request agrees with it; None where none does.
-
-        Raises
-        ------
-        InputError
-            Where it does not agree.
-        """
+        """The plan of an earlier run, if any; refuses one that the request differs from."""
         state = request.outputs.state
         plan = None if self.options.overwrite else state.read_plan()
         if plan is None:
@@ -250,22 +208,22 @@ class Job:
         estimate: Estimate,
         workers: Workers,
     ) -> None:
-        """Take the output, and find out what of it is done."""
+        """Lock the output, and find out what is done."""
         outputs, options, callbacks = request.outputs, self.options, self.callbacks
         for path in outputs.requested:
             make_folder(path.parent)
         if options.overwrite:
             remove_previous(outputs)
-        # What is registered from here on ends before the lock is free for another run.
+        # Everything that is opened from here on closes before the lock is released.
         self._stack.enter_context(outputs.state.locked())
         mask = _open_or_create(outputs, plan, existing, callbacks)
         run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
-        # Workers let go last: a task that begins now finds that its run has ended.
+        # Workers are released last: a task that starts then finds that its run has ended.
         self._stack.callback(workers.release, release_context, run_id)
         self._stack.callback(outputs.state.end)
         ledger = self._stack.enter_context(Ledger(outputs.state.ledger_file))
-        self._look = request.look
-        forget_other_pixels(ledger, request.image, plan, self._look, callbacks)
+        self._image_state = request.image_state
+        forget_other_pixels(ledger, request.image, plan, self._image_state, callbacks)
         self.run = run = OpenRun(
             options, plan, outputs, request.image, request.model, mask,
             Progress.as_found(outputs.state.ledger_file, mask, plan.tiling),
@@ -273,7 +231,7 @@ class Job:
         )  # fmt: skip
         run.ledger, run.run_id, run.workers = ledger, run_id, workers
         if not is_complete(run, self._stages):
-            # A run that goes on builds on what is there, and so reads all of it.
+            # A resumed run builds on what is there, and so reads all of it.
             run.progress = Progress.as_found(ledger.path, mask, plan.tiling, read=True)
             drop_altered_exports(run.progress, outputs)
         if run.progress.damage:
@@ -286,19 +244,17 @@ class Job:
         callbacks.planned(plan, estimate, self.resumed)
 
     def _require_unchanged(self) -> None:
-        """Look at the image once more; raises InputError where it changed while it was read."""
-        self._look = require_unchanged(
-            self.run.ledger,
-            lambda: open_input(self.options, self.run.model),
-            self.run.plan,
-            self._look,
+        """Raise InputError if the image has changed while it was read."""
+        run = self.run
+        self._image_state = require_unchanged(
+            run.ledger, lambda: open_input(self.options, run.model), run.plan, self._image_state
         )
 
     def _refuse_empty(self) -> None:
         run = self.run
         if run.progress.answered:
             return
-        run.outputs.state.discard()  # a mask of nothing, not to be taken for one
+        run.outputs.state.discard()  # an empty mask must not be mistaken for a result
         if run.progress.incomplete:
             raise InputError(f"no pixel got an answer: {run.progress.incomplete[0][1]}")
         nodata = "" if run.image.nodata is None else f" ({run.image.nodata:g})"
@@ -321,9 +277,8 @@ class Job:
         summary.verification = run.verification
         if not resources.in_process:
             summary.peak_memory += sum(run.progress.peaks.values())
-        timings = self.blocks.timings
         setting = Setting(
-            workers=max(resources.workers, len(timings.workers)),
+            workers=max(resources.workers, len(self.blocks.workers)),
             slots=resources.slots,
             in_process=resources.in_process,
             local=resources.local,
@@ -332,7 +287,7 @@ class Job:
             bf16=bf16_in_hardware() if resources.local else None,
             tissue=plan.region is None and plan.image.bands == 3 and plan.mask.crs is None,
         )
-        summary.bottleneck = find_bottleneck(seconds, timings, setting)
+        summary.bottleneck = find_bottleneck(seconds, self.blocks.totals, setting)
         if self.options.profile:
             run.ledger.flush()
             summary.profile = write_profile(
@@ -342,14 +297,14 @@ class Job:
 
 
 def stages_of(options: RunOptions) -> list[Stage]:
-    """The stages of a run, in order, after its blocks."""
+    """The stages after the blocks, in order."""
     others = [stage_named(name) for name in options.stages]
     proof = [Proof()] if options.verify else []
     return [Pyramid(), Resample(), Exports(), *others, *proof]
 
 
 def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[Plan, Estimate]:
-    """The plan of an earlier run, for the files where they are now and the workers of today."""
+    """The plan of an earlier run, with the current paths, if the current workers may resume it."""
     options, image, model = request.options, request.image, request.model
     plan = relocated(plan, image, model_reference(options.model))
     if not options.allow_mixed:
@@ -368,10 +323,10 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
 def _open_or_create(
     outputs: Outputs, plan: Plan, existing: Plan | None, callbacks: RunCallbacks
 ) -> ZarrMask:
-    """The run's mask; the plan is frozen last, so that without it nothing is trusted."""
+    """The run's mask. The plan is frozen last, because a mask without a plan is not trusted."""
     now = outputs.state.read_plan()
     if (now is None) != (existing is None):
-        raise InputError(f"{outputs.store}: another run has begun it meanwhile; start again")
+        raise InputError(f"{outputs.store}: another run has just started writing it; try again")
     if existing is None:
         for entry in outputs.store.iterdir():
             if entry != outputs.state.folder:
@@ -383,13 +338,13 @@ def _open_or_create(
             callbacks.on_warning(sentence)
     outputs.state.freeze(plan)
     mask = open_zarr_mask(outputs.store)
-    mask.remove_partials()  # of writers that were killed
+    mask.remove_partials()  # left by writers that were killed
     return mask
 
 
 @contextmanager
 def _failures_named(outputs: Outputs) -> Iterator[None]:
-    """Name the mask in errors about what cannot be written."""
+    """Name the mask in errors about writing it."""
     try:
         yield
     except DamagedMaskError as error:

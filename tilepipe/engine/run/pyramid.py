@@ -1,4 +1,4 @@
-"""The stage that makes the coarser levels of the mask."""
+"""The stage that computes the coarser levels of the mask."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tilepipe.storage.hashing import ABSENT
 
 
 class Pyramid(Stage):
-    """Each level from the one above it, on the workers, a window at a time.
+    """Computes each level from the finer one, on the workers, window by window.
 
-    Nothing where masks are resampled to the image's grid: there they have a pyramid of their own.
+    It has no steps with `--like-image`: the resampled mask has its own pyramid.
     """
 
     name = "pyramid"
@@ -39,6 +39,6 @@ class Pyramid(Stage):
         for outcome in run.compute(compute_pyramid_block, ((level, w) for w in windows)):
             keys = mask.chunk_keys(outcome.task.label[1], level)
             seals.update(zip(keys, outcome.value.split(" "), strict=True))
-        # Nothing is written where nothing of the region is.
+        # Windows outside the region are not written.
         chunks = " ".join(seals.get(key, ABSENT) for key in mask.chunk_keys(level=level))
         return {"bytes": mask.stored_bytes(level=level), "chunks": chunks}

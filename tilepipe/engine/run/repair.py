@@ -1,9 +1,9 @@
-"""An image that was repaired between two runs: which blocks it leaves as they are.
+"""Resuming a run after its image was repaired.
 
-A repair changes the image's fingerprint, and so would have the run refused as one of another
-image. But every block's receipt holds a hash of the pixels that the block read. Where parts of the
-image could not be read, the image is read once more and compared: what is the same stays, and what
-is not is computed again.
+A repair changes the image's fingerprint, so the run would be refused as one of another image. But
+every block's report holds a hash of the pixels that the block read. If parts of the image could not
+be read, the image is read once more and compared: blocks that are the same are kept, and the others
+are computed again.
 """
 
 from __future__ import annotations
@@ -15,38 +15,36 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.run.finished import Request
-from tilepipe.engine.run.same_image import changed_blocks, done_receipts
+from tilepipe.engine.run.same_image import changed_blocks, done_reports, forget
 from tilepipe.engine.state.ledger import Ledger
 from tilepipe.engine.state.progress import Progress
 
 
 def resume_on_repaired_image(plan: Plan, request: Request, callbacks: RunCallbacks) -> Plan:
-    """The plan for the image as it is now, where it is the run's image, repaired.
+    """The plan, adapted to the image if that is the run's image, repaired; otherwise unchanged.
 
-    Otherwise the plan as it is. Blocks whose pixels have changed are forgotten in the ledger; if
-    they are more than half of those compared, this is another image, and nothing is forgotten.
+    Blocks whose pixels have changed are forgotten in the ledger. If they are more than half of
+    those compared, it is another image, and nothing is forgotten.
     """
-    options, image, look = request.options, request.image, request.look
+    options, image, now = request.options, request.image, request.image_state
     state = request.outputs.state
-    if look.fingerprint == plan.image.fingerprint:
+    if now.fingerprint == plan.image.fingerprint:
         return plan
     facts = image_facts(image, choose_scale(image, request.model, options))
     if replace(facts, path="", fingerprint="") != replace(plan.image, path="", fingerprint=""):
         return plan
-    progress = Progress.from_ledger(state.ledger_file)
-    if not progress.partial:
+    if not Progress.from_ledger(state.ledger_file).partial:
         return plan
     callbacks.stage("comparing the image, which has changed, with what was read of it")
-    sound = done_receipts(state.ledger_file, progress)
-    changed = list(changed_blocks(image, plan, sound))
+    sound = done_reports(state.ledger_file)
+    changed = changed_blocks(image, plan, sound)
     if 2 * len(changed) > len(sound):
         return plan
-    adopted = replace(plan, image=replace(plan.image, fingerprint=look.fingerprint))
+    adopted = replace(plan, image=replace(plan.image, fingerprint=now.fingerprint))
     with state.locked():
-        # The ledger first: stopped in between, all is compared again.
+        # The ledger first: after an interruption in between, all is compared again.
         with Ledger(state.ledger_file) as ledger:
-            for number in changed:
-                ledger.append({"kind": "changed", "number": number})
-            ledger.append({"kind": "image", "identity": look.identity})
+            forget(ledger, changed)
+            ledger.append({"kind": "image", "identity": now.identity})
         state.freeze(adopted)
     return adopted

@@ -14,7 +14,7 @@ from tilepipe.engine.run.stream import compute_blocks
 
 
 def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
-    """Segment an image, or resume an earlier run of the same options where it stopped.
+    """Segment an image, or resume an earlier run with the same options where it stopped.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
 
 @contextmanager
 def environment_errors_classified() -> Iterator[None]:
-    """Turn errors of the environment into `EnvironmentFailure`, at whatever moment they occur."""
+    """Turn errors of the environment into `EnvironmentFailure`, whenever they occur."""
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Windows that a run did not use, across the seams of its tiles and blocks."""
+"""Windows for `verify` that the run did not use, across the seams of its tiles and blocks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tilepipe.grid import Tiling, Window, round_down, round_up
 from tilepipe.regions.cells import Region
 
 CLEAR = 32
-"""Pixels by which windows of a region hold the place that they are chosen for: they are moved."""
+"""Pixels around its centre that a window still contains after it is moved, in a region."""
 
 
 def seam_windows(
     tiling: Tiling, factor: int, count: int, seed: int, coverage: Coverage | None = None
 ) -> list[Window]:
-    """Kept outputs of ``count`` windows, centred on seams and corners of tiles and blocks.
+    """The outputs to keep of ``count`` windows, centred on seams and corners of tiles and blocks.
 
-    Each is moved by whole stride factors, so that none is a window of the run: where an image has
-    no seams, at least the windows are cut elsewhere. Of a region, each holds some.
+    Windows that the run used are moved by a stride factor: in an image without seams, windows are
+    at least cut elsewhere. In a region, each window contains some of it.
     """
     choose = random.Random(seed)
     seams = _seams(tiling, 0), _seams(tiling, 1)
@@ -59,22 +59,22 @@ def seam_windows(
 
 
 def _in_turn(seams: list[int], size: int, choose: random.Random) -> Iterator[int]:
-    """The seams in random order, each once before any comes again; without any, anywhere."""
+    """The seams in random order, each once before any is repeated; random places without seams."""
     while True:
         yield from choose.sample(seams, len(seams)) or [choose.randrange(size)]
 
 
 def _part_of(coverage: Coverage, row: int, column: int) -> tuple[Window, set[tuple[int, int]]]:
-    """What the tile that a pixel comes from is for, and where the tiles of its block begin."""
+    """The pixels used of the tile that a pixel comes from, and the corners of its block's tiles."""
     block, across = coverage.tiling.block, coverage.tiling.shape[1]
-    tiles = coverage.tiles(row // block[0] * across + column // block[1])
+    patches = coverage.patches(row // block[0] * across + column // block[1])
     pixel = Window(row, column, 1, 1)
-    part = next(part for _, part in tiles if part.contains(pixel))
-    return part, {(tile.y, tile.x) for tile, _ in tiles}
+    part = next(patch.use for patch in patches if patch.use.contains(pixel))
+    return part, {(patch.keep.y, patch.keep.x) for patch in patches}
 
 
 def _near(seams: list[int], place: int, keep: int) -> int:
-    """The seam nearest to a place, if a window centred on it holds that place; or the place."""
+    """The nearest seam, if a window centred on it contains the place; otherwise the place."""
     seam = min(seams, key=lambda seam: abs(seam - place), default=place)
     return seam if abs(seam - place) < keep // 2 - CLEAR else place
 
@@ -85,15 +85,13 @@ def _holds(region: Region, window: Window) -> bool:
 
 
 def _start(centre: int, keep: int, size: int, factor: int) -> int:
-    # Within the image, or, where that is no larger than the window, from its edge on.
+    # Within the image; or at its edge, if it is not larger than the window.
     last = max(0, round_up(size, factor) - keep)
     return min(max(round_down(centre - keep // 2, factor), 0), last)
 
 
 def _seams(tiling: Tiling, axis: int) -> list[int]:
     size, step = (tiling.height, tiling.width)[axis], tiling.shape[1] if axis == 0 else 1
-    seams: set[int] = set()
-    for number in range(0, tiling.shape[axis] * step, step):
-        for tile in tiling.tiles(number):
-            seams.add((tile.y, tile.x)[axis])
+    blocks = (tiling.block_window(n) for n in range(0, tiling.shape[axis] * step, step))
+    seams = {seam for block in blocks for seam in tiling.starts(block, axis)}
     return sorted(seam for seam in seams if 0 < seam < size)

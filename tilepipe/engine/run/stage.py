@@ -1,9 +1,8 @@
-"""A stage: one resumable step of a run over its products.
+"""A stage: one resumable part of a run over its products.
 
-A run is a list of stages. The first computes the blocks; each later one makes something of what is
-there by then: coarser levels, exports, a proof. One loop runs them (`run_stages`), and the ledger
-remembers each task that is done, so that a run that was stopped resumes at the task it was in. What
-a stage has made is stale, and made again, as soon as anything it is made of has changed.
+After its blocks, a run consists of stages: coarser levels, exports, verification. One loop runs
+them (`run_stages`), and the ledger records each step that is done, so that a stopped run resumes
+where it was. The result of a step is stale, and made again, once anything it depends on changes.
 """
 
 from __future__ import annotations
@@ -34,31 +33,31 @@ if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
 ENTRY_POINTS = "tilepipe.stages"
-"""Entry points of other packages, each a `Stage` class, under the stage's name."""
+"""The group of entry points by which other packages add `Stage` classes."""
 
 
 @dataclass
 class OpenRun:
-    """A run that is under way: what it reads and writes, how far it is, and who computes it."""
+    """A run in progress: what it reads and writes, what is done, and the workers."""
 
     options: RunOptions
     plan: Plan
     outputs: Outputs
     image: Image
-    """As its file has it; `planned_image` is what the model sees."""
+    """The image on the grid of its file; `planned_image` is what the model sees."""
     model: Model
     mask: ZarrMask
-    """The store that blocks are written to, on the model's grid."""
+    """The mask that blocks are written to, on the model's grid."""
     progress: Progress
     callbacks: RunCallbacks = field(default_factory=RunCallbacks)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     ledger: Ledger = field(init=False)
-    """Open from the moment at which the run may write."""
+    """The ledger, open as soon as the run may write."""
     run_id: str = field(init=False)
-    """Tasks carry it, and end without writing where it is not the current run's."""
+    """The id of this run. Tasks of any other run end without writing."""
     workers: Workers = field(init=False)
     verification: Verification | None = None
-    """Of this run, or of an earlier one whose blocks are all still in place."""
+    """The verification of this run, or of an earlier one with the same blocks."""
 
     @property
     def planned_image(self) -> Image:
@@ -67,7 +66,7 @@ class OpenRun:
 
     @property
     def result(self) -> ZarrMask:
-        """The mask that exports are made of: resampled to the image's grid where asked for."""
+        """The mask that exports are made from: on the image's grid with `--like-image`."""
         target = self.outputs.resampled_mask
         return self.mask if target is None else open_zarr_mask(target)
 
@@ -85,7 +84,7 @@ class OpenRun:
         Raises
         ------
         Exception
-            What a task raised every time that it was tried.
+            The error of a task that failed every time it was tried.
         """
         store = str(self.outputs.store)
         tasks = (Task(function, (store, self.run_id, *item), item) for item in items)
@@ -97,70 +96,65 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task of a stage: a pyramid level, an export."""
+    """One step of a stage, such as a pyramid level or an export."""
 
     key: int | str
-    """By which the ledger remembers it; of a file, its name from the store on."""
+    """The key in the ledger; for a file, its name relative to the store."""
     title: str
-    """For the person who watches."""
+    """The text shown while the step runs."""
     record: Mapping[str, Any] | None
-    """What the ledger's record says besides what the step returns: its kind, and its key. None
-    where nothing is remembered, and the step is done each time."""
+    """The kind and key for the ledger's record, to which the values of `Stage.execute` are added.
+    None if nothing is recorded, so that the step is done each time."""
     announces: bool = False
-    """Whether the ledger is told before it begins, so that a file is known to be the run's."""
+    """Whether the ledger records the start as well, so that a partial file is known to be ours."""
     is_there: Callable[[], bool] = lambda: True
-    """Whether what it made, if it is fresh, is still in place."""
+    """Whether the result of a step that the ledger has as done is still in place."""
 
 
 class Stage(ABC):
-    """One resumable step of a run.
+    """One resumable part of a run.
 
-    A stage of another package gives `steps` that `step` makes, and is asked for by its name
-    (``RunOptions.stages``); it runs after the exports, and before the proof.
+    A stage of another package makes its `steps` with `step` or `file_step`, and is added to a run
+    by its name (``RunOptions.stages``). It runs after the exports and before the verification.
     """
 
     name: ClassVar[str]
     clock: ClassVar[str]
-    """The part of the summary's times that it counts in."""
+    """The part of the summary's times that it counts towards."""
 
     @abstractmethod
     def steps(self, run: OpenRun) -> Iterable[Step]:
-        """All its steps, done or not, in the order in which they are to be done."""
+        """All steps of the stage, done or not, in order."""
 
     @abstractmethod
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
-        """Do one step, whole or not at all.
+        """Do one step completely, or leave no trace.
 
         Returns
         -------
         mapping
-            What the ledger remembers of it: ``bytes`` and ``hash`` of a file, for example, by which
-            `tilepipe verify --scrub` and a resumed run tell whether it is still as written.
+            Values for the ledger, such as the ``bytes`` and ``hash`` of a file, with which
+            `tilepipe verify --scrub` and a resumed run check that it is still as written.
         """
 
     def step(self, key: str, title: str) -> Step:
-        """A step that the ledger remembers by a key of its own."""
+        """A step with a key of the stage's own."""
         name = f"{self.name}/{key}"
         return Step(name, title, {"kind": "stage", "name": name})
 
     def file_step(self, run: OpenRun, path: StoragePath) -> Step:
-        """A step that writes one file; ``execute`` returns its ``bytes`` and its ``hash``.
+        """A step that writes one file; `execute` must return its ``bytes`` and its ``hash``.
 
-        A file of that name is overwritten only where a run has begun it, and `tilepipe verify
-        --scrub` and a resumed run notice when it is not as it was written.
+        An existing file is overwritten only if a run began it.
         """
         name = run.outputs.name_of(path)
-        return Step(
-            name,
-            f"writing {path.name}",
-            {"kind": "export", "name": name},
-            announces=True,
-            is_there=partial(run.progress.is_made, name, path),
-        )
+        is_there = partial(run.progress.is_made, name, path)
+        record = {"kind": "export", "name": name}
+        return Step(name, f"writing {path.name}", record, announces=True, is_there=is_there)
 
 
 def run_stages(run: OpenRun, stages: Iterable[Stage]) -> None:
-    """Do the steps that are not done, or that are stale, and record each in the ledger."""
+    """Do the steps that are missing or stale, and record each in the ledger."""
     for stage in stages:
         with run.stopwatch.part(stage.clock):
             for step in stage.steps(run):
@@ -181,18 +175,12 @@ _registered: dict[str, type[Stage]] = {}
 
 
 def register_stage(stage: type[Stage]) -> None:
-    """Make a stage known by its name in this process."""
+    """Make a stage available by its name in this process."""
     _registered[stage.name] = stage
 
 
 def stage_named(name: str) -> Stage:
-    """A stage that a package adds.
-
-    Raises
-    ------
-    InputError
-        Where none has that name.
-    """
+    """The stage that another package added under a name; InputError if there is none."""
     if name in _registered:
         return _registered[name]()
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}

@@ -12,15 +12,12 @@ from tilepipe.engine.run.job import Job
 
 
 def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -> Iterator[Job]:
-    """Compute the blocks of prepared jobs as one stream; yields each job when its last is done.
+    """Compute the blocks of prepared jobs as one stream; yield each job after its last block.
 
-    The blocks of the next job begin while the last ones of the one before are computed. A job is
-    taken from ``jobs`` only when its first block may begin.
+    The first blocks of a job are computed beside the last ones of the job before it. A job is
+    taken from ``jobs`` only when its first block can begin.
 
-    Raises
-    ------
-    EnvironmentFailure
-        When the scheduler or all workers are lost, or a disk is full.
+    Raises EnvironmentFailure when the scheduler or all workers are lost, or a disk is full.
     """
     begun: dict[str, Job] = {}
     computed: deque[Job] = deque()
@@ -32,17 +29,20 @@ def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -
     def tasks() -> Iterator[Task]:
         for job in jobs:
             begun[job.run.run_id] = job
-            yield from job.tasks()
+            yield from job.blocks.tasks()
             note(job)
 
+    def job_of(task: Task) -> Job:
+        return begun[str(task.arguments[1])]  # by the id of its run
+
     def late(task: Task, seconds: float, worker: str) -> None:
-        begun[_run_of(task)].blocks.late(task.label, seconds, worker)
+        job_of(task).blocks.late(task.label, seconds, worker)
 
     timeout = None if options.timeout is None else 60 * options.timeout
     pool = TaskPool(workers, options.retries, timeout, late)
     for outcome in pool.run(tasks()):
-        job = begun[_run_of(outcome.task)]
-        instead = job.receive(outcome)
+        job = job_of(outcome.task)
+        instead = job.blocks.receive(outcome)
         if instead is not None:
             pool.add(instead)
         note(job)
@@ -50,8 +50,3 @@ def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -
             yield computed.popleft()
     while computed:
         yield computed.popleft()
-
-
-def _run_of(task: Task) -> str:
-    """The id of the run that a block's task belongs to."""
-    return str(task.arguments[1])

@@ -1,4 +1,4 @@
-"""Proof on the user's own image: other windows of the run's shape must give the same labels."""
+"""Verification on the user's own image: other windows of the run's shape must agree."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tilepipe.engine.run.comparison import Comparison
 from tilepipe.engine.run.examine import Examination, examine
 from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
-from tilepipe.engine.state.folder import AlteredPlanError, RunState
-from tilepipe.engine.state.outputs import record_path
+from tilepipe.engine.state.folder import AlteredPlanError, RunState, read_document
 from tilepipe.engine.state.progress import Progress
+from tilepipe.engine.state.run_record import record_path
 from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.environment import choose_device, gpu_of_worker
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
@@ -31,7 +31,6 @@ from tilepipe.models.precision import Precision
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
-from tilepipe.schema import load_json
 from tilepipe.storage import InputRefused, StoragePath, readable, refuse_links
 
 MOST_WINDOWS = 1_000_000
@@ -47,31 +46,33 @@ def verify(
     device: str = "auto",
     scrub: bool = False,
 ) -> Verification:
-    """Prove a mask: look whether it is as written, run the network on other windows, and compare.
+    """Check that a mask is as written, then run the network on other windows, and compare.
 
     Parameters
     ----------
     mask
         An output of `run`, in any format.
-    windows, seed
-        How many windows, and which.
+    windows
+        Number of windows.
+    seed
+        Seed of their random choice.
     image, model
-        Where they are now, if not where the run found them.
+        Paths of image and model, if they have moved since the run.
     scrub
         Read all chunks and exports, and compare their hashes with those that the run recorded.
-        What is damaged is noted, so that the run's own command computes it again.
+        Damage is recorded, and the command that made the mask repairs it.
 
     Raises
     ------
     InputError
-        When the mask was not made by tilepipe, or image or model are not the run's.
+        When tilepipe did not make the mask, or image or model are not the run's.
     CheckError
         When the plan is not the one that the run wrote.
     """
     path = readable(mask).absolute()
     with InputRefused():
         if not path.exists():
-            raise InputError(f"{path}: there is no such mask")
+            raise InputError(f"{path}: does not exist")
     suffix_kind(path)
     refuse_links(path)
     try:
@@ -94,15 +95,16 @@ def verify(
                 raise
             return _only_damaged(plan, loaded, found)
         stack.callback(opened_mask.close)
-        # The store of a run that is not complete is still on the model's grid.
+        # The store of an incomplete run is still on the model's grid.
         on_image = plan.like_image is not None and not RunState(path).plan_file.exists()
         spec = plan.like_image if on_image and plan.like_image else plan.mask
         if opened_mask.shape != (spec.height, spec.width):
             if found.damage:
                 return _only_damaged(plan, loaded, found)
+            height, width = opened_mask.shape
             raise InputError(
-                f"{path}: has {opened_mask.shape[0]} x {opened_mask.shape[1]} pixels, and the run "
-                f"in {record_path(path).name} wrote {spec.height} x {spec.width}; give its mask"
+                f"{path}: has {width} x {height} pixels, and the run in {record_path(path).name} "
+                f"wrote {spec.width} x {spec.height} (width x height); give the mask of that run"
             )
         result = verify_plan(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
@@ -113,10 +115,10 @@ def verify(
 
 
 def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
-    """The result where a mask is so damaged that no window of it can be compared."""
-    tally = Comparison(plan, model, [], None)
-    tally.damage = found.damage
-    return replace(tally.result(), covered=tuple(found.covered))
+    """The result for a mask so damaged that no window can be compared."""
+    comparison = Comparison(plan, model, [], None)
+    comparison.tally.damage = found.damage
+    return replace(comparison.result(), covered=tuple(found.covered))
 
 
 def verify_plan(
@@ -133,26 +135,26 @@ def verify_plan(
 ) -> Verification:
     """Compare a mask with the network on ``windows`` windows across the seams of its plan.
 
-    ``on_image`` says that the mask was brought back to the grid of the image: its pixels are then
-    compared with those of the network's answers that they were to take.
+    With ``on_image``, the mask is on the image's own grid (`--like-image`), and its pixels are
+    compared with the outputs that they should have taken.
     """
     if not 1 <= windows <= MOST_WINDOWS:
         raise InputError(f"windows must be 1 to {MOST_WINDOWS:,}, not {windows}")
     geometry, image = model.geometry, at_model_scale(image, plan.image)
-    # The model's own geometry, not the plan's: a plan that got it wrong must not judge itself.
-    tally = Comparison(
+    # The model's own geometry, not the plan's: a plan with a wrong one must not judge itself.
+    comparison = Comparison(
         plan, model, [plan.tiling.block_window(n) for n in unreadable],
         nearest_of(image, plan) if on_image else None,
     )  # fmt: skip
     chosen = choose_device(device if device != "auto" else plan.device)
     half = Precision(plan.precision).is_half
-    # fp32 is judged with the reference runtime, whatever computed it: what can be proved with
-    # another one holds twice. The bound of half precision is that of the runtime that computed it.
-    runtime = plan.runtime if half else None
+    # fp32 is compared with the reference runtime, whichever computed the mask. The bound of half
+    # precision belongs to the runtime that computed it.
+    tally, runtime = comparison.tally, plan.runtime if half else None
     runner = Device(model, gpu_of_worker(chosen, 0), plan.precision, plan.threads, runtime)
     try:
         places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, plan.coverage)
-        # For a model that is not exact, that would take its inexactness for rounding.
+        # For an inexact model, that would mistake its inexactness for rounding.
         if half and not model.predictor.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
 
@@ -166,7 +168,7 @@ def verify_plan(
                     continue
                 logits = runner.logits(pixels, valid, kept.shape)
                 try:
-                    tally.compare(kept, logits, valid, mask)
+                    comparison.compare(kept, logits, valid, mask)
                 except DamagedMaskError as error:
                     tally.damage.append(str(error))
 
@@ -177,11 +179,11 @@ def verify_plan(
             compare(seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered))
     finally:
         runner.close()
-    return tally.result()
+    return comparison.result()
 
 
 def _answered(plan: Plan, mask: Mask) -> Coverage | None:
-    """Where a mask has answers, as its smallest level tells; None where it has none."""
+    """The part of a mask that has answers, from its smallest level; None if there is none."""
     labels = mask.read(Window(0, 0, *mask.levels[-1]), len(mask.levels) - 1)
     plane = labels if labels.ndim == 2 else labels[0]
     known = ~plan.mask.product.unanswered(plane)
@@ -198,14 +200,14 @@ def _answered(plan: Plan, mask: Mask) -> Coverage | None:
 def _half_precision_bound(
     places: list[Window], plan: Plan, image: Image, model: Model, runner: Device
 ) -> float:
-    """How far half precision is from float32 over the same windows, measured here.
+    """The measured difference between half precision and float32 on the same windows.
 
-    The largest difference of a logit over the logits' range; both labels' logits may be off by as
-    much, hence twice. The two passes are of one window, cut alike: what comes of cutting elsewhere
-    is what `verify` looks for, and must not widen the bound it is judged by.
+    The bound is twice the largest difference of a logit, as a share of the logits' range, because
+    the logits of two labels may both be off. Both passes read the same window: the effect of
+    cutting elsewhere is what `verify` tests, and must not widen its own bound.
 
-    A network that cannot compute in float32 has nothing to be compared with: its own outputs from
-    windows a stride factor apart are compared instead.
+    A network that cannot compute in float32 is compared with itself, on windows a stride factor
+    apart.
     """
     geometry, on, largest = model.geometry, str(runner.device), 0.0
     if Precision.FP32 in model.predictor.precisions(on):
@@ -236,13 +238,13 @@ def _half_precision_bound(
 
 
 def _plan_of(mask: StoragePath) -> tuple[Plan, list[int]]:
-    """The plan that a mask was made by, and the blocks of which the run left pixels unread."""
+    """The plan of a mask's run, and the numbers of its blocks with unreadable pixels."""
     state = RunState(mask)
     plan = state.read_plan() if mask.is_dir() else None
     if plan is None and mask.is_dir() and state.folder.is_dir():
         raise InputError(
-            f"{state.plan_file}: is gone, so nothing says what {mask.name} should be; put the file "
-            "back, or make the mask anew with `tilepipe run --overwrite`"
+            f"{state.plan_file}: is missing, so {mask.name} cannot be checked; put the file back, "
+            "or start over with `tilepipe run --overwrite`"
         )
     if plan is not None:
         progress = Progress.from_ledger(state.ledger_file)
@@ -251,46 +253,41 @@ def _plan_of(mask: StoragePath) -> tuple[Plan, list[int]]:
         if missing:
             raise InputError(
                 f"{mask}: is not finished, {len(missing)} of {plan.blocks} blocks are missing; "
-                "give the command that began it again, then verify"
+                "repeat the command that began it, then verify"
             )
     record = record_path(mask)
     try:
-        document = load_json(record.read_text())
+        document = read_document(record)
         incomplete = [int(block["number"]) for block in document["blocks"]["incomplete"]]
         if plan is None:
             plan = Plan.from_json(json.dumps(document["plan"]))
         elif document["plan"] != json.loads(plan.to_json()):
             incomplete = []  # the record of another run, under the same name
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         incomplete = []
         if plan is None:
             raise InputError(
-                f"{mask}: nothing says how it was made: its run record {record.name} is not "
-                "beside it; give the file that tilepipe wrote, with its record"
+                f"{mask}: its run record {record.name} is not beside it, so it is unknown how the "
+                "mask was made; give the file that tilepipe wrote, with its record"
             ) from None
     return plan, incomplete
 
 
 class Proof(Stage):
-    """`verify_plan` at the end of a run, each time it is asked for."""
+    """The stage that verifies the result (`verify_plan`), each time the option is given."""
 
     name = "verify"
     clock = "verify"
 
     def steps(self, run: OpenRun) -> Iterable[Step]:
-        """One step, of which the ledger remembers nothing: the run record does."""
+        """One step; its result goes into the run record, not into the ledger."""
         yield Step("verify", "verifying", record=None)
 
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Compare other windows with the result."""
         run.verification = verify_plan(
-            run.plan,
-            run.result,
-            run.image,
-            run.model,
-            windows=run.options.verify,
-            seed=0,
+            run.plan, run.result, run.image, run.model, windows=run.options.verify, seed=0,
             unreadable=[number for number, _ in run.progress.incomplete],
             on_image=run.plan.like_image is not None,
-        )
+        )  # fmt: skip
         return {}

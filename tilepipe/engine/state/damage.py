@@ -1,4 +1,4 @@
-"""What was done, but is not there any more as it was written."""
+"""Results that are no longer as they were written."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A block, level or export that is not as it was written."""
+    """A block, pyramid level or export that is not as it was written."""
 
     key: Literal["number", "level", "name"]
-    """By what its record names it: the number of a block, a level, the name of an export."""
+    """The field that identifies it: a block's number, a level, an export's name."""
     value: int | str
     chunk: str = ""
-    """The first chunk that shows it, where that is known."""
+    """The first damaged chunk, if known."""
 
     def to_record(self) -> dict[str, Any]:
-        """As a ledger record, by which a run makes it again."""
+        """The damage as a ledger record, which makes a run repair it."""
         return {"kind": "damaged", self.key: self.value}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Damage:
-        """What `to_record` gave; KeyError for a record of another form."""
+        """Read what `to_record` returned; KeyError for a record of another form."""
         key: Literal["number", "level", "name"]
         key = "number" if "number" in record else "level" if "level" in record else "name"
         return cls(key, record[key])

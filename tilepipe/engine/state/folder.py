@@ -1,4 +1,4 @@
-"""Where a run keeps what it must not forget: `.tilepipe/` inside the zarr mask."""
+"""The state of a run on disk: the folder `.tilepipe/` inside the zarr mask."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.state.ledger import decode, encode
@@ -24,18 +25,27 @@ FOLDER = ".tilepipe"
 EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
+def read_document(path: StoragePath) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none, or it cannot be parsed."""
+    try:
+        document = load_json(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 class AlteredPlanError(InputError):
     """The plan of a mask is not the one that was frozen with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seals:
-    """Hashes of what a run wrote beside chunks and exports, kept in a file of their own."""
+    """Hashes of the plan and the metadata that a run wrote, kept in a separate file."""
 
     plans: tuple[str, ...]
-    """Of each plan that was frozen: a resumed run writes it again, with the paths of today."""
+    """The hash of each frozen plan. A resumed run adds one, because it updates the paths."""
     documents: dict[str, str]
-    """Of each ``zarr.json``, by its path from the mask's folder on."""
+    """The hash of each ``zarr.json``, by its path in the mask's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +57,22 @@ class RunState:
 
     @property
     def folder(self) -> StoragePath:
-        """What the run keeps; part of the mask, so that both move together."""
+        """The folder that holds the files, inside the mask so that both move together."""
         return self.store / FOLDER
 
     @property
     def plan_file(self) -> StoragePath:
-        """The frozen plan. Where it is missing, no run has begun."""
+        """The frozen plan. Without it, no run has begun."""
         return self.folder / "plan.json"
 
     @property
     def ledger_file(self) -> StoragePath:
-        """What is done: a file, or on an object store a folder of batches."""
+        """The ledger: a file, or on an object store a folder of batches."""
         return self.folder / "ledger"
 
     @property
     def run_file(self) -> StoragePath:
-        """Which run may write."""
+        """The file with the id of the run that may write."""
         return self.folder / "run.json"
 
     @property
@@ -71,12 +81,9 @@ class RunState:
         return self.folder / "seals"
 
     def read_plan(self) -> Plan | None:
-        """The frozen plan, or None where no run has begun.
+        """The frozen plan, or None if no run has begun.
 
-        Raises
-        ------
-        InputError
-            Where it cannot be understood, or is not as it was written.
+        Raises InputError when it cannot be read, or is not as it was written.
         """
         try:
             text = self.plan_file.read_bytes().decode("utf-8", errors="replace")
@@ -86,19 +93,19 @@ class RunState:
             plan = Plan.from_json(text)
         except ValueError as error:
             raise InputError(
-                f"{self.plan_file}: is no plan of this version of tilepipe ({error}); "
-                "use --overwrite to start anew"
+                f"{self.plan_file}: this version of tilepipe cannot read it ({error}); use "
+                "--overwrite to start over"
             ) from error
         sealed = self.seals().plans
         if sealed and hash_bytes(text.encode()) not in sealed:
             raise AlteredPlanError(
                 f"{self.plan_file}: was changed or damaged since the run wrote it, so its mask "
-                "cannot be trusted; put the file back as it was, or use --overwrite to start anew"
+                "cannot be trusted; put the file back as it was, or use --overwrite to start over"
             )
         return plan
 
     def seals(self) -> Seals:
-        """The hashes of what the run wrote beside chunks; none where an older version wrote it."""
+        """The hashes of plan and metadata; none if an older version wrote the mask."""
         try:
             record = decode(self.seals_file.read_bytes()) or {}
             return Seals(tuple(record["plans"]), dict(record["documents"]))
@@ -106,24 +113,21 @@ class RunState:
             return Seals((), {})
 
     def freeze(self, plan: Plan) -> None:
-        """Write the plan, whole or not at all."""
-        # A group of its own, so that zarr readers that list the mask's members know what it is.
+        """Write the plan atomically, and its hash."""
+        # A group, so that zarr readers that list the mask's members can open the folder.
         write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
         text, seals = plan.to_json(), self.seals()
-        # Before the plan itself: stopped in between, the plan before it is still a sealed one.
-        record = {
-            "plans": sorted({*seals.plans, hash_bytes(text.encode())}),
-            "documents": seals.documents
-            or {
-                name: hash_bytes(content)
-                for name, content in metadata_documents(plan.mask, plan.extras).items()
-            },
-        }
-        write_whole(self.seals_file, encode(record).decode())
+        documents = seals.documents
+        if not documents:
+            contents = metadata_documents(plan.mask, plan.extras)
+            documents = {name: hash_bytes(content) for name, content in contents.items()}
+        plans = sorted({*seals.plans, hash_bytes(text.encode())})
+        # Before the plan: after an interruption in between, the previous plan is still sealed.
+        write_whole(self.seals_file, encode({"plans": plans, "documents": documents}).decode())
         write_whole(self.plan_file, text)
 
     def discard(self) -> None:
-        """Remove the mask. The plan goes first: stopped half-way, nothing is left to resume."""
+        """Remove the mask, the plan first, so that an interruption leaves no run to resume."""
         self.forget()
         if isinstance(self.store, Path) and self.store.is_symlink():
             for entry in self.store.iterdir():  # the link is the user's
@@ -132,60 +136,45 @@ class RunState:
             remove(self.store)
 
     def forget(self) -> None:
-        """Remove what says that anything is done, the plan first."""
+        """Remove plan, ledger and hashes, the plan first."""
         self.plan_file.unlink(missing_ok=True)
         remove(self.ledger_file)
         self.seals_file.unlink(missing_ok=True)
 
     def begin(self, *, allow_mixed: bool = False) -> str:
-        """Declare a new run of this output and return its id; tasks of earlier runs end by it."""
-        run_id = uuid.uuid4().hex
-        owner = {
-            "id": run_id,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "allow_mixed": allow_mixed,
-        }
+        """Start a new run of this output and return its id; tasks of earlier runs then end."""
+        run_id, host = uuid.uuid4().hex, socket.gethostname()
+        owner = {"id": run_id, "pid": os.getpid(), "host": host, "allow_mixed": allow_mixed}
         write_whole(self.run_file, json.dumps(owner))
         return run_id
 
     def end(self) -> None:
-        """Declare that no run may write; tasks that are still about end without writing."""
+        """End the current run; tasks that are still in flight end without writing."""
         self.run_file.unlink(missing_ok=True)
 
     def current_run(self) -> str | None:
-        """The id of the run that may write, or None when there is none."""
-        try:
-            return str(load_json(self.run_file.read_text())["id"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        """The id of the run that may write, or None."""
+        found = read_document(self.run_file).get("id")
+        return None if found is None else str(found)
 
     def allows_mixed(self) -> bool:
-        """Whether the current run lets workers of other kinds take part."""
-        try:
-            return bool(load_json(self.run_file.read_text())["allow_mixed"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        """Whether the current run accepts workers with other results in the last digits."""
+        return bool(read_document(self.run_file).get("allow_mixed"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the output for this process alone; the lock of a dead process is free.
+        """Lock the output for this process; the lock of a dead process is released.
 
-        Raises
-        ------
-        InputError
-            When another run holds it.
+        Raises InputError when another run holds the lock.
         """
         make_folder(self.folder)
         try:
             with holding_lock(self.folder / "lock"):
                 yield
         except LockedError:
-            try:
-                owner = load_json(self.run_file.read_text())
+            owner, who = read_document(self.run_file), ""
+            if {"pid", "host"} <= owner.keys():
                 who = f" (process {owner['pid']} on {owner['host']})"
-            except (OSError, ValueError, KeyError, TypeError):
-                who = ""
             raise InputError(
                 f"{self.store}: another run is writing it{who}; wait for it, or choose another -o"
             ) from None

@@ -1,9 +1,7 @@
-"""Whether what lies beside a mask's chunks is what its plan demands, and mending it.
+"""Checking a mask's metadata and its set of chunks against the plan, and repairing them.
 
-What a run decided is in its plan, and a hash of the plan is kept in a file of its own
-(`RunState.seals`). So the plan can be trusted, and the rest held against it: the metadata of the
-mask, without which the right chunks are the wrong answer, and which chunks there may be at all.
-The chunks themselves are held against the ledger (`tilepipe.engine.state.progress`).
+The hash of the plan is kept in a separate file (`RunState.seals`), so the plan can be trusted. The
+contents of chunks are checked against the ledger (`tilepipe.engine.state.progress`).
 """
 
 from __future__ import annotations
@@ -28,78 +26,78 @@ from tilepipe.storage.hashing import hash_bytes
 from tilepipe.text import some
 
 OURS = ("ome", "tilepipe")
-"""The attributes of a group that tilepipe writes; others are the user's, and left alone."""
+"""The attributes of a group that tilepipe writes; all others belong to the user."""
 
 
 def drop_altered_exports(progress: Progress, outputs: Outputs) -> None:
-    """Read every export, and do not count as made what is not as it was written."""
+    """Read every export, and mark those that are not as they were written as not made."""
     if outputs.resampled_mask is not None:
         progress.drop_altered(outputs.name_of(outputs.resampled_mask), outputs.resampled_mask)
-        if progress.damage:  # other exports may have been made of it
+        if progress.damage:  # other exports may have been made from it
             progress.outdate_exports()
     for path in outputs.derived:
         progress.drop_altered(outputs.name_of(path), path)
 
 
 def mend(state: RunState, plan: Plan) -> list[str]:
-    """Put metadata right and remove stray chunks; says what, in a sentence for each kind.
+    """Repair metadata and remove stray chunks; returns a sentence for each kind of repair.
 
-    To be called by the holder of the output's lock, before anything of the mask is read.
+    The caller must hold the output's lock, and must not have read anything from the mask.
     """
     wrong = damaged_documents(state.store, plan.mask, plan.extras, state.seals().documents)
     strays = list(stray_chunks(state.store, plan))
     if wrong or strays:
-        # Pyramid and exports may have been made with them.
+        # Pyramid and exports may have been made from them.
         with Ledger(state.ledger_file) as ledger:
             ledger.append({"kind": "changed", "level": 1})
     for name, right in wrong.items():
         _write(state.store, name, right)
     for key in strays:
         (state.store / key).unlink(missing_ok=True)
-    told = []
+    repairs = []
     if wrong:
-        told.append(f"metadata that is not what the plan says: {some(list(wrong))}; written anew")
+        repairs.append(f"metadata that did not match the plan: {some(wrong)}; written again")
     if strays:
-        told.append(f"chunks that no block of the run has written: {some(strays)}; removed")
-    return told
+        repairs.append(f"chunks that no block of the run wrote: {some(strays)}; removed")
+    return repairs
 
 
 def is_in_order(state: RunState, plan: Plan) -> bool:
-    """Whether there is nothing to `mend`; looks at stray chunks where that takes a moment only."""
+    """Whether there is nothing to `mend`."""
     documents = state.seals().documents
     if damaged_documents(state.store, plan.mask, plan.extras, documents):
         return False
-    # Without a region every chunk is a block's, and held against the ledger as such.
+    # Without a region every chunk belongs to a block, and is checked against the ledger.
     return plan.region is None or next(stray_chunks(state.store, plan), None) is None
 
 
 def damaged_documents(
     store: StoragePath, spec: MaskSpec, extras: Sequence[str], sealed: dict[str, str]
 ) -> dict[str, bytes]:
-    """Each ``zarr.json`` of a mask that is not as it was written, and how it should be.
+    """Each ``zarr.json`` of a mask that is not as it was written, with its right content.
 
     Parameters
     ----------
     store
         The mask.
     spec, extras
-        What the plan says of it.
+        The mask's description and further products, from the plan.
     sealed
-        Hashes of the documents as they were written: another version of zarr may have written
-        them, and in another way. Empty where they are not known.
+        Hashes of the documents as they were written, perhaps by another version of zarr; may be
+        empty.
     """
     damaged = {}
     for name, right in metadata_documents(spec, extras).items():
         content = _read(store / name)
         if content == right or sealed.get(name) == hash_bytes(content):
             continue
-        if not _says(content, right):
+        if _ours(_document(content)) != _ours(_document(right)):
             damaged[name] = right
     return damaged
 
 
 def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
-    """Chunks of level 0 that belong to no block which the run computes."""
+    """The chunks of level 0 outside the blocks that the run computes."""
     tiling, coverage = plan.tiling, plan.coverage
     for array in ("0", *(f"{product_named(key).name}/0" for key in plan.extras)):
         for key, row, column in chunks_there(store, array):
@@ -108,12 +106,6 @@ def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
             number = y // tiling.block[0] * tiling.shape[1] + x // tiling.block[1]
             if not inside or number not in coverage:
                 yield key
-
-
-def _says(content: bytes, right: bytes) -> bool:
-    """Whether a document says all that it should; of a group, other attributes may be added."""
-    found, wanted = _document(content), _document(right)
-    return _ours(found) == _ours(wanted)
 
 
 def _document(content: bytes) -> dict[str, Any]:
@@ -132,7 +124,7 @@ def _ours(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(store: StoragePath, name: str, right: bytes) -> None:
-    """Write a document as it should be, and keep what the user has added to it."""
+    """Write the right content of a document, and keep the attributes that the user added."""
     text = right.decode()
     attributes = _document(_read(store / name)).get("attributes")
     if isinstance(attributes, dict):

@@ -1,11 +1,10 @@
-"""What is done, kept with the output: append-only, checksummed records, one a line.
+"""The ledger of finished work, kept with the output: append-only records with checksums.
 
 A line is ``crc32 SPACE json``. Each is written by one ``write`` call, so a killed process leaves
-at most one torn line, which is dropped on reading; so is any line whose checksum does not hold.
-What is dropped is done again, never trusted.
+at most one torn line. Lines whose checksum does not match are ignored, and their work is repeated.
 
-On an object store, which cannot append, the ledger is a folder of objects, each a batch of such
-lines, in the order of their names. What a killed process had not yet sent is done again.
+Object stores cannot append, so there the ledger is a folder of objects, each a batch of lines, in
+the order of their names. Work that a killed process had not yet sent is repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tilepipe.errors import EnvironmentFailure
@@ -35,33 +33,28 @@ class Ledger:
         self.path = path
         self._sink = _Batches(path) if isinstance(path, ObjectPath) else _File(path)
         self.since = self._sink.since
-        """Where it began when it was opened: what is before are the records of earlier runs."""
+        """The position of the first record of this run, for `read_ledger`."""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one record; it survives the death of this process once this returns.
+        """Add one record. After this call it survives the death of this process.
 
-        On an object store, records of blocks do so within `BATCH_SECONDS` of work, or when
-        `BATCH_RECORDS` of them have come together; all others at once.
+        On an object store, records of blocks are sent together: after `BATCH_SECONDS`, or when
+        there are `BATCH_RECORDS`.
         """
         self._sink.append(encode(record), later=record.get("kind") == "block")
 
     def flush(self) -> None:
-        """Make all records readable for others."""
+        """Make all records visible to other readers."""
         self._sink.flush()
 
     def close(self) -> None:
-        """Flush to the disk, or send what is left, and close."""
+        """Write all records to the disk or store, and close."""
         self._sink.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -74,7 +67,7 @@ class _File:
         self.since = path.stat().st_size if path.exists() else 0  # bytes
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if torn:
-            # Close the torn line, so that the next record begins on a line of its own.
+            # End the torn line, so that the next record begins on a new one.
             os.write(self._file, b"\n")
 
     def append(self, line: bytes, *, later: bool) -> None:
@@ -83,7 +76,7 @@ class _File:
             raise OSError(28, "no space left for the ledger", str(self.path))
 
     def flush(self) -> None:
-        pass  # each record is written by itself
+        pass  # each record is written at once
 
     def close(self) -> None:
         if self._file >= 0:
@@ -121,8 +114,8 @@ class _Batches:
             return
         content = b"".join(self._lines)
         batch = self.path / f"{self._next:08d}"
-        taken_over = EnvironmentFailure(f"{self.path}: another run writes it now; this one ends")
-        # A run that was cut off for long, and lost its lease, must not add to that of its heir.
+        taken_over = EnvironmentFailure(f"{self.path}: another run has taken over; this one ends")
+        # A run that was cut off and lost its lease must not write into its successor's ledger.
         if self._current_run() != self._run:
             raise taken_over
         try:
@@ -130,7 +123,7 @@ class _Batches:
         except ConditionError:
             if batch.read_bytes() != content:
                 raise taken_over from None
-            # Else ours: sent by a request whose answer was lost.
+            # Otherwise it is ours, sent by a request whose answer was lost.
         self._next += 1
         self._lines.clear()
         self._since = time.monotonic()
@@ -145,19 +138,19 @@ class _Batches:
 def read_ledger(
     path: StoragePath, begin: int = 0, end: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The sound records of a ledger, oldest first; none where there is none.
+    """The valid records of a ledger, oldest first; none if it does not exist.
 
-    ``begin`` and ``end`` are places such as `Ledger.since`: the records from there on, or before.
+    ``begin`` and ``end`` are positions such as `Ledger.since`.
     """
+    yield from (record for line in _lines(path, begin, end) if (record := decode(line)) is not None)
+
+
+def _lines(path: StoragePath, begin: int, end: int | None) -> Iterator[bytes]:
     if isinstance(path, ObjectPath):
         for batch in path.objects():
             number = int(batch.name) if batch.name.isdecimal() else 0
-            if number < begin or (end is not None and number >= end):
-                continue
-            for line in batch.read_bytes().splitlines(keepends=True):
-                record = decode(line)
-                if record is not None:
-                    yield record
+            if number >= begin and (end is None or number < end):
+                yield from batch.read_bytes().splitlines(keepends=True)
         return
     if not path.exists():
         return
@@ -167,9 +160,7 @@ def read_ledger(
             if end is not None and at >= end:
                 return
             at += len(line)
-            record = decode(line)
-            if record is not None:
-                yield record
+            yield line
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -179,7 +170,7 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The record that a line holds; None where it is torn or altered."""
+    """The record in a line; None if the line is torn or altered."""
     if len(line) < 11 or not line.endswith(b"\n") or line[8:9] != b" ":
         return None
     body = line[9:-1]

@@ -1,10 +1,11 @@
-"""What the ledger says is done, and what a run adds to it."""
+"""What is done, according to the ledger, and what a run adds to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from tilepipe.engine.events import BlockReport
 from tilepipe.engine.state.damage import Damage
@@ -17,66 +18,65 @@ from tilepipe.storage import StoragePath, size_of
 from tilepipe.storage.hashing import hash_of
 
 _ALL_LEVELS = 1 << 30
-"""In place of a level: what is made of the whole mask is outdated, and no level is."""
+"""Used as a level: outdates everything made from the whole mask, but no level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A pyramid level, an export, or a result of another stage, as it was recorded."""
+    """A pyramid level, an export, or another stage's result, as it was recorded."""
 
     at: int
-    """When, counted in records: what changed later outdates it."""
+    """The number of its record; a later change makes it stale."""
     size: int | None
-    """Bytes that it had."""
+    """Its size in bytes, if recorded."""
     seal: str
     """The seals of a level's chunks, or the hash of an export; empty in older ledgers."""
     is_file: bool = False
-    """Whether it is a file (or a zarr folder) under the name by which it is known."""
+    """Whether it is a file (or a zarr folder) of the name by which it is recorded."""
 
 
 @dataclass
 class Progress:
     """Blocks, pyramid levels and exports that are done, and blocks that were given up.
 
-    Of a block that is done one byte is kept, so that what a client holds does not grow with the
-    image; reports are kept of those blocks only of which something could not be read.
+    A finished block takes one byte, so memory does not grow with the image. Reports are kept only
+    of blocks with unreadable pixels.
     """
 
     totals: Totals = field(default_factory=Totals)
     peaks: dict[str, int] = field(default_factory=dict)
-    """Bytes of memory that each worker had taken at most."""
+    """The peak memory of each worker in bytes."""
     partial: dict[int, BlockReport] = field(default_factory=dict)
-    """Blocks that are written, but for what could not be read."""
+    """Blocks that are written except for unreadable pixels."""
     failed: dict[int, str] = field(default_factory=dict)
     """Blocks that were given up, and why."""
     ours: set[str] = field(default_factory=set)
-    """Exports that a run has begun to write at any time: files of these names are tilepipe's."""
+    """Exports that any run began to write: files of these names belong to tilepipe."""
     damage: list[Damage] = field(default_factory=list)
-    """What was done, but is not there any more as it was written, and was not made again since."""
+    """Results that are no longer as they were written, and were not made again since."""
     unsealed: int = 0
-    """Blocks of which older versions recorded no seals."""
+    """Blocks for which older versions recorded no seals."""
     _done: bytearray = field(default_factory=bytearray)
     _made: dict[int | str, Made] = field(default_factory=dict)
     _changed: dict[int, int] = field(default_factory=dict)
-    """When each level changed last, with all that is made of it; level 1 changes with a block."""
+    """When each level last changed. Level 1 changes with every block."""
     _clock: int = 0
 
     @classmethod
     def from_ledger(
         cls, path: StoragePath, sound: Callable[[BlockReport], bool] | None = None
     ) -> Progress:
-        """What earlier runs did.
+        """The progress of earlier runs.
 
         Parameters
         ----------
         path
             The ledger.
         sound
-            Whether what a block wrote is still there as it was; where it is not, the block is not
-            done. By default it is taken to be.
+            Decides whether the chunks of a block are still as they were written; if not, the block
+            is not done. By default all are.
         """
-        # A block whose pixels have changed since (the image was repaired), or that was found to be
-        # damaged, counts from there on.
+        # Reports before such a record no longer count: the image or the chunks have changed since.
         changed = {
             record["number"]: place
             for place, record in enumerate(read_ledger(path))
@@ -85,53 +85,55 @@ class Progress:
         }
         progress = cls()
         for place, record in enumerate(read_ledger(path)):
-            # A record of another form is as one whose checksum does not hold: done again.
+            # Records of another form are ignored, like those whose checksum does not match.
             with suppress(ValueError, KeyError, TypeError):
-                if record["kind"] == "block":
-                    receipt = BlockReport.from_record(record)
-                    progress.outdate(1)
-                    if place > changed.get(receipt.number, -1) and (
-                        sound is None or sound(receipt)
-                    ):
-                        progress.add(receipt)
-                elif record["kind"] in ("changed", "damaged"):
-                    if "name" in record:
-                        progress.discard(record["name"])
-                    else:
-                        progress.outdate(record.get("level", 1))
-                    if record["kind"] == "damaged":
-                        progress.damage.append(Damage.from_record(record))
-                elif record["kind"] == "level":
-                    seals = str(record.get("chunks", ""))
-                    progress.note(record["level"], record.get("bytes"), seals)
-                elif record["kind"] in ("export", "stage"):
-                    content = str(record.get("hash", ""))
-                    is_file = record["kind"] == "export"
-                    progress.note(record["name"], record.get("bytes"), content, is_file=is_file)
-                elif record["kind"] == "exporting":
-                    progress.ours.add(record["name"])
-        open_ones = (one for one in progress.damage if not progress.has(one))
-        progress.damage = list(dict.fromkeys(open_ones))
+                if record["kind"] != "block":
+                    progress._replay(record)
+                    continue
+                report = BlockReport.from_record(record)
+                progress.outdate(1)
+                if place > changed.get(report.number, -1) and (sound is None or sound(report)):
+                    progress.add(report)
+        still = (one for one in progress.damage if not progress.has(one))
+        progress.damage = list(dict.fromkeys(still))
         return progress
+
+    def _replay(self, record: dict[str, Any]) -> None:
+        """Apply a ledger record that is not the report of a block."""
+        kind, size = record["kind"], record.get("bytes")
+        if kind in ("changed", "damaged"):
+            if "name" in record:
+                self.discard(record["name"])
+            else:
+                self.outdate(record.get("level", 1))
+            if kind == "damaged":
+                self.damage.append(Damage.from_record(record))
+        elif kind == "level":
+            self.note(record["level"], size, str(record.get("chunks", "")))
+        elif kind in ("export", "stage"):
+            seal = str(record.get("hash", ""))
+            self.note(record["name"], size, seal, is_file=kind == "export")
+        elif kind == "exporting":
+            self.ours.add(record["name"])
 
     @classmethod
     def as_found(
         cls, path: StoragePath, mask: ZarrMask, tiling: Tiling, *, read: bool = False
     ) -> Progress:
-        """What earlier runs did, without what is not there any more as they left it.
+        """The progress of earlier runs, as far as their results are still as they were written.
 
-        What is gone, cut off or altered between two runs (by a copy that was broken off, a disk
-        that lost bits) is computed again, not taken for done; `damage` says what that is.
+        Anything lost or altered since (by an incomplete copy, or a failing disk) is computed again;
+        `damage` lists it.
 
         Parameters
         ----------
         path
             The ledger.
         mask, tiling
-            Of the run.
+            Those of the run.
         read
-            Read every chunk, and compare its hash; decode it where an older version recorded none.
-            Otherwise compare the sizes of files alone, which takes a moment.
+            Read every chunk and compare its hash, or decode it if an older version recorded none.
+            Otherwise only file sizes are compared, which is quick.
         """
         altered: dict[tuple[int, str], str] = {}
         for block, key in _altered_blocks(path, mask, tiling) if read else ():
@@ -139,49 +141,49 @@ class Progress:
         lost: dict[int, str] = {}
         unsealed: set[int] = set()
 
-        def sound(receipt: BlockReport) -> bool:
-            window, chunk = tiling.block_window(receipt.number), ""
-            unsealed.discard(receipt.number)
-            if not receipt.chunks:
-                unsealed.add(receipt.number)
-                is_sound = receipt.chunk_bytes in (None, mask.stored_bytes(window))
+        def sound(report: BlockReport) -> bool:
+            window, chunk = tiling.block_window(report.number), ""
+            unsealed.discard(report.number)
+            if not report.chunks:
+                unsealed.add(report.number)
+                is_sound = report.chunk_bytes in (None, mask.stored_bytes(window))
                 is_sound = is_sound and (not read or can_be_decoded(mask, window))
             elif read:
-                chunk = altered.get((receipt.number, receipt.chunks), "")
+                chunk = altered.get((report.number, report.chunks), "")
                 is_sound = not chunk
             else:
-                is_sound = not sizes_differ(mask, receipt.chunks, window)
+                is_sound = not sizes_differ(mask, report.chunks, window)
             if not is_sound:
-                lost[receipt.number] = chunk
+                lost[report.number] = chunk
             return is_sound
 
         progress = cls.from_ledger(path, sound)
-        # A block that was written again since is what the later receipt says.
+        # A block that was written again since counts as its later report.
         found = [Damage("number", number, chunk) for number, chunk in sorted(lost.items())]
         progress.damage += [damage for damage in found if not progress.has(damage)]
         progress.unsealed = len(unsealed)
         if progress.damage:
             progress.outdate(1)
         for level in sorted(progress.levels):
-            chunk = progress._level_damage(mask, level, read=read)
-            if chunk is not None:
-                progress.damage.append(Damage("level", level, chunk))
+            damaged = progress._level_damage(mask, level, read=read)
+            if damaged is not None:
+                progress.damage.append(Damage("level", level, damaged))
                 progress.outdate(level)
                 break
         return progress
 
     @property
     def levels(self) -> set[int]:
-        """Pyramid levels that are made of what is there now."""
+        """Pyramid levels that are made and not stale."""
         return {key for key in self._made if isinstance(key, int) and self.is_fresh(key)}
 
     @property
     def exports(self) -> set[str]:
-        """Files that are made of what is there now, by their names from the store on."""
+        """Files that are made and not stale, by their names relative to the store."""
         return {str(key) for key, made in self._made.items() if made.is_file and self.is_fresh(key)}
 
     def is_fresh(self, key: int | str) -> bool:
-        """Whether a level or export is made, and nothing that it is made of changed since."""
+        """Whether a level, export or other result is made and not stale."""
         if key not in self._made:
             return False
         above = key if isinstance(key, int) else _ALL_LEVELS
@@ -189,25 +191,25 @@ class Progress:
         return self._made[key].at > max(changes, default=0)
 
     def note(self, key: int | str, size: int | None, seal: str, *, is_file: bool = False) -> None:
-        """Take note that a level (by its number) or anything else (by its name) is made."""
+        """Record that a level (by its number) or another result (by its name) is made."""
         self._clock += 1
         self._made[key] = Made(self._clock, size, seal, is_file)
 
     def outdate(self, level: int) -> None:
-        """Take note that a level changed, or must be made again, and so all that is made of it."""
+        """Record that a level has changed or must be made again, and all that depends on it."""
         self._clock += 1
         self._changed[level] = self._clock
 
     def outdate_exports(self) -> None:
-        """Take note that what is made of the whole mask must be made again."""
+        """Record that everything made from the whole mask must be made again."""
         self.outdate(_ALL_LEVELS)
 
     def discard(self, name: str) -> None:
-        """Take note that an export must be made again."""
+        """Record that an export must be made again."""
         self._made.pop(name, None)
 
     def seal(self, key: int | str) -> str | None:
-        """The seals of a level, or the hash of an export; None for what was never made."""
+        """The seals of a level, or the hash of an export; None if it was never made."""
         return self._made[key].seal if key in self._made else None
 
     def has(self, what: Damage) -> bool:
@@ -217,7 +219,7 @@ class Progress:
         return what.value in (self.levels if what.key == "level" else self.exports)
 
     def _level_damage(self, mask: ZarrMask, level: int, *, read: bool) -> str | None:
-        """A chunk of a level that is not what was written ("": one of them); None: all are."""
+        """A damaged chunk of a level; "" if it is unknown which; None if all are sound."""
         made = self._made[level]
         seals = made.seal
         if seals and read:
@@ -230,67 +232,67 @@ class Progress:
         return None if not read or can_be_decoded(mask, level=level) else ""
 
     def drop_altered(self, name: str, path: StoragePath) -> None:
-        """Read an export, and do not count it as made where it is not what was written."""
+        """Read an export, and record it as damaged if it is not as it was written."""
         if self.is_made(name, path) and self.seal(name) not in ("", hash_of(path)):
             self.discard(name)
             self.damage.append(Damage("name", name))
 
     def is_made(self, name: str, path: StoragePath) -> bool:
-        """Whether an export is there, as long as it was when it was recorded."""
+        """Whether an export is there, with the size that was recorded."""
         if not self.is_fresh(name) or not path.exists():
             return False
         return self._made[name].size in (None, size_of(path))
 
-    def add(self, receipt: BlockReport) -> None:
-        """Take note of a written block; it outdates pyramid and exports."""
-        number = receipt.number
+    def add(self, report: BlockReport) -> None:
+        """Add the report of a written block; pyramid and exports become stale."""
+        number = report.number
         self.outdate(1)
-        self.peaks[receipt.worker] = max(self.peaks.get(receipt.worker, 0), receipt.peak)
+        self.peaks[report.worker] = max(self.peaks.get(report.worker, 0), report.peak)
         if self.is_done(number):
-            return  # told twice: the same block, the same counts
+            return  # reported twice
         earlier = self.partial.pop(number, None)
         if earlier is not None:
             self.totals.add(earlier, -1)
         self.failed.pop(number, None)
-        self.totals.add(receipt)
-        if receipt.unreadable:
-            self.partial[number] = receipt
+        self.totals.add(report)
+        if report.unreadable:
+            self.partial[number] = report
             return
         if number >= len(self._done):
             self._done.extend(bytes(number + 1 - len(self._done)))
         self._done[number] = 1
 
     def is_done(self, number: int) -> bool:
-        """Whether a block is written and nothing of it was unreadable."""
+        """Whether a block is written and could be read whole."""
         return number < len(self._done) and bool(self._done[number])
 
     def is_written(self, number: int) -> bool:
-        """Whether a block is written, if not all of it could be read."""
+        """Whether a block is written, perhaps with unreadable pixels."""
         return self.is_done(number) or number in self.partial
 
     @property
     def answered(self) -> int:
-        """Pixels with an answer."""
+        """The number of pixels with an answer."""
         return self.totals.answered
 
     @property
     def incomplete(self) -> tuple[tuple[int, str], ...]:
-        """Blocks with pixels that could not be read, and why."""
-        partial = {number: receipt.message for number, receipt in self.partial.items()}
+        """Blocks with unreadable pixels, and why."""
+        partial = {number: report.message for number, report in self.partial.items()}
         return tuple(sorted((self.failed | partial).items()))
 
 
 def _altered_blocks(
     path: StoragePath, mask: ZarrMask, tiling: Tiling
 ) -> Iterator[tuple[tuple[int, str], str]]:
-    """Number and seals of blocks of which a chunk is not what its seal says, and that chunk."""
+    """Blocks, by number and seals, with a chunk that does not match its seal, and that chunk."""
 
-    def receipts() -> Iterator[tuple[tuple[int, str], Window, int, str]]:
+    def reports() -> Iterator[tuple[tuple[int, str], Window, int, str]]:
         for record in read_ledger(path):
             with suppress(ValueError, KeyError, TypeError):
                 if record["kind"] == "block" and record.get("chunks"):
-                    receipt = BlockReport.from_record(record)
-                    name = receipt.number, receipt.chunks
-                    yield name, tiling.block_window(receipt.number), 0, receipt.chunks
+                    report = BlockReport.from_record(record)
+                    name = report.number, report.chunks
+                    yield name, tiling.block_window(report.number), 0, report.chunks
 
-    yield from damaged_chunks(mask, receipts())
+    yield from damaged_chunks(mask, reports())

@@ -9,8 +9,9 @@ from tilepipe.engine.events import BlockReport
 
 @dataclass
 class Totals:
-    """Sums over receipts; as large for a million blocks as for one."""
+    """Sums over block reports; as large for a million blocks as for one."""
 
+    blocks: int = 0
     counts: list[int] = field(default_factory=list)
     """Pixels of each class."""
     areas: list[float] = field(default_factory=list)
@@ -18,22 +19,19 @@ class Totals:
     answered: int = 0
     unreadable: int = 0
     read: float = 0.0
-    """Seconds, as are the next three."""
+    """Seconds, as `wait`, `compute` and `write` are."""
     wait: float = 0.0
     compute: float = 0.0
     write: float = 0.0
 
-    def add(self, receipt: BlockReport, sign: int = 1) -> None:
-        """Count a receipt in; with a ``sign`` of -1, out again."""
-        self.counts += [0] * (len(receipt.counts) - len(self.counts))
-        for label, count in enumerate(receipt.counts):
+    def add(self, report: BlockReport, sign: int = 1) -> None:
+        """Add a report; with a ``sign`` of -1, subtract it."""
+        self.blocks += sign
+        self.counts += [0] * (len(report.counts) - len(self.counts))
+        for label, count in enumerate(report.counts):
             self.counts[label] += sign * count
-        self.areas += [0.0] * (len(receipt.areas) - len(self.areas))
-        for label, area in enumerate(receipt.areas):
+        self.areas += [0.0] * (len(report.areas) - len(self.areas))
+        for label, area in enumerate(report.areas):
             self.areas[label] += sign * area
-        self.answered += sign * receipt.answered
-        self.unreadable += sign * receipt.unreadable
-        self.read += sign * receipt.read
-        self.wait += sign * receipt.wait
-        self.compute += sign * receipt.compute
-        self.write += sign * receipt.write
+        for name in ("answered", "unreadable", "read", "wait", "compute", "write"):
+            setattr(self, name, getattr(self, name) + sign * getattr(report, name))

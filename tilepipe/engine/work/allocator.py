@@ -1,4 +1,4 @@
-"""How glibc treats freed memory: a run gives it back at once, training keeps it."""
+"""Settings of glibc's allocator: a run returns freed memory at once, training keeps it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import functools
 from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Options of mallopt."""
+"""Parameters of ``mallopt``."""
 
 
 @functools.cache
 def steady_allocator() -> None:
-    """Give freed activations back to the system at once (glibc).
+    """Return freed activations to the system at once (glibc).
 
-    Left to itself, glibc keeps ever larger blocks on its heap, where they fragment: memory grew by
-    up to 140 MB beyond the live tensors over a few passes, and no plan could tell by how much.
+    By default glibc keeps ever larger blocks on its heap, where they fragment: over a few passes,
+    memory grew unpredictably, by up to 140 MB beyond the live tensors.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
@@ -24,12 +24,12 @@ def steady_allocator() -> None:
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep freed activations for the next step, for as long as this lasts (glibc).
+    """Keep freed activations for the next step as long as the context lasts (glibc).
 
-    The opposite of `steady_allocator`, for training, whose memory no plan has to foresee: faults of
-    fresh pages take up to half of a step. Afterwards all of it goes back to the system.
+    The opposite of `steady_allocator`, for training, whose memory is not planned: faults of fresh
+    pages take up to half of a step. Afterwards the memory is returned to the system.
     """
-    steady_allocator()  # once, so that no device undoes what follows
+    steady_allocator()  # once, so that no device undoes the following
     library = None
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

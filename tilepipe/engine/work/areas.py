@@ -1,4 +1,4 @@
-"""The area of each class on the ground, where a pixel's is not the same all over the mask."""
+"""The area of each class on the ground, where pixels of a mask differ in area."""
 
 from __future__ import annotations
 
@@ -14,24 +14,20 @@ if TYPE_CHECKING:
     from tilepipe.engine.plan.plan import Plan
 
 STRIP_ROWS = 64
-"""Rows that are summed at a time: areas take eight bytes of each pixel."""
+"""Rows that are summed at a time: areas take eight bytes per pixel."""
 
 
 def class_areas(mask: NDArray[Any], block: Window, plan: Plan) -> tuple[float, ...]:
-    """Square metres of each class (of values: of each plane's answers) in a block.
+    """Square metres of each class in a block, or of each plane's answers for values.
 
-    Empty where the plan does not measure areas on the ground: they follow from counts then.
-
-    Parameters
-    ----------
-    mask
-        The block's answers: labels (height, width), or planes (C, height, width).
+    Empty if the plan does not measure areas on the ground; then they follow from counts. ``mask``
+    has the block's answers: labels (height, width), or planes (C, height, width).
     """
     spec, size = plan.mask, plan.image.pixel_size
     metres = None if size is None else size.metres()
     if plan.image.crs_pixel_size is None or spec.crs is None or spec.transform is None:
         return ()
-    assert metres is not None, "what is measured on the ground is measured in metres"
+    assert metres is not None, "areas on the ground are measured in metres"
     areas = PixelAreas(spec.crs, spec.transform, block, max(metres))
     sums = np.zeros(len(spec.classes))
     for row in range(0, block.height, STRIP_ROWS):

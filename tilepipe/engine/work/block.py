@@ -1,4 +1,4 @@
-"""The unit of work, on the worker's side: read a window, run the model, write whole chunks.
+"""A block on a worker: read a window, run the model, write whole chunks.
 
 A task carries coordinates only. What it needs is opened once per process (`WorkerContext`).
 """
@@ -17,12 +17,7 @@ from tilepipe.engine.events import BlockReport
 from tilepipe.engine.hardware import peak_memory
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.work.areas import class_areas
-from tilepipe.engine.work.context import (
-    WorkerContext,
-    borrowed,
-    identity,
-    this_worker,
-)
+from tilepipe.engine.work.context import WorkerContext, borrowed, identity, this_worker
 from tilepipe.engine.work.device import Prediction
 from tilepipe.engine.work.salvage import affected, read_readable
 from tilepipe.grid import CHUNK, Window
@@ -32,16 +27,16 @@ from tilepipe.products.product import Product
 from tilepipe.products.pyramid import downsample_block
 
 STRIP_ROWS = 64
-"""Rows that are counted at a time, as counting takes eight bytes of each pixel."""
+"""Rows that are counted at a time: counting takes eight bytes per pixel."""
 
 
 def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -> BlockReport:
-    """Read, segment and write one block; with ``salvage``, around what cannot be read.
+    """Read, segment and write one block.
 
     Raises
     ------
     UnreadableError
-        When something in the block's windows cannot be decoded (not with ``salvage``).
+        When part of the block cannot be decoded; with ``salvage``, it gets no answer instead.
     NonFiniteError
         When the network's logits are not finite.
     """
@@ -50,7 +45,7 @@ def compute_block(store: str, run_id: str, number: int, salvage: bool = False) -
 
 
 def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -> str:
-    """Write one window of a pyramid level from the level above; returns the seals of its chunks."""
+    """Write one window of a pyramid level from the finer one; returns the seals of its chunks."""
     with borrowed(store, run_id) as context:
         context.require_current(run_id)
         downsample_block(context.mask, level, window)
@@ -59,7 +54,7 @@ def compute_pyramid_block(store: str, run_id: str, level: int, window: Window) -
 
 
 def hash_pixels(pixels: NDArray[Any], valid: Validity | None) -> str:
-    """A hash of the pixels that were read of a window, 16 hexadecimal digits."""
+    """A hash of the pixels that were read for a block, 16 hexadecimal digits."""
     digest = hashlib.blake2b(
         np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data, digest_size=8
     )
@@ -70,14 +65,14 @@ def hash_pixels(pixels: NDArray[Any], valid: Validity | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """What was read for a block."""
+    """The pixels that were read for a block."""
 
     values: NDArray[Any]
     valid: Validity | None
     unreadable: NDArray[np.bool_] | None
-    """Which could not be decoded; None where all could."""
+    """Pixels that could not be decoded; None if all could."""
     message: str
-    """Why not."""
+    """Why they could not be decoded."""
 
     @classmethod
     def read(cls, context: WorkerContext, window: Window, *, salvage: bool) -> _Pixels:
@@ -109,29 +104,18 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
 
     counts, answered = _count(mask.spec.product, answer.mask, len(mask.spec.classes))
     return BlockReport(
-        number=number,
-        counts=counts,
-        answered=answered,
-        unreadable=lost,
-        read=read,
-        compute=answer.seconds,
-        write=write,
-        worker=str(identity(this_worker())[0]),
-        peak=peak_memory(),
-        message=pixels.message,
-        chunk_bytes=mask.stored_bytes(block),
-        pixels_hash=pixels_hash,
-        begin=begun,
-        wait=wait,
-        chunks=mask.take_seals(block),
+        number=number, counts=counts, answered=answered, unreadable=lost, read=read,
+        compute=answer.seconds, write=write, worker=str(identity(this_worker())[0]),
+        peak=peak_memory(), message=pixels.message, chunk_bytes=mask.stored_bytes(block),
+        pixels_hash=pixels_hash, begin=begun, wait=wait, chunks=mask.take_seals(block),
         areas=class_areas(answer.mask, block, plan),
-    )
+    )  # fmt: skip
 
 
 def _clear_unreadable(
     context: WorkerContext, block: Window, reach: Window, pixels: _Pixels, answer: Prediction
 ) -> int:
-    """Take the answers away that depend on unreadable pixels; returns how many pixels that is."""
+    """Clear the answers that depend on unreadable pixels, and return how many pixels that is."""
     if pixels.unreadable is None:
         return 0
     cleared = affected(pixels.unreadable, reach, block, context.plan)
@@ -145,10 +129,9 @@ def _clear_unreadable(
 def _predict_block(
     context: WorkerContext, number: int, pixels: _Pixels, reach: Window
 ) -> Prediction:
-    """The predictions of a block's tiles put together, clipped to the block.
+    """The predictions of a block's tiles, put together and clipped to the block.
 
-    Tiles that nobody asks anything of are not computed: no pixel of their part of the block is both
-    inside the region and valid in any band.
+    A tile is skipped if no pixel that it is used for is in the region and valid in some band.
     """
     valid = pixels.valid
     plan, coverage, products = context.plan, context.plan.coverage, context.products
@@ -156,30 +139,30 @@ def _predict_block(
     submitted = []
     with context.device.submit_lock:
         # All at once: while a GPU computes one, the next is copied to it.
-        for tile, part in coverage.tiles(number):
-            there = None if valid is None else valid[part.slices(reach)]
-            if there is not None and not (_within(coverage, part) & in_any_band(there)).any():
+        for patch in coverage.patches(number):
+            there = None if valid is None else valid[patch.use.slices(reach)]
+            if there is not None and not (_within(coverage, patch.use) & in_any_band(there)).any():
                 continue
-            window = plan.tiling.window(tile).slices(reach)
+            window = patch.read.slices(reach)
             there = None if valid is None else all_valid(valid[window])
-            future = context.device.answer(pixels.values[window], there, tile.shape, products)
-            submitted.append((tile, part, future))
-    if len(submitted) == 1 and submitted[0][1] == block:
-        tile, part, future = submitted[0]
+            future = context.device.answer(pixels.values[window], there, patch.keep.shape, products)
+            submitted.append((patch, future))
+    if len(submitted) == 1 and submitted[0][0].use == block:
+        patch, future = submitted[0]
         answer = future.result()
-        kept = part.slices(tile)
-        arrays = tuple(np.ascontiguousarray(array[(..., *kept)]) for array in answer.arrays)
+        used = patch.use.slices(patch.keep)
+        arrays = tuple(np.ascontiguousarray(array[(..., *used)]) for array in answer.arrays)
         seconds = answer.seconds
     else:
         arrays = tuple(product.nothing(classes, block.shape) for product in products)
         seconds = 0.0
-        for tile, part, future in submitted:
+        for patch, future in submitted:
             answer = future.result()
             seconds += answer.seconds
             for whole, own in zip(arrays, answer.arrays, strict=True):
-                whole[(..., *part.slices(block))] = own[(..., *part.slices(tile))]
-    # Outside the region there is no answer, also where a tile reached further. Strip by strip, as
-    # memory is planned for a block without this.
+                whole[(..., *patch.use.slices(block))] = own[(..., *patch.use.slices(patch.keep))]
+    # Outside the region there is no answer, even where a tile reached further. Strip by strip,
+    # because the plan's memory has no room for a whole block of this.
     for y in range(block.y, block.stop_y, CHUNK):
         strip = Window(y, block.x, min(CHUNK, block.stop_y - y), block.width)
         inside = coverage.inside(strip)
@@ -190,7 +173,7 @@ def _predict_block(
 
 
 def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
-    """Which pixels of a window are inside the region."""
+    """The pixels of a window that are inside the region."""
     inside = coverage.inside(window)
     return np.True_ if inside is None else inside
 
@@ -198,13 +181,13 @@ def _within(coverage: Coverage, window: Window) -> NDArray[np.bool_] | np.bool_:
 def _clear(
     products: tuple[Product, ...], arrays: tuple[NDArray[Any], ...], where: NDArray[np.bool_]
 ) -> None:
-    """Take the answer of some pixels away."""
+    """Clear the answers of some pixels."""
     for product, array in zip(products, arrays, strict=True):
         array[..., where] = product.fill
 
 
 def _count(product: Product, stored: NDArray[Any], classes: int) -> tuple[tuple[int, ...], int]:
-    """Pixels of each class, and pixels with an answer."""
+    """The numbers of pixels of each class, and of pixels with an answer."""
     counts, answered = np.zeros(classes, np.int64), 0
     for row in range(0, stored.shape[-2], STRIP_ROWS):
         strip = stored[..., row : row + STRIP_ROWS, :]

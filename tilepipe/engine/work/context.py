@@ -1,4 +1,4 @@
-"""What a worker process opens once for a run, and lets go of when the run ends."""
+"""The image, model and mask that a worker process opens once for a run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tilepipe.storage import as_path
 
 
 class SupersededError(EnvironmentFailure):
-    """A newer run of the same output has begun; this task belongs to a dead one."""
+    """A newer run of the same output has begun, so this task must not write."""
 
 
 class WorkerContext:
-    """What one process opens once: the plan, the image, the model on its device, the mask."""
+    """The plan, the image, the model on its device, and the mask, opened once per process."""
 
     def __init__(self, store: str, device: str | None = None) -> None:
         self.state = RunState(as_path(store))
@@ -33,19 +33,19 @@ class WorkerContext:
         if plan is None:
             raise InputError(
                 f"{store}: this worker does not see the output; it must be on a disk that the "
-                "client and all workers share, under the same path"
+                "client and all workers share, at the same path"
             )
         self.plan: Plan = plan
         self.image: Image = at_model_scale(open_planned(plan.image), plan.image)
         if self.image.fingerprint() != plan.image.fingerprint:
             raise InputError(
-                f"{plan.image.path}: is not the image that the run began with, as this worker "
-                "sees it; it must be the same file on every worker"
+                f"{plan.image.path}: on this worker, it is not the image that the run began with; "
+                "it must be the same file on every worker"
             )
         model = load_model(plan.model)
         if model.fingerprint != plan.model_fingerprint:
             raise InputError(
-                f"{plan.model}: is not the model that the run began with, as this worker sees it"
+                f"{plan.model}: on this worker, it is not the model that the run began with"
             )
         self.mask: ZarrMask = open_zarr_mask(as_path(store))
         on = device or plan.device
@@ -54,17 +54,17 @@ class WorkerContext:
             check_environment(plan, relevant_to(here, plan.precision))
         self.device: Device = _devices.take(model, on, plan)
         self.users = 0
-        """Tasks that use it."""
+        """The number of tasks that use the context."""
         self.left = False
-        """Whether the run has ended, so that the last task closes it."""
+        """Whether the run has ended, so that the last task closes the context."""
 
     @property
     def products(self) -> tuple[Product, ...]:
-        """What the run makes, in the order of the mask's layers."""
+        """The products of the run, in the order of the mask's layers."""
         return tuple(layer.product for layer in self.mask.layers)
 
     def require_current(self, run_id: str) -> None:
-        """Raise `SupersededError` where another run may write by now."""
+        """Raise `SupersededError` if another run may write now."""
         if self.state.current_run() != run_id:
             raise SupersededError(f"{self.state.store}: a newer run has taken over")
 
@@ -75,14 +75,14 @@ class WorkerContext:
 
 
 class _Devices:
-    """The devices of this process; runs of one model share one, so that passes take turns."""
+    """The devices of this process. Runs of the same model share one, so that passes take turns."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[Any, ...], Device] = {}
         self._users: dict[int, int] = {}
 
     def take(self, model: Model, on: str, plan: Plan) -> Device:
-        """The device for a plan, prepared if no other run holds it."""
+        """The device for a plan, shared with other runs."""
         key = (model.fingerprint, on, plan.precision, plan.threads, plan.runtime)
         device = self._open.get(key)
         if device is None:
@@ -91,7 +91,7 @@ class _Devices:
         return device
 
     def give_back(self, device: Device) -> None:
-        """Close a device that no other run holds."""
+        """Close a device if no other run uses it."""
         self._users[id(device)] -= 1
         if self._users[id(device)] == 0:
             del self._users[id(device)]
@@ -109,7 +109,7 @@ def worker_context(store: str, run_id: str, worker: Any = None) -> WorkerContext
     with _opening:
         context = _contexts.get(run_id)
         if context is None:
-            # Contexts of runs that ended go; another run of these workers keeps its own.
+            # Close the contexts of runs that have ended, but not of others that still run.
             for old, other in list(_contexts.items()):
                 if other.state.current_run() != old:
                     _release(_contexts.pop(old))
@@ -129,7 +129,7 @@ def worker_context(store: str, run_id: str, worker: Any = None) -> WorkerContext
 
 
 def release_context(run_id: str) -> None:
-    """Close what this process opened for a run, once the last of its tasks has ended."""
+    """Close the context of a run, after its last task."""
     with _opening:
         if run_id in _contexts:
             _release(_contexts.pop(run_id))
@@ -143,7 +143,7 @@ def _release(context: WorkerContext) -> None:
 
 @contextmanager
 def borrowed(store: str, run_id: str) -> Iterator[WorkerContext]:
-    """The context of a run, not closed as long as the task lasts."""
+    """The context of a run, kept open as long as the task lasts."""
     context = worker_context(store, run_id)
     with _opening:
         context.users += 1
@@ -157,7 +157,7 @@ def borrowed(store: str, run_id: str) -> Iterator[WorkerContext]:
 
 
 def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
-    """Open what a run needs, or report why this worker cannot."""
+    """Open the context of a run, or report why this worker cannot."""
     try:
         worker_context(store, run_id, dask_worker)
     except TilepipeError as error:
@@ -166,7 +166,7 @@ def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
 
 
 def this_worker() -> Any:
-    """The Dask worker that runs the calling task; None outside of one."""
+    """The Dask worker that runs the calling task; None outside of a task."""
     from distributed import get_worker
 
     try:

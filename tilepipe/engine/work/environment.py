@@ -1,4 +1,4 @@
-"""Devices of this machine, and what float results depend on besides the plan."""
+"""The devices of this machine, and the environment that float results depend on."""
 
 from __future__ import annotations
 
@@ -18,27 +18,21 @@ _HALF = (
 
 
 def choose_device(asked: str) -> str:
-    """``cuda`` or ``cpu``: the one asked for, or for ``auto`` the faster one there is.
-
-    Raises
-    ------
-    InputError
-        When CUDA was asked for and is not available.
-    """
+    """``cuda`` or ``cpu``; ``auto`` is CUDA if available. InputError if CUDA is not available."""
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "device cuda: this machine's torch sees no CUDA device; use --device cpu, or install "
+            "device cuda: torch sees no CUDA device on this machine; use --device cpu, or install "
             "a CUDA build of torch"
         )
     return asked
 
 
 def gpu_of_worker(device: str, worker_name: Any, *, bound: bool = False) -> str:
-    """The GPU of a worker: numbered workers of one machine share its GPUs out in turn.
+    """The GPU of a worker: numbered workers of a machine use its GPUs in turn.
 
-    A worker that is ``bound`` to a GPU already, as dask-cuda does it, sees its own one first.
+    A worker that is already ``bound`` to a GPU, by dask-cuda, uses the first one that it sees.
     """
     if device != "cuda":
         return device
@@ -48,10 +42,9 @@ def gpu_of_worker(device: str, worker_name: Any, *, bound: bool = False) -> str:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """What float results depend on besides the plan: device, instruction set, versions.
+    """The device, instruction set and versions that float results depend on.
 
-    ``half``, the instructions that half precision is computed with, matters in half precision
-    alone: see `relevant_to`.
+    ``half``, the instructions for half precision, matters only there: see `relevant_to`.
     """
     cuda = device.startswith("cuda")
     return {
@@ -65,7 +58,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
-    """The part of an environment that results in a precision depend on."""
+    """The part of an environment that results in this precision depend on."""
     if precision in [each for each in Precision if each.is_half]:
         return found
     return {key: value for key, value in found.items() if key != "half"}
@@ -73,9 +66,9 @@ def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
 
 @functools.cache
 def half_precision_instructions() -> str:
-    """Instructions of this processor that may compute half precision, as Linux names them.
+    """The processor's instructions for half precision, by their Linux names.
 
-    Torch's own name of the instruction set (``AVX512``) does not tell them apart.
+    Torch's own name of the instruction set (``AVX512``) does not distinguish them.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

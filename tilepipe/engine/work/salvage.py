@@ -1,4 +1,4 @@
-"""Reading around what cannot be decoded, and which outputs depend on it."""
+"""Reading around pixels that cannot be decoded, and finding the outputs that depend on them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.validity import Validity
 
 SMALLEST_PIECE = 64
-"""Where a window cannot be read, it is halved down to pieces of this many pixels a side."""
+"""Side of the smallest pieces, in pixels, into which an unreadable window is cut."""
 
 
 def read_readable(
     image: Image, window: Window, level: int
 ) -> tuple[NDArray[Any], Validity, NDArray[np.bool_], str]:
-    """What can be read of a window: pixels, where they are valid, which unreadable, and why not.
+    """The pixels of a window, their validity, which are unreadable, and the reason.
 
-    Cuts what fails along the borders of the image's chunks, then in halves, until it is read or no
-    larger than `SMALLEST_PIECE`. Pixels that cannot be read are 0 and not valid, so that they enter
-    the network as nodata does.
+    Pieces that fail are cut along the borders of the image's chunks, then in halves, down to
+    `SMALLEST_PIECE`. Unreadable pixels are 0 and not valid, like nodata.
     """
     pixels = np.zeros((*window.shape, image.bands), image.dtype)
     valid: Validity = np.ones((*window.shape, 1), np.bool_)
@@ -49,21 +48,32 @@ def read_readable(
 
 
 def _cut(image: Image, piece: Window, level: int) -> list[Window]:
-    """A piece in two: along a border of chunks, so that one of them costs no other; else halves."""
+    """A piece cut in two, along a border of chunks if possible; empty if it is too small."""
     size, chunk = image.levels[level], image.chunks[level]
     across = _border(piece.y, piece.stop_y, size.height, chunk[0])
     if across is not None:
-        above = Window(piece.y, piece.x, across - piece.y, piece.width)
-        return [above, Window(across, piece.x, piece.stop_y - across, piece.width)]
+        return _cut_at(piece, 0, across)
     down = _border(piece.x, piece.stop_x, size.width, chunk[1])
     if down is not None:
-        left = Window(piece.y, piece.x, piece.height, down - piece.x)
-        return [left, Window(piece.y, down, piece.height, piece.stop_x - down)]
-    return _halves(piece) if max(piece.shape) > SMALLEST_PIECE else []
+        return _cut_at(piece, 1, down)
+    if max(piece.shape) <= SMALLEST_PIECE:
+        return []
+    if piece.height >= piece.width:
+        return _cut_at(piece, 0, piece.y + piece.height // 2)
+    return _cut_at(piece, 1, piece.x + piece.width // 2)
+
+
+def _cut_at(piece: Window, axis: int, at: int) -> list[Window]:
+    """A piece cut in two at a row (``axis`` 0) or a column (1)."""
+    if axis == 0:
+        above = Window(piece.y, piece.x, at - piece.y, piece.width)
+        return [above, Window(at, piece.x, piece.stop_y - at, piece.width)]
+    left = Window(piece.y, piece.x, piece.height, at - piece.x)
+    return [left, Window(piece.y, at, piece.height, piece.stop_x - at)]
 
 
 def _border(start: int, stop: int, size: int, chunk: int) -> int | None:
-    """The border of chunks nearest the middle of a range, mirrored outside the image, or None."""
+    """The chunk border nearest to the middle of a range, mirrored outside the image, or None."""
     inside = range(chunk, size, chunk)
     last = 2 * (size - 1)
     lines = [*inside, *(1 - line for line in inside), *(last + 1 - line for line in inside)]
@@ -71,31 +81,17 @@ def _border(start: int, stop: int, size: int, chunk: int) -> int | None:
     return min(found, key=lambda line: abs(2 * line - start - stop), default=None)
 
 
-def _halves(piece: Window) -> list[Window]:
-    if piece.height >= piece.width:
-        half = piece.height // 2
-        return [
-            Window(piece.y, piece.x, half, piece.width),
-            Window(piece.y + half, piece.x, piece.height - half, piece.width),
-        ]
-    half = piece.width // 2
-    return [
-        Window(piece.y, piece.x, piece.height, half),
-        Window(piece.y, piece.x + half, piece.height, piece.width - half),
-    ]
-
-
 def affected(
     unreadable: NDArray[np.bool_], reach: Window, block: Window, plan: Plan
 ) -> NDArray[np.bool_]:
-    """Outputs of a block that depend on unreadable pixels: those within the margin of one."""
+    """The outputs of a block that depend on unreadable pixels: those within the margin of one."""
     geometry = plan.tiling.geometry
     spread = geometry.margin + geometry.stride_factor
-    # A square dilation by running sums, rows first: exact, and independent of its size.
+    # A square dilation by running sums is exact, and its cost does not depend on the margin.
     grown = unreadable
     for axis in (0, 1):
         grown = _dilate(grown, spread, axis)
-    # What is read may not hold all of the block, where the region does not.
+    # In a region, the pixels that were read may not contain the whole block.
     touching = np.zeros(block.shape, np.bool_)
     common = block.intersect(reach)
     if common is not None:
