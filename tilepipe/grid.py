@@ -91,13 +91,9 @@ class Window:
         """The number of pixels."""
         return self.height * self.width
 
-    def pad(self, before: int, after: int | None = None) -> Window:
-        """The window grown by ``before`` at top and left, and by ``after`` at bottom and right.
-
-        ``after`` is the same as ``before`` by default.
-        """
-        grown = before + (before if after is None else after)
-        return Window(self.y - before, self.x - before, self.height + grown, self.width + grown)
+    def pad(self, by: int) -> Window:
+        """The window grown by ``by`` pixels on every side."""
+        return Window(self.y - by, self.x - by, self.height + 2 * by, self.width + 2 * by)
 
     def shift(self, y: int, x: int) -> Window:
         """The window moved by ``(y, x)``."""

@@ -16,7 +16,6 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from tests.products.making import CLASSES, KINDS, NO_ANSWER, SHAPES, make_mask, make_spec, whole
-from tilepipe.products.base import as_transform
 from tilepipe.products.geotiff import require_whole, write_cog
 from tilepipe.products.pyramid import build_pyramid
 from tilepipe.products.store import create_mask
@@ -85,7 +84,7 @@ def test_the_transform_is_kept_to_the_last_bit(tmp_path: Path, name: str) -> Non
 )
 def test_the_place_of_a_real_image_is_kept(tmp_path: Path, data: Path, name: str) -> None:
     with rasterio.open(data / "geo" / name) as source:
-        crs, transform = source.crs, as_transform(tuple(source.transform)[:6])
+        crs, transform = source.crs, tuple(source.transform)[:6]
     spec = make_spec((40, 50), crs=crs.to_wkt(), transform=transform)
     write_cog(make_mask(tmp_path / "m.ome.zarr", spec), tmp_path / "m.tif")
     with rasterio.open(tmp_path / "m.tif") as dataset:

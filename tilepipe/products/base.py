@@ -181,12 +181,6 @@ class Mask(Placed, Protocol):
         ...
 
 
-def as_transform(numbers: Any) -> Transform:
-    """Six numbers as a transform."""
-    a, b, c, d, e, f = (float(number) for number in numbers)
-    return a, b, c, d, e, f
-
-
 def require_inside(window: Window, shape: tuple[int, int]) -> None:
     """Raise ValueError if a window reaches outside a level of ``shape``."""
     if not Window(0, 0, *shape).contains(window):

@@ -49,18 +49,10 @@ class _Level:
 
 
 def fill_gaps(sparse: Path, target: Path, fill: float, deflated: Callable[[], bytes]) -> None:
-    """Write a COG with the tiles that a sparse one lacks.
+    """Write a COG with the tiles that a sparse one, written with ``SPARSE_OK``, lacks.
 
-    Parameters
-    ----------
-    sparse : Path
-        The sparse COG, from GDAL's COG driver with ``SPARSE_OK``.
-    target : Path
-        The new COG, on the same disk.
-    fill : float
-        The value of all pixels of the missing tiles.
-    deflated : callable
-        Returns such a tile, compressed like the others; called only if one is missing.
+    The pixels of missing tiles are ``fill``. ``deflated`` returns such a tile, compressed like the
+    others; it is called only if one is missing. Both files must be on the same disk.
 
     Raises
     ------

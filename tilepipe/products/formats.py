@@ -78,23 +78,10 @@ def _opened(path: StoragePath) -> Mask:
 
 
 def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
-    """Write a complete mask in the format of the suffix of ``path``.
+    """Write a complete mask in the format of the suffix of ``path``; returns the file's hash.
 
-    Parameters
-    ----------
-    mask : ZarrMask
-        The mask with its pyramid.
-    path : Path
-        The file, which is replaced once the new one is complete.
-    image : Image
-        The image of the mask, for the background of a picture.
-    level : int
-        The level of the image at which the mask was computed.
-
-    Returns
-    -------
-    str
-        The hash of the file (`tilepipe.storage.hashing.hash_of`).
+    An existing file is replaced once the new one is complete. A picture also shows the image, whose
+    ``level`` is the one at which the mask was computed.
 
     Raises
     ------

@@ -45,22 +45,12 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
 
     Each level is streamed to a temporary tiled TIFF beside ``path``. GDAL's COG driver combines
     them without the empty tiles, which are filled in last. So the overviews are the mask's own
-    pyramid, not one that GDAL computes. Equal masks give equal bytes.
+    pyramid, not one that GDAL computes. Equal masks give equal bytes. An existing file is replaced
+    once the new one is complete. Raises OSError if it cannot be written, because the disk is full
+    for example.
 
     Labels have a colour table, and class names as metadata items. QGIS takes its legend only from
     ``PATH.aux.xml``, so the names are there too; it is written before the TIFF appears.
-
-    Parameters
-    ----------
-    mask : ZarrMask
-        The mask with its pyramid; it need not be georeferenced.
-    path : Path
-        The file, which is replaced once the new one is complete.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be written, because the disk is full for example.
     """
     with complete_or_absent(path) as part:
         with _temporary_folder(path) as folder:

@@ -64,14 +64,7 @@ class Layer:
         return self._decoded(level, sides if self.product.flat else (plane, *sides))
 
     def write(self, window: Window, stored: NDArray[Any], level: int = 0) -> None:
-        """Write whole chunks of a level.
-
-        Parameters
-        ----------
-        window : Window
-            Starts and ends at chunk boundaries, or ends at the mask's edge.
-        stored : ndarray
-            The product in its stored form: (H, W) if flat, else (C, H, W).
+        """Write whole chunks of a level in their stored form: (H, W) if flat, else (C, H, W).
 
         Raises
         ------

@@ -62,21 +62,9 @@ class Nearest:
 def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, nearest: Nearest) -> str:
     """Write a mask on the grid of its image, with its pyramid, as OME-Zarr, chunk by chunk.
 
-    Parameters
-    ----------
-    mask : ZarrMask
-        The mask, complete at level 0.
-    target : Path
-        The folder, which is replaced once the new one is complete.
-    spec : MaskSpec
-        The description of the result.
-    nearest : Nearest
-        The map from the grid of ``spec`` to that of ``mask``.
-
-    Returns
-    -------
-    str
-        The hash of all its files (`tilepipe.storage.hashing.hash_of`).
+    The mask must be complete at level 0. ``spec`` describes the result, and ``nearest`` maps its
+    grid to that of the mask. An existing folder is replaced once the new one is complete. Returns
+    the hash of all files (`tilepipe.storage.hashing.hash_of`).
     """
     with staged_locally(target) as local:
         with complete_or_absent(local) as part:

@@ -20,19 +20,9 @@ def write_ome_tiff(mask: ZarrMask, path: Path) -> None:
 
     The file has deflated tiles of 512 pixels and axes (Y, X) for labels, otherwise (C, Y, X). It is
     streamed tile by tile, so memory does not depend on the mask's size. Equal masks give equal
-    bytes: neither dates nor random identifiers are written.
-
-    Parameters
-    ----------
-    mask : ZarrMask
-        The mask with its pyramid.
-    path : Path
-        The file, which is replaced once the new one is complete.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be written, because the disk is full for example.
+    bytes: neither dates nor random identifiers are written. An existing file is replaced once the
+    new one is complete. Raises OSError if it cannot be written, because the disk is full for
+    example.
     """
     spec = mask.spec
     with (

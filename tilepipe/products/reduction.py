@@ -38,13 +38,7 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
 def mean(values: NDArray[Any]) -> NDArray[Any]:
     """The mean of each 2 x 2 pixels without NaN; NaN if all four are.
 
-    Parameters
-    ----------
-    values : ndarray of float16 or float32, shape (..., H, W)
-
-    Returns
-    -------
-    ndarray of the same dtype, shape (..., ceil(H / 2), ceil(W / 2))
+    The shape (..., H, W) becomes (..., ceil(H / 2), ceil(W / 2)); the dtype is kept.
     """
     quarters = _quarters(values, np.nan)
     # Wider than the pixels, so that the sum of four does not overflow.

@@ -147,24 +147,10 @@ class ZarrMask(ShownMask, Placed):
 
 
 def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -> ZarrMask:
-    """Create an empty mask with all its metadata.
+    """Create an empty mask with all its metadata, and ``extras`` such as ``probabilities:uint8``.
 
     The attributes are written last, so an interrupted creation can be repeated. Other files in the
-    folder are left alone.
-
-    Parameters
-    ----------
-    path : Path
-        A folder that may exist, but has no zarr data.
-    spec : MaskSpec
-        The description of the mask.
-    extras : sequence of str, optional
-        Keys of products beside the mask, such as ``probabilities:uint8``, each in a nested image.
-
-    Raises
-    ------
-    InputError
-        When there already is a mask or a file at ``path``.
+    folder are left alone. Raises InputError if there already is a mask or a file at ``path``.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; remove it or choose another output.")

@@ -108,12 +108,7 @@ def _local(
 
 
 def _own_cluster(
-    options: RunOptions,
-    path: str,
-    watch: RunCallbacks | None,
-    stack: ExitStack,
-    *,
-    to_plan: bool,
+    options: RunOptions, path: str, watch: RunCallbacks | None, stack: ExitStack, *, to_plan: bool
 ) -> tuple[Workers, Resources]:
     """Start the cluster of a cluster file, and wait for its first worker."""
     from distributed import Client

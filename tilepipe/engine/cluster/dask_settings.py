@@ -26,7 +26,7 @@ RUN: dict[str, Any] = {
 
 OWN_CLUSTER: dict[str, Any] = {
     # Gives up a worker on a lost host within minutes, even if its connection hangs.
-    "distributed.scheduler.worker-ttl": "2 minutes",
+    "distributed.scheduler.worker-ttl": "2 minutes"
 }
 
 NO_PAGES: dict[str, Any] = {

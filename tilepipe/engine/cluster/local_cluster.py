@@ -46,16 +46,10 @@ class QuietNanny(Nanny):  # type: ignore[misc]
 
 
 def start_local_cluster(processes: int | None, threads: int, allowed_failures: int) -> Any:
-    """Start a scheduler and workers on this machine, for this process alone.
+    """Start a scheduler and ``processes`` workers on this machine, for this process alone.
 
-    Parameters
-    ----------
-    processes
-        The number of worker processes; None: one worker inside this process.
-    threads
-        The number of tasks that a worker runs at once.
-    allowed_failures
-        How many workers may die while they run the same task before it is given up.
+    None processes are one worker inside this process. Each worker runs up to ``threads`` tasks at
+    once. A task is given up after ``allowed_failures`` workers have died while they ran it.
     """
     options: dict[str, Any] = {"protocol": "inproc://", "security": Security()}
     if processes is not None:

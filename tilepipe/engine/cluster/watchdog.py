@@ -33,10 +33,7 @@ class _Out:
 class Watchdog:
     """Finds blocks that are late. It has no clock: each call passes the time in seconds.
 
-    Parameters
-    ----------
-    timeout
-        Seconds without any block finished after which `late` raises; None: never.
+    After ``timeout`` seconds without a finished block, `late` raises; None: never.
     """
 
     def __init__(self, timeout: float | None = None) -> None:

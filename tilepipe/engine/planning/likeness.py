@@ -23,11 +23,7 @@ LEAST_PIXELS = 1000
 MOST_SHOWN = 6
 """The most bands whose figures are shown."""
 
-CONVENTIONAL = (
-    ((0.0,), (1.0,)),
-    ((0.5,), (0.5,)),
-    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-)
+CONVENTIONAL = (((0.0,), (1.0,)), ((0.5,), (0.5,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 """Means and standard deviations that are conventions and not those of a model's own images: none,
 scaling to -1 .. 1, and ImageNet."""
 

@@ -35,16 +35,8 @@ def find_region(
 ) -> RegionFacts | None:
     """The region that the options describe; None: the whole image.
 
-    Parameters
-    ----------
-    image
-        The image on the grid of its file.
-    as_read, level
-        The image as the run reads it, and its level.
-    pixel_size
-        The pixel size of level 0.
-    limit
-        The memory in bytes that a decoded piece of the image may take.
+    The ``image`` is on the grid of its file, with ``pixel_size`` at level 0; ``as_read`` is the
+    image as the run reads it, at ``level``. A decoded piece of it may take ``limit`` bytes.
 
     Raises
     ------

@@ -80,29 +80,23 @@ class MemoryModel:
         if self.total(tiling) > limit:
             return False
         gpu = self._resources.gpu_memory
-        return gpu is None or self._weights + self.network_bytes(tiling.input) <= gpu
+        return gpu is None or self._gpu_bytes(tiling) <= gpu
 
     def needs(self, tiling: Tiling) -> str:
         """The memory that a tiling needs, in words."""
-        text = gigabytes(self.total(tiling))
-        if self._resources.gpu_memory is not None:
-            on_gpu = self._weights + self.network_bytes(tiling.input)
-            text += f" and {gigabytes(on_gpu)} of the GPU's {gigabytes(self._resources.gpu_memory)}"
+        text, gpu = gigabytes(self.total(tiling)), self._resources.gpu_memory
+        if gpu is not None:
+            text += f" and {gigabytes(self._gpu_bytes(tiling))} of the GPU's {gigabytes(gpu)}"
         return text
 
     def worker(self, tiling: Tiling) -> int:
         """The memory that a worker takes for blocks."""
-        return self.forward(tiling.input) + self._resources.slots * self.slot(tiling)
+        # On a GPU, a pass takes CUDA's own pinned buffers and context.
+        forward = 400 * 10**6 if self._gpu else self._pass_bytes(*tiling.input)
+        return forward + self._resources.slots * self.slot(tiling)
 
-    def forward(self, window: tuple[int, int]) -> int:
-        """Main memory of one forward pass."""
-        if self._gpu:
-            return 400 * 10**6  # CUDA's own pinned buffers and context
-        return self.network_bytes(window)
-
-    def network_bytes(self, window: tuple[int, int]) -> int:
-        """Peak memory of one forward pass, on its device."""
-        return self._pass_bytes(*window)
+    def _gpu_bytes(self, tiling: Tiling) -> int:
+        return self._weights + self._pass_bytes(*tiling.input)
 
     @property
     def chunk(self) -> tuple[int, int]:

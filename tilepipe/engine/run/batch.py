@@ -15,8 +15,7 @@ from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.report.record import Summary
 from tilepipe.engine.run.job import Job, LazyWorkers
-from tilepipe.engine.run.run import environment_errors_classified
-from tilepipe.engine.run.stream import compute_blocks
+from tilepipe.engine.run.run import compute_blocks, environment_errors_classified
 from tilepipe.engine.state.outputs import is_folder
 from tilepipe.errors import InputError, TilepipeError
 from tilepipe.models.file import load_model
@@ -89,15 +88,9 @@ class BatchCallbacks:
 def run_batch(many: Sequence[RunOptions], watch: BatchCallbacks | None = None) -> BatchSummary:
     """Segment images one after another with the same workers, except those that are done.
 
-    While the blocks of one image are computed, the next one is planned, and the pyramid and the
-    exports of the previous one are written. An image that fails does not stop the others.
-
-    Parameters
-    ----------
-    many
-        Options that differ in image and outputs only.
-    watch
-        Callbacks.
+    The options may differ in image and outputs only. While the blocks of one image are computed,
+    the next one is planned, and the pyramid and the exports of the previous one are written. An
+    image that fails does not stop the others.
 
     Raises
     ------

@@ -37,17 +37,10 @@ class Examination:
 
 
 def examine(mask: StoragePath, plan: Plan, *, scrub: bool) -> Examination:
-    """Compare a finished mask with its plan and its ledger, or with its run record.
+    """Compare a finished mask, in any format, with its plan and its ledger or run record.
 
-    Parameters
-    ----------
-    mask
-        An output of a run, in any format.
-    plan
-        The plan of that run.
-    scrub
-        Read everything, compare hashes, and record damage for a run to repair. Otherwise only
-        metadata is read, and sizes are compared.
+    With ``scrub``, everything is read, hashes are compared, and damage is recorded for a run to
+    repair. Otherwise only metadata is read, and sizes are compared.
     """
     found = Examination()
     if mask.is_dir() and RunState(mask).plan_file.exists():

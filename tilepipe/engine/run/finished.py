@@ -45,17 +45,8 @@ class Request:
 def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) -> Summary | None:
     """The summary of an earlier run, if it already made all that the request needs.
 
-    Parameters
-    ----------
-    plan
-        The plan in the output's store, if there is one that agrees with the request.
-    stages
-        The stages of such a run.
-
-    Raises
-    ------
-    InputError
-        When there is something else in the place of an output.
+    ``plan`` is the one in the output's store, if there is one that agrees with the request, and
+    ``stages`` are those of the run. Raises InputError for anything else in the place of an output.
     """
     options, outputs = request.options, request.outputs
     if options.overwrite:

@@ -75,24 +75,9 @@ def require_unchanged(
 ) -> ImageState:
     """Before a run ends, check the image once more, and forget blocks of another one.
 
-    Parameters
-    ----------
-    ledger, plan
-        Those of the run.
-    opened
-        Opens the image again, because a file that is still open may be gone from the disk.
-    state
-        The image as the run found it.
-
-    Returns
-    -------
-    ImageState
-        The image as it is now.
-
-    Raises
-    ------
-    InputError
-        When it has changed, or can no longer be opened.
+    ``opened`` opens the image again, because a file that is still open may be gone from the disk.
+    Returns the present state of the image, of which ``state`` is the one that the run found. Raises
+    InputError if pixels that were read have changed, or the image can no longer be opened.
     """
     ledger.flush()
     try:

@@ -76,15 +76,8 @@ def damaged_documents(
 ) -> dict[str, bytes]:
     """Each ``zarr.json`` of a mask that is not as it was written, with its right content.
 
-    Parameters
-    ----------
-    store
-        The mask.
-    spec, extras
-        The mask's description and further products, from the plan.
-    sealed
-        Hashes of the documents as they were written, perhaps by another version of zarr; may be
-        empty.
+    ``spec`` and ``extras`` come from the plan. ``sealed`` has the hashes of the documents as they
+    were written, perhaps by another version of zarr; it may be empty.
     """
     damaged = {}
     for name, right in metadata_documents(spec, extras).items():

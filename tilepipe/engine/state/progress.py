@@ -68,13 +68,8 @@ class Progress:
     ) -> Progress:
         """The progress of earlier runs.
 
-        Parameters
-        ----------
-        path
-            The ledger.
-        sound
-            Decides whether the chunks of a block are still as they were written; if not, the block
-            is not done. By default all are.
+        ``sound`` decides whether the chunks of a block are still as they were written; a block
+        whose chunks are not is not done. By default all are.
         """
         # Reports before such a record no longer count: the image or the chunks have changed since.
         changed = {
@@ -123,17 +118,8 @@ class Progress:
         """The progress of earlier runs, as far as their results are still as they were written.
 
         Anything lost or altered since (by an incomplete copy, or a failing disk) is computed again;
-        `damage` lists it.
-
-        Parameters
-        ----------
-        path
-            The ledger.
-        mask, tiling
-            Those of the run.
-        read
-            Read every chunk and compare its hash, or decode it if an older version recorded none.
-            Otherwise only file sizes are compared, which is quick.
+        `damage` lists it. With ``read``, every chunk is read and its hash compared, or decoded if
+        an older version recorded none. Otherwise only file sizes are compared, which is quick.
         """
         altered: dict[tuple[int, str], str] = {}
         for block, key in _altered_blocks(path, mask, tiling) if read else ():
