@@ -128,6 +128,11 @@ def parse_integer(text: Any) -> Any:
     return int(text) if isinstance(text, str) and re.fullmatch(r"[+-]?[0-9]+", text) else text
 
 
+def parse_series(text: Any) -> Any:
+    """A number of digits alone; all other text, such as ``+1``, is the name of an image."""
+    return int(text) if isinstance(text, str) and re.fullmatch(r"[0-9]+", text) else text
+
+
 def parse_bands(text: Any) -> Any:
     """Bands from ``3,2,1`` or ``red,nir`` or a list: numbers from 1, or names.
 

@@ -63,6 +63,8 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     """Convert a value to a type; see `decode`, which also looks at keys and finite numbers."""
     import msgspec
 
+    if isinstance(value, set | frozenset):  # YAML has them, in no order
+        raise ValueError(f"{key or 'the document'} must be {describe(kind)}, not {shown(value)}")
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

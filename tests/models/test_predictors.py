@@ -135,7 +135,7 @@ def test_a_package_that_cannot_be_imported_is_named(
     declared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tests.models.making_predictor", None)
-    with pytest.raises(InputError, match=r"network toy: cannot import tests\.models\.making_pred"):
+    with pytest.raises(InputError, match=r"plug-in toy .*cannot import tests\.models\.making_pred"):
         predictors.kind_named("toy")
 
 

@@ -19,6 +19,7 @@ from tilepipe.quantities import (
     parse_nodata,
     parse_region,
     parse_rescale,
+    parse_series,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RunOptions(Options):
     )  # fmt: skip
     series: int | str | None = option(
         None, "Image to use in a file that holds several; tilepipe info lists them",
-        parse=parse_integer, metavar="N|NAME", unset="the main one",
+        parse=parse_series, metavar="N|NAME", unset="the main one",
     )  # fmt: skip
     bands: tuple[int | str, ...] | None = option(
         None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any, TypeVar
 
-from tilepipe.errors import InputError
+from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError
 from tilepipe.images.byte_ranges import open_reader
 from tilepipe.storage import StoragePath, as_path
 
@@ -132,5 +133,7 @@ class Probe:
         self.close()
 
 
-def _unreadable(path: str, error: OSError) -> InputError:
+def _unreadable(path: str, error: OSError) -> TilepipeError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return EnvironmentFailure(f"{path}: {error.strerror}; allow more open files (ulimit -n)")
     return InputError(f"{path} cannot be read ({error.strerror}); check the disk")

@@ -21,9 +21,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
-from tilepipe.errors import InputError
 from tilepipe.images.probe import JPEG_SIGNATURE, PNG_SIGNATURE, TIFF_SIGNATURES, Probe
 from tilepipe.images.source import Source
+from tilepipe.plugins import loaded
 from tilepipe.storage import InputRefused, StoragePath, readable
 
 GROUP = "tilepipe.readers"
@@ -110,12 +110,12 @@ def _readers(probe: Probe) -> Iterator[Reader]:
     """Readers to try on a file, in order; each is imported when its turn comes."""
     suffix = None if probe.streaming or probe.suffix in OWN_SUFFIXES else probe.suffix[1:]
     if suffix is not None and suffix in installed():
-        yield _loaded(installed()[suffix])
+        yield cast(Reader, loaded(installed()[suffix]))
     yield from _built_in(BY_CONTENT, probe)
     if not (probe.streaming or (probe.is_folder and probe.suffix == ".zarr")):
         for name, point in installed().items():
             if name != suffix:
-                yield _loaded(point)
+                yield cast(Reader, loaded(point))
     yield from _built_in(ALL_ELSE, probe)
 
 
@@ -123,14 +123,3 @@ def _built_in(readers: tuple[_BuiltIn, ...], probe: Probe) -> Iterator[Reader]:
     for reader in readers:
         if reader.fits(probe):
             yield cast(Reader, import_module(f"tilepipe.images.{reader.module}"))
-
-
-def _loaded(point: EntryPoint) -> Reader:
-    try:
-        return cast(Reader, point.load())
-    except Exception as error:  # it is code of another package, which may raise anything
-        package = point.dist.name if point.dist else point.value
-        raise InputError(
-            f"the reader {point.name!r} of the package {package} cannot be loaded ({error}); "
-            "upgrade or uninstall that package"
-        ) from error

@@ -107,7 +107,7 @@ def save_model(
         content = safetensors_file.safetensors_content(model, dtype, target.name)
     require_room_for_name(target)
     try:
-        write_whole(target, content)
+        write_whole(target, content, alone=False)
     except OSError as error:
         kind = EnvironmentFailure if error.errno == errno.ENOSPC else InputError
         raise kind(f"{target}: cannot be written: {error.strerror}") from error

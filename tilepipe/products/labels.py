@@ -45,6 +45,10 @@ class Labels(_Voted):
             return "its classes do not exclude each other"
         return None
 
+    def working_bytes(self, output: OutputSpec) -> int:
+        """The bytes of a pixel, which is stored as it is encoded."""
+        return self.planes(len(output.classes))
+
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
         """The class of the largest logit, the lower one in a tie: (N, H, W) uint8."""
         from tilepipe._torch import torch
@@ -91,6 +95,10 @@ class Planes(_Voted):
         if output.activation == "sigmoid" and len(output.thresholds) > 1:
             return None
         return "its classes exclude each other"
+
+    def working_bytes(self, output: OutputSpec) -> int:
+        """The bytes of a pixel, which is stored as it is encoded."""
+        return self.planes(len(output.classes))
 
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
         """1 where a class is above its threshold: (N, C, H, W) uint8."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.base import MaskSpec
+from tilepipe.products.layer import Layer
 from tilepipe.products.pyramid import build_pyramid, squares
 from tilepipe.products.store import ZarrMask, create_mask
 from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
@@ -81,11 +83,16 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
             int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
         )
         down, across = (rows - source.y)[:, None], columns - source.x
-        taken = [layer.read(source)[..., down, across] for layer in mask.layers]
-        result.write(window, *taken)
+        result.write(window, *(_take(layer, source, down, across) for layer in mask.layers))
     build_pyramid(result, windows)
     for level in range(len(result.levels)):
         result.flush(level=level)  # before it takes its name
+
+
+def _take(layer: Layer, source: Window, down: Indices, across: Indices) -> NDArray[Any]:
+    """Pixels of a window of a layer, which is read plane by plane."""
+    planes = [layer.read_plane(n, source)[down, across] for n in range(layer.planes)]
+    return planes[0] if layer.product.flat else np.stack(planes)
 
 
 def _answered(mask: ZarrMask, spec: MaskSpec, nearest: Nearest) -> list[Window]:

@@ -8,13 +8,16 @@ encoded, stored, reduced, counted and compared are in the product's class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tilepipe.errors import InputError
+from tilepipe.plugins import made, plugin, plugin_names
 
 if TYPE_CHECKING:
     from tilepipe._torch import Tensor
@@ -70,8 +73,8 @@ class Product(ABC):
         return np.full(self.shape(classes, size), self.fill, self.dtype)
 
     def working_bytes(self, output: OutputSpec) -> int:
-        """The bytes of a pixel of all planes, while it is computed."""
-        return self.planes(len(output.classes)) * self.dtype.itemsize
+        """The bytes of a pixel of all planes, while it is computed: as encoded, and as stored."""
+        return self.planes(len(output.classes)) * (4 + self.dtype.itemsize)
 
     def unavailable(self, output: OutputSpec) -> str | None:
         """Why a model with this output cannot have the product, or None if it can."""
@@ -82,7 +85,7 @@ class Product(ABC):
         """Turn logits (N, outputs, H, W) into the product, (N, H, W) or (N, C, H, W).
 
         Runs on the logits' device, and may be captured in a CUDA graph, so no branch may depend on
-        values.
+        values. Other products are made of the same logits, which must not be changed in place.
         """
 
     def stored(self, encoded: NDArray[Any]) -> NDArray[Any]:
@@ -159,16 +162,25 @@ def product_named(key: str) -> Product:
         raise ValueError(
             f"there is no product called {name!r}; there are {', '.join(product_names())}"
         )
-    try:
+    if name in _BUILT_IN and variant and name != "probabilities":
+        raise ValueError(f"the product {name} has no variants such as {variant!r}")
+    if name in _BUILT_IN:
         return kind(*[variant] if variant else [])
-    except TypeError as error:
-        raise ValueError(f"the product {name} has no variants such as {variant!r}") from error
+    product: Product = made(ENTRY_POINTS, name, kind, *[variant] if variant else [])
+    return product
+
+
+def canonical_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Keys with the variant that applies where they name none; InputError for unknown ones."""
+    try:
+        return tuple(product_named(key).key for key in keys)
+    except ValueError as error:
+        raise InputError(f"product: {error}") from error
 
 
 def product_names() -> list[str]:
     """The names of all products: built in, registered, and those of other packages."""
-    others = (point.name for point in entry_points(group=ENTRY_POINTS))
-    return sorted({*_BUILT_IN, *_registered, *others})
+    return sorted({*_BUILT_IN, *_registered, *plugin_names(ENTRY_POINTS)})
 
 
 def main_product(output: OutputSpec) -> Product:
@@ -184,7 +196,5 @@ def _class_named(name: str) -> type[Product] | None:
         module, _, attribute = _BUILT_IN[name].partition(":")
         found: type[Product] = getattr(import_module(f"tilepipe.products.{module}"), attribute)
         return found
-    for point in entry_points(group=ENTRY_POINTS, name=name):
-        loaded: type[Product] = point.load()
-        return loaded
-    return None
+    found_elsewhere: type[Product] | None = plugin(ENTRY_POINTS, name)
+    return found_elsewhere

@@ -6,7 +6,7 @@ and chunks without any answer are not stored. Writers of different chunks need n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tilepipe.products import ngff
 from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec, lazy
 from tilepipe.products.layer import Arrays, Layer
 from tilepipe.products.probabilities import Probabilities
-from tilepipe.products.product import Product, product_named
+from tilepipe.products.product import Product, product_named, product_names
 from tilepipe.products.shown import ShownMask
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
@@ -78,8 +78,10 @@ class ZarrMask(ShownMask, Placed):
         return layer.product.decoded(layer.read(window, level))
 
     def write(self, window: Window, *stored: NDArray[Any], level: int = 0) -> None:
-        """Write whole chunks of the first layers, one array for each; see `Layer.write`."""
+        """Write whole chunks of the mask, or of all layers, an array each; see `Layer.write`."""
         self._require_ours()
+        if len(stored) not in (1, len(self.layers)):
+            raise ValueError(f"{self.path} has {len(self.layers)} layers, not {len(stored)}")
         for layer, pixels in zip(self.layers, stored, strict=False):
             layer.write(window, pixels, level)
 
@@ -178,15 +180,15 @@ def _create(store: Any, spec: MaskSpec, extras: Sequence[str]) -> list[tuple[Pro
         layers.append((product, _create_levels(store, f"{product.name}/", spec, product)))
         ome = ngff.product_attributes(spec, product)
         group.update_attributes({"ome": ome, "tilepipe": product.attributes})
-    document |= _document_of_extras(extras)
+    document |= _document_of_extras(product.key for product, _ in layers[1:])
     root.update_attributes({"ome": ngff.mask_attributes(spec), "tilepipe": document})
     return layers
 
 
-def _document_of_extras(extras: Sequence[str]) -> dict[str, Any]:
+def _document_of_extras(keys: Iterable[str]) -> dict[str, Any]:
     """The products beside a mask in its metadata."""
     document: dict[str, Any] = {}
-    for key in extras:
+    for key in keys:
         name, _, variant = key.partition(":")
         if name == "probabilities":  # as in masks from before there were others
             document["probabilities"] = variant
@@ -196,10 +198,22 @@ def _document_of_extras(extras: Sequence[str]) -> dict[str, Any]:
 
 
 def _extras_in(document: dict[str, Any]) -> list[str]:
-    """The keys that `_document_of_extras` stored."""
+    """The keys that `_document_of_extras` stored, of products that are installed."""
     variant = document.get("probabilities")
     others = [str(key) for key in document.get("products", [])]
+    # Without the package that adds a product, the mask itself can still be read.
+    others = [key for key in others if key.partition(":")[0] in product_names()]
     return [*([f"probabilities:{variant}"] if variant else []), *others]
+
+
+def require_products(path: StoragePath, keys: Iterable[str]) -> None:
+    """Refuse products of a mask that no installed package knows."""
+    missing = [key for key in keys if key.partition(":")[0] not in product_names()]
+    if missing:
+        raise InputError(
+            f"{path}: was made with {', '.join(missing)}, which no installed package adds; install "
+            "the package that does"
+        )
 
 
 def open_zarr_mask(path: StoragePath) -> ZarrMask:

@@ -28,6 +28,10 @@ class Values(Product):
         """Why a model with this output has no values, or None if it has."""
         return None if output.activation == "linear" else "it gives classes"
 
+    def working_bytes(self, output: OutputSpec) -> int:
+        """The bytes of a pixel, which is stored as it is encoded."""
+        return 4 * len(output.classes)
+
     def encode(self, logits: Tensor, output: OutputSpec) -> Tensor:
         """The outputs as float32, (N, C, H, W)."""
         return logits.float()

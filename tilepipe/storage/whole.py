@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,46 +13,56 @@ from tilepipe.storage.fsync import fsync_files, fsync_folder
 from tilepipe.storage.objects import ObjectPath, StoragePath
 
 
-def write_whole(path: StoragePath, content: str | bytes) -> None:
-    """Write a small file so that a reader sees all of it or what was there before."""
+def write_whole(path: StoragePath, content: str | bytes, *, alone: bool = True) -> None:
+    """Write a small file so that a reader sees all of it or what was there before.
+
+    ``alone`` is as in `complete_or_absent`.
+    """
     content = content.encode() if isinstance(content, str) else content
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
         return
-    with complete_or_absent(path) as part:
+    with complete_or_absent(path, alone=alone) as part:
         part.write_bytes(content)
 
 
 @contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give a name to write a file or folder to, which takes its own name when that succeeds.
+def complete_or_absent(path: Path, *, alone: bool = True) -> Iterator[Path]:
+    """Yield a path to write a file or folder to; it gets its own name once that has succeeded.
 
-    What was under that name until then stays until then. What a killed process left half-written is
-    removed by the next attempt. Whoever writes a folder brings its files to the disk.
+    What had that name stays until then. The next attempt removes what a killed process left behind.
+    Whoever writes a folder also flushes its files to the disk.
+
+    Parameters
+    ----------
+    path
+        The name that the file or folder is to have.
+    alone
+        Whether nobody else writes to that name now, as a lock ensures. Otherwise each process
+        writes a part of its own, and the last to finish wins.
     """
-    part = path.with_name(path.name + ".part")
+    mark = "" if alone else f".{os.getpid():x}-{threading.get_ident() & 0xFFFF:x}"
+    part = path.with_name(f"{path.name}{mark}.part")
+    old = path.with_name(path.name + ".replaced")
     _remove(part)
+    if alone and old.is_dir() and not path.exists():
+        old.rename(path)  # a process was killed between the two renames below
     try:
         yield part
         if part.is_dir():
-            _swap(part, path)
+            # A folder cannot be renamed over another one.
+            _remove(old)
+            if path.exists() or path.is_symlink():
+                path.rename(old)
+            part.rename(path)
+            _remove(old)
         else:
-            # Only when it is on the disk: some file systems tell no sooner that they are full.
+            # Flushed first: some file systems report only then that they are full.
             fsync_files([part], path.parent)
             part.replace(path)
         fsync_folder(path.parent)
     finally:
         _remove(part)
-
-
-def _swap(part: Path, path: Path) -> None:
-    """Give a folder the name of one that is there, which a rename alone cannot."""
-    old = path.with_name(path.name + ".replaced")
-    _remove(old)
-    if path.exists():
-        path.rename(old)
-    part.rename(path)
-    _remove(old)
 
 
 def _remove(path: Path) -> None:

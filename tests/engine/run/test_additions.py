@@ -19,9 +19,11 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.models.specs import OutputSpec
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products import product as product_module
 from tilepipe.products.product import Product, product_names, register_product
 from tilepipe.products.reduction import mean
 from tilepipe.products.store import open_zarr_mask
+from tilepipe.products.values import Values
 from tilepipe.storage import size_of, write_whole
 from tilepipe.storage.hashing import hash_of
 
@@ -205,3 +207,98 @@ def test_names_that_nobody_added_are_refused(
     with pytest.raises(InputError, match=names[0]):
         tilepipe.run(outputs=tmp_path / "m.ome.zarr", **{**request_, what: names})
     assert not (tmp_path / "m.ome.zarr").exists()
+
+
+def test_probabilities_by_name_are_float16(request_: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(outputs=path, **{**request_, "products": ("probabilities",), "stages": ()})
+    mask = tilepipe.open_mask(path)
+    found = mask.read_probabilities(Window(0, 0, *SIZE))  # type: ignore[attr-defined]
+    assert np.allclose(found.sum(0), 1, atol=2e-3)
+    assert tilepipe.verify(path, windows=2, scrub=True).exact
+    assert tilepipe.run(outputs=path, **{**request_, "products": ("probabilities",)}).resumed
+
+
+class Raw(Values):
+    """The outputs once more, with another value for no answer."""
+
+    name = "raw"
+    is_main = False
+    fill = -1.0
+
+
+def test_products_do_not_share_memory(tmp_path: Path) -> None:
+    register_product(Raw)
+    pixels = make_image(700, 900)
+    pixels[:, :100] = 0
+    image = write_tiff(tmp_path / "i.tif", pixels)
+    save_tiny(tmp_path / "m.safetensors", UNetArguments(width=2, depth=2), activation="linear")
+    path = tmp_path / "m.ome.zarr"
+    tilepipe.run(image, model=tmp_path / "m.safetensors", outputs=path, products=("raw",), nodata=0)
+    mask = open_zarr_mask(path)
+    whole = Window(0, 0, 700, 900)
+    values, raw = mask.read(whole), mask.layer("raw").read(whole)
+    assert np.isnan(values[:, :, :100]).all()
+    assert (raw[:, :, :100] == -1).all()
+    np.testing.assert_array_equal(values[:, :, 100:], raw[:, :, 100:])
+
+
+def test_a_stage_is_not_lost_where_only_exports_are_kept(
+    request_: dict[str, Any], tmp_path: Path
+) -> None:
+    options = {**request_, "products": (), "outputs": tmp_path / "m.tif"}
+    tilepipe.run(**{**options, "stages": ()})
+    with pytest.raises(InputError, match="exists already"):
+        tilepipe.run(**options)
+    tilepipe.run(**options, overwrite=True)
+    made = tmp_path / "m.run.histogram.json"
+    assert tilepipe.run(**options).resumed
+    made.unlink()
+    with pytest.raises(InputError, match="exists already"):
+        tilepipe.run(**options)
+
+
+def test_a_stage_writes_over_no_file_of_the_users(request_: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "m.run.histogram.json"
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        run(request_, tmp_path)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert run(request_, tmp_path).resumed
+
+
+def test_without_the_package_of_a_product_the_mask_can_be_read(
+    request_: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(request_, tmp_path)
+    monkeypatch.delitem(product_module._registered, "certainty")
+    product_module.product_named.cache_clear()
+    path = tmp_path / "m.ome.zarr"
+    assert tilepipe.open_mask(path).read(Window(0, 0, 512, 512)).shape == (512, 512)
+    with pytest.raises(InputError, match=r"certainty.*install"):
+        tilepipe.verify(path)
+
+
+class Broken(Stage):
+    """Cannot be made."""
+
+    name = "broken"
+    clock = "broken"
+
+    def __init__(self) -> None:
+        raise RuntimeError("no licence")
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        return ()
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        return {}
+
+
+def test_a_stage_that_cannot_be_made_is_one_sentence(
+    request_: dict[str, Any], tmp_path: Path
+) -> None:
+    register_stage(Broken)
+    with pytest.raises(InputError, match=r"plug-in broken.*no licence"):
+        run({**request_, "stages": ("broken",)}, tmp_path)

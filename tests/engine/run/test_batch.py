@@ -179,13 +179,13 @@ def test_what_is_wrong_with_all_is_said_once(
 def test_a_full_disk_stops_the_batch(
     images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tilepipe.engine.run import job
+    from tilepipe.engine.run import exports
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(job, "export", full)
+        patched.setattr(exports, "export", full)
         with pytest.raises(EnvironmentFailure):
             tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
     assert tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)

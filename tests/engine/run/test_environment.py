@@ -10,6 +10,7 @@ import pytest
 
 import tilepipe
 from tilepipe.engine.cluster.failures import REMEDIES, environment_failure
+from tilepipe.engine.run import exports, pyramid
 from tilepipe.engine.run import job as engine
 from tilepipe.errors import EnvironmentFailure, UnreadableError
 
@@ -56,7 +57,8 @@ def test_trouble_outside_the_blocks_is_one_sentence_from_python_too(
 
     outputs = [tmp_path / "m.ome.zarr", tmp_path / "m.ome.tif"]
     with monkeypatch.context() as patched:
-        patched.setattr(engine, part, fail)
+        homes = {"export": exports, "pyramid_blocks": pyramid, "create_mask": engine}
+        patched.setattr(homes[part], part, fail)
         with pytest.raises(EnvironmentFailure):
             tilepipe.run(image, model=model, outputs=outputs, window=572)
     summary = tilepipe.run(image, model=model, outputs=outputs, window=572)

@@ -15,6 +15,7 @@ from tilepipe.engine.planning.region import source_fingerprint, tissue_name
 from tilepipe.images.base import Image, show_pixel_size
 from tilepipe.images.reading import Reading
 from tilepipe.models.specs import Model
+from tilepipe.products.product import canonical_keys
 
 
 def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
@@ -55,8 +56,9 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
-    if set(options.products) != set(plan.products):
-        was, now = (", ".join(names) or "none" for names in (plan.products, options.products))
+    products = canonical_keys(options.products)
+    if set(products) != set(plan.products):
+        was, now = (", ".join(names) or "none" for names in (plan.products, products))
         found.append(f"products was {was}, now {now}")
     if options.probabilities != plan.probabilities:
         was, now = (each or "none" for each in (plan.probabilities, options.probabilities))

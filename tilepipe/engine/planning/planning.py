@@ -45,6 +45,7 @@ from tilepipe.errors import NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
+from tilepipe.products.product import canonical_keys
 
 RATE_SECONDS = 120
 """How long an external worker may take to time one tile."""
@@ -116,7 +117,8 @@ class _Planner:
         plan = Plan(
             image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
-            probabilities=options.probabilities, products=options.products, mask=mask,
+            probabilities=options.probabilities,
+            products=canonical_keys(options.products), mask=mask,
             environment=relevant_to(resources.environment, precision)
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,

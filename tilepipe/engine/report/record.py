@@ -77,6 +77,8 @@ class Summary(Shown):
     """What kept this run from being faster; None if it computed no block."""
     profile: tuple[StoragePath, ...] = ()
     """The table and the plot of the blocks' times, with `--profile`."""
+    files_of_stages: dict[str, int | None] = field(default_factory=dict)
+    """The files that stages of other packages wrote, by their names, and their sizes in bytes."""
     hashes: tuple[str | None, ...] = ()
     """The hash of each of `outputs` (`tilepipe.storage.hashing.hash_of`); None for the mask that
     has its own ledger."""
@@ -124,6 +126,7 @@ class Summary(Shown):
             "outputs": [str(path) for path in self.outputs],
             "sizes": [size_of(path) for path in self.outputs],
             "hashes": list(self.hashes),
+            **({"files_of_stages": self.files_of_stages} if self.files_of_stages else {}),
             "image": {"path": self.plan.image.path, "fingerprint": self.plan.image.fingerprint},
             "model": {"name": self.plan.model, "fingerprint": self.plan.model_fingerprint},
             "classes": [asdict(share) for share in self.classes],
@@ -202,6 +205,10 @@ def summarise(plan: Plan, outputs: Outputs, progress: Progress, options: RunOpti
         unreadable=unreadable, incomplete=progress.incomplete, blocks=plan.blocks,
         resumed=plan.blocks, seconds={}, peak_memory=peak_memory(),
         hashes=tuple(progress.seal(outputs.name_of(path)) for path in outputs.requested),
+        files_of_stages={
+            name: size_of(outputs.path_of(name))
+            for name in sorted(progress.exports - set(map(outputs.name_of, outputs.all_files)))
+        },
         options=asdict(replace(options, outputs=tuple(str(p) for p in outputs.requested))),
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ class Blocks:
         self._run.callbacks.on_warning(f"block {number}: {error}")
         if isinstance(error, UnreadableError) and len(task.arguments) == 3:
             self._in_flight += 1
-            return replace(task, arguments=(*task.arguments, True))
+            return replace(task, arguments=(*task.arguments, True), attempt=0)
         if isinstance(error, UnreadableError | NonFiniteError):
             self._run.progress.failed[number] = str(error)
         elif isinstance(error, EnvironmentFailure):

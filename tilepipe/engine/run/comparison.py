@@ -83,6 +83,7 @@ class Comparison:
         asked = self.plan.coverage.inside(inside)
         if asked is not None:
             answered = answered & asked
+        span = float(np.ptp(logits)) or 1.0
         if self.nearest is not None:
             place = self.nearest.under(inside)
             if place is None:
@@ -93,21 +94,21 @@ class Comparison:
             excused, inside = excused[down, across], place
         self.tally.windows += 1
         product = self.plan.mask.product
-        both = self._compare(product, mask.read(inside), logits, answered, excused)
+        both = self._compare(product, mask.read(inside), logits, span, answered, excused)
         self.tally.pixels += int(both[0].sum())
         for layer in mask.layers[1:] if isinstance(mask, ZarrMask) else ():
-            self._compare(layer.product, layer.read(inside), logits, answered, excused)
+            self._compare(layer.product, layer.read(inside), logits, span, answered, excused)
 
     def _compare(
         self,
         product: Product,
         written: NDArray[Any],
         logits: NDArray[np.float64],
+        span: float,
         answered: NDArray[np.bool_],
         excused: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Compare the pixels of one product; returns where both sides have an answer."""
-        span = float(np.ptp(logits)) or 1.0
         silent = product.unanswered(written[None] if product.flat else written)
         deviation = product.deviation(written, logits, self.model.output)
         # An answer where none belongs, or none where one belongs, is never a tie.

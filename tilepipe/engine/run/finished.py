@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan
@@ -17,7 +18,7 @@ from tilepipe.engine.report.record import (
 )
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.run.same_image import ImageState
-from tilepipe.engine.run.stage import OpenRun, Stage
+from tilepipe.engine.run.stage import OpenRun, Stage, is_done
 from tilepipe.engine.run.verify import verify
 from tilepipe.engine.state.folder import read_document
 from tilepipe.engine.state.integrity import is_in_order
@@ -28,6 +29,7 @@ from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.models.file import Model
 from tilepipe.products.store import open_zarr_mask
+from tilepipe.storage import size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
 def is_complete(run: OpenRun, stages: Sequence[Stage]) -> bool:
     """Whether the ledger has all blocks, and all steps of the stages, as done."""
     return all(run.progress.is_done(number) for number in run.plan.coverage) and all(
-        run.progress.is_fresh(step.key) and step.is_there()
+        is_done(run, step)
         for stage in stages
         for step in stage.steps(run)
         if step.record is not None
@@ -116,9 +118,9 @@ def _from_exports(request: Request) -> Summary | None:
         return None
     record = read_document(outputs.record)
     summary = summary_from_record(record, outputs)
-    if summary is None:
+    if summary is None or not _has_files_of_stages(record, request):
         return None
-    if damaged := [str(path) for path in record.get("damaged", ())]:
+    if damaged := [str(path) for path in record.get("damaged") or ()]:
         raise InputError(
             f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to replace it"
         )
@@ -129,3 +131,14 @@ def _from_exports(request: Request) -> Summary | None:
             "--overwrite to start over, or another -o"
         )
     return summary
+
+
+def _has_files_of_stages(record: dict[str, Any], request: Request) -> bool:
+    """Whether the run of a record had all stages that are asked for, and their files are there."""
+    try:
+        had, files = record["options"].get("stages", ()), record.get("files_of_stages", {})
+        return set(request.options.stages) <= set(had) and all(
+            size_of(request.outputs.path_of(name)) == size for name, size in files.items()
+        )
+    except (AttributeError, TypeError, ValueError):
+        return False

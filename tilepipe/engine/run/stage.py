@@ -10,8 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilepipe.engine.cluster.pool import Outcome, Task, TaskPool
@@ -25,6 +23,7 @@ from tilepipe.engine.state.outputs import Outputs
 from tilepipe.engine.state.progress import Progress
 from tilepipe.errors import InputError
 from tilepipe.images import Image
+from tilepipe.plugins import made, plugin, plugin_names
 from tilepipe.products.store import ZarrMask, open_zarr_mask
 from tilepipe.storage import StoragePath
 
@@ -105,10 +104,8 @@ class Step:
     record: Mapping[str, Any] | None
     """The kind and key for the ledger's record, to which the values of `Stage.execute` are added.
     None if nothing is recorded, so that the step is done each time."""
-    announces: bool = False
-    """Whether the ledger records the start as well, so that a partial file is known to be ours."""
-    is_there: Callable[[], bool] = lambda: True
-    """Whether the result of a step that the ledger has as done is still in place."""
+    path: StoragePath | None = None
+    """The file that the step writes, if any."""
 
 
 class Stage(ABC):
@@ -148,9 +145,7 @@ class Stage(ABC):
         An existing file is overwritten only if a run began it.
         """
         name = run.outputs.name_of(path)
-        is_there = partial(run.progress.is_made, name, path)
-        record = {"kind": "export", "name": name}
-        return Step(name, f"writing {path.name}", record, announces=True, is_there=is_there)
+        return Step(name, f"writing {path.name}", {"kind": "export", "name": name}, path)
 
 
 def run_stages(run: OpenRun, stages: Iterable[Stage]) -> None:
@@ -158,17 +153,32 @@ def run_stages(run: OpenRun, stages: Iterable[Stage]) -> None:
     for stage in stages:
         with run.stopwatch.part(stage.clock):
             for step in stage.steps(run):
-                if run.progress.is_fresh(step.key) and step.is_there():
+                if is_done(run, step):
                     continue
-                if step.announces:
-                    run.ledger.append({"kind": "exporting", "name": step.key})
+                if step.path is not None:
+                    _announce(run, step.path, str(step.key))
                 run.callbacks.stage(step.title)
-                made = stage.execute(run, step)
+                found = stage.execute(run, step) or {}
                 if step.record is not None:
-                    run.ledger.append({**step.record, **made})
-                    seal = str(made.get("hash", made.get("chunks", "")))
-                    is_file = step.record["kind"] == "export"
-                    run.progress.note(step.key, made.get("bytes"), seal, is_file=is_file)
+                    run.ledger.append({**step.record, **found})
+                    seal = str(found.get("hash", found.get("chunks", "")))
+                    is_file = step.path is not None
+                    run.progress.note(step.key, found.get("bytes"), seal, is_file=is_file)
+
+
+def is_done(run: OpenRun, step: Step) -> bool:
+    """Whether the result of a step is fresh, and still in place."""
+    if step.path is not None:
+        return run.progress.is_made(str(step.key), step.path)
+    return run.progress.is_fresh(step.key)
+
+
+def _announce(run: OpenRun, path: StoragePath, name: str) -> None:
+    """Record that a file is begun, so that even a partial one is known to be the run's."""
+    if path.exists() and name not in run.progress.ours:
+        raise InputError(f"{path}: exists already; remove it, or choose another -o")
+    run.ledger.append({"kind": "exporting", "name": name})
+    run.progress.ours.add(name)
 
 
 _registered: dict[str, type[Stage]] = {}
@@ -181,11 +191,9 @@ def register_stage(stage: type[Stage]) -> None:
 
 def stage_named(name: str) -> Stage:
     """The stage that another package added under a name; InputError if there is none."""
-    if name in _registered:
-        return _registered[name]()
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name in points:
-        stage: Stage = points[name].load()()
-        return stage
-    known = ", ".join(sorted({*_registered, *points})) or "none"
-    raise InputError(f"stage {name}: no installed package has it; there are: {known}")
+    kind = _registered.get(name) or plugin(ENTRY_POINTS, name)
+    if kind is None:
+        known = ", ".join(sorted({*_registered, *plugin_names(ENTRY_POINTS)})) or "none"
+        raise InputError(f"stage {name}: no installed package has it; there are: {known}")
+    stage: Stage = made(ENTRY_POINTS, name, kind)
+    return stage

@@ -30,6 +30,7 @@ from tilepipe.models.file import Model, load_model
 from tilepipe.models.precision import Precision
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
+from tilepipe.products.store import require_products
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 from tilepipe.storage import InputRefused, StoragePath, readable, refuse_links
 
@@ -79,6 +80,7 @@ def verify(
         plan, unreadable = _plan_of(path)
     except AlteredPlanError as error:
         raise CheckError(str(error)) from error
+    require_products(path, plan.extras)
     with ExitStack() as stack:
         opened_image = open_planned(plan.image, image)
         stack.callback(opened_image.close)

@@ -35,8 +35,8 @@ def drop_altered_exports(progress: Progress, outputs: Outputs) -> None:
         progress.drop_altered(outputs.name_of(outputs.resampled_mask), outputs.resampled_mask)
         if progress.damage:  # other exports may have been made from it
             progress.outdate_exports()
-    for path in outputs.derived:
-        progress.drop_altered(outputs.name_of(path), path)
+    for name in progress.exports:
+        progress.drop_altered(name, outputs.path_of(name))
 
 
 def mend(state: RunState, plan: Plan) -> list[str]:

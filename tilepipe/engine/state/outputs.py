@@ -13,7 +13,7 @@ from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.products.formats import suffix_kind
-from tilepipe.products.product import product_named
+from tilepipe.products.product import canonical_keys, product_named
 from tilepipe.storage import (
     StoragePath,
     as_path,
@@ -50,10 +50,19 @@ class Outputs:
         """The name of an export in the ledger, relative to the store, so that both can move."""
         return name_from(export, self.store.parent)
 
+    def path_of(self, name: str) -> StoragePath:
+        """The file that `name_of` gave a name."""
+        return as_path(name) if is_url(name) else self.store.parent / name
+
     @property
     def state(self) -> RunState:
         """The files that the run keeps inside the store."""
         return RunState(self.store)
+
+    @property
+    def all_files(self) -> tuple[StoragePath, ...]:
+        """What a run itself makes from the store."""
+        return (*([] if self.resampled_mask is None else [self.resampled_mask]), *self.exports)
 
     @property
     def requested(self) -> tuple[StoragePath, ...]:
@@ -104,10 +113,7 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
 
 def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None:
     """Refuse products that do not exist, or cannot be written beside the mask."""
-    try:
-        products = [product_named(key) for key in options.extras]
-    except ValueError as error:
-        raise InputError(f"product: {error}") from error
+    products = [product_named(key) for key in canonical_keys(options.extras)]
     names = [product.name for product in products]
     for product in products:
         reason = product.unavailable(model.output)

@@ -16,7 +16,7 @@ from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, Unfit
 from tilepipe.images import Image
 from tilepipe.models.file import Model, load_model
 from tilepipe.products.product import Product
-from tilepipe.products.store import ZarrMask, open_zarr_mask
+from tilepipe.products.store import ZarrMask, open_zarr_mask, require_products
 from tilepipe.storage import as_path
 
 
@@ -47,6 +47,7 @@ class WorkerContext:
             raise InputError(
                 f"{plan.model}: on this worker, it is not the model that the run began with"
             )
+        require_products(as_path(store), plan.extras)
         self.mask: ZarrMask = open_zarr_mask(as_path(store))
         on = device or plan.device
         if not self.state.allows_mixed():

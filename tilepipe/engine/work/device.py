@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from tilepipe.engine.work.gpu import (
     graphs_allowed,
     make_deterministic,
 )
-from tilepipe.errors import NonFiniteError
+from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.precision import Precision
 from tilepipe.models.ready import ReadyModel
@@ -173,9 +173,18 @@ class Device:
         begin = time.perf_counter()
         with torch.inference_mode():
             logits = self._pass(request)
-            encoded = [p.encode(logits, self.output).cpu().numpy()[0] for p in request.products]
+            encoded = [array.cpu().numpy()[0] for array in self._encoded(request, logits)]
         seconds = time.perf_counter() - begin
         return self._prediction(request, encoded, seconds)
+
+    def _encoded(self, request: Request, logits: Tensor) -> Iterator[Tensor]:
+        """Each product of the logits, in memory of its own."""
+        used = {logits.untyped_storage().data_ptr()} if len(request.products) > 1 else set()
+        for product in request.products:
+            encoded = product.encode(logits, self.output)
+            memory = encoded.untyped_storage().data_ptr()
+            yield encoded.clone() if memory in used else encoded
+            used.add(memory)
 
     def _prediction(
         self, request: Request, encoded: Sequence[NDArray[Any]], seconds: float
@@ -189,6 +198,12 @@ class Device:
         arrays = []
         for product, array in zip(request.products, encoded, strict=True):
             stored = product.stored(array)
+            planes = product.shape(len(self.output.classes), request.keep)
+            if stored.dtype != product.dtype or stored.shape != planes:
+                raise InputError(
+                    f"product {product.name}: made {stored.dtype} of shape {stored.shape}, not "
+                    f"{product.dtype} of shape {planes}"
+                )
             if invalid is not None:
                 stored[..., invalid] = product.fill
             arrays.append(stored)

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import InputError
-from tilepipe.text import first_line
+from tilepipe.plugins import loaded
 
 if TYPE_CHECKING:
     from tilepipe.models.predictors.base import Arguments, Predictor
@@ -59,11 +59,7 @@ def kind_named(name: str) -> type[Predictor] | None:
     entry = _BUILT_IN.get(name) or next(iter(others), None)
     if entry is None:
         return None
-    try:
-        kind: type[Predictor] = entry.load()
-    except (ImportError, AttributeError) as error:
-        reason = first_line(error)
-        raise InputError(f"network {name}: cannot import {entry.value}: {reason}") from error
+    kind: type[Predictor] = loaded(entry)
     return kind
 
 
