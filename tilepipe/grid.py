@@ -268,9 +268,8 @@ class Tiling:
 
     def block_window(self, number: int) -> Window:
         """The pixels of block ``number``, clipped to the image."""
-        row, column = divmod(number, self.shape[1])
-        y, x = row * self.block[0], column * self.block[1]
-        return Window(y, x, min(self.block[0], self.height - y), min(self.block[1], self.width - x))
+        blocks = WindowGrid(Window(0, 0, self.height, self.width), self.block)
+        return blocks.window(*divmod(number, self.shape[1]))
 
     def patches(self, number: int) -> tuple[Patch, ...]:
         """The tiles of a block, row by row; each pixel of the block is used from one of them.
@@ -279,18 +278,13 @@ class Tiling:
         may overlap the one before, and then the first one's pixels are used, so that the origin of
         a pixel does not depend on what else is computed.
         """
-        block, (rows, columns) = self.block_window(number), self.keep
-        uses = (
-            Window(y, x, min(rows, block.stop_y - y), min(columns, block.stop_x - x))
-            for y in range(block.y, block.stop_y, rows)
-            for x in range(block.x, block.stop_x, columns)
-        )
-        kept = (
+        block = self.block_window(number)
+        keeps = (
             Window(y, x, *self.keep) for y in self.starts(block, 0) for x in self.starts(block, 1)
         )
         return tuple(
             Patch(self.geometry.window_for(keep), keep, use)
-            for keep, use in zip(kept, uses, strict=True)
+            for keep, use in zip(keeps, WindowGrid(block, self.keep), strict=True)
         )
 
     @property
@@ -412,7 +406,11 @@ class WindowGrid:
         )
 
     def __iter__(self) -> Iterator[Window]:
+        rows, columns = -(-self.area.height // self.tile[0]), -(-self.area.width // self.tile[1])
+        return (self.window(row, column) for row in range(rows) for column in range(columns))
+
+    def window(self, row: int, column: int) -> Window:
+        """The window in a row and a column of the grid."""
         area, (height, width) = self.area, self.tile
-        for y in range(area.y, area.stop_y, height):
-            for x in range(area.x, area.stop_x, width):
-                yield Window(y, x, min(height, area.stop_y - y), min(width, area.stop_x - x))
+        y, x = area.y + row * height, area.x + column * width
+        return Window(y, x, min(height, area.stop_y - y), min(width, area.stop_x - x))

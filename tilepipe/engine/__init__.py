@@ -1,1 +1,1 @@
-"""Plan, run, resume, verify: the ledger, the Dask side, the device."""
+"""Planning, running, resuming and verifying."""

@@ -151,9 +151,9 @@ class Mask(Placed, Protocol):
 
     path: StoragePath
     kind: str
-    """Name of its product, guessed from the array's form where the file does not say."""
+    """The name of its product, guessed from the form of the array if the file has no name."""
     classes: tuple[MaskClass, ...] | None
-    """None when the file does not name them."""
+    """The classes; None if the file does not name them."""
     levels: tuple[tuple[int, int], ...]
     """(height, width) of each level, largest first."""
     planes: int

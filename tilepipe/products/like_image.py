@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.grid import CHUNK, Window
+from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.layer import Layer
 from tilepipe.products.pyramid import build_pyramid, squares
@@ -104,5 +104,4 @@ def _answered(mask: ZarrMask, spec: MaskSpec, nearest: Nearest) -> list[Window]:
 
 
 def _chunk(row: int, column: int, shape: tuple[int, int]) -> Window:
-    y, x = row * CHUNK, column * CHUNK
-    return Window(y, x, min(CHUNK, shape[0] - y), min(CHUNK, shape[1] - x))
+    return WindowGrid(Window(0, 0, *shape), (CHUNK, CHUNK)).window(row, column)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from tilepipe.grid import CHUNK, Window
+from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.store import ZarrMask
 
 LARGEST_PIECE = 2048
@@ -22,13 +22,9 @@ def pyramid_blocks(
     window = Window(0, 0, *mask.shape)
     reached = squares([window] if computed is None else computed, LARGEST_PIECE * 2)
     units: dict[int, list[Window]] = {}
-    for level, (height, width) in enumerate(mask.levels[1:], 1):
-        units[level] = [
-            Window(y, x, min(LARGEST_PIECE, height - y), min(LARGEST_PIECE, width - x))
-            for y, x in (
-                (row * LARGEST_PIECE, column * LARGEST_PIECE) for row, column in sorted(reached)
-            )
-        ]
+    for level, shape in enumerate(mask.levels[1:], 1):
+        pieces = WindowGrid(Window(0, 0, *shape), (LARGEST_PIECE, LARGEST_PIECE))
+        units[level] = [pieces.window(row, column) for row, column in sorted(reached)]
         reached = {(row // 2, column // 2) for row, column in reached}
     return units
 
@@ -50,7 +46,7 @@ def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
     there are several planes.
     """
     several = len(mask.layers) > 1 or mask.planes > 1
-    for part in _parts(window, CHUNK if several else window.width):
+    for part in WindowGrid(window, (CHUNK, CHUNK if several else window.width)):
         above = _twice(part, mask.levels[level - 1])
         for layer in mask.layers:
             layer.write(part, layer.product.reduce(layer.read(above, level - 1)), level)
@@ -61,12 +57,6 @@ def build_pyramid(mask: ZarrMask, computed: Iterable[Window] | None = None) -> N
     for level, windows in pyramid_blocks(mask, computed).items():
         for window in windows:
             downsample_block(mask, level, window)
-
-
-def _parts(window: Window, width: int) -> Iterator[Window]:
-    for y in range(window.y, window.stop_y, CHUNK):
-        for x in range(window.x, window.stop_x, width):
-            yield Window(y, x, min(CHUNK, window.stop_y - y), min(width, window.stop_x - x))
 
 
 def _twice(window: Window, shape: tuple[int, int]) -> Window:

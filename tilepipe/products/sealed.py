@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tilepipe.errors import DamagedMaskError
-from tilepipe.grid import CHUNK, Window
+from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.store import ZarrMask
 from tilepipe.storage import ObjectPath, StoragePath
 from tilepipe.storage.hashing import read_seal, size_matches
@@ -64,8 +64,7 @@ def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0)
     """Whether the chunks of a window (or a level) can be decoded and match their checksums."""
     window = window or Window(0, 0, *mask.levels[level])
     try:
-        for y in range(window.y, window.stop_y, CHUNK):
-            strip = Window(y, window.x, min(CHUNK, window.stop_y - y), window.width)
+        for strip in WindowGrid(window, (CHUNK, window.width)):
             for layer in mask.layers:
                 layer.read(strip, level)
     except DamagedMaskError:

@@ -1,1 +1,1 @@
-"""Dask: who the workers are, and a bounded number of tasks on their way to them."""
+"""Dask: connecting to workers, cluster files, the task pool."""

@@ -1,1 +1,1 @@
-"""What a run does, decided before its first block. Pure: no torch, no Dask, no disk."""
+"""The plan of a run, decided before its first block. Pure: no torch, no Dask, no disk."""

@@ -1,1 +1,1 @@
-"""Making a plan: what is measured of image, model and machine."""
+"""Making a plan, with measurements of image, model and machine."""

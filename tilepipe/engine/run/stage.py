@@ -69,12 +69,6 @@ class OpenRun:
         target = self.outputs.resampled_mask
         return self.mask if target is None else open_zarr_mask(target)
 
-    def pool(self, **settings: Any) -> TaskPool:
-        """A pool that feeds tasks to the run's workers."""
-        minutes = self.options.timeout
-        timeout = None if minutes is None else 60 * minutes
-        return TaskPool(self.workers, self.options.retries, timeout, **settings)
-
     def compute(
         self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]
     ) -> Iterator[Outcome]:
@@ -87,7 +81,11 @@ class OpenRun:
         """
         store = str(self.outputs.store)
         tasks = (Task(function, (store, self.run_id, *item), item) for item in items)
-        for outcome in self.pool().run(tasks):
+        minutes = self.options.timeout
+        pool = TaskPool(
+            self.workers, self.options.retries, None if minutes is None else 60 * minutes
+        )
+        for outcome in pool.run(tasks):
             if outcome.error is not None:
                 raise outcome.error
             yield outcome

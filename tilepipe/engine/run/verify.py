@@ -82,13 +82,7 @@ def verify(
         raise CheckError(str(error)) from error
     require_products(path, plan.extras)
     with ExitStack() as stack:
-        opened_image = open_planned(plan.image, image)
-        stack.callback(opened_image.close)
-        if opened_image.fingerprint() != plan.image.fingerprint:
-            raise InputError(f"{opened_image.path}: is not the image that {path} was made from")
-        loaded = load_model(model or plan.model)
-        if loaded.fingerprint != plan.model_fingerprint:
-            raise InputError(f"{model or plan.model}: is not the model that {path} was made with")
+        opened_image, loaded = _open_inputs(path, plan, image, model, stack)
         found = examine(path, plan, scrub=scrub)
         try:
             opened_mask = open_mask(path)
@@ -114,6 +108,20 @@ def verify(
         )  # fmt: skip
     damage = (*found.damage, *result.damage)
     return replace(result, damage=damage, covered=(*found.covered, *result.covered))
+
+
+def _open_inputs(
+    mask: StoragePath, plan: Plan, image: str | None, model: str | None, stack: ExitStack
+) -> tuple[Image, Model]:
+    """The image and the model of a run, which may have moved; InputError for others."""
+    opened_image = open_planned(plan.image, image)
+    stack.callback(opened_image.close)
+    if opened_image.fingerprint() != plan.image.fingerprint:
+        raise InputError(f"{opened_image.path}: is not the image that {mask} was made from")
+    loaded = load_model(model or plan.model)
+    if loaded.fingerprint != plan.model_fingerprint:
+        raise InputError(f"{model or plan.model}: is not the model that {mask} was made with")
+    return opened_image, loaded
 
 
 def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
@@ -160,28 +168,34 @@ def verify_plan(
         if half and not model.predictor.inexact:
             tally.tie_bound = _half_precision_bound(places, plan, image, model, runner)
 
-        def compare(places: list[Window]) -> None:
-            for kept in places:
-                window = geometry.window_for(kept)
-                try:
-                    pixels, valid = read_with_valid(image, window, plan.image.level)
-                except UnreadableError:
-                    tally.skipped += 1
-                    continue
-                logits = runner.logits(pixels, valid, kept.shape)
-                try:
-                    comparison.compare(kept, logits, valid, mask)
-                except DamagedMaskError as error:
-                    tally.damage.append(str(error))
-
-        compare(places)
+        _compare(comparison, places, runner, image, mask)
         missed = not (tally.pixels or tally.skipped or tally.damage)
         answered = _answered(plan, mask) if missed else None
         if answered is not None:  # an island in nodata that all windows missed
-            compare(seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered))
+            places = seam_windows(plan.tiling, geometry.stride_factor, windows, seed, answered)
+            _compare(comparison, places, runner, image, mask)
     finally:
         runner.close()
     return comparison.result()
+
+
+def _compare(
+    comparison: Comparison, places: list[Window], runner: Device, image: Image, mask: Mask
+) -> None:
+    """Compare a mask with the network on windows; those that cannot be read are skipped."""
+    tally, geometry = comparison.tally, comparison.model.geometry
+    for kept in places:
+        window = geometry.window_for(kept)
+        try:
+            pixels, valid = read_with_valid(image, window, comparison.plan.image.level)
+        except UnreadableError:
+            tally.skipped += 1
+            continue
+        logits = runner.logits(pixels, valid, kept.shape)
+        try:
+            comparison.compare(kept, logits, valid, mask)
+        except DamagedMaskError as error:
+            tally.damage.append(str(error))
 
 
 def _answered(plan: Plan, mask: Mask) -> Coverage | None:

@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its folder, the ledger, what is done, where its outputs go."""
+"""The state of a run on disk: its folder, the ledger, its progress and its outputs."""

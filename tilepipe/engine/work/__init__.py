@@ -1,1 +1,1 @@
-"""What workers do: read a window, run the model, write whole chunks."""
+"""Computing blocks on workers: read a window, run the model, write whole chunks."""

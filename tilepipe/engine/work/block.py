@@ -20,7 +20,7 @@ from tilepipe.engine.work.areas import class_areas
 from tilepipe.engine.work.context import WorkerContext, borrowed, identity, this_worker
 from tilepipe.engine.work.device import Prediction
 from tilepipe.engine.work.salvage import affected, read_readable
-from tilepipe.grid import CHUNK, Window
+from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.images import read_with_valid
 from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.products.product import Product
@@ -163,8 +163,7 @@ def _predict_block(
                 whole[(..., *patch.use.slices(block))] = own[(..., *patch.use.slices(patch.keep))]
     # Outside the region there is no answer, even where a tile reached further. Strip by strip,
     # because the plan's memory has no room for a whole block of this.
-    for y in range(block.y, block.stop_y, CHUNK):
-        strip = Window(y, block.x, min(CHUNK, block.stop_y - y), block.width)
+    for strip in WindowGrid(block, (CHUNK, block.width)):
         inside = coverage.inside(strip)
         if inside is not None:
             at = (..., *strip.slices(block))
