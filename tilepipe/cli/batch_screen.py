@@ -146,7 +146,7 @@ def show_batch(summary: BatchSummary) -> str:
 
 
 def _shares(summary: Summary) -> str:
-    if summary.plan.mask.kind == "values":
+    if not summary.plan.mask.product.has_classes:
         return ""
     background = summary.plan.mask.background
     found = [c for i, c in enumerate(summary.classes) if i != background]

@@ -214,7 +214,7 @@ def _classes(summary: Summary) -> Iterator[str]:
     """Each class with its share and area, and what has no answer."""
     unit = {"mm2": "mm²", "km2": "km²", None: ""}[summary.area_unit]
     for c in summary.classes:
-        if summary.plan.mask.kind == "values":
+        if not summary.plan.mask.product.has_classes:
             yield f"{one_line(c.name):24} values"
             continue
         area = "" if c.area is None else f"  {c.area:,.4g} {unit}"

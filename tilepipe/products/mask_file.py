@@ -15,6 +15,7 @@ from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed, RasterGrid
 from tilepipe.images.source import Source, UndecodableError
 from tilepipe.products.base import NO_ANSWER, Kind, MaskClass, MaskSpec, lazy, require_inside
+from tilepipe.products.product import product_named
 from tilepipe.products.shown import ShownMask
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
@@ -90,7 +91,7 @@ class MaskFile(ShownMask, Placed):
             raise UnreadableError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
-        return pixels[0] if self.kind == "labels" else pixels
+        return pixels[0] if product_named(self.kind).flat else pixels
 
     def as_dask(self, level: int = 0) -> Any:
         """Return the level as a lazy dask array: (H, W) of labels, otherwise (C, H, W)."""

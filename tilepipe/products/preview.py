@@ -111,7 +111,7 @@ def _read_small(mask: ZarrMask, shape: tuple[int, int]) -> NDArray[Any]:
 def _draw(canvas: NDArray[np.float64], mask: ZarrMask, planes: NDArray[Any]) -> bool:
     """Paint the mask over the canvas in place; return whether any pixel has no answer."""
     classes = mask.spec.classes
-    if mask.kind == "values":
+    if not mask.spec.product.has_classes:
         unknown = np.isnan(planes).all(axis=0)
         for plane, named in zip(planes, classes, strict=True):
             shares = stretched(plane[:, :, None], np.isfinite(plane))[:, :, 0]
@@ -119,7 +119,7 @@ def _draw(canvas: NDArray[np.float64], mask: ZarrMask, planes: NDArray[Any]) -> 
     else:
         unknown = (planes == NO_ANSWER).all(axis=0)
         for number, named in enumerate(classes):
-            inside = planes[0] == number if mask.kind == "labels" else planes[number] == 1
+            inside = planes[0] == number if mask.spec.product.flat else planes[number] == 1
             if number != mask.spec.background:
                 blend(canvas, named.rgb, _opacity(inside))
     if unknown.any():
