@@ -174,7 +174,7 @@ def test_files_that_are_but_an_address(
 def test_a_mosaic_of_itself_and_one_without_end(tmp_path: Path) -> None:
     path = tmp_path / "image.vrt"
     path.write_text(mosaic("image.vrt").replace('relativeToVRT="0"', 'relativeToVRT="1"'))
-    with pytest.raises(InputError, match="without end"):
+    with pytest.raises(InputError, match="nested too deeply"):
         open_image(path)
 
 
@@ -258,5 +258,5 @@ def test_onnx_loops_and_operators_from_elsewhere(tmp_path: Path) -> None:
         tmp_path / "own.onnx", [node("Run", ["x"], "y", domain="evil")],
         domains=(("", 17), ("evil", 1)),
     )  # fmt: skip
-    with pytest.raises(InputError, match="code from elsewhere"):
+    with pytest.raises(InputError, match="foreign code"):
         load_model(path)

@@ -99,6 +99,7 @@ def test_probabilities_become_logits_again(tmp_path: Path, last: str, activation
     x = torch.randn(1, 3, 140, 140)
     logits, again = plain.network(x), model.network(x)
     assert again.isfinite().all()
+    output = model.output
     shares, mask = product_named("probabilities"), main_product(output)
     assert torch.allclose(shares.encode(again, output), shares.encode(logits, output), atol=1e-5)
     same = mask.encode(again, output) == mask.encode(logits, output)

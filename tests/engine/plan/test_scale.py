@@ -184,7 +184,7 @@ def test_the_plan_says_whether_and_why(tmp_path: Path) -> None:
     for size, model_size, said in (
         (0.5, 0.25, "level 0 (0.5 um/px) resampled by 0.5 to the model's 0.25 um/px"),
         (0.255, 0.25, "not resampled: within 5% of the model's 0.25 um/px"),
-        (0.25, None, "as it is: the model is for images without a scale"),
+        (0.25, None, "not resampled: the model is for images without a scale"),
     ):
         image = write_tiff(tmp_path / "i.tif", make_image(300, 280), size)
         model = tmp_path / "m.safetensors"
