@@ -344,6 +344,7 @@ def test_candidates_are_exact_tilings_within_the_limit(
     assert fewest.forward_passes <= ordinary.forward_passes
 
 
+@pytest.mark.slow
 @given(st.integers(1, 2500), st.integers(1, 2500))
 @settings(deadline=None, max_examples=8)
 def test_candidates_cover_the_image(height: int, width: int) -> None:

@@ -73,6 +73,7 @@ def test_an_empty_file(refused: Refused, model: Path, tmp_path: Path) -> None:
     assert "empty.svs" in refused("run", path, "-m", model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.02, 0.5])
 def test_a_truncated_tiff(keep: float, refused: Refused, model: Path, tmp_path: Path) -> None:
     # The directory comes first: cut early, nothing can be read; cut late, the blocks with the
@@ -359,6 +360,7 @@ def test_a_full_disk_stops_with_4_and_is_resumed(model: Path, tmp_path: Path) ->
         subprocess.run(["umount", str(disk)], check=False)
 
 
+@pytest.mark.slow
 def test_tiles_that_cannot_be_read_stay_255_and_are_named(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirected", "code", "said"),
     [
@@ -147,6 +148,7 @@ def test_a_folder_that_was_removed(folder: Path) -> None:
     assert "the current folder has been removed" in result.stderr
 
 
+@pytest.mark.slow
 def test_nothing_of_a_name_acts_in_what_commands_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def worst(found: list[Finding] | tuple[Finding, ...], topic: str) -> Finding:
     return min(mine, key=lambda finding: findings.WORST_FIRST.index(finding.level))
 
 
+@pytest.mark.slow
 def test_a_sound_machine(tmp_path: Path, model: Path) -> None:
     slide = write_tiff(tmp_path / "slide.tif", make_image(700, 800))
     told: list[Finding] = []

@@ -106,6 +106,7 @@ def test_a_running_scheduler(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["slide.tif", "tiny.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:{port}", "http://[", "tcp://x:y"])
 def test_schedulers_that_are_none(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

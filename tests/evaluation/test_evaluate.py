@@ -516,6 +516,7 @@ def test_the_package_can_be_called_by_its_name(folders: tuple[Path, Path]) -> No
     assert tilepipe.evaluate(*folders).kind == "labels"
 
 
+@pytest.mark.slow
 def test_the_picture_shows_what_is_right_and_wrong(tmp_path: Path) -> None:
     said, true = patches(0), patches(1)
     said[:60] = 255

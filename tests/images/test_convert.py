@@ -125,6 +125,7 @@ def test_one_huge_strip_is_streamed(tmp_path: Path, compression: str | None, ban
     np.testing.assert_array_equal(image.read(whole(image)), pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_picture_too_large_to_hold_is_streamed(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

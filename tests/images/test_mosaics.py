@@ -285,6 +285,7 @@ def test_a_level_that_lacks_the_mask_is_no_level(tmp_path: Path) -> None:
     assert valid.sum() == SIDE * SIDE - 100 * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [gone, empty, garbage])
 def test_no_command_takes_a_hole_for_data(image: Path, tmp_path: Path, fault: Fault) -> None:
     model, mask = tmp_path / "m.safetensors", tmp_path / "mask.tif"

@@ -200,6 +200,7 @@ def test_a_reader_that_cannot_be_loaded_is_named(tmp_path: Path, install: Instal
         open_image(path).close()  # it is not needed for others
 
 
+@pytest.mark.slow
 def test_an_image_of_another_packages_reader_is_run_and_resumed(
     tmp_path: Path, install: Install, model: Path
 ) -> None:
@@ -274,6 +275,7 @@ def test_opening_an_image_opens_its_file_few_times(tmp_path: Path, opens: Counte
     assert (opens[str(plain)], opens[str(placed)]) == (4, 3)
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_process_read_the_file_that_the_run_has_open(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

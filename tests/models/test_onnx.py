@@ -65,6 +65,7 @@ def test_info_describes_it(unet: Path, capsys: pytest.CaptureFixture[str]) -> No
 # What it computes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_geometry_is_that_of_the_same_network_in_torch(
@@ -75,6 +76,7 @@ def test_geometry_is_that_of_the_same_network_in_torch(
     assert imported(path).geometry == geometry_of(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nhwc", [False, True])
 def test_logits_are_those_of_torch(tmp_path: Path, nhwc: bool) -> None:
     path = write_unet(tmp_path / "unet.onnx", network(), nhwc=nhwc)

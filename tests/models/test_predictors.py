@@ -75,6 +75,7 @@ class StopAtSecondBlock(RunCallbacks):
             raise StoppedError
 
 
+@pytest.mark.slow
 def test_a_run_of_an_added_kind_is_stopped_resumed_and_exact(toy: Path, tmp_path: Path) -> None:
     pixels = make_image(*SIZE)
     image = write_tiff(tmp_path / "image.tif", pixels, None)

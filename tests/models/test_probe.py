@@ -54,6 +54,7 @@ class _Net(nn.Module):
         return self.rise(self.body(torch.relu(self.stem(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "named"),
     [

@@ -46,6 +46,7 @@ def test_any_other_suffix_is_refused_in_one_sentence(name: str) -> None:
         suffix_kind(Path(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_opens_as_the_mask_that_it_is_of(tmp_path: Path, kind: Any, suffix: str) -> None:

@@ -39,6 +39,7 @@ def opened(path: Path, **options: Any) -> Iterator[Any]:
             yield dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gdal_reads_every_level_of_a_valid_cog(

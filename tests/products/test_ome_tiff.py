@@ -128,6 +128,7 @@ def test_no_more_than_a_few_chunks_are_read_at_a_time(
     assert max(areas) <= CHUNKS_A_READ * CHUNK * CHUNK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_masks_give_equal_bytes(tmp_path: Path, kind: Any) -> None:
     written = []

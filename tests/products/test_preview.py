@@ -44,6 +44,7 @@ def test_the_longer_side_is_1024_at_most(shape: tuple[int, int], expected: tuple
     assert fitted(shape, LONGER_SIDE) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 2100)])
 def test_every_mask_has_a_picture(tmp_path: Path, kind: Any, shape: tuple[int, int]) -> None:
@@ -175,6 +176,7 @@ def test_a_real_slide_has_a_picture(tmp_path: Path, data: Path) -> None:
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_of_a_large_image_without_levels_only_what_has_an_answer_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

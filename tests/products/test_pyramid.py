@@ -95,6 +95,7 @@ def test_stored_halves_are_averaged_as_values() -> None:
     np.testing.assert_array_equal(mean(stored), [[[0.375]]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(1, 1), (513, 1), (1025, 700), (2100, 600)])
 def test_each_level_is_the_one_before_it_reduced(

@@ -132,6 +132,7 @@ def test_reading_outside_is_refused(tmp_path: Path) -> None:
         mask.read(Window(1024, 0, 2, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_threads_and_overwriting_do_not_show_in_the_bytes(tmp_path: Path, kind: Any) -> None:
     spec = make_spec((1025, 1100), kind)

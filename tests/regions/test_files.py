@@ -256,6 +256,7 @@ def test_masks_that_cannot_be_placed_are_refused(slide: Path, scene: Path, tmp_p
         masked(tmp_path / "f.tif", slide)
 
 
+@pytest.mark.slow
 def test_a_mask_of_tilepipes_own_making_is_a_region(scene: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.safetensors"
     save_tiny(model, UNetArguments(width=2, depth=2), pixel_size_um=None)

@@ -29,6 +29,7 @@ def cells_at(path: Path, pixel_um: float | None = 0.5) -> Bools:
         return touched_cells(lambda a, b: found[a:b], found.shape, place, grid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixel_um", [0.5, 0.25, None])
 def test_tissue_is_found_whole_and_glass_is_not(tmp_path: Path, pixel_um: float | None) -> None:
     pixels, inside = slide(1500, 2100)

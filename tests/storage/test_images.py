@@ -97,6 +97,7 @@ def uploaded(path: Path, address: str) -> str:
     return f"{address}/{path.name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KINDS)
 def test_an_image_is_read_as_from_a_disk(
     make: Callable[[Path], Path], folder: str, tmp_path: Path

@@ -141,6 +141,7 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(s3: Service, folder: str
     assert len(s3.log()) == 3
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_on_failing_is_said_in_our_words(s3: Service, folder: str) -> None:
     s3.order(fail=".")
     with pytest.raises(StoreError, match=r"/a: the object store fails \(503 SlowDown\)") as failed:
@@ -148,6 +149,7 @@ def test_a_store_that_goes_on_failing_is_said_in_our_words(s3: Service, folder: 
     _says_nothing_of_keys(failed.value)
 
 
+@pytest.mark.slow
 def test_refusals_are_said_in_our_words(
     s3: Service, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +196,7 @@ def test_a_lease_holds_until_it_is_given_back(folder: str, monkeypatch: pytest.M
         pass
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_process_elsewhere_is_free_when_it_stops_changing(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def test_tiles_come_from_two_sources_by_their_shares(
     assert 2 < drawn.count("a") < 14
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("kind", ["tiff", "ome-zarr"])
 def test_a_large_image_is_trained_on_by_windows_never_whole(
@@ -297,6 +298,7 @@ def test_the_weights_kept_are_the_best_by_the_metric_or_the_last(
     assert [s for s, w in weights.items() if torch.equal(w, kept)] == [step]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_without_validation_images_the_last_weights_are_kept(spots: Path, tmp_path: Path) -> None:
     summary = train(spots, tmp_path / "m.safetensors", validation=0)

@@ -68,6 +68,7 @@ def test_an_absurd_learning_rate_ends_with_the_step_named(spots: Path, tmp_path:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

@@ -145,6 +145,7 @@ def test_workers_that_join_get_their_share_and_more_tasks_are_in_flight(crew: Cr
     assert set(found.values()) == {"first", "second"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_first", [True, False])
 def test_an_odd_worker_that_joins_late_is_named_once_and_gets_no_block(
     crew: Crew, asked_first: bool
@@ -238,6 +239,7 @@ def test_an_adaptive_cluster_sees_enough_tasks_to_grow_for(crew: Crew) -> None:
         assert workers.roster.in_flight() == 40
 
 
+@pytest.mark.slow
 def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
     image: Path, model: Path, tmp_path: Path
 ) -> None:

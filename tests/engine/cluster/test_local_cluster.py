@@ -162,6 +162,7 @@ def page(port: int) -> str:
             return ""
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_is_asked_for_is_there(tmp_path: Path) -> None:
     path = tmp_path / "local.yaml"
     path.write_text('cluster: local\narguments: {dashboard_address: "127.0.0.1:0"}\n')

@@ -111,6 +111,7 @@ def test_inside_is_the_crop_of_the_whole_and_outside_has_no_answer_whatever_the_
     assert min(passes) < 0.5
 
 
+@pytest.mark.slow
 def test_the_same_window_gives_the_same_bits_with_a_region_and_without(
     small: Path, inside: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_an_image_that_is_resampled_has_its_region_on_the_grid_of_the_model(
     assert tilepipe.verify(like, windows=3).exact
 
 
+@pytest.mark.slow
 def test_a_rectangle_is_computed_alone_and_within_the_tissue(
     small: Path, inside: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +223,7 @@ def scene(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_tiles_of_nothing_but_nodata_are_not_computed(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +245,7 @@ def test_tiles_of_nothing_but_nodata_are_not_computed(
     assert again.resumed == again.blocks
 
 
+@pytest.mark.slow
 def test_verify_finds_an_island_in_nodata(tmp_path: Path) -> None:
     import rasterio
 
@@ -272,6 +276,7 @@ class StopAfter(RunCallbacks):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_region_it_began_with(
     small: Path, inside: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +359,7 @@ def test_verify_proves_what_is_inside_and_that_there_is_nothing_outside(
     assert tilepipe.verify(path, windows=5).exact
 
 
+@pytest.mark.slow
 def test_a_speck_in_a_large_image_is_where_verify_looks(
     small: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -390,6 +396,7 @@ def test_the_window_is_that_of_least_work_on_the_region(small: Path) -> None:
     image.close()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_no_answer_within_the_region_only(
     model: Path, tmp_path: Path
 ) -> None:

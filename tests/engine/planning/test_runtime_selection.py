@@ -78,6 +78,7 @@ def test_the_mask_is_exact_whatever_the_window_and_alike_each_time(
     assert len(np.unique(masks[0])) == 3
 
 
+@pytest.mark.slow
 def test_what_a_runtime_computes_in_half_precision_is_judged_by_its_own_bound(
     odd: Path, shallow: Path, tmp_path: Path
 ) -> None:

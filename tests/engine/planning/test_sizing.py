@@ -46,6 +46,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiff(tmp_path_factory.mktemp("image") / "i.tif", make_image(3000, 3100))
 
 
+@pytest.mark.slow
 def test_more_memory_means_less_work_and_never_more_than_allowed(path: Path) -> None:
     works = []
     for limit in (330, 400, 600, 1000, 4000):
@@ -62,6 +63,7 @@ def test_with_room_enough_the_work_is_the_least_there_is(path: Path) -> None:
     assert tiling.work == min(t.work for t in candidate_tilings(3000, 3100, geometry, 2048))
 
 
+@pytest.mark.slow
 def test_an_image_of_one_large_strip_is_refused_before_any_of_it_is_read(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_receipt_of_an_older_ledger_has_no_begin_and_no_wait() -> None:
     assert (old.number, old.begin, old.wait, old.write) == (3, 0.0, 0.0, 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("region", "tissue"), [(None, True), ((0, 0, 60, 60), False)])
 def test_a_run_that_leaves_parts_out_already_is_not_told_to(
     region: Any, tissue: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

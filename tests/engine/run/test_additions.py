@@ -129,6 +129,7 @@ def run(request: dict[str, Any], folder: Path, watch: RunCallbacks | None = None
     return tilepipe.run(outputs=folder / "m.ome.zarr", watch=watch, **request)
 
 
+@pytest.mark.slow
 def test_an_added_product_is_that_of_one_pass_over_the_image(
     request_: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_an_added_product_is_that_of_one_pass_over_the_image(
     np.testing.assert_array_equal(coarse, mean(layer.read(whole)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [None, "pyramid level 1", "histogram"])
 def test_a_run_with_additions_resumes_with_the_same_bytes(
     request_: dict[str, Any], tmp_path: Path, stop: str | None
@@ -164,6 +166,7 @@ def test_a_run_with_additions_resumes_with_the_same_bytes(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_added_stage_is_done_once_and_again_when_it_is_stale(
     request_: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -185,6 +188,7 @@ def test_an_added_stage_is_done_once_and_again_when_it_is_stale(
     assert made.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_verify_judges_an_added_product(request_: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
     tilepipe.run(outputs=path, **request_)
@@ -209,6 +213,7 @@ def test_names_that_nobody_added_are_refused(
     assert not (tmp_path / "m.ome.zarr").exists()
 
 
+@pytest.mark.slow
 def test_probabilities_by_name_are_float16(request_: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
     tilepipe.run(outputs=path, **{**request_, "products": ("probabilities",), "stages": ()})
@@ -227,6 +232,7 @@ class Raw(Values):
     fill = -1.0
 
 
+@pytest.mark.slow
 def test_products_do_not_share_memory(tmp_path: Path) -> None:
     register_product(Raw)
     pixels = make_image(700, 900)
@@ -243,6 +249,7 @@ def test_products_do_not_share_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[:, :, 100:], raw[:, :, 100:])
 
 
+@pytest.mark.slow
 def test_a_stage_is_not_lost_where_only_exports_are_kept(
     request_: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -258,6 +265,7 @@ def test_a_stage_is_not_lost_where_only_exports_are_kept(
         tilepipe.run(**options)
 
 
+@pytest.mark.slow
 def test_a_stage_writes_over_no_file_of_the_users(request_: dict[str, Any], tmp_path: Path) -> None:
     mine = tmp_path / "m.run.histogram.json"
     mine.write_text("mine")
@@ -268,6 +276,7 @@ def test_a_stage_writes_over_no_file_of_the_users(request_: dict[str, Any], tmp_
     assert run(request_, tmp_path).resumed
 
 
+@pytest.mark.slow
 def test_without_the_package_of_a_product_the_mask_can_be_read(
     request_: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

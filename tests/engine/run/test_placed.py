@@ -63,6 +63,7 @@ def scene(
 # ------------------------------------------------------------------ on the ground
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("crs", "size", "corner", "true"),
     [
@@ -287,6 +288,7 @@ def control_of(path: Path) -> tuple[Any, dict[str, float]]:
         return (places, crs), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gcps", "rpcs"])
 def test_a_mask_keeps_what_places_its_image(kind: str, tmp_path: Path, model: Path) -> None:
     image = controlled(tmp_path / "i.tif", kind, make_image(300, 360))
@@ -312,6 +314,7 @@ def test_a_mask_keeps_what_places_its_image(kind: str, tmp_path: Path, model: Pa
     assert open_image(masks[1]).control is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("like_image", [False, True])
 def test_control_moves_with_the_grid(like_image: bool, tmp_path: Path) -> None:
     image = controlled(tmp_path / "gcps.tif", "gcps", make_image(300, 360))

@@ -99,6 +99,7 @@ def test_a_hole_in_the_mask_is_caught(image: Path, model: Path, tmp_path: Path) 
     assert tilepipe.verify(path, windows=9).differing > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "outputs"), [("sigmoid", 1), ("sigmoid", 3), ("linear", 2)])
 def test_every_kind_of_mask_is_verified(activation: str, outputs: int, tmp_path: Path) -> None:
     arguments = UNetArguments(width=2, depth=3, outputs=outputs)
@@ -152,6 +153,7 @@ def test_an_image_that_changed_is_refused(model: Path, tmp_path: Path) -> None:
         tilepipe.verify(tmp_path / "m.ome.tif")
 
 
+@pytest.mark.slow
 def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
     tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.tif")
     record = json.loads((tmp_path / "m.run.json").read_text())

@@ -222,6 +222,7 @@ VISIBLE: dict[str, tuple[Callable[[Path], None], str]] = {
 """Damage that is found without reading chunks, and what is named."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VISIBLE)
 def test_damage_to_metadata_and_sizes_is_named_and_mended(
     kind: str, masks: Path, scene: Scene
@@ -283,6 +284,7 @@ def test_a_run_that_was_stopped_reads_what_it_builds_on(
     assert digest(masks) == digest(once)
 
 
+@pytest.mark.slow
 def test_a_chunk_damaged_while_the_run_goes_on_stops_it_and_it_can_be_resumed(
     once: Path, scene: Scene, tmp_path: Path
 ) -> None:
@@ -365,6 +367,7 @@ def test_a_plan_that_is_gone_from_a_finished_mask_is_missed(masks: Path, scene: 
     assert digest(masks) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["0/c/2/2", "0/c/0/1", "0/c/7/0"])
 def test_a_stray_chunk_is_no_answer(
     key: str, partly: Path, once: Path, scene: Scene, tmp_path: Path
@@ -581,6 +584,7 @@ def test_a_link_in_a_mask_is_refused_and_what_it_leads_to_is_left_alone(
     assert (digest(outside) if outside.is_dir() else outside.read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_reached_by_a_link_is_as_any(
     masks: Path, scene: Scene, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_gpu_gives_the_logits_of_a_cpu(precision: str, bound: float) -> None:
     assert np.abs(logits[0] - logits[1]).max() <= bound * np.ptp(logits[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 5e-2), ("fp16", 5e-3)])
 def test_half_precision_runs_on_a_cpu_and_is_near(precision: str, bound: float) -> None:
     pixels = make_image(572, 572)
@@ -122,6 +123,7 @@ def test_a_nan_among_the_pixels_does_not_reach_valid_ones() -> None:
     runner.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_device_leaves_a_models_weights_alone_and_does_not_keep_them(precision: str) -> None:
     model = make_model(UNetArguments(width=2, depth=1))

@@ -127,6 +127,7 @@ def test_the_mask_of_a_run_is_the_whole_image_answer(
     assert (labels == truth).all()
 
 
+@pytest.mark.slow
 def test_nodata_enters_as_the_mean_and_leaves_as_255(tmp_path: Path) -> None:
     import rasterio
 

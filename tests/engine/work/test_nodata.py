@@ -75,6 +75,7 @@ def test_a_band_without_data_is_the_mean_and_the_pixel_keeps_its_answer(
         assert (np.isnan(probabilities).all(0) == (truth == 255)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "value"), [("uint8", 0), ("uint8", 255), ("int16", 0)])
 def test_a_shadow_or_a_cloud_in_one_band_stays_data(dtype: str, value: int, tmp_path: Path) -> None:
     pixels = np.clip(make_image(300, 400), 1, 254).astype(dtype)
