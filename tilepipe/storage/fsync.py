@@ -15,7 +15,7 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 def fsync_files(files: Iterable[Path], root: Path) -> None:
     """Flush files, and their names in all folders up to ``root``, to the disk.
 
-    Files that are not there are passed over: that they are gone is settled with their folders.
+    Missing files are skipped; flushing their folders also makes their removal durable.
 
     Raises
     ------
@@ -25,12 +25,12 @@ def fsync_files(files: Iterable[Path], root: Path) -> None:
     folders: set[Path] = set()
     for file in files:
         with contextlib.suppress(FileNotFoundError):
-            _settle_one(file)
+            _fsync(file)
         parent = file.parent
         while parent != root and parent not in folders and root in parent.parents:
             folders.add(parent)
             parent = parent.parent
-    # The deepest first: a name is settled before the folder that leads to it.
+    # The deepest first: a name is flushed before the folder that leads to it.
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         fsync_folder(folder)
     fsync_folder(root)
@@ -39,7 +39,7 @@ def fsync_files(files: Iterable[Path], root: Path) -> None:
 def fsync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the file system supports it."""
     try:
-        _settle_one(folder)
+        _fsync(folder)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -47,7 +47,7 @@ def fsync_folder(folder: Path) -> None:
             raise
 
 
-def _settle_one(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
