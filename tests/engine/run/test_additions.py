@@ -260,6 +260,7 @@ def test_a_stage_is_not_lost_where_only_exports_are_kept(
     tilepipe.run(**options, overwrite=True)
     made = tmp_path / "m.run.histogram.json"
     assert tilepipe.run(**options).resumed
+    assert tilepipe.run(**options, verify=1).resumed  # which writes the record again
     made.unlink()
     with pytest.raises(InputError, match="exists already"):
         tilepipe.run(**options)

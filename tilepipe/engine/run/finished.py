@@ -124,6 +124,7 @@ def _from_exports(request: Request) -> Summary | None:
         raise InputError(
             f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to replace it"
         )
+    summary.files_of_stages = record.get("files_of_stages", {})
     changed = differences(summary.plan, request.options, request.image, request.model)
     if changed:
         raise InputError(
