@@ -171,6 +171,11 @@ class RunOptions(Options):
         return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
 
     @property
+    def timeout_seconds(self) -> float | None:
+        """How long the run waits for a block to finish, in seconds; None without a limit."""
+        return None if self.timeout is None else 60 * self.timeout
+
+    @property
     def extras(self) -> tuple[str, ...]:
         """Keys of the products that are written beside the mask."""
         return extra_products(self.probabilities, self.products)

@@ -19,6 +19,7 @@ from tilepipe.storage.objects import ObjectPath, StoragePath
 from tilepipe.storage.ops import (
     make_folder,
     name_from,
+    path_from,
     refuse_links,
     remove,
     remove_partials,
@@ -43,6 +44,7 @@ __all__ = [
     "local_file",
     "make_folder",
     "name_from",
+    "path_from",
     "readable",
     "redacted",
     "refuse_links",

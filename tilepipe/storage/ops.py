@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tilepipe.errors import InputError
+from tilepipe.storage.address import as_path, is_url
 from tilepipe.storage.errors import InputRefused
 from tilepipe.storage.objects import ObjectPath, StoragePath
 
@@ -73,6 +74,11 @@ def name_from(path: StoragePath, folder: StoragePath) -> str:
         inside = isinstance(path, ObjectPath) and folder == path.parent
         return path.name if inside else str(path)
     return os.path.relpath(path, folder)
+
+
+def path_from(name: str, folder: StoragePath) -> StoragePath:
+    """Return the path that `name_from` gave a name."""
+    return as_path(name) if is_url(name) else folder / name
 
 
 def size_of(path: StoragePath) -> int | None:

@@ -21,7 +21,7 @@ from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.state.run_record import record_path, recorded_names
 from tilepipe.errors import InputError
 from tilepipe.products.store import open_zarr_mask
-from tilepipe.storage import ObjectPath, StoragePath, as_path, is_url, size_of, write_whole
+from tilepipe.storage import ObjectPath, StoragePath, path_from, size_of, write_whole
 from tilepipe.storage.hashing import hash_of
 from tilepipe.text import some
 
@@ -103,7 +103,7 @@ def _add_exports(
 ) -> None:
     sound, gone = [], []
     for name in sorted(progress.exports):
-        path = as_path(name) if is_url(name) else store.parent / name
+        path = path_from(name, store.parent)
         if not path.exists():
             gone.append(name)
             continue

@@ -66,8 +66,7 @@ def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -
     def late(task: Task, seconds: float, worker: str) -> None:
         job_of(task).blocks.late(task.label, seconds, worker)
 
-    timeout = None if options.timeout is None else 60 * options.timeout
-    pool = TaskPool(workers, options.retries, timeout, late)
+    pool = TaskPool(workers, options.retries, options.timeout_seconds, late)
     for outcome in pool.run(tasks()):
         job = job_of(outcome.task)
         instead = job.blocks.receive(outcome)

@@ -81,10 +81,7 @@ class OpenRun:
         """
         store = str(self.outputs.store)
         tasks = (Task(function, (store, self.run_id, *item), item) for item in items)
-        minutes = self.options.timeout
-        pool = TaskPool(
-            self.workers, self.options.retries, None if minutes is None else 60 * minutes
-        )
+        pool = TaskPool(self.workers, self.options.retries, self.options.timeout_seconds)
         for outcome in pool.run(tasks):
             if outcome.error is not None:
                 raise outcome.error

@@ -19,6 +19,7 @@ from tilepipe.storage import (
     as_path,
     is_url,
     name_from,
+    path_from,
     remove,
     require_writable,
     utf8_path,
@@ -52,7 +53,7 @@ class Outputs:
 
     def path_of(self, name: str) -> StoragePath:
         """The file that `name_of` gave a name."""
-        return as_path(name) if is_url(name) else self.store.parent / name
+        return path_from(name, self.store.parent)
 
     @property
     def state(self) -> RunState:
