@@ -20,6 +20,7 @@ from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects.pieces import Pieces
 
 Ids = NDArray[np.int64]
+Shifts = tuple[int, ...]
 
 MOST_OBJECTS = 2**32 - 1
 """Numbers of objects are stored as uint32."""
@@ -54,6 +55,8 @@ class Joining:
         pixels (see `tilepipe.objects.basins`).
     min_area
         Objects with fewer pixels get no number.
+    corners
+        Whether pixels that share a corner are connected, and not only those that share an edge.
     """
 
     def __init__(
@@ -63,9 +66,11 @@ class Joining:
         *,
         depth: int = 1,
         min_area: int = 0,
+        corners: bool = True,
     ) -> None:
         self._grid, self._load = grid, load
         self._depth, self._min_area = depth, min_area
+        self._shifts = (-1, 0, 1) if corners else (0,)
         self._rows, self._columns = grid_shape(grid)
         self._count_nodes()
         self._resolve_exits()
@@ -174,9 +179,9 @@ class Joining:
                 block, base = self._load(row, column), self._first_basin[self._at(row, column)]
                 one, other, way = block.passes.T
                 pairs.append(self._joined(base + one - 1, base + other - 1, way))
-            pairs += [self._joined(*each) for each in here.beside()]
+            pairs += [self._joined(*each) for each in here.beside(self._shifts)]
             if above is not None:
-                pairs += [self._joined(*each) for each in here.below(above)]
+                pairs += [self._joined(*each) for each in here.below(above, self._shifts)]
             above = here
             pairs = [np.unique(np.concatenate(pairs, axis=1), axis=1)]
         one, other = pairs[0]
@@ -272,17 +277,20 @@ class _RowStrips:
         """The basins along first and last columns, indexed by the row in the window and by x."""
         return _Sides(self._windows, self._columns)
 
-    def beside(self) -> Iterator[tuple[Ids, Ids, NDArray[Any]]]:
+    def beside(self, shifts: Shifts) -> Iterator[tuple[Ids, Ids, NDArray[Any]]]:
         """Pairs of basins across the borders between windows of this row, and their heights."""
         for left in range(len(self._windows) - 1):
             yield from _adjacent(
                 (self._columns[left][1], self._column_heights[left][1]),
                 (self._columns[left + 1][0], self._column_heights[left + 1][0]),
+                shifts,
             )
 
-    def below(self, above: _RowStrips) -> Iterator[tuple[Ids, Ids, NDArray[Any]]]:
+    def below(self, above: _RowStrips, shifts: Shifts) -> Iterator[tuple[Ids, Ids, NDArray[Any]]]:
         """Pairs of basins across the border to the row of windows above, and their heights."""
-        yield from _adjacent((above.bottom, above._bottom_height), (self.top, self._top_height))
+        yield from _adjacent(
+            (above.bottom, above._bottom_height), (self.top, self._top_height), shifts
+        )
 
 
 class _Sides:
@@ -307,11 +315,11 @@ def grid_shape(grid: WindowGrid) -> tuple[int, int]:
 
 
 def _adjacent(
-    one: tuple[Ids, NDArray[Any]], other: tuple[Ids, NDArray[Any]]
+    one: tuple[Ids, NDArray[Any]], other: tuple[Ids, NDArray[Any]], shifts: Shifts
 ) -> Iterator[tuple[Ids, Ids, NDArray[Any]]]:
-    """Pairs of neighbouring pixels of two parallel lines that touch, corners included."""
+    """Pairs of neighbouring pixels of two parallel lines that touch: ``shifts`` along them."""
     length = len(one[0])
-    for shift in (-1, 0, 1):
+    for shift in shifts:
         here = slice(max(0, -shift), length - max(0, shift))
         there = slice(max(0, shift), length + min(0, shift))
         a, b = one[0][here], other[0][there]

@@ -21,7 +21,7 @@ from tilepipe.grid import Window
 from tilepipe.objects import basins
 from tilepipe.objects.rules import BORDER, FREE, Parts
 
-_CORNERS = np.ones((3, 3), bool)
+_CORNERS = ndimage.generate_binary_structure(2, 2)
 
 Numbers = NDArray[np.int32]
 Pixels = NDArray[np.int64]
@@ -79,8 +79,8 @@ class Pieces:
         return cls(**values)
 
 
-def connected_pieces(parts: Parts, window: Window, width: int) -> Pieces:
-    """The components of each class: pixels of it that share an edge or a corner.
+def connected_pieces(parts: Parts, window: Window, width: int, *, corners: bool = True) -> Pieces:
+    """The components of each class.
 
     Parameters
     ----------
@@ -90,11 +90,13 @@ def connected_pieces(parts: Parts, window: Window, width: int) -> Pieces:
         Where it is in the mask.
     width
         Of the mask.
+    corners
+        Whether pixels that share a corner are connected, and not only those that share an edge.
     """
     numbers, total = np.zeros(parts.shape, np.int32), 0
     part = [np.zeros(0, np.uint8)]
     for value in _classes_in(parts):
-        found, count = ndimage.label(parts == value, _CORNERS)
+        found, count = ndimage.label(parts == value, _CORNERS if corners else None)
         np.copyto(numbers, found + total, where=found > 0)
         part.append(np.full(count, value, np.uint8))
         total += count
