@@ -94,9 +94,7 @@ def _split(inside: NDArray[np.bool_], depth: float) -> NDArray[np.int64]:
     return out
 
 
-def grown(
-    seeds: NDArray[Any], border: NDArray[np.bool_], reach: int
-) -> NDArray[np.int64]:
+def grown(seeds: NDArray[Any], border: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
     out = seeds.astype(np.int64)
     height, width = out.shape
     for _ in range(reach):
@@ -127,3 +125,22 @@ def filled(parts: NDArray[Any], max_hole: int = 0) -> NDArray[np.uint8]:
         if len(values) == 1 and 0 < values[0] < 253 and small:
             out[hole[1:-1, 1:-1]] = values[0]
     return out
+
+
+def merged(objects: NDArray[Any], min_area: int) -> NDArray[np.int64]:
+    """Specks given to the neighbour that shares most edges with them; the others are dropped."""
+    out = objects.astype(np.int64)
+    sizes = np.bincount(out.reshape(-1))
+    edges: dict[tuple[int, int], int] = {}
+    for axis in (0, 1):
+        ends = out.take(range(out.shape[axis] - 1), axis), out.take(range(1, out.shape[axis]), axis)
+        for a, b in zip(*(end.reshape(-1).tolist() for end in ends), strict=True):
+            for speck, other in ((a, b), (b, a)):
+                if speck and other and sizes[speck] < min_area <= sizes[other]:
+                    edges[speck, other] = edges.get((speck, other), 0) + 1
+    becomes = np.arange(len(sizes))
+    for speck in range(1, len(sizes)):
+        if sizes[speck] < min_area:
+            beside = {other: n for (one, other), n in edges.items() if one == speck}
+            becomes[speck] = max(beside, key=lambda o: (beside[o], -o)) if beside else 0
+    return numbered(becomes[out])

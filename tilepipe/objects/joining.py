@@ -7,7 +7,6 @@ by, a row of windows at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy.sparse import csgraph
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window, WindowGrid
+from tilepipe.objects.index import IndexRows
 from tilepipe.objects.pieces import Pieces
 
 Ids = NDArray[np.int64]
@@ -26,18 +26,6 @@ MOST_OBJECTS = 2**32 - 1
 """Numbers of objects are stored as uint32."""
 
 NONE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """Objects that follow each other in number, and the row of windows they begin in."""
-
-    part: NDArray[np.uint8]
-    """(n,): their classes."""
-    first: Ids
-    """(n,): their first pixels, ascending."""
-    area: Ids
-    """(n,): their pixels."""
 
 
 class Joining:
@@ -76,7 +64,7 @@ class Joining:
         self._resolve_exits()
         self._join()
 
-    def rows(self) -> Iterator[tuple[Numbered, list[NDArray[np.uint32]]]]:
+    def rows(self) -> Iterator[tuple[IndexRows, list[NDArray[np.uint32]]]]:
         """For each row of windows, the objects that begin in it, and the numbers of the pieces.
 
         The numbers of a window are (n + 1,), from piece 0, which is none; 0 for pieces that are
@@ -111,7 +99,7 @@ class Joining:
                 self._numbers(row, column, keep, ranks[column], number)
                 for column, keep in enumerate(kept)
             ]
-            yield Numbered(part[order], first[order], area[order]), numbers
+            yield IndexRows(part[order], first[order], area[order]), numbers
 
     def _count_nodes(self) -> None:
         """Give each window a range of global numbers for its pieces, and one for its basins."""
