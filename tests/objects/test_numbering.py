@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.objects import oracle
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.job import ObjectsJob, start
 from tilepipe.objects.numbering import number_objects
-from tilepipe.objects.rules import BORDER, ObjectRule, PartTable
+from tilepipe.objects.rules import BORDER, PartTable
 from tilepipe.products.base import MaskClass, MaskSpec
 from tilepipe.products.store import create_mask
 

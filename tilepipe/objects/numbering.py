@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from tilepipe.grid import Window
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects import passes
 from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Workspace, open_workspace
-from tilepipe.objects.rules import ObjectRule
 from tilepipe.storage import as_path
 
 Compute = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
