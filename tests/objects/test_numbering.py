@@ -78,10 +78,7 @@ def expected(labels: NDArray[Any], rule: ObjectRule) -> NDArray[Any]:
     if rule.specks == "merge":
         found = oracle.merged(found, rule.min_area)
     elif rule.method == "seeded":
-        sizes = np.bincount(found.reshape(-1))
-        kept = np.cumsum(np.where(sizes >= rule.min_area, 1, 0)[1:])
-        keep = np.concatenate(([0], np.where(sizes[1:] >= rule.min_area, kept, 0)))
-        found = keep[found]
+        found = oracle.numbered(found, rule.min_area)
     return found
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window, WindowGrid
-from tilepipe.objects.joining import Joining
 from tilepipe.objects.pieces import Numbers, Pieces, connected_pieces
 from tilepipe.objects.rules import BORDER, FREE, NO_ANSWER, Parts
+from tilepipe.objects.unions import Unions
 
 
 def open_pieces(parts: Parts, read: Window, window: Window, width: int) -> Pieces:
@@ -62,10 +62,10 @@ def fillings(
     max_hole
         Larger holes, in pixels, are kept; 0 for no limit.
     """
-    joining = Joining(grid, lambda row, column: load(row, column)[0], corners=False)
+    unions = Unions(grid, lambda row, column: load(row, column)[0], corners=False)
     low, high, area = _Growing(NO_ANSWER), _Growing(FREE), [np.zeros(1, np.int64)]
     kept: list[list[NDArray[np.uint32]]] = []
-    for row, (objects, numbers) in enumerate(joining.rows()):
+    for row, (objects, numbers) in enumerate(unions.rows()):
         area.append(objects.area)
         for column, number in enumerate(numbers):
             beside = load(row, column)[1]

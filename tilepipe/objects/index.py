@@ -23,7 +23,7 @@ class IndexRows:
     part: NDArray[np.uint8]
     """The part of each (`tilepipe.objects.rules.PartTable`): its class."""
     first: NDArray[np.int64]
-    """Its first pixel, as a flat index into the mask; of seeded objects, that of the seed."""
+    """Its first pixel, as a flat index into the mask."""
     area: NDArray[np.int64]
     """Its pixels."""
 

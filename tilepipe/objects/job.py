@@ -15,9 +15,9 @@ from zarr.codecs import ZstdCodec
 from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.models.object_rule import ObjectRule
-from tilepipe.objects.joining import grid_shape
+from tilepipe.objects.kept import load_arrays, save_arrays
 from tilepipe.objects.rules import Parts, PartTable
-from tilepipe.objects.spill import load_arrays, save_arrays
+from tilepipe.objects.unions import grid_shape
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask
 from tilepipe.products.instances import InstanceLayer, open_instances

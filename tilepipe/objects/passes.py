@@ -32,10 +32,10 @@ from tilepipe.objects.growth import grow as grown
 from tilepipe.objects.holes import enclosing, fillings, open_pieces
 from tilepipe.objects.index import IndexRows, IndexWriter, ObjectIndex
 from tilepipe.objects.job import ObjectsJob, Workspace
-from tilepipe.objects.joining import Joining, grid_shape
 from tilepipe.objects.pieces import Pieces, connected_pieces, split_pieces
 from tilepipe.objects.rules import BORDER, FREE
 from tilepipe.objects.specks import SpeckBorders, absorb, speck_borders, summed
+from tilepipe.objects.unions import Unions, grid_shape
 from tilepipe.storage import StoragePath
 
 
@@ -98,14 +98,14 @@ def pieces(work: Workspace, window: Window) -> None:
 def join_pieces(work: Workspace) -> None:
     """Decide which pieces are one object, and number the objects."""
     rule = work.job.rule
-    joining = Joining(
+    unions = Unions(
         work.grid,
         _by_place(work, lambda window: Pieces.from_tables(work.load("pieces", window))),
         depth=_depth(work),
         min_area=0 if is_provisional(work) else rule.min_area,
     )
     index = IndexWriter(work.path / "index" / ("seeds" if is_provisional(work) else "final"))
-    for windows, (objects, numbers) in zip(work.rows(), joining.rows(), strict=True):
+    for windows, (objects, numbers) in zip(work.rows(), unions.rows(), strict=True):
         index.append(objects)
         for window, number in zip(windows, numbers, strict=True):
             work.save("numbers", window, {"numbers": number})
@@ -145,23 +145,29 @@ def grow(work: Workspace, window: Window) -> None:
     parts, read = work.parts(window, reach)
     seeds = np.asarray(work.array("seeds")[read.slices()])
     found = grown(seeds, parts == BORDER, reach)[window.slices(read)]
-    numbers, areas = np.unique(found[found > 0], return_counts=True)
+    there = np.flatnonzero(found)
+    numbers, at, areas = np.unique(found.reshape(-1)[there], return_index=True, return_counts=True)
     if len(numbers):
         work.array("grown")[window.slices()] = found
-    work.save("grown", window, {"numbers": numbers, "areas": areas.astype(np.int64)})
+    y, x = np.divmod(there[at], window.width)
+    first = (y + window.y) * work.grid.area.width + x + window.x
+    tables = {"numbers": numbers, "areas": areas, "first": first}
+    work.save("grown", window, {name: table.astype(np.int64) for name, table in tables.items()})
 
 
 def find_specks(work: Workspace) -> None:
     """Decide which objects are too small to stand alone."""
     index = ObjectIndex(work.path / "index" / "seeds").read()
-    area = index.area
+    area, first = index.area, index.first
     if work.job.rule.method == "seeded":
         area = np.zeros(len(index), np.int64)
         for window in work.windows():
             found = work.load("grown", window)
-            area[found["numbers"].astype(np.int64) - 1] += found["areas"]
+            at = found["numbers"] - 1
+            area[at] += found["areas"]
+            first[at] = np.minimum(first[at], found["first"])
     writer = IndexWriter(work.path / "index" / "grown")
-    writer.append(IndexRows(index.part, index.first, area))
+    writer.append(IndexRows(index.part, first, area))
     writer.finish()
 
 

@@ -1,7 +1,7 @@
 """The pieces of objects in one window, and what is known at its edge of where they go on.
 
 A window is numbered by itself. What belongs to one piece within it is final; which pieces of
-neighbouring windows belong together is decided later (`tilepipe.objects.joining`) from what is kept
+neighbouring windows belong together is decided later (`tilepipe.objects.unions`) from what is kept
 of the pixels along its edge: the basin and the height of each. Where objects are not split, each
 piece is one flat basin, so that both kinds are joined by one rule.
 """

@@ -28,7 +28,7 @@ MOST_OBJECTS = 2**32 - 1
 NONE = -1
 
 
-class Joining:
+class Unions:
     """The objects that the pieces of all windows make, numbered in raster order.
 
     Parameters
