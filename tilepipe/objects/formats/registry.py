@@ -41,9 +41,13 @@ class ObjectFormat:
 
 
 _HERE = "tilepipe.objects.formats"
+_VECTOR = ("pyarrow", "pyogrio")
 
 FORMATS: tuple[ObjectFormat, ...] = (
     ObjectFormat((".geojson", ".geojson.gz"), f"{_HERE}.geojson:write_geojson"),
+    ObjectFormat((".gpkg",), f"{_HERE}.ogr:write_gpkg", _VECTOR),
+    ObjectFormat((".fgb",), f"{_HERE}.ogr:write_fgb", _VECTOR),
+    ObjectFormat((".parquet",), f"{_HERE}.geoparquet:write_parquet", ("pyarrow",)),
     ObjectFormat((".csv", ".csv.gz"), f"{_HERE}.csv_table:write_csv", outlines=False),
 )
 """All formats; no path matches two of them."""
