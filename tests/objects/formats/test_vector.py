@@ -217,8 +217,10 @@ def test_parquet_says_what_geoparquet_1_1_wants(tmp_path: Path) -> None:
     assert column["bbox"] == [300_100.0, 5_598_700.0, 301_250.0, 5_599_900.0]
     assert column["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
     assert metadata.row_group(0).column(0).compression == "ZSTD"
-    field = pq.read_schema(path).field("area_um2")
-    assert field.metadata[b"unit"] == b"um2"
+    assert pq.read_schema(path).metadata[b"geo"] == metadata.metadata[b"geo"]
+    about = json.loads(metadata.metadata[b"tilepipe"])
+    assert about["fields"]["area_um2"] == {"title": "Area", "unit": "um2"}
+    assert about["model"]["name"] == "tiny"
 
 
 def test_readers_of_parquet_skip_by_boxes(tmp_path: Path) -> None:

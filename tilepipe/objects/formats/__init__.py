@@ -1,5 +1,6 @@
 """Objects in the formats of other programs: a file for each format, found by its suffix."""
 
+from tilepipe.objects.formats.checking import check_objects_file
 from tilepipe.objects.formats.registry import (
     FORMATS,
     ObjectFormat,
@@ -11,6 +12,7 @@ from tilepipe.objects.formats.registry import (
 __all__ = [
     "FORMATS",
     "ObjectFormat",
+    "check_objects_file",
     "objects_format",
     "require_writable_format",
     "write_objects",

@@ -38,6 +38,7 @@ class ArrowRows:
     def __init__(self, table: ObjectTable, frame: Frame, *, wide: bool) -> None:
         self._table, self._frame, self._wide = table, frame, wide
         self._records = Records(table.info, frame, boxes=False)
+        self.fields = self._records.fields
         self.schema = self._schema()
 
     def batches(self, *, multi: bool) -> Iterator[tuple[pa.RecordBatch, Outlines]]:
@@ -59,11 +60,7 @@ class ArrowRows:
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        fields = []
-        for field in self._records.fields:
-            about = {"unit": field.unit, "title": field.title}
-            known = {key: value for key, value in about.items() if value}
-            fields.append(pa.field(field.name, self._type(field.dtype), metadata=known))
+        fields = [pa.field(field.name, self._type(field.dtype)) for field in self.fields]
         fields.append(pa.field(GEOMETRY, pa.binary(), metadata=_EXTENSION))
         return pa.schema(fields)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from tilepipe.objects.formats.frame import Frame
+from tilepipe.objects.formats.records import Field
 from tilepipe.objects.table import ObjectsInfo
 from tilepipe.text import one_line
 
@@ -26,8 +28,8 @@ def described(info: ObjectsInfo, frame: Frame) -> str:
     return " ".join(said)
 
 
-def as_document(info: ObjectsInfo, frame: Frame) -> str:
-    """As JSON: the image, the model, how objects were told apart, classes and coordinates."""
+def as_document(info: ObjectsInfo, frame: Frame, fields: Iterable[Field]) -> str:
+    """As JSON: image, model, how objects were told apart, classes, coordinates and units."""
     document = {
         "description": described(info, frame),
         "image": None if info.image is None else one_line(info.image.name),
@@ -35,6 +37,7 @@ def as_document(info: ObjectsInfo, frame: Frame) -> str:
         "rule": info.rule,
         "classes": {one_line(each.name): each.colour for each in info.mask.classes},
         "unit": frame.unit or None,
+        "fields": {each.name: {"title": each.title, "unit": each.unit} for each in fields},
         "partial": info.partial,
     }
     return json.dumps(document, sort_keys=True, ensure_ascii=False)

@@ -39,7 +39,8 @@ def write_parquet(table: ObjectTable, path: Path) -> None:
     seen = _Seen()
     with (
         complete_or_absent(path) as part,
-        pq.ParquetWriter(part, schema, compression="zstd", write_statistics=True) as writer,
+        # Arrow's own copy of the schema would hide the metadata that are known only at the end.
+        pq.ParquetWriter(part, schema, compression="zstd", store_schema=False) as writer,
     ):
         for batch, outlines in rows.batches(multi=False):
             boxes = bounds(outlines)
@@ -47,8 +48,9 @@ def write_parquet(table: ObjectTable, path: Path) -> None:
             covering = pa.StructArray.from_arrays(sides, names=list(BOX_FIELDS))
             writer.write_batch(_with(batch, covering, schema))
             seen.add(boxes, np.diff(outlines.objects))
+        about = as_document(table.info, frame, rows.fields)
         geo = json.dumps(_geo(frame.crs, seen), sort_keys=True)
-        writer.add_key_value_metadata({"geo": geo, "tilepipe": as_document(table.info, frame)})
+        writer.add_key_value_metadata({"geo": geo, "tilepipe": about})
 
 
 def _with(batch: pa.RecordBatch, column: Any, schema: pa.Schema) -> pa.RecordBatch:

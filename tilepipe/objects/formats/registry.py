@@ -24,6 +24,8 @@ class ObjectFormat:
     suffixes: tuple[str, ...]
     writer: str
     """``MODULE:FUNCTION``, which takes the table and a local path."""
+    checker: str = ""
+    """``MODULE:FUNCTION``, which says what is wrong with a file; empty where nothing checks it."""
     needs: tuple[str, ...] = ()
     """Modules that the extra ``vector`` installs."""
     outlines: bool = True
@@ -44,10 +46,19 @@ _HERE = "tilepipe.objects.formats"
 _VECTOR = ("pyarrow", "pyogrio")
 
 FORMATS: tuple[ObjectFormat, ...] = (
-    ObjectFormat((".geojson", ".geojson.gz"), f"{_HERE}.geojson:write_geojson"),
-    ObjectFormat((".gpkg",), f"{_HERE}.ogr:write_gpkg", _VECTOR),
-    ObjectFormat((".fgb",), f"{_HERE}.ogr:write_fgb", _VECTOR),
-    ObjectFormat((".parquet",), f"{_HERE}.geoparquet:write_parquet", ("pyarrow",)),
+    ObjectFormat(
+        (".geojson", ".geojson.gz"),
+        f"{_HERE}.geojson:write_geojson",
+        f"{_HERE}.check_geojson:check_geojson",
+    ),
+    ObjectFormat((".gpkg",), f"{_HERE}.ogr:write_gpkg", f"{_HERE}.check_ogr:check_gpkg", _VECTOR),
+    ObjectFormat((".fgb",), f"{_HERE}.ogr:write_fgb", f"{_HERE}.check_ogr:check_fgb", _VECTOR),
+    ObjectFormat(
+        (".parquet",),
+        f"{_HERE}.geoparquet:write_parquet",
+        f"{_HERE}.check_geoparquet:check_parquet",
+        ("pyarrow",),
+    ),
     ObjectFormat((".csv", ".csv.gz"), f"{_HERE}.csv_table:write_csv", outlines=False),
 )
 """All formats; no path matches two of them."""
