@@ -24,7 +24,12 @@ from tilepipe.storage import (
 )
 from tilepipe.text import first_line, one_line, table_row
 
-DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
+DRIVERS: dict[str, dict[str, str]] = {
+    ".gpkg": {"driver": "GPKG"},
+    # An index would put the regions in another order.
+    ".fgb": {"driver": "FlatGeobuf", "SPATIAL_INDEX": "NO"},
+}
+"""The driver of GDAL for a suffix, and its options."""
 
 NO_DATE = "1970-01-01T00:00:00.000Z"
 """Instead of the time of writing, so that equal figures are equal bytes."""
@@ -166,7 +171,7 @@ def _write_layer(summary: RegionsSummary, path: StoragePath) -> None:
             pyogrio.raw.write(
                 file, shapely.to_wkb(np.array(shapes, object)), [names, *columns],
                 ["name", *rows[0]], geometry_type="MultiPolygon", crs=summary.layer.crs,
-                driver=DRIVERS[local.suffix.lower()], layer="regions",
+                layer="regions", **DRIVERS[local.suffix.lower()],
             )  # fmt: skip
     except RuntimeError as error:  # the base of what pyogrio raises
         raise OSError(f"{path}: cannot be written ({first_line(error)})") from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.images.base import RasterGrid
+from tilepipe.images.ground import crs_name
 from tilepipe.regions.polygons import LONGITUDE_LATITUDE, load_geojson
 from tilepipe.storage import local_file
 from tilepipe.text import count, first_line, some
@@ -137,7 +138,8 @@ def _from_geojson(path: str) -> tuple[list[_Drawn], str | None]:
                 continue
             name = _name(properties) or f"region {number}"
             try:
-                geometry = shapely.geometry.shape(item["geometry"])
+                with np.errstate(invalid="ignore"):  # of NaN, which is refused next
+                    geometry = shapely.geometry.shape(item["geometry"])
                 _require_finite(geometry)
             except (shapely.errors.ShapelyError, ValueError, IndexError) as error:
                 raise _unfit(path, name, error) from error
@@ -346,7 +348,4 @@ def _off(
 
 def _short(crs: str) -> str:
     """The name of a CRS for messages."""
-    if crs == LONGITUDE_LATITUDE:
-        return "longitude and latitude"
-    parts = crs.split('"')
-    return parts[1] if len(parts) > 1 else crs
+    return "longitude and latitude" if crs == LONGITUDE_LATITUDE else crs_name(crs)
