@@ -6,7 +6,7 @@ written and read in batches whatever its size, on a disk or on an object store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -149,6 +149,11 @@ class ObjectTable:
         """All rows, in batches of at most ``size``; none if there are no objects."""
         for start in range(0, len(self), size):
             yield self.read(start, start + size, outlines=outlines)
+
+    def chunks(self, names: Collection[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Some of the columns, in parts of `ROWS` rows, as they are stored."""
+        for start in range(0, len(self), ROWS):
+            yield {name: np.asarray(self._columns[name][start : start + ROWS]) for name in names}
 
     def _read_outlines(self, start: int, stop: int) -> Outlines:
         assert self._outlines is not None, "asked only where there are outlines"
