@@ -14,6 +14,7 @@ from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window, WindowGrid
+from tilepipe.images.resampled import Factors
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.kept import load_arrays, save_arrays
 from tilepipe.objects.rules import Parts, PartTable
@@ -26,6 +27,25 @@ from tilepipe.storage import StoragePath, as_path, make_folder, remove, write_wh
 from tilepipe.storage.zarr_store import zarr_store
 
 FORMAT = 1
+
+KINDS = (
+    "holes", "fillings", "pieces", "numbers", "grown", "borders", "final", "index", "traced",
+    "done",
+)  # fmt: skip
+"""The folders of a workspace beside its arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """The image whose bands are averaged over each object, on the grid of the mask."""
+
+    path: str
+    fingerprint: str
+    reading: dict[str, Any]
+    """Its bands (`tilepipe.images.reading.Reading`), as JSON values."""
+    level: int
+    factors: Factors | None
+    """As in `tilepipe.images.resampled.ResampledImage`; None if it is not resampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,12 @@ class ObjectsJob:
     empty, they are kept as an array of the workspace, ``numbers``."""
     side: int = 2048
     """Of a window, in pixels."""
+    outlines: bool = True
+    """Whether objects are outlined, and not only measured."""
+    probabilities: bool = False
+    """Whether the probability of its class is averaged over each object."""
+    intensity: Intensity | None = None
+    """The image whose bands are averaged, if any."""
 
     @property
     def grid(self) -> WindowGrid:
@@ -70,7 +96,12 @@ class Workspace:
         assert read is not None, "the window is in the mask"
         if self.job.rule.fill_holes and not raw:
             return np.asarray(self.array("filled")[read.slices()]), read
-        return self.job.parts.parts(_opened(self.job.mask, self.job.fingerprint).read(read)), read
+        return self.job.parts.parts(self.mask.read(read)), read
+
+    @property
+    def mask(self) -> Mask:
+        """The mask, opened once in each process."""
+        return _opened(self.job.mask, self.job.fingerprint)
 
     @property
     def target(self) -> InstanceLayer:
@@ -130,7 +161,6 @@ class Workspace:
 
     def set_done(self, step: str) -> None:
         """Record that a pass over all windows is complete."""
-        make_folder(self.path / "done")
         write_whole(self.path / "done" / step, b"", alone=False)
 
 
@@ -150,7 +180,7 @@ def start(path: StoragePath, job: ObjectsJob) -> Workspace:
         remove(path)
         make_folder(path)
         write_whole(described, text)
-    for kind in ("holes", "fillings", "pieces", "numbers", "grown", "borders", "final", "index"):
+    for kind in KINDS:
         make_folder(path / kind)
     return Workspace(path, job)
 

@@ -99,7 +99,12 @@ def step(work: Workspace, name: str, do: Callable[[Workspace], Any] | None) -> N
 def run_task(path: str, name: str, window: Window) -> None:
     """Do one window of one pass; the work of a task, wherever it runs."""
     each = next(one for one in PASSES if one.name == name)
-    each.task(_workspace(path, (as_path(path) / "job.json").read_bytes()), window)
+    each.task(workspace_at(path), window)
+
+
+def workspace_at(path: str) -> Workspace:
+    """The workspace in a folder, opened once in each process."""
+    return _workspace(path, (as_path(path) / "job.json").read_bytes())
 
 
 @lru_cache(maxsize=4)
