@@ -53,12 +53,21 @@ def _add_control(root: Element, control: GroundControl) -> None:
 
 
 def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
-    """GDAL's side file (PAM): the CRS, and the names of the classes of a band of labels."""
+    """GDAL's side file (PAM): the CRS, and the colours and names of the classes of labels.
+
+    QGIS makes its legend of this colour table, so it has the classes alone, and a transparent
+    background. The TIFF's own must have 256 entries.
+    """
     root = Element("PAMDataset")
     if with_crs and spec.crs is not None:
         SubElement(root, "SRS").text = one_line(spec.crs)
     if spec.product.flat:
-        names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+        band = SubElement(root, "PAMRasterBand", band="1")
+        SubElement(band, "ColorInterp").text = "Palette"
+        table = SubElement(band, "ColorTable")
+        for value, named in enumerate(spec.classes):
+            _add_colour(table, named.rgb, 0 if value == spec.background else 255)
+        names = SubElement(band, "CategoryNames")
         for named in spec.classes:
             SubElement(names, "Category").text = one_line(named.name)
     return _document(root) if len(root) else None
@@ -117,9 +126,13 @@ def _add_metadata(parent: Element, items: dict[str, str], domain: str | None = N
 def _add_colours(band: Element, spec: MaskSpec) -> None:
     table = SubElement(band, "ColorTable")
     for value in range(NO_ANSWER + 1):
-        red, green, blue = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
-        alpha = 0 if value == NO_ANSWER else 255
-        SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha))
+        rgb = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
+        _add_colour(table, rgb, 0 if value == NO_ANSWER else 255)
+
+
+def _add_colour(table: Element, rgb: tuple[int, int, int], alpha: int) -> None:
+    parts = zip(("c1", "c2", "c3", "c4"), (*rgb, alpha), strict=True)
+    SubElement(table, "Entry", {name: str(part) for name, part in parts})
 
 
 def _document(root: Element) -> bytes:
