@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tilepipe.engine.options import Probabilities, extra_products
+from tilepipe.engine.options import StoredShares, extra_products
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
@@ -64,7 +64,7 @@ class Plan:
     precision: str
     threads: int
     """CPU threads of one forward pass."""
-    probabilities: Probabilities | None
+    probabilities: StoredShares | None
     mask: MaskSpec
     environment: dict[str, Any]
     """Device, instruction set and versions that float results depend on."""

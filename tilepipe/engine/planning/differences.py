@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -56,14 +57,27 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
-    products = canonical_keys(options.products)
-    if set(products) != set(plan.products):
-        was, now = (", ".join(names) or "none" for names in (plan.products, products))
-        found.append(f"products was {was}, now {now}")
-    if options.probabilities != plan.probabilities:
-        was, now = (each or "none" for each in (plan.probabilities, options.probabilities))
-        found.append(f"probabilities was {was}, now {now}")
-    return found
+    return found + _other_products(plan, options)
+
+
+def _other_products(plan: Plan, options: RunOptions) -> list[str]:
+    """The differences between the products beside the mask."""
+    # Masks from before bytes started from 1 stay as they are, and are resumed so.
+    pairs = {
+        "products": (plan.products, canonical_keys(options.further_products)),
+        "probabilities": (plan.probabilities, options.stored_probabilities),
+    }
+    return [
+        f"{what} was {_asked(planned)}, now {_asked(wanted)}"
+        for what, (planned, wanted) in pairs.items()
+        if _asked(planned) != _asked(wanted)
+    ]
+
+
+def _asked(stored: str | Iterable[str] | None) -> str:
+    """A form, or keys, as they are asked for."""
+    keys = [stored] if isinstance(stored, str) else stored or ()
+    return ", ".join(sorted(key.removesuffix("-from-1") for key in keys)) or "none"
 
 
 def _other_reading(planned: Reading, asked: Reading) -> list[str]:
