@@ -138,6 +138,10 @@ class RunOptions(Options):
         None, "Write how undecided the model is about each pixel: the entropy of the probabilities",
         unset="off; uint8 for -o NAME.entropy.tif",
     )  # fmt: skip
+    channels: bool = option(
+        False,
+        "Write the OME-TIFF with a channel of 0 and 255 for each class, which any viewer shows",
+    )
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",
         flag="product", metavar="NAME",

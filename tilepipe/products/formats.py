@@ -54,6 +54,12 @@ def product_in_name(path: str | StoragePath) -> str | None:
     return product
 
 
+def is_mask(path: StoragePath, *, channels: bool = False) -> bool:
+    """Whether a file of this name can be opened as a mask; ``channels`` is as in `export`."""
+    kind = suffix_kind(path)
+    return product_in_name(path) is None and kind != "png" and not (channels and kind == "ome-tiff")
+
+
 def _suffix(name: str) -> tuple[str, Format] | None:
     """The suffix of a mask's name, and its format."""
     lower = name.lower()

@@ -80,6 +80,8 @@ class Plan:
     """Where the run computes; None: everywhere."""
     products: tuple[str, ...] = ()
     """Names of further products beside the mask."""
+    channels: bool = False
+    """Whether OME-TIFF has a channel for each class."""
 
     @property
     def coverage(self) -> Coverage:
@@ -105,6 +107,8 @@ class Plan:
         # Plans that do not use a later feature are written as before it existed.
         if not self.products:
             del document["products"]
+        if not self.channels:
+            del document["channels"]
         if self.region is None:
             del document["region"]
         if self.image.reading.is_plain:

@@ -119,6 +119,7 @@ class _Planner:
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
             probabilities=options.stored_probabilities,
             products=canonical_keys(options.further_products), mask=mask,
+            channels=options.channels,
             environment=relevant_to(resources.environment, precision)
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,
