@@ -136,7 +136,7 @@ class MaskSpec:
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
         """Read what `to_json` returned; ValueError for anything else."""
         if isinstance(document, dict) and isinstance(document.get("holds"), str):
-            raise ValueError(f"it holds {document['holds']}, which tilepipe made for viewers")
+            raise ValueError(f"it holds {document['holds']} for viewers, not a mask")
         if not isinstance(document, dict) or document.get("format") != 1:
             raise ValueError("it is not a description of a mask of format 1")
         parts = {f.name: document[f.name] for f in fields(cls) if f.name in document}

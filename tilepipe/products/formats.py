@@ -48,7 +48,7 @@ def product_in_name(path: str | StoragePath) -> str | None:
     name = str(path).rstrip("/").rpartition("/")[2]
     found = _suffix(name)
     stem = "" if found is None else name[: -len(found[0])]
-    before, _, product = stem.lower().rpartition(".")
+    before, _, product = stem.lower().removesuffix(".ome").rpartition(".")
     if not before or product not in product_names() or product_named(product).is_main:
         return None
     return product
