@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from tests.products.making import CLASSES, KINDS, SHAPES, MemoryImage, make_mask, make_spec, whole
 from tilepipe.drawing import NO_DATA_COLOUR, fitted
 from tilepipe.grid import Window
+from tilepipe.images.base import PixelSize
 from tilepipe.products import thumbnail as thumbnail_module
 from tilepipe.products.base import MaskClass
 from tilepipe.products.preview import LONGER_SIDE, write_preview
@@ -52,8 +53,9 @@ def test_every_mask_has_a_picture(tmp_path: Path, kind: Any, shape: tuple[int, i
     write_preview(mask, grey(shape), 0, tmp_path / "m.png")
     height, width = fitted(shape, LONGER_SIDE)
     picture = read_png(tmp_path / "m.png")
-    assert picture.shape[0] > height
-    assert picture.shape[1] == max(width, 320)
+    stacked = width > 1.5 * height
+    assert picture.shape[0] > (2 * height if stacked else height)
+    assert picture.shape[1] == max(width if stacked else 2 * width + 10, 320)
 
 
 def test_classes_are_tinted_background_is_not_and_no_answer_is_hatched(tmp_path: Path) -> None:
@@ -79,6 +81,25 @@ def test_no_answer_is_in_the_legend_only_when_there_is_any(tmp_path: Path) -> No
         write_preview(mask, grey((60, 400)), 0, tmp_path / f"{name}.png")
         pictures.append(read_png(tmp_path / f"{name}.png")[60:])
     assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+
+
+def test_the_image_is_there_without_the_mask_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    mask = labelled(tmp_path / "m.ome.zarr", np.ones((300, 200), np.uint8))
+    write_preview(mask, MemoryImage(pixels), 0, tmp_path / "m.png")
+    picture = read_png(tmp_path / "m.png")
+    np.testing.assert_array_equal(picture[:300, 210:410], pixels)
+    assert (picture[:300, :200] != pixels).any()
+
+
+def test_a_scale_bar_needs_a_pixel_size_that_is_a_length(tmp_path: Path) -> None:
+    heights = []
+    for unit in ("micrometer", "degree"):
+        spec = make_spec((100, 100), pixel_size=PixelSize(0.5, 0.5, unit))
+        mask = make_mask(tmp_path / f"{unit}.ome.zarr", spec)
+        write_preview(mask, grey((100, 100)), 0, tmp_path / f"{unit}.png")
+        heights.append(read_png(tmp_path / f"{unit}.png").shape[0])
+    assert heights[0] > heights[1]
 
 
 def test_many_classes_fit_under_a_narrow_picture(tmp_path: Path) -> None:
@@ -189,6 +210,6 @@ def test_of_a_large_image_without_levels_only_what_has_an_answer_is_read(
     unread = np.asarray(NO_DATA_COLOUR)
     answered = picture[2100 * 1024 // 5000, 30]
     assert (answered == 100).all()
-    hatched = picture[: 2000 * 1024 // 5000]  # dark and light stripes over what was not read
+    hatched = picture[: 2000 * 1024 // 5000, :1024]  # dark and light stripes over what was not read
     lightest = np.rint(unread + (np.array([176] * 3) - unread) * 0.75)
     assert (hatched.reshape(-1, 3).max(0) == lightest).all()

@@ -11,18 +11,25 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize, Placed, RasterGrid, Transform
 from tilepipe.images.control import GroundControl
 from tilepipe.products.product import Product, product_named
 from tilepipe.schema import decode
 from tilepipe.storage import StoragePath
+from tilepipe.text import one_line
 
 NO_ANSWER = 255
 """The label of pixels without an answer; never a class."""
 
 SMALLEST_LEVEL = 512
 """A pyramid ends with the first level that has at most this many pixels on each side."""
+
+
+class ForViewersError(InputError):
+    """A file that tilepipe made of a mask for other programs to show, and does not read as one."""
+
 
 Kind = str
 """The name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
@@ -134,7 +141,14 @@ class MaskSpec:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
-        """Read what `to_json` returned; ValueError for anything else."""
+        """Read what `to_json` returned.
+
+        Raises ValueError for anything else, ForViewersError for what tilepipe makes of masks.
+        """
+        if isinstance(document, dict) and isinstance(document.get("holds"), str):
+            raise ForViewersError(
+                f"holds {one_line(document['holds'])} for viewers, not a mask; give the mask itself"
+            )
         if not isinstance(document, dict) or document.get("format") != 1:
             raise ValueError("it is not a description of a mask of format 1")
         parts = {f.name: document[f.name] for f in fields(cls) if f.name in document}

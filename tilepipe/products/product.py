@@ -54,6 +54,11 @@ class PixelForm(ABC):
         return self.name
 
     @property
+    def key_for_new(self) -> str:
+        """The key of the form in which new masks have the product, if there is an older one."""
+        return self.key
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """Metadata that readers of the stored array need, as JSON-ready values."""
         return {}
@@ -139,7 +144,9 @@ _BUILT_IN = {
     "planes": "labels:Planes",
     "values": "values:Values",
     "probabilities": "probabilities:Probabilities",
+    "entropy": "probabilities:Entropy",
 }
+_WITH_VARIANTS = ("probabilities", "entropy")
 _MAIN = ("values", "planes", "labels")
 """The products that can be a mask, in the order in which they are tried for a model."""
 
@@ -167,7 +174,7 @@ def product_named(key: str) -> Product:
         raise ValueError(
             f"there is no product called {name!r}; there are {', '.join(product_names())}"
         )
-    if name in _BUILT_IN and variant and name != "probabilities":
+    if name in _BUILT_IN and variant and name not in _WITH_VARIANTS:
         raise ValueError(f"the product {name} has no variants such as {variant!r}")
     if name in _BUILT_IN:
         return kind(*[variant] if variant else [])
@@ -176,9 +183,12 @@ def product_named(key: str) -> Product:
 
 
 def canonical_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """Keys with the variant that applies where they name none; InputError for unknown ones."""
+    """Keys of new masks, with the variant that applies where they name none.
+
+    Raises InputError for unknown ones.
+    """
     try:
-        return tuple(product_named(key).key for key in keys)
+        return tuple(product_named(key).key_for_new for key in keys)
     except ValueError as error:
         raise InputError(f"product: {error}") from error
 

@@ -117,8 +117,9 @@ class _Planner:
         plan = Plan(
             image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
-            probabilities=options.probabilities,
-            products=canonical_keys(options.products), mask=mask,
+            probabilities=options.stored_probabilities,
+            products=canonical_keys(options.further_products), mask=mask,
+            channels=options.channels,
             environment=relevant_to(resources.environment, precision)
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,

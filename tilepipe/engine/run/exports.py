@@ -47,7 +47,8 @@ class Exports(Stage):
         """Write one file."""
         path = next(p for p in run.outputs.exports if run.outputs.name_of(p) == step.key)
         if run.plan.like_image is None:
-            content = export(run.mask, path, run.planned_image, run.plan.image.level)
+            shown = run.mask, path, run.planned_image, run.plan.image.level
         else:
-            content = export(run.result, path, run.image, 0)
+            shown = run.result, path, run.image, 0
+        content = export(*shown, channels=run.plan.channels)
         return {"bytes": size_of(path), "hash": content}
