@@ -114,7 +114,8 @@ def scale_bar(axes: Any) -> None:
     )  # fmt: skip
     axes.annotate(
         f"{length:g} µm", (x - length / 2, y), xytext=(0, 6), textcoords="offset points",
-        color="white", ha="center", size=12, path_effects=[withStroke(linewidth=3, foreground="black")],
+        color="white", ha="center", size=12,
+        path_effects=[withStroke(linewidth=3, foreground="black")],
     )  # fmt: skip
 
 
