@@ -1,4 +1,4 @@
-# make run               set up, make a sample slide, segment it
+# make run               set up, fetch a sample, segment it, show its nuclei
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make check             lint, types and the quick tests: before each commit
 # make test              all tests, in random order (more options in ARGS="...")
