@@ -77,11 +77,11 @@ def _opened(path: StoragePath) -> Mask:
     raise InputError(f"{path} is a picture of a mask; give the mask itself.")
 
 
-def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
+def export(mask: ZarrMask, path: StoragePath, image: Image | None = None) -> str:
     """Write a complete mask in the format of the suffix of ``path``; returns the file's hash.
 
-    An existing file is replaced once the new one is complete. A picture also shows the image, whose
-    ``level`` is the one at which the mask was computed.
+    An existing file is replaced once the new one is complete. A picture also shows the image, if
+    there is one.
 
     Raises
     ------
@@ -94,31 +94,31 @@ def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
     if kind not in EXPORTERS:
         raise InputError(f"{path} cannot be an export; use .ome.tif, .tif (GeoTIFF) or .png.")
     with staged_locally(path) as local:
-        EXPORTERS[kind](mask, local, image, level)
+        EXPORTERS[kind](mask, local, image)
         return hash_of(local)
 
 
-def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image | None) -> None:
     from tilepipe.products.ome_tiff import write_ome_tiff
 
     write_ome_tiff(mask, path)
 
 
-def _export_cog(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+def _export_cog(mask: ZarrMask, path: Path, _image: Image | None) -> None:
     from tilepipe.products.geotiff import write_cog
 
     write_cog(mask, path)
 
 
-def _export_preview(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
+def _export_preview(mask: ZarrMask, path: Path, image: Image | None) -> None:
     from tilepipe.products.preview import write_preview
 
-    write_preview(mask, image, level, path)
+    write_preview(mask, image, path)
 
 
-EXPORTERS: dict[Format, Callable[[ZarrMask, Path, Image, int], None]] = {
+EXPORTERS: dict[Format, Callable[[ZarrMask, Path, Image | None], None]] = {
     "ome-tiff": _export_ome_tiff,
     "cog": _export_cog,
     "png": _export_preview,
 }
-"""The writer of each format. It takes a complete mask, the path, the image and its level."""
+"""The writer of each format. It takes a complete mask, the path, and the image, if any."""

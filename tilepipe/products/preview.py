@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.drawing import (
+    PAPER,
     LegendEntry,
     blend,
     centres,
@@ -24,7 +25,7 @@ from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Image, Level
 from tilepipe.products.base import NO_ANSWER
 from tilepipe.products.store import ZarrMask
-from tilepipe.products.thumbnail import thumbnail
+from tilepipe.products.thumbnail import require_same_extent, thumbnail
 
 LONGER_SIDE = 1024
 """Longer side of the picture, in pixels; a smaller image is not enlarged."""
@@ -36,8 +37,8 @@ _MOST_ENTRIES = 24
 """Classes that the legend names."""
 
 
-def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
-    """Write a PNG of the mask over its image, with a legend beneath.
+def write_preview(mask: ZarrMask, image: Image | None, path: Path) -> None:
+    """Write a PNG of the mask over its image, or on blank paper, with a legend beneath.
 
     Classes are painted half transparent in their colours and outlined. The background is not
     painted; pixels without an answer are hatched in grey. Larger values are painted more opaque.
@@ -46,24 +47,22 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     ----------
     mask : ZarrMask
         A mask with its pyramid.
-    image : Image
-        The image of the mask, read once and in pieces from the level that fits. If it has no small
-        level, only what has an answer is read; the rest stays grey.
-    level : int
-        The level of the image at which the mask was computed.
+    image : Image, optional
+        The image of the mask, at whatever scale, read once and in pieces from the level that fits.
+        If it has no small level, only what has an answer is read; the rest stays grey.
     path : Path
         Replaced if it exists, once the new file is complete.
 
     Raises
     ------
-    ValueError
-        The mask does not have the size of that level.
+    InputError
+        The mask does not have the proportions of the image.
     """
-    grid = image.levels[level]
-    if (grid.height, grid.width) != mask.shape:
-        raise ValueError(f"a mask of {mask.shape} is not of level {level} of {image.path}")
     shape = fitted(mask.shape, LONGER_SIDE)
-    canvas = thumbnail(image, shape, _answered(mask)).astype(np.float64)
+    canvas = np.full((*shape, 3), PAPER, np.float64)
+    if image is not None:
+        require_same_extent(image, mask.shape)
+        canvas = thumbnail(image, shape, _answered(mask)).astype(np.float64)
     unknown = _draw(canvas, mask, _read_small(mask, shape))
     classes = mask.spec.classes
     entries = [
