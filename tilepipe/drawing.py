@@ -29,6 +29,9 @@ Colour = tuple[int, int, int]
 NO_DATA_COLOUR = (232, 232, 232)
 """The colour of pixels that hold no data, or could not be read."""
 
+PAPER = 235
+"""The grey of the sheet on which a mask without its image is drawn."""
+
 _HATCH_DARK, _HATCH_LIGHT = (96, 96, 96), (176, 176, 176)
 _STRIPE = 4
 """Width of the stripes of a hatching, in pixels."""

@@ -82,6 +82,8 @@ class MaskSpec:
     """The class that is drawn transparent."""
     control: GroundControl | None = None
     """Ground control points or RPCs on the mask's own grid, if the image has no transform."""
+    partial: bool = False
+    """Whether it was made of an unfinished run, whose missing blocks have no answer."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -137,6 +139,8 @@ class MaskSpec:
         if self.control is not None:
             document["control"] = self.control.to_json()
         document["origin"] = list(self.origin)
+        if not self.partial:  # as in masks from before there were such
+            del document["partial"]
         return document
 
     @classmethod

@@ -138,6 +138,7 @@ class _Beside(Content):
     """A product beside the mask."""
 
     def __init__(self, mask: ZarrMask, layer: Layer) -> None:
+        assert isinstance(layer.product, Product), "as all layers of masks are"
         super().__init__(mask, Form.of_product(mask.spec, layer.product))
         self._layer = layer
 

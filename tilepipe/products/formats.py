@@ -103,13 +103,13 @@ def _opened(path: StoragePath) -> Mask:
 
 
 def export(
-    mask: ZarrMask, path: StoragePath, image: Image, level: int, *, channels: bool = False
+    mask: ZarrMask, path: StoragePath, image: Image | None = None, *, channels: bool = False
 ) -> str:
     """Write a complete mask in the format of the suffix of ``path``; returns the file's hash.
 
-    An existing file is replaced once the new one is complete. A picture also shows the image, whose
-    ``level`` is the one at which the mask was computed. A name such as ``NAME.entropy.tif`` asks
-    for a product beside the mask, and ``channels`` for an OME-TIFF with one channel a class.
+    An existing file is replaced once the new one is complete. A picture also shows the image, if
+    there is one. A name such as ``NAME.entropy.tif`` asks for a product beside the mask, and
+    ``channels`` for an OME-TIFF with one channel a class.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def export(
     product = product_in_name(path)
     content = content_of(mask, product, channels=channels and kind == "ome-tiff")
     with staged_locally(path) as local:
-        EXPORTERS[kind](content, local, image, level)
+        EXPORTERS[kind](content, local, image)
         return hash_of(local)
 
 
@@ -139,27 +139,27 @@ def remove_side_files(path: StoragePath) -> None:
         remove_style(style_path(path))
 
 
-def _export_ome_tiff(content: Content, path: Path, _image: Image, _level: int) -> None:
+def _export_ome_tiff(content: Content, path: Path, _image: Image | None) -> None:
     from tilepipe.products.ome_tiff import write_ome_tiff
 
     write_ome_tiff(content, path)
 
 
-def _export_cog(content: Content, path: Path, _image: Image, _level: int) -> None:
+def _export_cog(content: Content, path: Path, _image: Image | None) -> None:
     from tilepipe.products.geotiff import write_cog
 
     write_cog(content, path)
 
 
-def _export_preview(content: Content, path: Path, image: Image, level: int) -> None:
+def _export_preview(content: Content, path: Path, image: Image | None) -> None:
     from tilepipe.products.preview import write_preview
 
-    write_preview(content.mask, image, level, path)
+    write_preview(content.mask, image, path)
 
 
-EXPORTERS: dict[Format, Callable[[Content, Path, Image, int], None]] = {
+EXPORTERS: dict[Format, Callable[[Content, Path, Image | None], None]] = {
     "ome-tiff": _export_ome_tiff,
     "cog": _export_cog,
     "png": _export_preview,
 }
-"""The writer of each format. It takes the content, the path, the image and its level."""
+"""The writer of each format. It takes the content, the path, and the image, if any."""

@@ -30,6 +30,7 @@ from tilepipe.products.qgis_style import style_path, write_style
 from tilepipe.products.store import ZarrMask
 from tilepipe.products.vrt import side_file, virtual_raster
 from tilepipe.storage import complete_or_absent, utf8_path
+from tilepipe.storage.whole import temporary_folder
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """A cache of 64 MB instead of a share of the machine's memory, and no side files by GDAL."""
@@ -56,7 +57,7 @@ def write_cog(mask: ZarrMask | Content, path: Path) -> None:
     """
     content = mask if isinstance(mask, Content) else content_of(mask)
     with complete_or_absent(path) as part:
-        with _temporary_folder(path) as folder:
+        with temporary_folder(path, ".levels.part") as folder:
             sparse = folder / "sparse.tif"
             _copy_to_cog(_write_levels(content, folder), sparse, content.form)
             fill_gaps(sparse, part, content.nothing, partial(_deflated_nothing, content))
@@ -184,18 +185,6 @@ def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
     """The error for a failed write; GDAL hides the cause, so the free space decides on it."""
     full = shutil.disk_usage(path.parent).free < max(needed, _FULL)
     return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``, always of the same name, so that killed runs leave at most one."""
-    folder = path.with_name(path.name + ".levels.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.drawing import (
+    PAPER,
     LegendEntry,
     ScaleBar,
     beside,
@@ -27,7 +28,7 @@ from tilepipe.products.base import NO_ANSWER
 from tilepipe.products.content import content_of
 from tilepipe.products.ranges import ShownRange, shown_ranges
 from tilepipe.products.store import ZarrMask
-from tilepipe.products.thumbnail import thumbnail
+from tilepipe.products.thumbnail import require_same_extent, thumbnail
 
 LONGER_SIDE = 1024
 """Longer side of the picture, in pixels; a smaller image is not enlarged."""
@@ -39,8 +40,10 @@ _MOST_ENTRIES = 24
 """Classes that the legend names."""
 
 
-def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
+def write_preview(mask: ZarrMask, image: Image | None, path: Path) -> None:
     """Write a PNG of the mask over its image, and the image alone, with a legend beneath.
+
+    Without an image, the mask is drawn on blank paper.
 
     Classes are painted half transparent in their colours and outlined. The background is not
     painted; pixels without an answer are hatched in grey. Larger values are painted more opaque.
@@ -50,25 +53,23 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     ----------
     mask : ZarrMask
         A mask with its pyramid.
-    image : Image
-        The image of the mask, read once and in pieces from the level that fits. If it has no small
-        level, only what has an answer is read; the rest stays grey.
-    level : int
-        The level of the image at which the mask was computed.
+    image : Image, optional
+        The image of the mask, at whatever scale, read once and in pieces from the level that fits.
+        If it has no small level, only what has an answer is read; the rest stays grey.
     path : Path
         Replaced if it exists, once the new file is complete.
 
     Raises
     ------
-    ValueError
-        The mask does not have the size of that level.
+    InputError
+        The mask does not have the proportions of the image.
     """
-    grid = image.levels[level]
-    if (grid.height, grid.width) != mask.shape:
-        raise ValueError(f"a mask of {mask.shape} is not of level {level} of {image.path}")
     shape = fitted(mask.shape, LONGER_SIDE)
-    alone = thumbnail(image, shape, _answered(mask))
-    canvas = alone.astype(np.float64)
+    canvas, panels = np.full((*shape, 3), PAPER, np.float64), []
+    if image is not None:
+        require_same_extent(image, mask.shape)
+        panels = [thumbnail(image, shape, _answered(mask))]
+        canvas = panels[0].astype(np.float64)
     ranges = shown_ranges(content_of(mask))
     unknown = _draw(canvas, mask, _read_small(mask, shape), ranges)
     classes, names = mask.spec.classes, [named.name for named in mask.spec.classes]
@@ -82,7 +83,7 @@ def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
     if unknown:
         entries.append(LegendEntry("no answer", None))
     left_out, scale = len(classes) - _MOST_ENTRIES, _scale_bar(mask, shape[1])
-    write_png(with_legend(beside([canvas, alone]), entries, left_out, scale), path)
+    write_png(with_legend(beside([canvas, *panels]), entries, left_out, scale), path)
 
 
 def _scale_bar(mask: ZarrMask, width: int) -> ScaleBar | None:

@@ -50,7 +50,7 @@ def _mask(path: Path, source: Source, spec: MaskSpec | None) -> MaskFile:
         spec = None
     grid = described.grid
     if spec is not None and (spec.height, spec.width) == grid.shape:
-        grid = replace(grid, pixel_size=spec.pixel_size)
+        grid = replace(grid, pixel_size=spec.pixel_size, origin=spec.origin)
     return MaskFile(path, open_geotiff_mask, source, _kind(described), spec, grid)
 
 

@@ -51,6 +51,11 @@ class ZarrMask(ShownMask, Placed):
         return self.levels[0]
 
     @property
+    def ours(self) -> bool:
+        """Whether tilepipe wrote it."""
+        return self._ours
+
+    @property
     def extras(self) -> tuple[str, ...]:
         """The keys of the products beside the mask, for `create_mask`."""
         return tuple(layer.key for layer in self.layers[1:])
