@@ -1,21 +1,24 @@
-"""One product of a zarr mask: a pyramid of arrays, read by windows and written by whole chunks."""
+"""A pyramid of zarr arrays, read by windows and written by whole chunks: one product of a mask."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import DamagedMaskError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.products.base import require_inside
-from tilepipe.products.product import Product
+from tilepipe.products.base import MaskSpec, require_inside
+from tilepipe.products.product import PixelForm
 from tilepipe.storage import StoragePath
+from tilepipe.storage.fsync import fsync_files
+from tilepipe.storage.zarr_store import SealingStore
 from tilepipe.text import first_line
 
 Arrays = tuple["zarr.Array[Any]", ...]
@@ -23,14 +26,14 @@ Arrays = tuple["zarr.Array[Any]", ...]
 
 
 class Layer:
-    """The arrays of one product of a zarr mask (`tilepipe.products.product.Product`).
+    """The arrays of one product of a zarr mask, or of objects, largest first.
 
     Several threads may read, and write different chunks.
     """
 
-    def __init__(self, path: StoragePath, product: Product, arrays: Arrays) -> None:
+    def __init__(self, path: StoragePath, product: PixelForm, arrays: Arrays) -> None:
         self.path = path
-        """The path of the mask."""
+        """The path of the mask, in which the arrays lie."""
         self.product = product
         self.levels: tuple[tuple[int, int], ...] = tuple(
             (int(a.shape[-2]), int(a.shape[-1])) for a in arrays
@@ -43,6 +46,11 @@ class Layer:
     def store(self) -> Any:
         """The zarr store of its arrays."""
         return self._arrays[0].store
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Itself alone, so that it can stand for a mask in `tilepipe.products.pyramid`."""
+        return (self,)
 
     @property
     def key(self) -> str:
@@ -97,6 +105,17 @@ class Layer:
                 for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
                     yield f"{array.path}/c/{plane}{row}/{column}"
 
+    def take_seals(self, window: Window, level: int = 0) -> str:
+        """The seals of the chunks of a window that this object has just written.
+
+        They are in the order of `chunk_keys`, separated by spaces, and computed from the bytes that
+        were passed to the disk or object store, not read back (`tilepipe.storage.hashing.seal`).
+        """
+        store = self.store
+        if not isinstance(store, SealingStore):
+            raise ValueError(f"{self.path} was created, and not opened, by this object")
+        return store.take_seals(self.chunk_keys(window, level))
+
     def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
         """(row, column) of the stored chunks of a plane; all others have no answer."""
         return set(_numbered(self._folder(level, plane)))
@@ -107,6 +126,20 @@ class Layer:
             folder = self._folder(level, plane)
             for row, column in sorted(_numbered(folder)):
                 yield folder / str(row) / str(column)
+
+    def files(self, window: Window | None = None, level: int = 0) -> Iterator[Path]:
+        """The chunk files of a window, stored or not, or the stored ones of a level; local only."""
+        if not isinstance(self.path, Path):
+            return
+        if window is not None:
+            yield from (self.path / key for key in self.chunk_keys(window, level))
+        else:
+            yield from (Path(str(file)) for file in self.stored_files(level))
+
+    def flush(self, window: Window | None = None, level: int = 0) -> None:
+        """Flush the chunks of a window (or a level) to the disk."""
+        if isinstance(self.path, Path):  # an object is durable when its writing returns
+            fsync_files(self.files(window, level), self.path)
 
     def _folder(self, level: int, plane: int) -> StoragePath:
         folder = self.path / self._arrays[level].path / "c"
@@ -120,6 +153,33 @@ class Layer:
             raise DamagedMaskError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
+
+
+def create_levels(store: Any, prefix: str, spec: MaskSpec, form: PixelForm) -> Arrays:
+    """Create the arrays of a pyramid; without content, they are full of the fill value."""
+    classes = len(spec.classes)
+    return tuple(
+        zarr.create_array(
+            store,
+            name=f"{prefix}{number}",
+            shape=form.shape(classes, shape),
+            chunks=(*(() if form.flat else (1,)), CHUNK, CHUNK),
+            dtype=form.dtype,
+            fill_value=form.fill,
+            # With a checksum, so that a damaged chunk is an error and never wrong labels.
+            compressors=[ZstdCodec(level=3, checksum=True)],
+            dimension_names=("y", "x") if form.flat else ("c", "y", "x"),
+            zarr_format=3,
+            overwrite=True,
+            config={"write_empty_chunks": False},
+        )
+        for number, shape in enumerate(spec.levels)
+    )
+
+
+def open_levels(store: SealingStore, names: Iterable[str]) -> Arrays:
+    """Open the arrays of a pyramid."""
+    return tuple(zarr.open_array(store, path=name, mode="r+") for name in names)
 
 
 def _numbered(folder: StoragePath) -> Iterator[tuple[int, int]]:

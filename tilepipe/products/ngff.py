@@ -6,7 +6,7 @@ from typing import Any
 
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
 from tilepipe.products.base import NO_ANSWER, MaskSpec
-from tilepipe.products.product import Product
+from tilepipe.products.product import PixelForm, Product
 
 VERSION = "0.5"
 
@@ -36,6 +36,18 @@ def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
     }
 
 
+def instance_attributes(spec: MaskSpec, form: PixelForm, source: str | None) -> dict[str, Any]:
+    """The value of ``ome`` for the objects of a mask; ``source`` is the path of their image.
+
+    There is no list of colours, because viewers give each number a colour of their own.
+    """
+    label: dict[str, Any] = {"version": VERSION}
+    if source is not None:
+        label["source"] = {"image": source}
+    multiscale = _multiscale(spec, form)
+    return {"version": VERSION, "multiscales": [multiscale], "image-label": label}
+
+
 def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple[float, float]]:
     """The pixel size of level 0, and the centre (y, x) of its first pixel."""
     scale, translation = [1.0, 1.0], [0.0, 0.0]
@@ -53,7 +65,7 @@ def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple
     return size, (translation[0], translation[1])
 
 
-def _multiscale(spec: MaskSpec, product: Product) -> dict[str, Any]:
+def _multiscale(spec: MaskSpec, product: PixelForm) -> dict[str, Any]:
     unit = {}
     if spec.pixel_size is not None and spec.pixel_size.unit in _UNITS:
         unit = {"unit": spec.pixel_size.unit}
