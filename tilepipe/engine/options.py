@@ -35,6 +35,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Probabilities = Literal["float16", "uint8"]
+Ngff = Literal["0.4", "0.5"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,10 @@ class RunOptions(Options):
         parse=parse_duration, metavar="TIME", least=0, most=_MOST,
     )  # fmt: skip
     probabilities: Probabilities | None = option(None, "Write the class probabilities too")
+    ngff: Ngff | None = option(
+        None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
+        parse=str, unset="0.5",
+    )  # fmt: skip
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",
         flag="product", metavar="NAME",

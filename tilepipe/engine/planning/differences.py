@@ -56,6 +56,7 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
+    compare("ngff", plan.mask.ngff, options.ngff)
     products = canonical_keys(options.products)
     if set(products) != set(plan.products):
         was, now = (", ".join(names) or "none" for names in (plan.products, products))
