@@ -37,6 +37,7 @@ RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Shares = Literal["float16", "uint8"]
 StoredShares = Literal["float16", "uint8", "uint8-from-1"]
 """How they are stored; ``uint8`` is that of older masks (see `tilepipe.products.shares`)."""
+Ngff = Literal["0.4", "0.5"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,10 @@ class RunOptions(Options):
         False,
         "Write the OME-TIFF with a channel of 0 and 255 for each class, which any viewer shows",
     )
+    ngff: Ngff | None = option(
+        None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
+        parse=str, unset="0.5",
+    )  # fmt: skip
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",
         flag="product", metavar="NAME",

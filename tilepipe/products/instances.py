@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.images.base import Placed
 from tilepipe.products import ngff
+from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import MaskSpec
-from tilepipe.products.layer import Arrays, Layer, create_levels, open_levels
+from tilepipe.products.layer import Arrays, Layer, open_levels
 from tilepipe.products.product import PixelForm
 from tilepipe.products.reduction import mode_of_objects
 from tilepipe.storage import StoragePath
@@ -85,29 +86,28 @@ def create_instances(
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; remove it or choose another output.")
     store = zarr_store(path)
-    root = zarr.open_group(store, mode="a", zarr_format=3)
+    root = zarr.open_group(store, mode="a", zarr_format=spec.zarr_format)
     if root.attrs:
         raise InputError(f"{path} already exists; remove it or choose another output.")
-    create_levels(store, "", spec, Instances())
+    create_pyramid(store, "", spec, Instances())
     document = {"objects": FORMAT, "mask": spec.to_json()}
     ome = ngff.instance_attributes(spec, Instances(), source)
-    root.update_attributes({"ome": ome, "tilepipe": document})
+    root.update_attributes({**ome, "tilepipe": document})
     if isinstance(path, Path):
-        fsync_files(path.rglob("zarr.json"), path)
+        fsync_files((file for file in path.rglob("*") if file.is_file()), path)
     return open_instances(path)
 
 
 def open_instances(path: StoragePath) -> InstanceLayer:
     """Open what `create_instances` made; InputError if it is anything else."""
     try:
-        document: Any = zarr.open_group(zarr_store(path, read_only=True), mode="r").attrs[
-            "tilepipe"
-        ]
+        root = zarr.open_group(zarr_store(path, read_only=True), mode="r")
+        document: Any = root.attrs["tilepipe"]
         if document["objects"] != FORMAT:
             raise ValueError(f"it has format {document['objects']}, made by a newer tilepipe")
         spec = MaskSpec.from_json(document["mask"])
         store = SealingStore(zarr_store(path))
-        arrays = open_levels(store, map(str, range(len(spec.levels))))
+        arrays = open_levels(store, spec.level_paths)
     except (
         ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
     ) as error:  # fmt: skip

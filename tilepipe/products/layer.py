@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import DamagedMaskError
 from tilepipe.grid import CHUNK, Window
-from tilepipe.products.base import MaskSpec, require_inside
+from tilepipe.products.base import require_inside
 from tilepipe.products.product import PixelForm
 from tilepipe.storage import StoragePath
 from tilepipe.storage.fsync import fsync_files
@@ -99,11 +99,12 @@ class Layer:
         They come plane by plane and row by row.
         """
         array = self._arrays[level]
+        folder = chunk_folder(array)
         planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
         for plane in planes:
             for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
                 for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
-                    yield f"{array.path}/c/{plane}{row}/{column}"
+                    yield f"{folder}/{plane}{row}/{column}"
 
     def take_seals(self, window: Window, level: int = 0) -> str:
         """The seals of the chunks of a window that this object has just written.
@@ -142,39 +143,22 @@ class Layer:
             fsync_files(self.files(window, level), self.path)
 
     def _folder(self, level: int, plane: int) -> StoragePath:
-        folder = self.path / self._arrays[level].path / "c"
+        folder = self.path / chunk_folder(self._arrays[level])
         return folder if self.product.flat else folder / str(plane)
 
     def _decoded(self, level: int, selection: tuple[int | slice, ...]) -> NDArray[Any]:
         try:
             return np.asarray(self._arrays[level][selection])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, zlib.error) as error:
             # The codecs raise these for a damaged chunk.
             raise DamagedMaskError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
 
 
-def create_levels(store: Any, prefix: str, spec: MaskSpec, form: PixelForm) -> Arrays:
-    """Create the arrays of a pyramid; without content, they are full of the fill value."""
-    classes = len(spec.classes)
-    return tuple(
-        zarr.create_array(
-            store,
-            name=f"{prefix}{number}",
-            shape=form.shape(classes, shape),
-            chunks=(*(() if form.flat else (1,)), CHUNK, CHUNK),
-            dtype=form.dtype,
-            fill_value=form.fill,
-            # With a checksum, so that a damaged chunk is an error and never wrong labels.
-            compressors=[ZstdCodec(level=3, checksum=True)],
-            dimension_names=("y", "x") if form.flat else ("c", "y", "x"),
-            zarr_format=3,
-            overwrite=True,
-            config={"write_empty_chunks": False},
-        )
-        for number, shape in enumerate(spec.levels)
-    )
+def chunk_folder(array: zarr.Array[Any]) -> str:
+    """The folder of an array's chunks: the array's own in zarr format 2, and ``c`` in format 3."""
+    return array.path if array.metadata.zarr_format == 2 else f"{array.path}/c"
 
 
 def open_levels(store: SealingStore, names: Iterable[str]) -> Arrays:

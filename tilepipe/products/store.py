@@ -1,4 +1,4 @@
-"""The mask of a run: an OME-Zarr 0.5 pyramid, written by whole chunks.
+"""The mask of a run: an OME-Zarr pyramid, written by whole chunks.
 
 All arrays exist from the start, with "no answer" as fill value, so unwritten chunks have no answer,
 and chunks without any answer are not stored. Writers of different chunks need no lock.
@@ -19,15 +19,15 @@ from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed
 from tilepipe.products import ngff
+from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec, lazy
-from tilepipe.products.layer import Arrays, Layer, create_levels, open_levels
+from tilepipe.products.layer import Arrays, Layer, open_levels
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named, product_names
 from tilepipe.products.shown import ShownMask
-from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
 from tilepipe.storage.fsync import fsync_files
-from tilepipe.storage.zarr_store import SealingStore, zarr_store
+from tilepipe.storage.zarr_store import SealingStore, group_attributes, zarr_store
 from tilepipe.text import first_line
 
 
@@ -153,32 +153,35 @@ def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; remove it or choose another output.")
-    if (path / "zarr.json").exists() and _attributes(path):
+    if group_attributes(path):
         raise InputError(f"{path} already exists; remove it or choose another output.")
     layers = _create(zarr_store(path), spec, extras)
     if isinstance(path, Path):
-        fsync_files(path.rglob("zarr.json"), path)
+        fsync_files((file for file in path.rglob("*") if file.is_file()), path)
     return ZarrMask(path, spec, tuple(Layer(path, product, arrays) for product, arrays in layers))
 
 
 def metadata_documents(spec: MaskSpec, extras: Sequence[str] = ()) -> dict[str, bytes]:
-    """Each ``zarr.json`` that `create_mask` writes, by its path in the mask's folder."""
+    """Each file that `create_mask` writes, by its path in the mask's folder.
+
+    These are the metadata of groups and arrays, and the chunks of coordinates.
+    """
     documents: dict[str, Any] = {}
     _create(MemoryStore(documents), spec, extras)
     return {name: content.to_bytes() for name, content in sorted(documents.items())}
 
 
 def _create(store: Any, spec: MaskSpec, extras: Sequence[str]) -> list[tuple[Product, Arrays]]:
-    root = zarr.open_group(store, mode="a", zarr_format=3)
-    layers = [(spec.product, create_levels(store, "", spec, spec.product))]
+    root = zarr.open_group(store, mode="a", zarr_format=spec.zarr_format)
+    layers = [(spec.product, create_pyramid(store, "", spec, spec.product))]
     document = spec.to_json()
     for product in map(product_named, extras):
-        group = zarr.open_group(store, path=product.name, mode="a", zarr_format=3)
-        layers.append((product, create_levels(store, f"{product.name}/", spec, product)))
+        group = zarr.open_group(store, path=product.name, mode="a", zarr_format=spec.zarr_format)
+        layers.append((product, create_pyramid(store, f"{product.name}/", spec, product)))
         ome = ngff.product_attributes(spec, product)
-        group.update_attributes({"ome": ome, "tilepipe": product.attributes})
+        group.update_attributes({**ome, "tilepipe": product.attributes})
     document |= _document_of_extras(product.key for product, _ in layers[1:])
-    root.update_attributes({"ome": ngff.mask_attributes(spec), "tilepipe": document})
+    root.update_attributes({**ngff.mask_attributes(spec), "tilepipe": document})
     return layers
 
 
@@ -241,7 +244,7 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
 
 def _ours(document: dict[str, Any]) -> tuple[MaskSpec, list[str]]:
     spec = MaskSpec.from_json(document)
-    return spec, [str(level) for level in range(len(spec.levels))]
+    return spec, list(spec.level_paths)
 
 
 def _theirs(root: zarr.Group) -> tuple[MaskSpec, list[str]]:
@@ -288,9 +291,3 @@ def _their_classes(attributes: Any, least: int) -> tuple[MaskClass, ...]:
         MaskClass(names.get(value, str(value)), colours.get(value, "#808080"))
         for value in range(count)
     )
-
-
-def _attributes(path: StoragePath) -> dict[str, Any]:
-    document = load_json((path / "zarr.json").read_text(encoding="utf-8"))
-    attributes: dict[str, Any] = document.get("attributes", {})
-    return attributes

@@ -56,6 +56,7 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
+    compare("ngff", plan.mask.ngff, options.ngff)
     return found + _other_products(plan, options)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.engine.options import RunOptions, image_stem
-from tilepipe.engine.state.folder import FOLDER, RunState, read_document
+from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
@@ -26,6 +26,7 @@ from tilepipe.storage import (
     utf8_path,
     within,
 )
+from tilepipe.storage.zarr_store import group_attributes
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -156,6 +157,8 @@ def _check_extras(
                 f"{product.name}: needs an output that holds it; add -o MASK.ome.zarr, or "
                 f"-o MASK.{product.name}.tif"
             )
+    if options.ngff is not None and not has_store:
+        raise InputError("ngff: needs an OME-Zarr output; add -o MASK.ome.zarr")
 
 
 def _asked(options: RunOptions, image: Image) -> list[str]:
@@ -236,9 +239,8 @@ def remove_previous(outputs: Outputs) -> None:
 def _require_mask(store: StoragePath) -> None:
     """Raise InputError unless tilepipe wrote a store: an OME-Zarr may be somebody's image."""
     try:
-        attributes = read_document(store / "zarr.json")["attributes"]
-        is_mask = "kind" in attributes["tilepipe"]  # as create_mask writes it
-    except (KeyError, TypeError):
+        is_mask = "kind" in group_attributes(store)["tilepipe"]  # as create_mask writes it
+    except (KeyError, TypeError, ValueError):
         is_mask = False
     if not is_mask and not (store / FOLDER).is_dir():
         raise InputError(
