@@ -215,6 +215,36 @@ def test_geojson_of_a_slide_has_annotations_with_measurements(tmp_path, made):
         assert shapely.equals(shapely.geometry.shape(item["geometry"]), shape)
 
 
+def test_geojson_keeps_what_else_is_said_of_a_region(tmp_path, made):
+    _, mask, objects = made
+    features = [
+        {
+            "type": "Feature", "id": f"uuid-{n}", "geometry": json.loads(shapely.to_geojson(shape)),
+            "properties": {
+                "objectType": "annotation", "classification": {"name": "Tumor", "color": [9, 8, 7]},
+                "isLocked": True, "measurements": measured,
+            },
+        }
+        for n, (shape, measured) in enumerate(
+            zip(SHAPES, ({"a": 1.5}, [{"name": "a", "value": 1.5}], None, {}, {}), strict=True)
+        )
+    ]  # fmt: skip
+    path = tmp_path / "in.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    summary = summarise_regions(objects, mask, layer_for(str(path), objects.info))
+    write_regions(summary, tmp_path / "out.geojson")
+    written = json.loads((tmp_path / "out.geojson").read_text())["features"]
+    for before, after in zip(features, written, strict=True):
+        assert after["id"] == before["id"]
+        kept = ("objectType", "classification", "isLocked")
+        assert all(after["properties"][k] == before["properties"][k] for k in kept)
+    count = summary.regions[0].total.count
+    assert written[0]["properties"]["measurements"].items() >= {"a": 1.5, "objects": count}.items()
+    count = summary.regions[1].total.count
+    assert {"name": "objects", "value": count} in written[1]["properties"]["measurements"]
+    assert {"name": "a", "value": 1.5} in written[1]["properties"]["measurements"]
+
+
 @pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".fgb"])
 def test_layers_with_figures_lie_where_they_were_drawn(tmp_path, suffix):
     geopandas = pytest.importorskip("geopandas")

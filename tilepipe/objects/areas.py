@@ -156,20 +156,24 @@ def answered_area(mask: Mask, spec: MaskSpec, inside: Inside | None = None) -> A
 def area_within(mask: Mask, of: PixelArea, window: Window, inside: Inside | None = None) -> Area:
     """The same of a window of the mask."""
     pixels, size = 0, 0.0
-    for part in pieces(window):
+    for part in pieces(window, mask.planes):
+        within = None if inside is None else inside(part)
+        if within is not None and not within.any():
+            continue
         found = answered(mask, part)
-        if inside is not None:
-            found &= inside(part)
+        if within is not None:
+            found &= within
         pixels += int(np.count_nonzero(found))
         if of.differs and found.any():
             size += of.of(part, found)
     return Area(pixels, size if of.differs else pixels * of.usual)
 
 
-def pieces(window: Window) -> list[Window]:
-    """Windows that cover one, cut where chunks of the mask end."""
-    whole = WindowGrid(Window(0, 0, window.stop_y, window.stop_x), (SIDE, SIDE))
-    rows = range(window.y // SIDE, -(-window.stop_y // SIDE))
-    columns = range(window.x // SIDE, -(-window.stop_x // SIDE))
+def pieces(window: Window, planes: int) -> list[Window]:
+    """Windows that cover one, cut where chunks of the mask end; smaller ones of many planes."""
+    side = SIDE if planes == 1 else min(SIDE, CHUNK)
+    whole = WindowGrid(Window(0, 0, window.stop_y, window.stop_x), (side, side))
+    rows = range(window.y // side, -(-window.stop_y // side))
+    columns = range(window.x // side, -(-window.stop_x // side))
     cut = (whole.window(row, column).intersect(window) for row in rows for column in columns)
     return [each for each in cut if each is not None]

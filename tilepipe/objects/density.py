@@ -175,7 +175,7 @@ def _areas(
 ) -> NDArray[np.float64]:
     """The answered area of each cell, in the large unit."""
     areas = np.zeros(shape)
-    for window in pieces(Window(0, 0, *mask.shape)):
+    for window in pieces(Window(0, 0, *mask.shape), mask.planes):
         found = answered(mask, window)
         if not found.any():
             continue

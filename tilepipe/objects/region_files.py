@@ -44,8 +44,9 @@ def write_regions(summary: RegionsSummary, path: StoragePath) -> None:
     ``.geojson, .gpkg, .fgb``   the regions as they were drawn, with the figures as fields
     =========================== ================================================================
 
-    An existing file is replaced. Drawn in pixels, regions become annotations of QuPath in GeoJSON,
-    with the figures as their measurements; on the Earth, GeoJSON is in longitude and latitude.
+    An existing file is replaced. In GeoJSON, regions keep what else was said of them. Drawn in
+    pixels, they are annotations of QuPath, with the figures as their measurements; on the Earth,
+    they are in longitude and latitude.
 
     Raises
     ------
@@ -124,15 +125,26 @@ def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
     features = []
     for geometry, found in zip(drawn, summary.regions, strict=True):
         fields = {k: v for k, v in _fields(summary, found).items() if v is not None}
-        properties: dict[str, Any] = {"name": one_line(found.region.name)}
+        properties: dict[str, Any] = found.region.feature.get("properties") or {
+            "name": one_line(found.region.name)
+        }
         if layer.crs is None:
-            properties |= {"objectType": "annotation", "measurements": fields}
+            measured = _measurements(properties.get("measurements"), fields)
+            properties = {"objectType": "annotation", **properties, "measurements": measured}
         else:
-            properties |= fields
+            properties = {**properties, **fields}
         shape = json.loads(shapely.to_geojson(shapely.orient_polygons(geometry)))
-        features.append({"type": "Feature", "geometry": shape, "properties": properties})
+        item = {"type": "Feature", "geometry": shape, "properties": properties}
+        features.append({**found.region.feature, **item})
     document = {"type": "FeatureCollection", "features": features}
     write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _measurements(before: Any, fields: dict[str, float]) -> Any:
+    """The measurements of an annotation and more; older versions of QuPath have a list of them."""
+    if isinstance(before, list):
+        return [*before, *({"name": name, "value": value} for name, value in fields.items())]
+    return {**before, **fields} if isinstance(before, dict) else fields
 
 
 def _geographic(drawn: list[Any], crs: str) -> list[Any]:

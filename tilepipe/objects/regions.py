@@ -161,6 +161,8 @@ class Rasterised:
         frame = shapely.box(rim.x, rim.y, rim.stop_x, rim.stop_y)
         if shapely.contains(self._shape, frame):
             return np.ones(window.shape, np.bool_)
+        if not shapely.intersects(self._shape, frame):
+            return np.zeros(window.shape, np.bool_)
         inside = shapely.intersection(self._shape, frame)
         parts = [
             part for part in shapely.get_parts(inside, return_index=False)

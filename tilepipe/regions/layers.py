@@ -8,7 +8,7 @@ which of the two it is whenever the mask does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class NamedRegion:
     """A valid polygon or multipolygon in pixels of the mask, from its upper left corner."""
     drawn: Geometry
     """As it is in the layer."""
+    feature: dict[str, Any] = field(default_factory=dict)
+    """What else a GeoJSON file says of it, as the feature that it is without its geometry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class _Drawn:
 
     name: str
     geometry: Geometry
+    feature: dict[str, Any] = field(default_factory=dict)
 
 
 def read_layer(path: str, grid: RasterGrid, image: ImagePlace | None) -> RegionLayer:
@@ -143,7 +146,8 @@ def _from_geojson(path: str) -> tuple[list[_Drawn], str | None]:
                 _require_finite(geometry)
             except (shapely.errors.ShapelyError, ValueError, IndexError) as error:
                 raise _unfit(path, name, error) from error
-            drawn += _areal(name, geometry)
+            rest = {key: value for key, value in item.items() if key not in ("geometry", "bbox")}
+            drawn += [replace(each, feature=rest) for each in _areal(name, geometry)]
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: is JSON, but not GeoJSON; export it again") from None
     return drawn, crs
@@ -321,7 +325,7 @@ def _valid(
             shape = _polygons(shapely.make_valid(shape))
             if shape is None:
                 raise InputError(f"{path}: {each.name!r} has no area; draw it again")
-        regions.append(NamedRegion(each.name, shape, each.geometry))
+        regions.append(NamedRegion(each.name, shape, each.geometry, each.feature))
     return tuple(regions), repaired
 
 
