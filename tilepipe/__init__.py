@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
     from tilepipe.models.file import load_model, save_model
+    from tilepipe.objects.formats.opened import open_objects
     from tilepipe.products.formats import open_mask
 
 _HOME = {
@@ -33,6 +34,7 @@ _HOME = {
     "convert": "tilepipe.api",
     "doctor": "tilepipe.diagnosis",
     "open_mask": "tilepipe.products.formats",
+    "open_objects": "tilepipe.objects.formats.opened",
     "load_model": "tilepipe.models.file",
     "save_model": "tilepipe.models.file",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "load_model",
     "open_image",
     "open_mask",
+    "open_objects",
     "plan",
     "run",
     "run_batch",

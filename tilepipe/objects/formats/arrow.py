@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tilepipe.objects.formats.frame import Frame
 from tilepipe.objects.formats.records import Records, batches, shortest
 from tilepipe.objects.outlines import Outlines
-from tilepipe.objects.table import ObjectTable
+from tilepipe.objects.table import ObjectBatch, ObjectTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,14 +22,12 @@ _EXTENSION = {"ARROW:extension:name": "geoarrow.wkb"}
 
 
 class ArrowRows:
-    """The rows of a table as record batches, whose last column is `GEOMETRY`.
+    """The rows of a table as record batches, whose last column is `GEOMETRY` if it has outlines.
 
     Parameters
     ----------
-    table
-        With outlines.
-    frame
-        The coordinates.
+    table, frame
+        The objects, and the coordinates that they get.
     wide
         Whether measurements are float64, with the fewest digits that tell their float32 apart;
         for formats that store no other, and would show 0.1 as 0.10000000149011612.
@@ -46,22 +44,34 @@ class ArrowRows:
 
         ``multi``: whether an outline of one polygon is a multipolygon, too.
         """
-        import pyarrow as pa
-
         for batch, outlines in batches(self._table):
             moved = self._frame.outlines(outlines)
-            arrays = [
-                self._array(values, field.type)
-                for values, field in zip(self._records.values(batch), self.schema, strict=False)
-            ]
-            arrays.append(pa.array(wkb(moved, multi=multi), pa.binary()))
-            yield pa.record_batch(arrays, schema=self.schema), moved
+            yield self._rows(batch, wkb(moved, multi=multi)), moved
+
+    def read(self, start: int, stop: int) -> pa.RecordBatch:
+        """Some of the rows; of a table without outlines, without geometry."""
+        batch = self._table.read(start, stop)
+        if batch.outlines is None:
+            return self._rows(batch, None)
+        return self._rows(batch, wkb(self._frame.outlines(batch.outlines), multi=False))
+
+    def _rows(self, batch: ObjectBatch, geometries: list[bytes] | None) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        arrays = [
+            self._array(values, field.type)
+            for values, field in zip(self._records.values(batch), self.schema, strict=False)
+        ]
+        if geometries is not None:
+            arrays.append(pa.array(geometries, pa.binary()))
+        return pa.record_batch(arrays, schema=self.schema)
 
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
         fields = [pa.field(field.name, self._type(field.dtype)) for field in self.fields]
-        fields.append(pa.field(GEOMETRY, pa.binary(), metadata=_EXTENSION))
+        if self._table.info.outlines:
+            fields.append(pa.field(GEOMETRY, pa.binary(), metadata=_EXTENSION))
         return pa.schema(fields)
 
     def _type(self, dtype: str) -> Any:

@@ -11,8 +11,10 @@ import msgspec
 from tilepipe.objects.formats.text_files import reading_bytes
 
 
-def features(path: Path) -> Iterator[Any]:
+def features(path: Path, kind: Any = Any) -> Iterator[Any]:
     """The features of a file, decompressed where its name ends in ``.gz``.
+
+    ``kind``: as which each is decoded, if less than all of it is wanted (`msgspec.Struct`).
 
     Those of a file with a feature in each line are read one at a time, any other file whole.
 
@@ -24,7 +26,7 @@ def features(path: Path) -> Iterator[Any]:
         Where it cannot be read to its end.
     """
     if _has_lines(path):
-        yield from _by_lines(path)
+        yield from _by_lines(path, kind)
         return
     with reading_bytes(path) as file:
         document = decoded(file.read())
@@ -33,13 +35,13 @@ def features(path: Path) -> Iterator[Any]:
     found = document.get("features")
     if not isinstance(found, list):
         raise ValueError("its features are not a list")
-    yield from found
+    yield from found if kind is Any else msgspec.convert(found, list[kind])
 
 
-def decoded(text: bytes) -> Any:
-    """A JSON text; ValueError where it is none."""
+def decoded(text: bytes, kind: Any = Any) -> Any:
+    """A JSON text; ValueError where it is none, or not of a kind."""
     try:
-        return msgspec.json.decode(text)
+        return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"it is not JSON ({error})") from error
 
@@ -56,7 +58,7 @@ def _has_lines(path: Path) -> bool:
     return line == b"]}" or line.startswith(b'{"type":"Feature"')
 
 
-def _by_lines(path: Path) -> Iterator[Any]:
+def _by_lines(path: Path, kind: Any) -> Iterator[Any]:
     with reading_bytes(path) as file:
         file.readline()
         for line in file:
@@ -65,5 +67,5 @@ def _by_lines(path: Path) -> Iterator[Any]:
                 if file.read(64).strip():
                     raise ValueError("it goes on after its end")
                 return
-            yield decoded(text.removesuffix(b","))
+            yield decoded(text.removesuffix(b","), kind)
     raise ValueError("it ends before its last bracket")
