@@ -40,7 +40,7 @@ def mask_with(path: Path, *extras: str, kind: str = "labels") -> ZarrMask:
 def exported(mask: ZarrMask, name: str, **options: Any) -> Path:
     path = mask.path.parent / name
     assert isinstance(path, Path)
-    export(mask, path, MemoryImage(np.zeros((*SHAPE, 3), np.uint8)), 0, **options)
+    export(mask, path, MemoryImage(np.zeros((*SHAPE, 3), np.uint8)), **options)
     return path
 
 
