@@ -164,6 +164,19 @@ class Workspace:
         write_whole(self.path / "done" / step, b"", alone=False)
 
 
+LARGEST_SIDE = 2048
+PIXEL_BYTES = 120
+"""Memory that the most demanding pass takes for each pixel of a window."""
+
+
+def side_for(memory: int, at_once: int) -> int:
+    """The side of windows of which so many at once fit into half of a memory limit, in bytes."""
+    side = LARGEST_SIDE
+    while side > CHUNK and side * side * PIXEL_BYTES * at_once > memory // 2:
+        side //= 2
+    return side
+
+
 def open_workspace(path: StoragePath) -> Workspace:
     """Open the folder of a job that `start` began."""
     document = load_json((path / "job.json").read_text(encoding="utf-8"))

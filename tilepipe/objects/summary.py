@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.objects.areas import SHOWN, Area, AreaUnit, PixelArea
 from tilepipe.objects.medians import medians
 from tilepipe.objects.table import Column, ObjectsInfo, ObjectTable
+from tilepipe.schema import decode
 from tilepipe.text import count, one_line
 
 PLACES = frozenset({
@@ -93,6 +94,24 @@ class ObjectsSummary:
             "all": asdict(self.total),
             "partial": self.partial,
         }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ObjectsSummary:
+        """Read what `to_json` returned; ValueError, KeyError or TypeError for anything else."""
+        tissue = document["tissue"]
+        small = next(small for small, large in SMALL_UNITS if large == document["units"]["area"])
+        return cls(
+            AreaUnit(small, document["units"]["area"]),
+            decode(Area, document["answered"]),
+            None if tissue is None else decode(Area, tissue),
+            tuple(decode(Figures, each) for each in document["classes"]),
+            decode(Figures, document["all"]),
+            str(document["partial"]),
+        )
+
+
+SMALL_UNITS = (("um2", "mm2"), ("m2", "ha"), ("m2", "km2"), ("px2", "Mpx"))
+"""The small and the large unit of areas that belong together."""
 
 
 def summarise_objects(
