@@ -27,7 +27,7 @@ from tilepipe.grid import Window
 from tilepipe.objects.labelling import components
 
 NUCLEUS, NO_ANSWER = 1, 255
-SMALLEST_UM2 = 4.0
+SMALLEST_UM2 = 3.75
 """Smaller parts are specks, and are neither drawn nor counted."""
 LARGEST = 1 << 24
 """Pixels of a mask that is drawn."""
