@@ -80,6 +80,6 @@ def as_bytes(batch: ObjectBatch) -> dict[str, bytes]:
     """All of a table, to compare it with another."""
     found = {name: values.tobytes() for name, values in batch.columns.items()}
     if isinstance(batch.outlines, Outlines):
-        for name in ("points", "rings", "polygons", "objects"):
+        for name in ("points", "rings", "polygons", "objects", "nodes"):
             found[f"outlines {name}"] = getattr(batch.outlines, name).tobytes()
     return found

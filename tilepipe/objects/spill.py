@@ -19,9 +19,9 @@ from tilepipe.storage import StoragePath, write_whole
 
 Ints = NDArray[np.int64]
 
-_PIECES = (*EACH, "points", "offsets")
+_PIECES = (*EACH, "points", "nodes", "offsets")
 _SUMS = ("number", "added", "lowest", "highest")
-_OUTLINES = ("points", "rings", "polygons", "objects")
+_OUTLINES = ("points", "rings", "polygons", "objects", "nodes")
 _SIDES = ("above", "below", "before", "after")
 
 
@@ -101,9 +101,10 @@ class SpillFile:
 
     def pieces(self, *, points: bool = True) -> Pieces:
         """The pieces of objects that go on beyond it, with their points or without."""
-        names = _PIECES if points else tuple(n for n in _PIECES if n != "points")
+        names = _PIECES if points else (*EACH, "offsets")
         found = dict(zip(names, self._group("pieces", names), strict=True))
-        return Pieces(**{"points": np.zeros((0, 2), np.int32), **found})
+        none = {"points": np.zeros((0, 2), np.int32), "nodes": np.zeros(0, bool)}
+        return Pieces(**{**none, **found})
 
     def borders(self) -> Borders:
         """Its parts along its borders."""
