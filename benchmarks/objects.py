@@ -75,20 +75,21 @@ def _ellipse(random: np.random.Generator) -> NDArray[np.bool_]:
 
 def in_blocks(nuclei: Nuclei, folder: Path) -> None:
     """Trace block by block, and assemble the table; print the seconds of both."""
-    from tilepipe.objects.measuring import Scale, columns_of
+    from tilepipe.objects.measuring import Measures, columns_of
     from tilepipe.objects.stages import assemble, trace_block
     from tilepipe.objects.table import TableWriter
 
     grid = WindowGrid(Window(0, 0, *nuclei.shape), (BLOCK, BLOCK))
+    measures = Measures()
     spilled = folder / "spilled"
     spilled.mkdir(parents=True)
     begin = time.perf_counter()
     for window in grid:
-        trace_block(nuclei.read, window, nuclei.shape, spilled)
+        trace_block(nuclei.read, window, nuclei.shape, spilled, measures)
     traced = time.perf_counter()
-    writer = TableWriter(folder / "table", columns_of(Scale(), ()), outlines=True)
+    writer = TableWriter(folder / "table", columns_of(measures), outlines=True)
     classes = np.ones(len(nuclei), np.uint8)
-    assert assemble(spilled, grid, writer, classes) == len(nuclei)
+    assert assemble(spilled, grid, writer, classes, measures) == len(nuclei)
     print(traced - begin, time.perf_counter() - traced)
 
 

@@ -111,11 +111,11 @@ class _Corners:
     def drawn(self, shares: Sequence[float]) -> Floats:
         """Where corners are once drawn to the middle of their neighbours by shares of the way."""
         still = self.points.astype(np.float64)
-        places = still
+        places: Floats = still
         for share in shares:
             middle = (places[self.before] + places[self.after]) / 2
             drawn = np.clip(places + share * (middle - places), still - ROOM, still + ROOM)
-            places = np.asarray(np.where(self.nodes[:, None], still, drawn))
+            places = np.where(self.nodes[:, None], still, drawn)
         return places
 
     def outlines(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.objects.measuring import Layer, Sums, sums_of
+from tilepipe.objects.measuring import Measures, Sums, sums_of
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.runs import Runs, runs_of
 from tilepipe.objects.tracing import EACH, Pieces, crossing, open_parts, trace
@@ -118,7 +118,7 @@ def spill_of(
     labels: NDArray[Any],
     window: Window,
     image_width: int,
-    layers: Sequence[Layer],
+    measures: Measures,
     *,
     outlines: bool = True,
 ) -> Spill:
@@ -132,15 +132,16 @@ def spill_of(
         The block.
     image_width : int
         Columns of the image.
-    layers : sequence of Layer
-        Values to average.
+    measures : Measures
+        What to measure.
     outlines : bool
         Whether to trace outlines, or only to measure.
     """
     runs = runs_of(labels[1:-1, 1:-1])
-    sums = sums_of(labels, runs, window, layers)
+    sums = sums_of(labels, runs, window, measures.summed)
     goes_on = crossing(labels)
-    pieces = trace(labels if outlines else labels * 0, runs, window, image_width)
+    traced = labels if outlines else np.zeros_like(labels)
+    pieces = trace(traced, runs, window, image_width)
     is_open = np.isin(sums.number, goes_on)
     piece_open = np.isin(pieces.number, goes_on)
     return Spill(
