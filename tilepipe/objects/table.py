@@ -119,7 +119,11 @@ class ObjectBatch:
         return len(self.columns["number"])
 
 
-_PARTS = ("points", "rings", "polygons", "objects")
+_PARTS = {
+    "points": ("int32", 2, 0), "rings": ("int64", 0, 1), "polygons": ("int64", 0, 1),
+    "objects": ("int64", 0, 1), "nodes": ("bool", 0, 0),
+}  # fmt: skip
+"""The arrays of outlines: type, columns, and how many zeros they begin with."""
 
 
 class ObjectTable:
@@ -157,13 +161,17 @@ class ObjectTable:
 
     def _read_outlines(self, start: int, stop: int) -> Outlines:
         assert self._outlines is not None, "asked only where there are outlines"
-        points, rings, polygons, objects = self._outlines
+        points, rings, polygons, objects, nodes = self._outlines
         of_objects = np.asarray(objects[start : stop + 1])
         of_polygons = np.asarray(polygons[of_objects[0] : of_objects[-1] + 1])
         of_rings = np.asarray(rings[of_polygons[0] : of_polygons[-1] + 1])
+        here = slice(of_rings[0], of_rings[-1])
         return Outlines(
-            np.asarray(points[of_rings[0] : of_rings[-1]]),
-            *(each - each[0] for each in (of_rings, of_polygons, of_objects)),
+            np.asarray(points[here]),
+            of_rings - of_rings[0],
+            of_polygons - of_polygons[0],
+            of_objects - of_objects[0],
+            np.asarray(nodes[here]),
         )
 
 
@@ -181,10 +189,8 @@ class TableWriter:
             c.name: Growing(self._group, f"columns/{c.name}", c.dtype, ROWS) for c in columns
         }
         self._parts = [
-            Growing(self._group, f"outlines/{name}", "int32", POINTS, width)
-            if name == "points"
-            else Growing(self._group, f"outlines/{name}", "int64", POINTS, width, first=0)
-            for name, width in zip(_PARTS, (2, 0, 0, 0), strict=True)
+            Growing(self._group, f"outlines/{name}", dtype, POINTS, width, zeros)
+            for name, (dtype, width, zeros) in _PARTS.items()
             if outlines
         ]
 
@@ -200,12 +206,14 @@ class TableWriter:
         if self._parts:
             found = batch.outlines
             assert found is not None, "a table with outlines needs those of each object"
-            points, rings, polygons, objects = self._parts
+            assert found.nodes is not None, "outlines of a table follow pixel edges"
+            points, rings, polygons, objects, nodes = self._parts
             begin = points.size, rings.size - 1, polygons.size - 1
             points.append(found.points)
             rings.append(found.rings[1:] + begin[0])
             polygons.append(found.polygons[1:] + begin[1])
             objects.append(found.objects[1:] + begin[2])
+            nodes.append(found.nodes)
         self._count += len(batch)
 
     def finish(self, info: ObjectsInfo) -> None:
@@ -226,7 +234,7 @@ class Growing:
         dtype: str,
         chunk: int,
         width: int = 0,
-        first: int | None = None,
+        zeros: int = 0,
     ) -> None:
         tail = (width,) if width else ()
         self._array = group.create_array(
@@ -234,9 +242,8 @@ class Growing:
             compressors=[ZstdCodec(level=3, checksum=True)],
         )  # fmt: skip
         self._chunk, self._written = chunk, 0
-        begin = np.zeros((0, *tail), dtype) if first is None else np.array([first], dtype)
-        self._pending: list[NDArray[Any]] = [begin]
-        self.size = len(begin)
+        self._pending: list[NDArray[Any]] = [np.zeros((zeros, *tail), dtype)]
+        self.size = zeros
         """Entries so far, written or not."""
 
     def append(self, values: NDArray[Any]) -> None:
