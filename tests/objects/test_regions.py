@@ -17,7 +17,7 @@ from tilepipe.grid import Window
 from tilepipe.objects import areas, table
 from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.region_files import write_regions
-from tilepipe.objects.regions import Rasterised, layer_for, summarise_regions
+from tilepipe.objects.regions import Rasterised, layer_for, show_regions, summarise_regions
 from tilepipe.objects.table import ImagePlace
 from tilepipe.regions.layers import NamedRegion, RegionLayer
 
@@ -148,6 +148,19 @@ def test_a_region_beside_the_mask_has_no_density(made):
     assert (beside.total.count, beside.answered.size, beside.total.density) == (0, 0, None)
 
 
+def test_lines_say_how_many_and_where(made):
+    _, mask, objects = made
+    away = shapely.box(900, 0, 950, 9)
+    summary = summarise_regions(objects, mask, layer_of(SHAPES[0], away, away))
+    first, second, more, outside = show_regions(summary, most=2).splitlines()
+    number = summary.regions[0].total.count
+    assert first.split()[:3] == ["r0", str(number), "objects,"]
+    assert " per mm², in " in first
+    assert second.endswith("0 objects, and no pixel with an answer")
+    assert more == "and 1 more region"
+    assert outside.split()[-2:] == [f"{len(objects) - number:,}", "objects"]
+
+
 def test_a_table_without_centroids_is_refused(tmp_path, made):
     from tilepipe.objects.table import Column, ObjectsInfo, TableWriter, open_table
 
@@ -238,6 +251,7 @@ def test_geojson_keeps_what_else_is_said_of_a_region(tmp_path, made):
         assert after["id"] == before["id"]
         kept = ("objectType", "classification", "isLocked")
         assert all(after["properties"][k] == before["properties"][k] for k in kept)
+    assert all(shapely.geometry.shape(after["geometry"]).exterior.is_ccw for after in written[:3])
     count = summary.regions[0].total.count
     assert written[0]["properties"]["measurements"].items() >= {"a": 1.5, "objects": count}.items()
     count = summary.regions[1].total.count

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.objects import areas, table
@@ -59,6 +60,12 @@ def test_windows_do_not_change_the_area(tmp_path, monkeypatch):
     whole = answered_area(mask, mask.spec)
     monkeypatch.setattr(areas, "SIDE", 97)
     assert answered_area(mask, mask.spec) == whole
+
+
+def test_the_mask_of_other_objects_is_refused(tmp_path):
+    mask = label_mask(tmp_path / "m.ome.zarr", blobs(30, 20))
+    with pytest.raises(InputError, match="has 20 x 30 pixels, and the objects are those"):
+        answered_area(mask, MaskSpec(30, 21, "labels", CLASSES))
 
 
 @pytest.mark.parametrize("rows", [1 << 16, 7])

@@ -133,11 +133,19 @@ def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
             properties = {"objectType": "annotation", **properties, "measurements": measured}
         else:
             properties = {**properties, **fields}
-        shape = json.loads(shapely.to_geojson(shapely.orient_polygons(geometry)))
+        shape = json.loads(shapely.to_geojson(_oriented(geometry)))
         item = {"type": "Feature", "geometry": shape, "properties": properties}
         features.append({**found.region.feature, **item})
     document = {"type": "FeatureCollection", "features": features}
     write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _oriented(geometry: Any) -> Any:
+    """With outer rings counterclockwise, as RFC 7946 asks for."""
+    import shapely
+
+    parts = [shapely.geometry.polygon.orient(part) for part in shapely.get_parts(geometry)]
+    return parts[0] if geometry.geom_type == "Polygon" else shapely.multipolygons(parts)
 
 
 def _measurements(before: Any, fields: dict[str, float]) -> Any:
