@@ -19,13 +19,14 @@ from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.region_files import write_regions
 from tilepipe.objects.regions import Rasterised, layer_for, show_regions, summarise_regions
 from tilepipe.objects.table import ImagePlace
+from tilepipe.regions.features import Feature
 from tilepipe.regions.layers import NamedRegion, RegionLayer
 
 HEIGHT, WIDTH = 300, 420
 
 
 def layer_of(*shapes, crs=None):
-    regions = tuple(NamedRegion(f"r{n}", shape, shape) for n, shape in enumerate(shapes))
+    regions = tuple(NamedRegion(shape, Feature(f"r{n}", shape)) for n, shape in enumerate(shapes))
     return RegionLayer("drawn", regions, crs)
 
 

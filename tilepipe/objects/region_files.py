@@ -15,7 +15,7 @@ import numpy as np
 from tilepipe.errors import InputError
 from tilepipe.objects.regions import RegionFigures, RegionsSummary
 from tilepipe.objects.summary import Figures
-from tilepipe.regions.polygons import LONGITUDE_LATITUDE
+from tilepipe.regions.features import LONGITUDE_LATITUDE
 from tilepipe.storage import (
     StoragePath,
     complete_or_absent,
@@ -119,13 +119,13 @@ def _fields(summary: RegionsSummary, found: RegionFigures) -> dict[str, float | 
 def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
     import shapely
 
-    drawn, layer = [each.region.drawn for each in summary.regions], summary.layer
+    drawn, layer = [each.region.drawn.geometry for each in summary.regions], summary.layer
     if layer.crs is not None:
         drawn = _geographic(drawn, layer.crs)
     features = []
     for geometry, found in zip(drawn, summary.regions, strict=True):
         fields = {k: v for k, v in _fields(summary, found).items() if v is not None}
-        properties: dict[str, Any] = found.region.feature.get("properties") or {
+        properties: dict[str, Any] = found.region.drawn.properties or {
             "name": one_line(found.region.name)
         }
         if layer.crs is None:
@@ -134,8 +134,8 @@ def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
         else:
             properties = {**properties, **fields}
         shape = json.loads(shapely.to_geojson(_oriented(geometry)))
-        item = {"type": "Feature", "geometry": shape, "properties": properties}
-        features.append({**found.region.feature, **item})
+        number = {} if found.region.drawn.id is None else {"id": found.region.drawn.id}
+        features.append({"type": "Feature", **number, "geometry": shape, "properties": properties})
     document = {"type": "FeatureCollection", "features": features}
     write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
@@ -180,7 +180,9 @@ def _write_layer(summary: RegionsSummary, path: StoragePath) -> None:
     import shapely
 
     regions = summary.regions
-    shapes = [shapely.multipolygons(shapely.get_parts(each.region.drawn)) for each in regions]
+    shapes = [
+        shapely.multipolygons(shapely.get_parts(each.region.drawn.geometry)) for each in regions
+    ]
     rows = [_fields(summary, each) for each in regions]
     names = np.array([one_line(each.region.name) for each in regions], object)
     columns = [np.array([row[name] for row in rows], np.float64) for name in rows[0]]
