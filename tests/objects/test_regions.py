@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from tests.objects.tables import blobs, label_mask, table_of, write_table
+from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
 from tests.objects.test_summary import scene
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -227,6 +227,18 @@ def test_geojson_of_a_slide_has_annotations_with_measurements(tmp_path, made):
         assert measured["objects"] == found.total.count
         assert measured["nucleus per mm2"] == found.classes[0].density
         assert shapely.equals(shapely.geometry.shape(item["geometry"]), shape)
+
+
+def test_fields_of_a_single_class_are_those_of_all_objects(tmp_path):
+    labels = np.minimum(blobs(HEIGHT, WIDTH), 1)
+    mask = label_mask(tmp_path / "m.ome.zarr", labels, classes=CLASSES[:2])
+    objects = table_of(tmp_path / "objects.zarr", mask, labels)
+    summary = summarise_regions(objects, mask, layer_of(SHAPES[0]))
+    write_regions(summary, tmp_path / "a.geojson")
+    (item,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert set(item["properties"]["measurements"]) == {
+        "answered mm2", "objects", "per mm2", "area share", "mean area um2",
+    }  # fmt: skip
 
 
 def test_geojson_keeps_what_else_is_said_of_a_region(tmp_path, made):

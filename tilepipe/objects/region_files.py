@@ -104,10 +104,13 @@ def _write_json(summary: RegionsSummary, path: StoragePath) -> None:
 
 
 def _fields(summary: RegionsSummary, found: RegionFigures) -> dict[str, float | None]:
-    """The figures of a region by names of fields: ``objects``, ``nucleus objects`` ..."""
+    """The figures of a region by names of fields: ``objects``, ``nucleus objects`` ...
+
+    Those of classes are left out if there is only one.
+    """
     large = summary.unit.large
     fields: dict[str, float | None] = {f"answered {large}": found.answered.size}
-    for figures in found.rows:
+    for figures in (found.total, *(found.classes if len(found.classes) > 1 else ())):
         of = "" if figures is found.total else f"{one_line(figures.name)} "
         fields[f"{of}objects"] = float(figures.count)
         fields[f"{of}per {large}"] = figures.density

@@ -97,8 +97,8 @@ def read_layer(path: str, grid: RasterGrid, image: ImagePlace | None) -> RegionL
     regions, repaired = _valid(found, shapes)
     if repaired:
         warnings.append(
-            f"{path}: {some(repaired)} crossed themselves and were repaired; look at the result, "
-            "or draw them again"
+            f"{path}: repaired what crosses itself: {some(repaired)}; look at the result, or draw "
+            "it again"
         )
     warnings += _beside(path, regions, grid, crs)
     return RegionLayer(path, regions, crs, tuple(warnings))
@@ -232,4 +232,4 @@ def _beside(
             "give the regions of this image"
         )
     if beside:
-        yield f"{path}: {some(beside)} do not lie on the mask, and have no objects"
+        yield f"{path}: beside the mask, and so without objects: {some(beside)}"
