@@ -16,6 +16,7 @@ from tilepipe.objects import areas, table
 from tilepipe.objects.areas import Area, PixelArea, answered_area
 from tilepipe.objects.summary import show_objects, summarise_objects
 from tilepipe.products.base import MaskSpec
+from tilepipe.regions.cells import Region
 
 UTM = "EPSG:32633"
 
@@ -41,6 +42,15 @@ def test_answered_area_of_tissue_is_what_is_inside(tmp_path):
     tissue[30:200, 40:90] = True
     found = answered_area(mask, mask.spec, lambda window: tissue[window.slices()])
     assert found.pixels == np.count_nonzero(tissue & (labels != 255))
+
+
+def test_tissue_may_be_the_region_of_a_run(tmp_path):
+    labels = blobs(320, 240)
+    mask = label_mask(tmp_path / "m.ome.zarr", labels)
+    cells = np.random.default_rng(0).random((20, 15)) > 0.5
+    found = answered_area(mask, mask.spec, Region(320, 240, 16, cells).inside)
+    inside = cells.repeat(16, 0).repeat(16, 1)
+    assert found.pixels == np.count_nonzero(inside & (labels != 255))
 
 
 def test_a_pixel_of_planes_is_answered_if_any_plane_is(tmp_path):
