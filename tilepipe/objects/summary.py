@@ -187,25 +187,30 @@ def show_objects(summary: ObjectsSummary) -> str:
     several = len(summary.classes) > 1
     rows = [*summary.classes, *([summary.total] if several else [])]
     lines = [_line(figures, unit) for figures in rows]
-    answered = f"{summary.answered.size:,.4g} {unit} with an answer"
+    answered = f"{short(summary.answered.size)} {unit} with an answer"
     if summary.tissue is not None:
-        answered += f", {summary.tissue.size:,.4g} {unit} of it tissue"
+        answered += f", {short(summary.tissue.size)} {unit} of it tissue"
     lines.append(f"{'objects in':24} {answered}")
     if summary.partial:
         lines.append(f"{'not all':24} {one_line(summary.partial)}")
     return "\n".join(lines)
 
 
+def short(value: float) -> str:
+    """A figure in four digits, or in whole numbers: ``0.02345``, ``12,345``."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _line(figures: Figures, unit: str) -> str:
     parts = [f"{one_line(figures.name):24} {count(figures.count, 'object'):>16}"]
     if figures.density is not None:
-        parts.append(f"{figures.density:,.4g} per {unit}")
+        parts.append(f"{short(figures.density)} per {unit}")
     if figures.tissue_density is not None:
-        parts.append(f"{figures.tissue_density:,.4g} per {unit} of tissue")
+        parts.append(f"{short(figures.tissue_density)} per {unit} of tissue")
     if figures.share is not None:
         parts.append(f"{figures.share:.2%} of the area")
     if (area := figures.typical.get("area")) is not None:
-        parts.append(f"median {area.median:,.4g} {SHOWN.get(area.unit, area.unit)}")
+        parts.append(f"median {short(area.median)} {SHOWN.get(area.unit, area.unit)}")
     return ", ".join(parts)
 
 
