@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
-from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec
 from tilepipe.products.product import Product
 
 VERSION = "0.5"
@@ -29,6 +30,8 @@ def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
 
 def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
     """The value of ``ome`` for a product beside a mask."""
+    if product.flat:  # it has one channel, and not one for each class
+        spec = replace(spec, classes=(MaskClass(product.name, "#ffffff"),), background=None)
     return {
         "version": VERSION,
         "multiscales": [_multiscale(spec, product)],
