@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tilepipe.grid import Window
+from tilepipe.images.ranges import ShownRange
 from tilepipe.products.content import Content, content_of
 from tilepipe.products.store import ZarrMask
 from tilepipe.schema import load_json
 from tilepipe.storage import write_whole
-
-_SHOWN = (1.0, 99.0)
-"""Percentiles of the values that become black and bright."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownRange:
-    """The values that a viewer shows as black and bright, and the least and largest ones."""
-
-    low: float = 0.0
-    high: float = 1.0
-    least: float = 0.0
-    most: float = 1.0
-
-    @classmethod
-    def of(cls, values: NDArray[Any]) -> ShownRange:
-        """The range from the 1st to the 99th percentile of all values that are finite."""
-        known = values[np.isfinite(values)].astype(np.float64)
-        if known.size == 0:
-            return cls()
-        least, low, high, most = (
-            float(each) for each in np.percentile(known, (0, *_SHOWN, 100), method="nearest")
-        )
-        if low == high:
-            low, high = least, most
-        if low == high:  # all is alike
-            high = most = low + 1
-        return cls(low, high, least, most)
 
 
 def shown_ranges(content: Content) -> list[ShownRange]:
@@ -71,9 +40,7 @@ def write_ranges(mask: ZarrMask) -> None:
     path = next(path for name in names if (path := mask.path / name).exists())
     document = load_json(path.read_text(encoding="utf-8"))
     for channel, shown in zip(_channels(document), shown_ranges(content_of(mask)), strict=True):
-        channel["window"] = {
-            "min": shown.least, "max": shown.most, "start": shown.low, "end": shown.high
-        }  # fmt: skip
+        channel["window"] = shown.ngff
     write_whole(path, json.dumps(document, indent=2))
 
 
