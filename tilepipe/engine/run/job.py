@@ -29,7 +29,7 @@ from tilepipe.engine.run.blocks import Blocks
 from tilepipe.engine.run.exports import Exports, Resample
 from tilepipe.engine.run.finished import Request, earlier_verification, find_finished, is_complete
 from tilepipe.engine.run.objects import ObjectExports, Objects, summary_of
-from tilepipe.engine.run.pyramid import Pyramid
+from tilepipe.engine.run.pyramid import Pyramid, Ranges
 from tilepipe.engine.run.repair import resume_on_repaired_image
 from tilepipe.engine.run.same_image import ImageState, forget_other_pixels, require_unchanged
 from tilepipe.engine.run.stage import OpenRun, Stage, run_stages, stage_named
@@ -306,7 +306,7 @@ def stages_of(options: RunOptions) -> list[Stage]:
     """The stages after the blocks, in order."""
     others = [stage_named(name) for name in options.stages]
     proof = [Proof()] if options.verify else []
-    own = [Pyramid(), Resample(), Exports(), Objects(), ObjectExports()]
+    own = [Pyramid(), Ranges(), Resample(), Exports(), Objects(), ObjectExports()]
     return [*own, *others, *proof]
 
 
