@@ -15,11 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import evaluate, plan, run, run_batch, train
+    from tilepipe.api import convert, evaluate, plan, run, run_batch, train
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
-    from tilepipe.images.convert import convert
     from tilepipe.models.file import load_model, save_model
     from tilepipe.objects.formats.opened import open_objects
     from tilepipe.products.formats import open_mask
@@ -32,7 +31,7 @@ _HOME = {
     "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.api",
     "open_image": "tilepipe.images",
-    "convert": "tilepipe.images.convert",
+    "convert": "tilepipe.api",
     "doctor": "tilepipe.diagnosis",
     "open_mask": "tilepipe.products.formats",
     "open_objects": "tilepipe.objects.formats.opened",

@@ -69,6 +69,38 @@ def parse_length(text: Any) -> Any:
         ) from None
 
 
+def parse_cell(text: Any) -> Any:
+    """The side of a cell, ``100um``, ``1 km`` or ``64px``, as it was written; see `cell_side`.
+
+    Raises
+    ------
+    InputError
+        For text that is neither a length nor a number of pixels, or not above 0.
+    """
+    if isinstance(text, str):
+        cell_side(text)
+    return text
+
+
+def cell_side(text: str) -> tuple[float, bool]:
+    """The side of a cell in micrometres, or in pixels, and whether it is in pixels.
+
+    Raises
+    ------
+    InputError
+        As `parse_cell` says.
+    """
+    way_out = "give the side of a cell, for example 100um, 1km or 64px"
+    number, in_pixels = text.strip(), text.strip().endswith("px")
+    try:
+        side = float(number.removesuffix("px")) if in_pixels else float(parse_length(number))
+    except (InputError, ValueError):
+        raise InputError(f"{text!r} is not a length; {way_out}") from None
+    if not (math.isfinite(side) and side > 0):
+        raise InputError(f"{text!r} is not a length above 0; {way_out}")
+    return side, in_pixels
+
+
 def parse_duration(text: Any) -> Any:
     """Seconds from ``90``, ``90s``, ``10 min``, ``2h`` or ``1 day``.
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
-    "convert": "Turn an image into a chunked OME-Zarr pyramid.",
+    "convert": "Turn an image into an OME-Zarr pyramid, or a mask into another format.",
     "doctor": "Find what would make runs fail or slow here.",
 }
 """Name and short help of each command; its module is imported when it is called."""

@@ -14,7 +14,7 @@ from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed, RasterGrid
 from tilepipe.images.mirroring import mirroring
-from tilepipe.products.base import Kind
+from tilepipe.products.base import ForViewersError, Kind
 from tilepipe.storage import local
 from tilepipe.text import shortened
 
@@ -112,7 +112,7 @@ def _open_mask(path: Path) -> LabelMap | None:
 
     try:
         mask = open_mask(path)
-    except UnreadableError:
+    except (UnreadableError, ForViewersError):
         raise
     except InputError:
         return None

@@ -108,7 +108,7 @@ def convert(
     """
     target = as_path(target)
     with InputRefused():
-        _check_target(target, overwrite)
+        check_target(target, overwrite=overwrite)
     with staged_locally(target) as local:
         _convert(source, reading, local, chunk, memory_limit, progress)
 
@@ -269,7 +269,14 @@ class _Validity:
         return valid
 
 
-def _check_target(target: StoragePath, overwrite: bool) -> None:
+def check_target(target: StoragePath, *, overwrite: bool) -> None:
+    """Refuse a zarr folder that may not be written.
+
+    Raises
+    ------
+    InputError
+        It is there, and is not to be replaced; or it is something else; or it cannot be made there.
+    """
     if not target.exists():
         require_writable(target)
         return

@@ -58,11 +58,12 @@ def ground_of(image: Image) -> Ground | None:
 
     True is what differs by no more than `TOLERANCE` on either axis, all over the image.
     """
-    return _ground(image.grid)
+    return ground_of_grid(image.grid)
 
 
 @lru_cache(maxsize=64)
-def _ground(grid: RasterGrid) -> Ground | None:
+def ground_of_grid(grid: RasterGrid) -> Ground | None:
+    """Measure the true size of a grid's pixels; see `ground_of`."""
     said = grid.pixel_size
     if grid.crs is None or grid.transform is None or said is None or not said.is_sound:
         return None

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.objects.walks import offsets_of, ranges
+
 Offsets = NDArray[np.int64]
 
 
@@ -45,6 +47,17 @@ class Outlines:
         rings = self.rings[polygons[0] : polygons[-1] + 1]
         points = self.points[rings[0] : rings[-1]]
         return Outlines(points, rings - rings[0], polygons - polygons[0], objects - objects[0])
+
+    def take(self, chosen: Offsets) -> Outlines:
+        """The outlines of some of the objects, by their indices, in that order."""
+        index = np.asarray(chosen, np.int64)
+        offsets = []
+        for level in (self.objects, self.polygons, self.rings):
+            sizes = np.diff(level)[index]
+            index = ranges(level[index], sizes)
+            offsets.append(offsets_of(sizes))
+        objects, polygons, rings = offsets
+        return Outlines(self.points[index], rings, polygons, objects)
 
     def geometries(self) -> NDArray[Any]:
         """The outlines as shapely geometries (n,): polygons, or multipolygons if there are several.

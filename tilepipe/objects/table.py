@@ -6,7 +6,7 @@ written and read in batches whatever its size, on a disk or on an object store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -150,6 +150,11 @@ class ObjectTable:
         for start in range(0, len(self), size):
             yield self.read(start, start + size, outlines=outlines)
 
+    def chunks(self, names: Collection[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Some of the columns, in parts of `ROWS` rows, as they are stored."""
+        for start in range(0, len(self), ROWS):
+            yield {name: np.asarray(self._columns[name][start : start + ROWS]) for name in names}
+
     def _read_outlines(self, start: int, stop: int) -> Outlines:
         assert self._outlines is not None, "asked only where there are outlines"
         points, rings, polygons, objects = self._outlines
@@ -173,12 +178,12 @@ class TableWriter:
         self._group = zarr.open_group(zarr_store(path), mode="w", zarr_format=3)
         self._count = 0
         self._columns = {
-            c.name: _Growing(self._group, f"columns/{c.name}", c.dtype, ROWS) for c in columns
+            c.name: Growing(self._group, f"columns/{c.name}", c.dtype, ROWS) for c in columns
         }
         self._parts = [
-            _Growing(self._group, f"outlines/{name}", "int32", POINTS, width)
+            Growing(self._group, f"outlines/{name}", "int32", POINTS, width)
             if name == "points"
-            else _Growing(self._group, f"outlines/{name}", "int64", POINTS, width, first=0)
+            else Growing(self._group, f"outlines/{name}", "int64", POINTS, width, first=0)
             for name, width in zip(_PARTS, (2, 0, 0, 0), strict=True)
             if outlines
         ]
@@ -211,7 +216,7 @@ class TableWriter:
         self._group.update_attributes({"tilepipe": info.to_json()})
 
 
-class _Growing:
+class Growing:
     """A zarr array that is appended to, in whole chunks."""
 
     def __init__(
@@ -235,12 +240,14 @@ class _Growing:
         """Entries so far, written or not."""
 
     def append(self, values: NDArray[Any]) -> None:
+        """Add entries."""
         self._pending.append(np.asarray(values, self._array.dtype))
         self.size += len(values)
         if self.size - self._written >= self._chunk:
             self._write(self.size - (self.size - self._written) % self._chunk)
 
     def finish(self) -> None:
+        """Write the last chunk, which need not be full."""
         self._write(self.size)
 
     def _write(self, stop: int) -> None:

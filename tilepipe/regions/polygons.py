@@ -99,8 +99,14 @@ def cells_of_polygons(path: str, image: Image, grid: CellGrid) -> Bools:
     return np.asarray(cells, np.bool_)
 
 
-def _read(path: str) -> tuple[list[Polygon], str | None]:
-    """Read all polygons of a file, and the CRS that it names."""
+def load_geojson(path: str) -> tuple[Any, str | None]:
+    """Read a GeoJSON document, whose items are unchecked, and the CRS that it names.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or is not JSON.
+    """
     try:
         document = load_json(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -113,6 +119,12 @@ def _read(path: str) -> tuple[list[Polygon], str | None]:
             crs = str(document["crs"]["properties"]["name"])
         except (KeyError, TypeError):
             raise InputError(f"{path}: its crs has no name; export it again") from None
+    return document, crs
+
+
+def _read(path: str) -> tuple[list[Polygon], str | None]:
+    """Read all polygons of a file, and the CRS that it names."""
+    document, crs = load_geojson(path)
     try:
         return list(_polygons(document)), crs
     except (KeyError, TypeError, AttributeError):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tilepipe.engine.options import Probabilities, extra_products
+from tilepipe.engine.options import StoredShares, extra_products
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
@@ -64,7 +64,7 @@ class Plan:
     precision: str
     threads: int
     """CPU threads of one forward pass."""
-    probabilities: Probabilities | None
+    probabilities: StoredShares | None
     mask: MaskSpec
     environment: dict[str, Any]
     """Device, instruction set and versions that float results depend on."""
@@ -80,6 +80,8 @@ class Plan:
     """Where the run computes; None: everywhere."""
     products: tuple[str, ...] = ()
     """Names of further products beside the mask."""
+    channels: bool = False
+    """Whether OME-TIFF has a channel for each class."""
 
     @property
     def coverage(self) -> Coverage:
@@ -105,6 +107,8 @@ class Plan:
         # Plans that do not use a later feature are written as before it existed.
         if not self.products:
             del document["products"]
+        if not self.channels:
+            del document["channels"]
         if self.region is None:
             del document["region"]
         if self.image.reading.is_plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -49,21 +50,34 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         if (height, width) != (options.window, options.window):
             found.append(f"window was {width} x {height} (width x height), now {options.window}")
     found += region_differences(plan.region, options)
-    if options.like_image != (plan.like_image is not None):
-        was, now = ("off", "on") if options.like_image else ("on", "off")
-        found.append(f"like_image was {was}, now {now}")
+    compare("like_image", *map(_shown, (plan.like_image is not None, options.like_image)))
+    compare("channels", *map(_shown, (plan.channels, options.channels)))
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
-    products = canonical_keys(options.products)
-    if set(products) != set(plan.products):
-        was, now = (", ".join(names) or "none" for names in (plan.products, products))
-        found.append(f"products was {was}, now {now}")
-    if options.probabilities != plan.probabilities:
-        was, now = (each or "none" for each in (plan.probabilities, options.probabilities))
-        found.append(f"probabilities was {was}, now {now}")
-    return found
+    compare("ngff", plan.mask.ngff, options.ngff)
+    return found + _other_products(plan, options)
+
+
+def _other_products(plan: Plan, options: RunOptions) -> list[str]:
+    """The differences between the products beside the mask."""
+    # Masks from before bytes started from 1 stay as they are, and are resumed so.
+    pairs = {
+        "products": (plan.products, canonical_keys(options.further_products)),
+        "probabilities": (plan.probabilities, options.stored_probabilities),
+    }
+    return [
+        f"{what} was {_asked(planned)}, now {_asked(wanted)}"
+        for what, (planned, wanted) in pairs.items()
+        if _asked(planned) != _asked(wanted)
+    ]
+
+
+def _asked(stored: str | Iterable[str] | None) -> str:
+    """A form, or keys, as they are asked for."""
+    keys = [stored] if isinstance(stored, str) else stored or ()
+    return ", ".join(sorted(key.removesuffix("-from-1") for key in keys)) or "none"
 
 
 def _other_reading(planned: Reading, asked: Reading) -> list[str]:

@@ -113,12 +113,14 @@ class _Planner:
         check_room(model, facts, memory, self.limit, resources)
         region, tiling = self._region_and_tiling(memory)
         choice, speed = self._choose_runtime(tiling, region)
-        mask = mask_spec(self.image, model, facts, image_stem(str(self.outputs.requested[0])))
+        name = image_stem(str(self.outputs.requested[0]))
+        mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
         plan = Plan(
             image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
-            probabilities=options.probabilities,
-            products=canonical_keys(options.products), mask=mask,
+            probabilities=options.stored_probabilities,
+            products=canonical_keys(options.further_products), mask=mask,
+            channels=options.channels,
             environment=relevant_to(resources.environment, precision)
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,

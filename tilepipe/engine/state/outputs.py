@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.engine.options import RunOptions, image_stem
-from tilepipe.engine.state.folder import FOLDER, RunState, read_document
+from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
-from tilepipe.products.formats import suffix_kind
-from tilepipe.products.product import canonical_keys, product_named
+from tilepipe.products.formats import product_in_name, remove_side_files, suffix_kind
+from tilepipe.products.product import canonical_keys, main_product, product_named
 from tilepipe.storage import (
     StoragePath,
     as_path,
@@ -25,6 +26,7 @@ from tilepipe.storage import (
     utf8_path,
     within,
 )
+from tilepipe.storage.zarr_store import group_attributes
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -94,6 +96,7 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         require_writable(path, may_make=path.parent in new)
         if suffix_kind(path) == "cog" and isinstance(path, Path):
             utf8_path(path)  # GDAL accepts no other
+        _refuse_form(path)
         if within(as_path(image.path), path):
             raise InputError(f"{path}: is the image, or contains it; choose another output")
     if twice := [path for path in paths if paths.count(path) > 1]:
@@ -102,7 +105,9 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
     if len(stores) > 1:
         raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
-    _check_extras(options, model, has_store=bool(stores))
+    _check_extras(options, model, [product_in_name(path) for path in exports], bool(stores))
+    if options.channels:
+        _check_channels(exports, model)
     first = paths[0]
     unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
     kept, record = bool(stores), record_path(first)
@@ -112,7 +117,30 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     return Outputs(stores[0] if stores else unfinished, kept, exports, record)
 
 
-def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None:
+def _check_channels(exports: Sequence[StoragePath], model: Model) -> None:
+    """Refuse ``--channels`` where it makes no difference."""
+    if not main_product(model.output).has_classes:
+        raise InputError(f"channels: model {model.name} gives values, which are channels already")
+    if not any(suffix_kind(p) == "ome-tiff" and product_in_name(p) is None for p in exports):
+        raise InputError("channels: is for OME-TIFF; add -o MASK.ome.tif")
+
+
+def _refuse_form(path: StoragePath) -> None:
+    """Refuse a name that asks for a product in a format that does not hold it."""
+    product, kind = product_in_name(path), suffix_kind(path)
+    if product is None or kind in ("cog", "ome-tiff"):
+        return
+    stem = path.name.lower().partition(f".{product}.")[0]
+    if kind == "png":
+        raise InputError(f"{path}: there are no pictures of {product}; use {stem}.{product}.tif")
+    raise InputError(
+        f"{path}: an OME-Zarr holds {product} inside the mask; name the mask, {stem}.ome.zarr"
+    )
+
+
+def _check_extras(
+    options: RunOptions, model: Model, exported: Sequence[str | None], has_store: bool
+) -> None:
     """Refuse products that do not exist, or cannot be written beside the mask."""
     products = [product_named(key) for key in canonical_keys(options.extras)]
     names = [product.name for product in products]
@@ -124,8 +152,13 @@ def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None
             reason = "it is named twice"
         if reason is not None:
             raise InputError(f"{product.name} cannot be written with model {model.name}: {reason}")
-        if not has_store:
-            raise InputError(f"{product.name}: needs an OME-Zarr output; add -o MASK.ome.zarr")
+        if not has_store and product.name not in exported:
+            raise InputError(
+                f"{product.name}: needs an output that holds it; add -o MASK.ome.zarr, or "
+                f"-o MASK.{product.name}.tif"
+            )
+    if options.ngff is not None and not has_store:
+        raise InputError("ngff: needs an OME-Zarr output; add -o MASK.ome.zarr")
 
 
 def _asked(options: RunOptions, image: Image) -> list[str]:
@@ -199,15 +232,15 @@ def remove_previous(outputs: Outputs) -> None:
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in files:
         path.unlink(missing_ok=True)
-        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+    for path in outputs.exports:
+        remove_side_files(path)
 
 
 def _require_mask(store: StoragePath) -> None:
     """Raise InputError unless tilepipe wrote a store: an OME-Zarr may be somebody's image."""
     try:
-        attributes = read_document(store / "zarr.json")["attributes"]
-        is_mask = "kind" in attributes["tilepipe"]  # as create_mask writes it
-    except (KeyError, TypeError):
+        is_mask = "kind" in group_attributes(store)["tilepipe"]  # as create_mask writes it
+    except (KeyError, TypeError, ValueError):
         is_mask = False
     if not is_mask and not (store / FOLDER).is_dir():
         raise InputError(
