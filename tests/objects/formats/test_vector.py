@@ -168,6 +168,18 @@ def test_what_is_not_installed_is_named_with_its_extra(
     assert kind.outlines
 
 
+def test_what_gdal_cannot_write_is_the_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("sqlite3_exec(ROLLBACK) failed")
+
+    monkeypatch.setattr(pyogrio, "write_arrow", fail)
+    with pytest.raises(OSError, match="ROLLBACK"):
+        write_objects(making.make_table(tmp_path / "t"), tmp_path / "a.gpkg")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
 def test_qgis_finds_the_colours_of_classes_in_a_geopackage(tmp_path: Path) -> None:
     path = tmp_path / "a.gpkg"
     write_objects(making.make_table(tmp_path / "t", making.on_map()), path)

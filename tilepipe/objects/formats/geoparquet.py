@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tilepipe.objects.formats.arrow import GEOMETRY, ArrowRows
 from tilepipe.objects.formats.crs import projjson
 from tilepipe.objects.formats.description import as_document
-from tilepipe.objects.formats.frame import bounds, map_frame
-from tilepipe.objects.formats.records import BOX_FIELDS
+from tilepipe.objects.formats.frame import Frame, bounds, map_frame
+from tilepipe.objects.formats.records import BOX_FIELDS, NUMBER
 from tilepipe.objects.table import ObjectTable
 from tilepipe.storage import complete_or_absent
 
@@ -53,6 +53,44 @@ def write_parquet(table: ObjectTable, path: Path) -> None:
         writer.add_key_value_metadata({"geo": geo, "tilepipe": about})
 
 
+def write_shapes(table: ObjectTable, path: Path, frame: Frame, index: str) -> None:
+    """Write outlines alone, with the column of their numbers as the index of a dataframe.
+
+    Parameters
+    ----------
+    index
+        The name of that column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = ArrowRows(table, frame, wide=False)
+    schema = pa.schema([pa.field(index, pa.int64()), pa.field(GEOMETRY, pa.binary())])
+    seen = _Seen()
+    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
+        for batch, outlines in rows.batches(multi=False):
+            columns = [batch.column(NUMBER), batch.column(GEOMETRY)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            seen.add(bounds(outlines), np.diff(outlines.objects))
+        geo = _geo(None, seen, covering=False)
+        known = {"geo": geo, "pandas": _pandas(index)}
+        writer.add_key_value_metadata({k: json.dumps(v, sort_keys=True) for k, v in known.items()})
+
+
+def _pandas(index: str) -> dict[str, Any]:
+    """By which pandas knows that a column is the index."""
+    column = {
+        "name": index, "field_name": index, "pandas_type": "int64", "numpy_type": "int64",
+        "metadata": None,
+    }  # fmt: skip
+    return {
+        "index_columns": [index],
+        "column_indexes": [],
+        "columns": [column],
+        "pandas_version": "2",
+    }
+
+
 def _with(batch: pa.RecordBatch, column: Any, schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
@@ -77,7 +115,7 @@ class _Seen:
         self.box = whole
 
 
-def _geo(crs: str | None, seen: _Seen) -> dict[str, Any]:
+def _geo(crs: str | None, seen: _Seen, *, covering: bool = True) -> dict[str, Any]:
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": sorted(seen.kinds),
@@ -85,8 +123,9 @@ def _geo(crs: str | None, seen: _Seen) -> dict[str, Any]:
         "crs": None if crs is None else projjson(crs),
         "edges": "planar",
         "orientation": "counterclockwise",
-        "covering": {"bbox": {name: [BBOX, name] for name in BOX_FIELDS}},
     }
+    if covering:
+        column["covering"] = {"bbox": {name: [BBOX, name] for name in BOX_FIELDS}}
     if seen.box is not None:
         column["bbox"] = seen.box
     return {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tilepipe.errors import InputError
 from tilepipe.objects.formats.arrow import GEOMETRY, ArrowRows
 from tilepipe.objects.formats.description import described
 from tilepipe.objects.formats.frame import map_frame
@@ -26,6 +28,9 @@ DATE = "2000-01-01T00:00:00.000Z"
 
 _DATASET = {"GPKG": {"VERSION": "1.3"}, "FlatGeobuf": {}}
 """Options of each driver; GDAL before 3.7 warns of GeoPackages newer than 1.3."""
+
+FULL = 1 << 24
+"""Bytes left on a disk that is full, for GDAL."""
 
 _CONFIGURATION = {
     "OGR_CURRENT_DATE": DATE,
@@ -107,12 +112,16 @@ def _write(table: ObjectTable, file: Path, driver: str, options: Mapping[str, st
             raise _explained(file, error) from error
 
 
-def _explained(file: Path, error: Exception) -> Exception:
-    """GDAL's error, as that of a disk where it was one, or else of what was to be written."""
-    text = first_line(error)
+def _explained(file: Path, error: Exception) -> OSError:
+    """GDAL's error as that of a disk, of which it does not say whether it is full.
+
+    What was to be written is in order, so that a disk is what is left.
+    """
     if isinstance(error, OSError):
         return error
-    return InputError(f"{file.name}: GDAL cannot write it: {text}")
+    full = shutil.disk_usage(file.parent).free < FULL
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, f"{os.strerror(number)} (GDAL: {first_line(error)})", str(file))
 
 
 @contextmanager

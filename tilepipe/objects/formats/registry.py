@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tilepipe.errors import InputError
 from tilepipe.objects.table import ObjectTable
 from tilepipe.storage import StoragePath
+
+if TYPE_CHECKING:
+    from tilepipe.objects.formats.spatialdata import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class ObjectFormat:
     """Modules that the extra ``vector`` installs."""
     outlines: bool = True
     """Whether it holds outlines, and cannot be written without."""
+    labels: bool = False
+    """Whether it also holds the numbers of objects, pixel by pixel, where they are given."""
 
     def matches(self, path: StoragePath) -> bool:
         """Whether a path has one of the suffixes, and more than that."""
@@ -58,6 +63,12 @@ FORMATS: tuple[ObjectFormat, ...] = (
         f"{_HERE}.geoparquet:write_parquet",
         f"{_HERE}.check_geoparquet:check_parquet",
         ("pyarrow",),
+    ),
+    ObjectFormat(
+        (".spatialdata.zarr",),
+        f"{_HERE}.spatialdata:write_spatialdata",
+        needs=("pyarrow",),
+        labels=True,
     ),
     ObjectFormat((".csv", ".csv.gz"), f"{_HERE}.csv_table:write_csv", outlines=False),
 )
@@ -94,8 +105,11 @@ def require_installed(path: StoragePath, kind: ObjectFormat) -> None:
         )
 
 
-def write_objects(table: ObjectTable, path: Path) -> None:
+def write_objects(table: ObjectTable, path: Path, labels: Labels | None = None) -> None:
     """Write a table in the format of the suffix of ``path``; the file appears when it is complete.
+
+    ``labels`` are the numbers of objects, pixel by pixel, for formats that hold them
+    (`ObjectFormat.labels`).
 
     Raises
     ------
@@ -105,5 +119,8 @@ def write_objects(table: ObjectTable, path: Path) -> None:
     """
     kind = require_writable_format(path)
     module, _, name = kind.writer.partition(":")
-    write: Callable[[ObjectTable, Path], Any] = getattr(import_module(module), name)
-    write(table, path)
+    write: Callable[..., None] = getattr(import_module(module), name)
+    if kind.labels:
+        write(table, path, labels)
+    else:
+        write(table, path)

@@ -11,6 +11,9 @@ from typing import BinaryIO, TextIO, cast
 
 from tilepipe.storage import complete_or_absent
 
+LEVEL = 4
+"""Of compression: 6 takes twice as long for a tenth less."""
+
 
 @contextmanager
 def writing_bytes(path: Path) -> Iterator[BinaryIO]:
@@ -18,7 +21,7 @@ def writing_bytes(path: Path) -> Iterator[BinaryIO]:
     with complete_or_absent(path) as part, part.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # Neither name nor time, which the format has room for.
-            with gzip.GzipFile("", "wb", 6, file, mtime=0) as zipped:
+            with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as zipped:
                 yield cast(BinaryIO, zipped)
         else:
             yield file
