@@ -110,7 +110,7 @@ def assemble(
     Raises
     ------
     ValueError
-        If objects are missing, or their numbers are not in the order of their first pixels.
+        If numbers are missing, or do not grow from one row of windows to the next.
     """
     for sums, found in _rows(folder, grid, outlines=outlines):
         first, count = writer.count + 1, len(sums)
