@@ -48,7 +48,7 @@ def test_areas_of_a_stretched_map_are_those_on_the_ground_in_any_blocks(tmp_path
         crs=CRS.from_epsg(3857).to_wkt(),
         transform=(4000.0, 0.0, 0.0, 0.0, -4000.0, top),
     )
-    scale = pickle.loads(pickle.dumps(scale_of(mask, distorted=True)))
+    scale = pickle.loads(pickle.dumps(scale_of(mask)))
     labels = np.zeros((400, 300), np.uint32)
     labels[10:60, 20:70] = 1
     labels[340:390, 20:70] = 2

@@ -1,4 +1,4 @@
-"""What is averaged over objects beside their shape: probabilities, bands, true areas of pixels."""
+"""What is measured of objects beside their shape: probabilities, and bands of the image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import Image, open_image
-from tilepipe.images.ground import PixelAreas
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import ResampledImage
-from tilepipe.objects.areas import PixelArea
 from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Intensity, Workspace
-from tilepipe.objects.measuring import Layer, Scale
+from tilepipe.objects.measuring import Layer, Measures
+from tilepipe.objects.scales import scale_of
 from tilepipe.products.base import Mask, MaskSpec
 from tilepipe.products.store import ZarrMask
 from tilepipe.storage import StoragePath
@@ -25,31 +24,18 @@ from tilepipe.storage import StoragePath
 SHARES = 2.0**-24
 """All numbers of float16 are multiples of it."""
 
-GROUND = 2.0**-20
-"""Areas on the ground are rounded to this part of a pixel's usual area."""
-
 FLOATS = 2.0**-16
 """Bands of floating point are rounded to multiples of it."""
 
 
-def scale_of(spec: MaskSpec) -> Scale:
-    """The size of a mask's pixels: in um on slides, in m on the ground, or unknown."""
-    area = PixelArea(spec)
-    if area.metres is None:
-        return Scale()
-    unit, factor = ("um", 1e6) if area.unit.small == "um2" else ("m", 1.0)
-    y, x = (float(f"{side * factor:.12g}") for side in area.metres)
-    return Scale(y, x, unit, _ground(spec, area) if area.differs else None)
-
-
-def layers_of(work: Workspace, spec: MaskSpec, scale: Scale) -> list[Layer]:
-    """The layers of a job; the ground last, if pixels differ in area."""
+def measures_of(work: Workspace, spec: MaskSpec) -> Measures:
+    """What a job measures of each object."""
     layers: list[Layer] = []
     if work.job.probabilities:
         layers.append(_probability(work))
     if work.job.intensity is not None:
         layers += _bands(work.job.intensity)
-    return layers if scale.ground is None else [*layers, scale.ground]
+    return Measures(scale_of(spec), tuple(layers))
 
 
 def has_probabilities(mask: Mask) -> bool:
@@ -57,19 +43,6 @@ def has_probabilities(mask: Mask) -> bool:
     return isinstance(mask, ZarrMask) and "probabilities" in {
         layer.product.name for layer in mask.layers
     }
-
-
-def _ground(spec: MaskSpec, area: PixelArea) -> Layer:
-    crs, transform, metres = spec.crs, spec.transform, area.metres
-    assert crs is not None, "by which areas were found to differ"
-    assert transform is not None
-    assert metres is not None
-
-    def read(window: Window, _numbers: NDArray[Any]) -> NDArray[Any]:
-        return PixelAreas(crs, transform, window, max(metres)).rows(0, window.height)
-
-    usual = metres[0] * metres[1]
-    return Layer("ground", read, quantum=usual * GROUND, has_mean=False)
 
 
 def _probability(work: Workspace) -> Layer:

@@ -10,37 +10,30 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.images.base import Transform
 from tilepipe.images.ground import PixelAreas
+from tilepipe.objects.areas import PixelArea
 from tilepipe.objects.measuring import Layer, Scale
 from tilepipe.products.base import MaskSpec
-
-LARGEST_MICROSCOPIC = 1e-4
-"""Pixels without a place on a map up to this many metres a side are measured in micrometres."""
 
 FRACTION = 2.0**-24
 """Areas of pixels on the ground are rounded to this share of a pixel of usual size."""
 
 
-def scale_of(spec: MaskSpec, *, distorted: bool = False) -> Scale:
-    """The size of a mask's pixels; in pixels where it is unknown.
+def scale_of(spec: MaskSpec) -> Scale:
+    """The size of a mask's pixels: in micrometres on slides, in metres on the ground.
 
-    Parameters
-    ----------
-    spec : MaskSpec
-        Of the mask, with its true pixel size.
-    distorted : bool
-        Whether its CRS stretches areas, so that each pixel has its own (`ground_of` tells).
+    In pixels where it is unknown. Where the CRS stretches areas, each pixel has its own.
     """
-    size = spec.pixel_size
-    metres = None if size is None or not size.is_sound else size.metres()
-    if metres is None:
+    area = PixelArea(spec)
+    if area.metres is None:
         return Scale()
-    y, x = metres
-    if spec.crs is None and max(y, x) <= LARGEST_MICROSCOPIC:
-        return Scale(y * 1e6, x * 1e6, "um")
-    if not distorted or spec.crs is None or spec.transform is None:
-        return Scale(y, x, "m")
-    ground = _Ground(spec.crs, spec.transform, spec.height, spec.width, max(y, x))
-    return Scale(y, x, "m", Layer("ground", ground, y * x * FRACTION, unit="m2"))
+    unit, factor = ("um", 1e6) if area.unit.small == "um2" else ("m", 1.0)
+    y, x = (float(f"{side * factor:.12g}") for side in area.metres)
+    if not area.differs:
+        return Scale(y, x, unit)
+    ground = _Ground(spec.crs, spec.transform, spec.height, spec.width, max(area.metres))
+    squared = factor * factor
+    layer = Layer("ground", ground, y * x / squared * FRACTION, squared, unit=f"{unit}2")
+    return Scale(y, x, unit, layer)
 
 
 class _Ground:
