@@ -19,8 +19,8 @@ from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.kept import load_arrays, save_arrays
 from tilepipe.objects.rules import Parts, PartTable
 from tilepipe.objects.unions import grid_shape
+from tilepipe.products.any_mask import open_any_mask
 from tilepipe.products.base import Mask
-from tilepipe.products.formats import open_mask
 from tilepipe.products.instances import InstanceLayer, open_instances
 from tilepipe.schema import decode, load_json
 from tilepipe.storage import StoragePath, as_path, make_folder, remove, write_whole
@@ -201,4 +201,4 @@ def start(path: StoragePath, job: ObjectsJob) -> Workspace:
 @lru_cache(maxsize=4)
 def _opened(path: str, _fingerprint: str) -> Mask:
     """The mask, open as long as tasks are about it."""
-    return open_mask(path)
+    return open_any_mask(path)
