@@ -41,8 +41,8 @@ class Intensity:
 
     path: str
     fingerprint: str
-    reading: dict[str, Any]
-    """Its bands (`tilepipe.images.reading.Reading`), as JSON values."""
+    reading: str
+    """How it is read (`tilepipe.images.reading.Reading`), as JSON text."""
     level: int
     factors: Factors | None
     """As in `tilepipe.images.resampled.ResampledImage`; None if it is not resampled."""

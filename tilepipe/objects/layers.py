@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,10 @@ from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Intensity, Workspace
 from tilepipe.objects.measuring import Layer, Measures
 from tilepipe.objects.scales import scale_of
+from tilepipe.objects.table import ObjectTable
 from tilepipe.products.base import Mask, MaskSpec
 from tilepipe.products.store import ZarrMask
+from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 
 SHARES = 2.0**-24
@@ -46,18 +49,36 @@ def has_probabilities(mask: Mask) -> bool:
 
 
 def _probability(work: Workspace) -> Layer:
-    """The probability of an object's class, where the mask has probabilities."""
     mask = work.mask
     if not isinstance(mask, ZarrMask) or not has_probabilities(mask):
         raise InputError(
             f"{work.job.mask}: has no probabilities; write them with `tilepipe run --probabilities`"
         )
     classes = np.array((0, *work.job.parts.classes))
+    part = _parts_of(work.path, work.job.fingerprint)
+    return _probability_layer(mask, lambda number: classes[part[number]])
+
+
+def probability_of(mask: ZarrMask, table: ObjectTable) -> Layer:
+    """The probability of the class of each object of a finished table."""
+
+    def class_of(number: NDArray[Any]) -> NDArray[Any]:
+        found = np.zeros(len(number), np.int64)
+        known = number > 0
+        low = int(number[known].min(initial=len(table) or 1))
+        column = table.read(low - 1, int(number.max(initial=0)), outlines=False).columns["class"]
+        found[known] = column[number[known] - low]
+        return found
+
+    return _probability_layer(mask, class_of)
+
+
+def _probability_layer(mask: ZarrMask, class_of: Callable[[NDArray[Any]], NDArray[Any]]) -> Layer:
+    """The probability of an object's class, where the mask has probabilities."""
 
     def read(window: Window, numbers: NDArray[Any]) -> NDArray[Any]:
         present, at = np.unique(numbers, return_inverse=True)
-        part = _parts_of(work.path, work.job.fingerprint)
-        plane = np.where(present > 0, classes[part[present]], -1)[at.reshape(numbers.shape)]
+        plane = np.where(present > 0, class_of(present), -1)[at.reshape(numbers.shape)]
         found = np.full(numbers.shape, np.nan, np.float32)
         values = mask.read_probabilities(window)
         for index in np.unique(plane[plane >= 0]):
@@ -74,7 +95,7 @@ def _parts_of(path: StoragePath, _fingerprint: str) -> NDArray[np.uint8]:
 
 
 def _bands(intensity: Intensity) -> list[Layer]:
-    image = _image(intensity.path, intensity.fingerprint, repr(intensity), intensity)
+    image = _image(intensity)
     whole = np.dtype(image.dtype).kind in "iub"
 
     def layer(band: int, name: str) -> Layer:
@@ -97,8 +118,8 @@ def _names(image: Image) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def _image(path: str, _fingerprint: str, _key: str, intensity: Any) -> Image:
-    image: Image = open_image(path, Reading.from_json(intensity.reading))
+def _image(intensity: Intensity) -> Image:
+    image: Image = open_image(intensity.path, Reading.from_json(load_json(intensity.reading)))
     if intensity.factors is None:
         return image
     return ResampledImage(image, intensity.level, intensity.factors)

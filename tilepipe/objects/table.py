@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilepipe.errors import InputError
+from tilepipe.errors import DamagedMaskError, InputError
 from tilepipe.objects.outlines import Outlines
 from tilepipe.products.base import MaskSpec
 from tilepipe.schema import decode
@@ -146,6 +146,7 @@ class ObjectTable:
         """The rows from ``start`` to before ``stop``, counted from 0."""
         stop = min(stop, len(self))
         columns = {name: np.asarray(array[start:stop]) for name, array in self._columns.items()}
+        self._require_whole(columns["number"], start)
         found = self._read_outlines(start, stop) if outlines and self._outlines else None
         return ObjectBatch(columns, found)
 
@@ -157,7 +158,14 @@ class ObjectTable:
     def chunks(self, names: Collection[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """Some of the columns, in parts of `ROWS` rows, as they are stored."""
         for start in range(0, len(self), ROWS):
-            yield {name: np.asarray(self._columns[name][start : start + ROWS]) for name in names}
+            part = slice(start, min(start + ROWS, len(self)))
+            self._require_whole(np.asarray(self._columns["number"][part]), start)
+            yield {name: np.asarray(self._columns[name][part]) for name in names}
+
+    def _require_whole(self, number: NDArray[Any], start: int) -> None:
+        """Refuse rows that are missing: zarr reads 0 where a chunk is not there."""
+        if not np.array_equal(number, np.arange(start + 1, start + 1 + len(number))):
+            raise DamagedMaskError(f"{self.path} is damaged: rows are missing; make it again")
 
     def _read_outlines(self, start: int, stop: int) -> Outlines:
         assert self._outlines is not None, "asked only where there are outlines"

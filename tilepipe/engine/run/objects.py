@@ -21,6 +21,7 @@ from tilepipe.objects.rules import part_table
 from tilepipe.objects.summary import ObjectsSummary, summarise_objects
 from tilepipe.objects.table import ImagePlace, ObjectsInfo, open_table
 from tilepipe.products.base import MaskSpec
+from tilepipe.products.instances import open_instances
 from tilepipe.storage import remove, size_of, staged_locally
 from tilepipe.storage.hashing import hash_of
 from tilepipe.text import count
@@ -77,7 +78,7 @@ class ObjectExports(Stage):
         path = next(p for p in run.outputs.object_exports if run.outputs.name_of(p) == step.key)
         table = open_table(run.outputs.objects / "table")
         with staged_locally(path) as local:
-            write_objects(table, local)
+            write_objects(table, local, open_instances(run.outputs.objects))
             return {"bytes": size_of(local), "hash": hash_of(local)}
 
 
