@@ -42,8 +42,7 @@ def choose_windows(table: ObjectTable, count: int, seed: int) -> list[Window]:
         )
         boxes = np.stack((top, bottom, left, right), axis=1)
         crossing += boxes[across][: 4 * MOST].tolist()
-        for _ in range(min(count, 4)):
-            places.append(boxes[choose.randrange(len(boxes))].tolist())
+        places += [boxes[choose.randrange(len(boxes))].tolist() for _ in range(min(count, 4))]
     count = min(count, MOST)
     chosen = [choose.choice(crossing) for _ in range(count // 2)] if crossing else []
     chosen += [choose.choice(places) for _ in range(count - len(chosen))]

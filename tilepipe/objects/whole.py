@@ -80,5 +80,6 @@ def _without_specks(numbers: Numbers, rule: ObjectRule) -> Numbers:
     if not is_speck.any():
         return numbers
     if rule.specks == "merge":
-        return absorb(is_speck, *speck_borders(numbers, is_speck))[numbers]
+        becomes: Numbers = absorb(is_speck, *speck_borders(numbers, is_speck))
+        return becomes[numbers]
     return np.where(is_speck[numbers], 0, numbers)
