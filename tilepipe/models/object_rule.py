@@ -61,6 +61,20 @@ class ObjectRule:
         if self.min_area < 0 or self.max_hole < 0:
             raise ValueError("areas must be at least 0 pixels")
 
+    def __str__(self) -> str:
+        """The rule in words: ``split nucleus, from 60 px, holes up to 10 px filled``."""
+        parts = [" ".join((self.method, ", ".join(self.classes))).strip()]
+        if self.method == "seeded":
+            parts.append(f"grown {self.reach} px into {self.border}")
+        if self.method == "split":
+            parts.append(f"at necks {self.depth:g} px deep")
+        if self.min_area:
+            parts.append(f"from {self.min_area} px" + ("" if self.specks == "drop" else ", merged"))
+        if self.fill_holes:
+            size = f"holes up to {self.max_hole} px" if self.max_hole else "holes"
+            parts.append(f"{size} filled")
+        return ", ".join(parts)
+
     def to_json(self) -> dict[str, Any]:
         """The rule as JSON values, without what the method does not use."""
         document = asdict(self)

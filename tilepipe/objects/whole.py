@@ -70,7 +70,8 @@ def in_raster_order(numbers: NDArray[Any]) -> Numbers:
     first, present = first[present > 0], present[present > 0]
     renamed = np.zeros(int(numbers.max(initial=0)) + 1, np.int64)
     renamed[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
-    return renamed[numbers]
+    found: Numbers = renamed[numbers]
+    return found
 
 
 def _without_specks(numbers: Numbers, rule: ObjectRule) -> Numbers:
@@ -82,4 +83,5 @@ def _without_specks(numbers: Numbers, rule: ObjectRule) -> Numbers:
     if rule.specks == "merge":
         becomes: Numbers = absorb(is_speck, *speck_borders(numbers, is_speck))
         return becomes[numbers]
-    return np.where(is_speck[numbers], 0, numbers)
+    kept: Numbers = np.where(is_speck[numbers], 0, numbers)
+    return kept

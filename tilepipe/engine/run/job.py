@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Self
 
 from tilepipe.engine.cluster.connect import connect
@@ -47,8 +48,9 @@ from tilepipe.engine.work.context import prepare, release_context
 from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
+from tilepipe.objects.formats.registry import objects_format
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
-from tilepipe.storage import make_folder, refuse_links, remove
+from tilepipe.storage import as_path, make_folder, refuse_links, remove
 from tilepipe.text import some
 
 
@@ -184,8 +186,20 @@ class Job:
         self._stack.callback(image.close)
         state = ImageState.at(image)
         outputs = choose_outputs(self.options, image, model)
+        if self._began_without_objects(outputs):
+            self.options = replace(self.options, objects="none")
+            outputs = choose_outputs(self.options, image, model)
         refuse_links(outputs.store)
         return Request(self.options, image, model, outputs, state)
+
+    def _began_without_objects(self, outputs: Outputs) -> bool:
+        """Whether the run to resume makes no objects, as those of older versions, and need not."""
+        options = self.options
+        named = any(objects_format(as_path(path)) is not None for path in options.outputs)
+        if options.overwrite or options.objects != "auto" or named or not outputs.has_objects:
+            return False
+        plan = outputs.state.read_plan()
+        return plan is not None and plan.objects is None
 
     def _existing_plan(self, request: Request) -> Plan | None:
         """The plan of an earlier run, if any; refuses one that the request differs from."""
