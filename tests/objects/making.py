@@ -47,7 +47,7 @@ class InMemory:
         self.batches.append(batch)
 
     def whole(self) -> ObjectBatch:
-        names = self.batches[0].columns
+        names = self.batches[0].columns if self.batches else ()
         columns = {n: np.concatenate([b.columns[n] for b in self.batches]) for n in names}
         drawn = [b.outlines for b in self.batches if b.outlines is not None]
         return ObjectBatch(columns, joined(drawn) if drawn else None)

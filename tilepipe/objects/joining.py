@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,18 +62,28 @@ class Rings:
         """
         begin = offsets_of(self.size)
         points, nodes = np.empty((begin[-1], 2), np.int32), np.empty(begin[-1], bool)
-        for block in np.unique(self.block).tolist():
-            here = np.flatnonzero(self.block == block)
-            found, index, size = pieces(block), self.index[here], self.size[here]
-            there, here = ranges(found.offsets[index], size), ranges(begin[:-1][here], size)
+        order = np.argsort(self.block, kind="stable")
+        bounds = begins(self.block[order])
+        for a, b in pairwise(bounds.tolist()):
+            here = order[a:b]
+            found, size = pieces(int(self.block[here[0]])), self.size[here]
+            there, here = ranges(found.offsets[self.index[here]], size), ranges(begin[here], size)
             points[here], nodes[here] = found.points[there], found.nodes[there]
         rings = begin[self.offsets]
-        sizes = np.diff(rings)
-        turned = ranges(np.zeros(len(sizes), np.int64), sizes) + np.repeat(self.shift, sizes)
-        order = np.repeat(rings[:-1], sizes) + turned % np.repeat(sizes, sizes)
+        # One by one, as a ring can be about as large as memory.
+        for ring in np.flatnonzero(self.shift).tolist():
+            own, shift = slice(rings[ring], rings[ring + 1]), -int(self.shift[ring])
+            points[own] = np.roll(points[own], shift, axis=0)
+            nodes[own] = np.roll(nodes[own], shift)
         polygons = begins(self.number, self.polygon)
         objects = np.searchsorted(polygons, begins(self.number))
-        return Outlines(points[order], rings, polygons, objects, nodes[order])
+        return Outlines(points, rings, polygons, objects, nodes)
+
+    def points_of(self) -> tuple[Ints, Ints]:
+        """The numbers of their objects, and the points of each."""
+        objects = begins(self.number)
+        points = offsets_of(self.size)[self.offsets[objects]]
+        return self.number[objects[:-1]], np.diff(points)
 
 
 class Joining:
