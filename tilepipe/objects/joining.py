@@ -86,30 +86,42 @@ class Rings:
         return self.number[objects[:-1]], np.diff(points)
 
 
+_ENDS = {
+    "number": np.int64, "part": np.int64, "closed": bool, "outside": bool, "first": np.int64,
+    "first_at": np.int32, "start": np.int64, "start_direction": np.int8, "end": np.int64,
+    "end_direction": np.int8, "block": np.int32, "index": np.int32, "size": np.int32,
+}  # fmt: skip
+"""What is known of each piece, in as few bytes as it takes: there may be millions."""
+
+
 class Joining:
     """Collects the pieces of all blocks, but their points, and joins them."""
 
     def __init__(self) -> None:
-        self._pieces: list[Pieces] = []
-        self._blocks: list[int] = []
-        self._first_part = [0]
-        self._pairs: list[Ints] = []
+        self._ends = {name: [np.zeros(0, dtype)] for name, dtype in _ENDS.items()}
+        self._parts = 0
+        self._pairs = [np.zeros((0, 2), np.int64)]
         self._open: dict[Place, tuple[Borders, int]] = {}
 
     def add(self, block: int, place: Place, pieces: Pieces, borders: Borders) -> None:
         """Add a block; those above it and to its left come before it."""
-        first = self._first_part[-1]
-        self._first_part.append(first + len(borders.parts))
-        self._pieces.append(pieces)
-        self._blocks.append(block)
+        first = self._parts
+        self._parts += len(borders.parts)
+        known = {name: getattr(pieces, name) for name in EACH} | {
+            "part": pieces.part + first,
+            "block": np.full(len(pieces), block),
+            "index": np.arange(len(pieces)),
+            "size": np.diff(pieces.offsets),
+        }
+        for name, values in known.items():
+            self._ends[name].append(values.astype(_ENDS[name]))
         row, column = place
         for other, theirs, ours in (
-            (self._open.get((row - 1, column)), "below", borders.above),
+            (self._open.pop((row - 1, column), None), "below", borders.above),
             (self._open.get((row, column - 1)), "after", borders.before),
         ):
             if other is not None:
                 self._join(*other, theirs, borders, first, ours)
-        self._open.pop((row - 1, column), None)
         self._open[place] = borders, first
 
     def _join(
@@ -121,29 +133,13 @@ class Joining:
         self._pairs.append(np.unique(pairs, axis=0))
 
     def rings(self) -> Rings:
-        """Join all pieces to rings."""
-        blocks = len(self._blocks)
-        counts = [len(pieces) for pieces in self._pieces]
-        block = np.repeat(np.array(self._blocks, np.int64), counts)
-        index = ranges(np.zeros(blocks), np.array(counts))
-        part = self._whole_parts(counts)
-        sizes = [np.diff(pieces.offsets) for pieces in self._pieces]
-        ends = {
-            name: np.concatenate([getattr(p, name) for p in self._pieces] or [np.zeros(0, int)])
-            for name in EACH
-        }
-        ends |= {"block": block, "index": index, "part": part}  # the part over all blocks
-        ends["size"] = np.concatenate(sizes or [np.zeros(0, np.int64)])
+        """Join all pieces to rings; nothing can be added after that."""
         # So that a walk begins with the piece that has the first point of its ring.
-        order = np.argsort(ends["first"], kind="stable")
-        return _rings({name: values[order] for name, values in ends.items()})
-
-    def _whole_parts(self, counts: list[int]) -> Ints:
-        """The part of each piece, joined over blocks."""
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._pairs])
-        whole = groups(self._first_part[-1], pairs[:, 0], pairs[:, 1])
-        own = np.concatenate([np.zeros(0, np.int64), *(p.part for p in self._pieces)])
-        return np.asarray(whole[own + np.repeat(np.array(self._first_part[:-1], np.int64), counts)])
+        order = np.argsort(np.concatenate(self._ends["first"]), kind="stable")
+        ends = {name: np.concatenate(self._ends.pop(name))[order] for name in _ENDS}
+        pairs = np.concatenate(self._pairs)
+        ends["part"] = groups(self._parts, pairs[:, 0], pairs[:, 1])[ends["part"]]
+        return _rings(ends)
 
 
 def _rings(ends: Mapping[str, NDArray[Any]]) -> Rings:
