@@ -23,8 +23,8 @@ from tilepipe.models.unet import UNetArguments
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
-    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "overhead",
-    "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training",
+    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "objects",
+    "overhead", "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training",
     "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
