@@ -24,8 +24,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
     "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "objects",
-    "overhead", "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training",
-    "peers/install",
+    "overhead", "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue",
+    "training", "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")

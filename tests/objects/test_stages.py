@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.objects.making import InMemory, Labels, as_bytes, table_of
-from tests.objects.test_tracing import noise
+from tests.objects.making import InMemory, Labels, as_bytes, noise, table_of
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects import stages
 from tilepipe.objects.checking import check_window
