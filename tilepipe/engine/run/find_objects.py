@@ -29,8 +29,8 @@ from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import objects_format, require_installed, write_objects
 from tilepipe.objects.job import Intensity, ObjectsJob, Workspace, side_for, start
-from tilepipe.objects.layers import has_probabilities
 from tilepipe.objects.mappers import in_processes
+from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.options import ObjectsOptions
 from tilepipe.objects.rules import part_table
 from tilepipe.objects.shaped import Shape, shaped
