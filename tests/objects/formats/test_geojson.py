@@ -17,6 +17,7 @@ from shapely.geometry import shape
 from tests.objects.formats import making
 from tilepipe.errors import InputError
 from tilepipe.objects.formats import registry, write_objects
+from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import ImagePlace, ObjectTable
 
 
@@ -219,6 +220,20 @@ def test_batches_do_not_show_in_the_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tilepipe.objects.formats.records.FIRST_BATCH", 1)
     write_objects(table, tmp_path / "b.geojson")
     assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+
+
+def test_outlines_can_be_made_simpler(tmp_path: Path) -> None:
+    def boxes(outlines: Outlines) -> Outlines:
+        return Outlines.from_geometries(shapely.envelope(outlines.geometries()))
+
+    table = making.make_table(tmp_path / "t")
+    write_objects(table, tmp_path / "a.geojson", shape=boxes)
+    found = geometries(json.loads((tmp_path / "a.geojson").read_text("utf-8")))
+    assert all(
+        one.equals(shapely.envelope(other))
+        for one, other in zip(found, making.shapes(), strict=True)
+    )
+    assert "10.0" not in (tmp_path / "a.geojson").read_text("utf-8")
 
 
 def test_other_suffixes_are_refused() -> None:
