@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.objects.formats import making
 from tilepipe.errors import InputError
 from tilepipe.objects.formats import registry, write_objects
 from tilepipe.objects.outlines import Outlines
-from tilepipe.objects.table import ImagePlace, ObjectTable
+from tilepipe.objects.table import Column, ImagePlace, ObjectTable
+from tilepipe.products.base import MaskClass
 
 
 def written(table: ObjectTable, path: Path) -> Any:
@@ -234,6 +236,18 @@ def test_outlines_can_be_made_simpler(tmp_path: Path) -> None:
         for one, other in zip(found, making.shapes(), strict=True)
     )
     assert "10.0" not in (tmp_path / "a.geojson").read_text("utf-8")
+
+
+def test_names_that_qupath_refuses_are_changed(tmp_path: Path) -> None:
+    names = ("background", " : ", "Tumor: Positive", "Tumor::")
+    classes = tuple(MaskClass(name, "#102030") for name in names)
+    mask = replace(making.mask_of(), classes=classes)
+    twice = (*making.COLUMNS, Column("mean_b", "float32", title="Mean red"))
+    table = making.make_table(tmp_path / "t", mask, columns=twice)
+    features = written(table, tmp_path / "a.geojson")["features"]
+    found = [feature["properties"]["classification"]["name"] for feature in features]
+    assert found == ["Class 1", "Tumor: Positive", "Tumor"]
+    assert {"Mean red", "Mean red (2)"} <= set(features[0]["properties"]["measurements"])
 
 
 def test_other_suffixes_are_refused() -> None:
