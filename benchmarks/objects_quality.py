@@ -67,7 +67,7 @@ class Rule:
 
 
 BEST = ("fill", "split", "drop")
-"""The order that tilepipe uses."""
+"""The order from which the others are tried."""
 CLEAN = ("drop", "fill")
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import convert, evaluate, plan, run, run_batch, train
+    from tilepipe.api import convert, evaluate, find_objects, plan, run, run_batch, train
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
@@ -30,6 +30,7 @@ _HOME = {
     "train": "tilepipe.api",
     "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.api",
+    "find_objects": "tilepipe.api",
     "open_image": "tilepipe.images",
     "convert": "tilepipe.api",
     "doctor": "tilepipe.diagnosis",
@@ -44,6 +45,7 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "find_objects",
     "load_model",
     "open_image",
     "open_mask",

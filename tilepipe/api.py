@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tilepipe.engine.options import RunOptions, of_each
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions
+from tilepipe.objects.options import ObjectsOptions
 from tilepipe.options import Options, help_text, signature
 from tilepipe.training.options import TrainOptions
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.engine.run.convert import InputKind
+    from tilepipe.engine.run.find_objects import Found
     from tilepipe.evaluation.results import Evaluation
     from tilepipe.evaluation.scan import OnProgress as OnPairProgress
     from tilepipe.images.base import Image
@@ -120,6 +122,39 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     from tilepipe.engine.planning.planning import make_plan
 
     return make_plan(_run_options(image, options))
+
+
+@_with_options(ObjectsOptions, "mask")
+def find_objects(
+    mask: str | Path, *, watch: Callable[[str], None] | None = None, **options: Any
+) -> Found:
+    """Make the objects of a mask, and files of them, or go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    mask
+        A mask by tilepipe or another program, in any format.
+    watch
+        Called with what begins, in words.
+    **options
+        See below; areas and lengths may be text, such as ``min_area="20um2"``.
+
+    Returns
+    -------
+    Found
+        The files, and the objects in numbers: counts, densities, sizes.
+
+    Raises
+    ------
+    InputError
+        When the mask, the options or an existing output are at fault.
+    EnvironmentFailure
+        When the machine stopped it; calling it again goes on.
+    """
+    from tilepipe.engine.run.find_objects import find_objects as start
+
+    given = ObjectsOptions.parse({**_given(options), "mask": mask})
+    return start(given, watch or (lambda _step: None))
 
 
 @_with_options(TrainOptions, "data", "output")

@@ -27,7 +27,7 @@ from tilepipe.grid import Window
 from tilepipe.objects.labelling import components
 
 NUCLEUS, NO_ANSWER = 1, 255
-SMALLEST_UM2 = 4.0
+SMALLEST_UM2 = 3.75
 """Smaller parts are specks, and are neither drawn nor counted."""
 LARGEST = 1 << 24
 """Pixels of a mask that is drawn."""
@@ -50,6 +50,8 @@ def outlines(objects: NDArray[np.int32], pixel_um: float) -> list[NDArray[np.flo
     """Closed lines along the edges of the objects, each (N, 2) of x and y in micrometres."""
     lines = []
     for number, place in enumerate(ndimage.find_objects(objects), start=1):
+        if place is None:  # no object has this number
+            continue
         inside = np.pad(objects[place] == number, 1).astype(np.float64)
         corner = np.array([place[0].start, place[1].start]) - 0.5
         lines += [(line + corner)[:, ::-1] * pixel_um for line in find_contours(inside, 0.5)]
@@ -139,8 +141,10 @@ def picture_of(image_path: Path, mask_path: Path, path: Path) -> str:
     pixels = image.read(Window(0, 0, *image.shape[:2]))
     pixel_um = metres[0] * 1e6
     objects = objects_of(labels, pixel_um)
-    count, square_mm = int(objects.max()), np.count_nonzero(labels != NO_ANSWER) * pixel_um**2 / 1e6
-    said = f"{count:,} nuclei in {square_mm:.3g} mm², {count / square_mm:,.0f} per mm²"
+    count = np.unique(objects[objects > 0]).size
+    square_mm = np.count_nonzero(labels != NO_ANSWER) * pixel_um**2 / 1e6
+    density = f"{count / square_mm:,.0f}" if square_mm else "none"
+    said = f"{count:,} nuclei in {square_mm:.3g} mm², {density} per mm²"
     draw(pixels, objects, pixel_um, f"{image_path.name}: {said}").savefig(path)
     return said
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import subprocess
 import sys
 import tempfile
@@ -57,9 +56,7 @@ def he_picture() -> np.ndarray | None:
             "--retries=1", "--timeout=15", "--no-deps", "--only-binary=:all:", *BUILT_FOR,
             "--require-hashes", "--requirement", wanted, "--dest", folder,
         ]  # fmt: skip
-        # A constraint on other packages would be refused beside hashes.
-        environment = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip() or "pip says nothing").splitlines()[-1]
             print(f"The H&E sample could not be downloaded ({reason.removeprefix('ERROR: ')}).")

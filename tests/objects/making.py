@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects import stages
-from tilepipe.objects.measuring import Layer, Scale
+from tilepipe.objects.measuring import Layer, Measures, Scale
 from tilepipe.objects.outlines import Outlines, joined
 from tilepipe.objects.table import ObjectBatch
 
@@ -67,12 +67,13 @@ def table_of(
     def read(window: Window) -> Labels:
         return labels[window.y : window.stop_y, window.x : window.stop_x]
 
+    measures = Measures(scale or Scale(), tuple(layers))
     grid = WindowGrid(Window(0, 0, *labels.shape), tile)
     for window in grid:
-        stages.trace_block(read, window, labels.shape, folder, layers=layers, **options)
+        stages.trace_block(read, window, labels.shape, folder, measures, **options)
     writer: Any = InMemory()
     classes = np.zeros(int(labels.max(initial=0)), np.uint8)
-    stages.assemble(folder, grid, writer, classes, layers=layers, scale=scale, **options)
+    stages.assemble(folder, grid, writer, classes, measures, **options)
     return InMemory.whole(writer)
 
 
@@ -80,6 +81,6 @@ def as_bytes(batch: ObjectBatch) -> dict[str, bytes]:
     """All of a table, to compare it with another."""
     found = {name: values.tobytes() for name, values in batch.columns.items()}
     if isinstance(batch.outlines, Outlines):
-        for name in ("points", "rings", "polygons", "objects"):
+        for name in ("points", "rings", "polygons", "objects", "nodes"):
             found[f"outlines {name}"] = getattr(batch.outlines, name).tobytes()
     return found

@@ -96,6 +96,37 @@ def test_map_lies_where_the_mask_does(tmp_path):
     assert spec.origin[1] - 10 == pytest.approx(origin[1] - 0.5 / 2)
 
 
+@pytest.mark.parametrize("code", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
+def test_gdal_finds_an_object_in_its_cell(tmp_path, code):
+    import rasterio
+
+    place = scene(code, 1e-4 if code == "EPSG:4326" else 10.0)
+    labels = np.zeros((200, 300), np.uint8)
+    mask = label_mask(tmp_path / "m.ome.zarr", labels, **place)
+    x, y = 211.3, 77.7
+    objects = write_table(tmp_path / "t", mask.spec, np.array([[1, 1.0, x, y]]))
+    density_map(objects, mask, "300m", tmp_path / "d.tif")
+    a, _, c, _, e, f = place["transform"]
+    with rasterio.open(tmp_path / "d.tif") as file:
+        assert file.crs == code
+        values = file.read(1)
+        row, column = file.index(a * x + c, e * y + f)
+    assert values[row, column] > 0
+    assert np.count_nonzero(values) == 1
+
+
+def test_ome_tiff_says_the_size_of_a_cell(tmp_path):
+    import tifffile
+
+    _, mask, objects = made(tmp_path)
+    density_map(objects, mask, "20um", tmp_path / "d.ome.tif")
+    with tifffile.TiffFile(tmp_path / "d.ome.tif") as file:
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"]) == (20.0, 20.0)
+    names = [channel["Name"] for channel in pixels["Channel"]]
+    assert names == ["all per mm²", "nucleus per mm²", "gland per mm²"]
+
+
 def test_map_in_pixels_needs_no_pixel_size(tmp_path):
     names = ("LINE_OFF", "LINE_SCALE", "SAMP_OFF", "SAMP_SCALE")
     control = GroundControl(rpcs=tuple((name, "10") for name in names))

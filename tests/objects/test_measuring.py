@@ -8,7 +8,7 @@ import pytest
 
 from tests.objects.making import Labels, as_bytes, numbered, table_of
 from tilepipe.grid import Window
-from tilepipe.objects.measuring import Layer, Scale, Sums, columns_of, measurements
+from tilepipe.objects.measuring import Layer, Measures, Scale, Sums, columns_of, measurements
 
 measure = pytest.importorskip("skimage.measure", reason="scikit-image is the other opinion")
 
@@ -104,7 +104,7 @@ def test_lengths_and_areas_have_the_unit_of_the_pixels(tmp_path: Path) -> None:
     assert found["perimeter"][0] == pytest.approx(25 * math.pi, rel=0.02)
     assert found["major_axis"][0] == pytest.approx(25, rel=0.01)
     assert found["minor_axis"][0] == pytest.approx(25, rel=0.01)
-    units = {column.name: column.unit for column in columns_of(scale, ())}
+    units = {column.name: column.unit for column in columns_of(Measures(scale))}
     assert units["area"] == "um2"
     assert units["perimeter"] == units["major_axis"] == "um"
     assert units["centroid_x"] == units["left"] == "px"
@@ -118,7 +118,7 @@ def test_an_object_of_a_whole_slide_does_not_overflow() -> None:
     sums = Sums(
         np.array([1]), np.array(added, object), np.array([[0, 0]]), np.array([[side, side]])
     )
-    found = measurements(sums.moved(7, 5), Scale(), ())
+    found = measurements(sums.moved(7, 5), Measures())
     assert found["major_axis"][0] == pytest.approx(4 * side / math.sqrt(12), rel=1e-12)
     assert found["minor_axis"][0] == pytest.approx(4 * side / math.sqrt(12), rel=1e-12)
     assert (found["centroid_x"][0], found["centroid_y"][0]) == (side / 2 + 5, side / 2 + 7)

@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 import shapely
 
-from tests.objects.tables import blobs, label_mask, table_of, write_table
+from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
 from tests.objects.test_summary import scene
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.objects import areas, table
 from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.region_files import write_regions
-from tilepipe.objects.regions import Rasterised, layer_for, summarise_regions
+from tilepipe.objects.regions import Rasterised, layer_for, show_regions, summarise_regions
 from tilepipe.objects.table import ImagePlace
+from tilepipe.regions.features import Feature
 from tilepipe.regions.layers import NamedRegion, RegionLayer
 
 HEIGHT, WIDTH = 300, 420
 
 
 def layer_of(*shapes, crs=None):
-    regions = tuple(NamedRegion(f"r{n}", shape, shape) for n, shape in enumerate(shapes))
+    regions = tuple(NamedRegion(shape, Feature(f"r{n}", shape)) for n, shape in enumerate(shapes))
     return RegionLayer("drawn", regions, crs)
 
 
@@ -148,6 +149,19 @@ def test_a_region_beside_the_mask_has_no_density(made):
     assert (beside.total.count, beside.answered.size, beside.total.density) == (0, 0, None)
 
 
+def test_lines_say_how_many_and_where(made):
+    _, mask, objects = made
+    away = shapely.box(900, 0, 950, 9)
+    summary = summarise_regions(objects, mask, layer_of(SHAPES[0], away, away))
+    first, second, more, outside = show_regions(summary, most=2).splitlines()
+    number = summary.regions[0].total.count
+    assert first.split()[:3] == ["r0", str(number), "objects,"]
+    assert " per mm², in " in first
+    assert second.endswith("0 objects, and no pixel with an answer")
+    assert more == "and 1 more region"
+    assert outside.split()[-2:] == [f"{len(objects) - number:,}", "objects"]
+
+
 def test_a_table_without_centroids_is_refused(tmp_path, made):
     from tilepipe.objects.table import Column, ObjectsInfo, TableWriter, open_table
 
@@ -215,6 +229,18 @@ def test_geojson_of_a_slide_has_annotations_with_measurements(tmp_path, made):
         assert shapely.equals(shapely.geometry.shape(item["geometry"]), shape)
 
 
+def test_fields_of_a_single_class_are_those_of_all_objects(tmp_path):
+    labels = np.minimum(blobs(HEIGHT, WIDTH), 1)
+    mask = label_mask(tmp_path / "m.ome.zarr", labels, classes=CLASSES[:2])
+    objects = table_of(tmp_path / "objects.zarr", mask, labels)
+    summary = summarise_regions(objects, mask, layer_of(SHAPES[0]))
+    write_regions(summary, tmp_path / "a.geojson")
+    (item,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert set(item["properties"]["measurements"]) == {
+        "answered mm2", "objects", "per mm2", "area share", "mean area um2",
+    }  # fmt: skip
+
+
 def test_geojson_keeps_what_else_is_said_of_a_region(tmp_path, made):
     _, mask, objects = made
     features = [
@@ -238,6 +264,7 @@ def test_geojson_keeps_what_else_is_said_of_a_region(tmp_path, made):
         assert after["id"] == before["id"]
         kept = ("objectType", "classification", "isLocked")
         assert all(after["properties"][k] == before["properties"][k] for k in kept)
+    assert all(shapely.geometry.shape(after["geometry"]).exterior.is_ccw for after in written[:3])
     count = summary.regions[0].total.count
     assert written[0]["properties"]["measurements"].items() >= {"a": 1.5, "objects": count}.items()
     count = summary.regions[1].total.count

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
 from tilepipe.objects import areas, table
 from tilepipe.objects.areas import Area, PixelArea, answered_area
 from tilepipe.objects.summary import show_objects, summarise_objects
 from tilepipe.products.base import MaskSpec
+from tilepipe.regions.cells import Region
 
 UTM = "EPSG:32633"
 
@@ -42,6 +44,15 @@ def test_answered_area_of_tissue_is_what_is_inside(tmp_path):
     assert found.pixels == np.count_nonzero(tissue & (labels != 255))
 
 
+def test_tissue_may_be_the_region_of_a_run(tmp_path):
+    labels = blobs(320, 240)
+    mask = label_mask(tmp_path / "m.ome.zarr", labels)
+    cells = np.random.default_rng(0).random((20, 15)) > 0.5
+    found = answered_area(mask, mask.spec, Region(320, 240, 16, cells).inside)
+    inside = cells.repeat(16, 0).repeat(16, 1)
+    assert found.pixels == np.count_nonzero(inside & (labels != 255))
+
+
 def test_a_pixel_of_planes_is_answered_if_any_plane_is(tmp_path):
     from tilepipe.products.store import create_mask
 
@@ -59,6 +70,12 @@ def test_windows_do_not_change_the_area(tmp_path, monkeypatch):
     whole = answered_area(mask, mask.spec)
     monkeypatch.setattr(areas, "SIDE", 97)
     assert answered_area(mask, mask.spec) == whole
+
+
+def test_the_mask_of_other_objects_is_refused(tmp_path):
+    mask = label_mask(tmp_path / "m.ome.zarr", blobs(30, 20))
+    with pytest.raises(InputError, match="has 20 x 30 pixels, and the objects are those"):
+        answered_area(mask, MaskSpec(30, 21, "labels", CLASSES))
 
 
 @pytest.mark.parametrize("rows", [1 << 16, 7])

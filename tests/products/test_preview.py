@@ -87,7 +87,7 @@ def test_no_answer_is_in_the_legend_only_when_there_is_any(tmp_path: Path) -> No
 def test_the_image_is_there_without_the_mask_too(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
     mask = labelled(tmp_path / "m.ome.zarr", np.ones((300, 200), np.uint8))
-    write_preview(mask, MemoryImage(pixels), 0, tmp_path / "m.png")
+    write_preview(mask, MemoryImage(pixels), tmp_path / "m.png")
     picture = read_png(tmp_path / "m.png")
     np.testing.assert_array_equal(picture[:300, 210:410], pixels)
     assert (picture[:300, :200] != pixels).any()
@@ -98,7 +98,7 @@ def test_a_scale_bar_needs_a_pixel_size_that_is_a_length(tmp_path: Path) -> None
     for unit in ("micrometer", "degree"):
         spec = make_spec((100, 100), pixel_size=PixelSize(0.5, 0.5, unit))
         mask = make_mask(tmp_path / f"{unit}.ome.zarr", spec)
-        write_preview(mask, grey((100, 100)), 0, tmp_path / f"{unit}.png")
+        write_preview(mask, grey((100, 100)), tmp_path / f"{unit}.png")
         heights.append(read_png(tmp_path / f"{unit}.png").shape[0])
     assert heights[0] > heights[1]
 

@@ -11,10 +11,9 @@ from pyproj import CRS, Transformer
 
 from tilepipe.errors import InputError
 from tilepipe.images.base import RasterGrid
-from tilepipe.regions.layers import read_layer
+from tilepipe.regions.layers import WHOLE_IMAGE, read_layer
 
 SLIDE = RasterGrid(400, 500)
-WHOLE_IMAGE = 0.0, 0.0, 1.0, 1.0
 BOX = shapely.box(10, 20, 60, 80)
 
 
@@ -70,7 +69,7 @@ def test_regions_of_qupath_are_in_pixels_of_the_image(tmp_path):
     # The mask begins 4 columns and 8 rows in, and its pixels take 2 columns and 4 rows.
     expected = shapely.box(3, 3, 28, 18)
     assert all(shapely.equals(region.shape, expected) for region in layer.regions)
-    assert all(shapely.equals(region.drawn, BOX) for region in layer.regions)
+    assert all(shapely.equals(region.drawn.geometry, BOX) for region in layer.regions)
     assert layer.crs is None
     assert not layer.warnings
 
@@ -200,7 +199,7 @@ def test_a_file_of_several_layers_is_refused(tmp_path):
             path, shapely.to_wkb(np.array([BOX])), [], [], geometry_type="Polygon",
             crs="EPSG:32633", layer=name, append=path.exists(),
         )  # fmt: skip
-    with pytest.raises(InputError, match=r"2 layers \(roads, fields\)"):
+    with pytest.raises(InputError, match=r"2 layers of shapes \(roads, fields\)"):
         read_layer(str(path), scene(), WHOLE_IMAGE)
 
 
@@ -220,7 +219,7 @@ def broken(shape, **properties):
          "'x' is not a polygon"),
         (json.dumps(broken({"type": "Polygon", "coordinates": [[1, 2]]})), "not"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, NaN], [1, 1], [0, 0]]]}',
-         "corners that are not numbers"),
+         "'region 1' is not a polygon"),
         ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 2], [1, 1], [0, 0]]]}', "not"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [3, 3], [0, 0]]]}', "has no area"),
     ],

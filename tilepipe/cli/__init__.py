@@ -20,6 +20,7 @@ from tilepipe.text import one_line
 COMMANDS = {
     "run": "Segment an image and write the mask.",
     "plan": "Show what `run` would do: window, blocks, memory, time.",
+    "objects": "Make objects of a mask: outlines, measurements, counts.",
     "verify": "Prove that a mask equals the whole-image answer.",
     "train": "Train a network on images and masks.",
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tilepipe.errors import InputError
 from tilepipe.options import Options, option
 from tilepipe.quantities import (
+    parse_area,
     parse_bands,
     parse_bytes,
     parse_duration,
@@ -38,6 +39,7 @@ Shares = Literal["float16", "uint8"]
 StoredShares = Literal["float16", "uint8", "uint8-from-1"]
 """How they are stored; ``uint8`` is that of older masks (see `tilepipe.products.shares`)."""
 Ngff = Literal["0.4", "0.5"]
+ObjectMethod = Literal["auto", "none", "components", "split", "seeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class RunOptions(Options):
         (),
         "Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a folder "
         "(masks/); NAME.probabilities.tif or NAME.entropy.ome.tif for what lies beside the mask; "
-        "may be given several times",
+        "for its objects .geojson, .gpkg, .fgb, .parquet or .csv; may be given several times",
         flag="output", short="-o", metavar="PATH",
         unset="IMAGE_mask in the current folder, in the formats of its field",
     )  # fmt: skip
@@ -146,6 +148,20 @@ class RunOptions(Options):
     ngff: Ngff | None = option(
         None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
         parse=str, unset="0.5",
+    )  # fmt: skip
+    objects: ObjectMethod = option(
+        "auto",
+        "How to make objects of the mask: components of a class, split where they are narrow, or "
+        "seeded by a core class; none for no objects",
+        unset="as the model says, for outputs of objects: -o NAME.geojson, .gpkg, .fgb, .parquet, "
+        ".csv",
+    )  # fmt: skip
+    min_area: str | None = option(
+        None, "Leave out smaller objects, in pixels of the mask or with a unit: 60, 20um2, 50m2",
+        parse=parse_area, metavar="AREA", unset="as the model says",
+    )  # fmt: skip
+    fill_holes: bool | None = option(
+        None, "Fill the holes of objects", unset="as the model says"
     )  # fmt: skip
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",

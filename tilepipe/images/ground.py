@@ -119,9 +119,13 @@ class PixelAreas:
 
     def rows(self, start: int, stop: int) -> Floats:
         """Of some rows of the window, counted from its first: (stop - start, width)."""
-        y, x = self._window.y, self._window.x
-        columns = np.arange(x, self._window.stop_x)
-        down = self._between(self._nodes, np.arange(y + start, y + stop), self._first[0])
+        whole = self._window
+        return self.read(Window(whole.y + start, whole.x, stop - start, whole.width))
+
+    def read(self, window: Window) -> Floats:
+        """Of a window of the grid that lies in the first one: (H, W)."""
+        rows, columns = np.arange(window.y, window.stop_y), np.arange(window.x, window.stop_x)
+        down = self._between(self._nodes, rows, self._first[0])
         return self._between(down.T, columns, self._first[1]).T
 
     def _between(self, nodes: Floats, places: NDArray[np.intp], first: int) -> Floats:

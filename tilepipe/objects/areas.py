@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.images.ground import PixelAreas, ground_of_grid
 from tilepipe.products.base import Mask, MaskSpec
@@ -131,6 +132,16 @@ class PixelArea:
         return np.concatenate(sums) / SQUARE_METRES[self.unit.large]
 
 
+def require_its_mask(mask: Mask, spec: MaskSpec) -> None:
+    """Refuse a mask that is not the one of which a table has the description."""
+    if mask.shape != (spec.height, spec.width):
+        (height, width) = mask.shape
+        raise InputError(
+            f"{mask.path}: has {width} x {height} pixels, and the objects are those of a mask of "
+            f"{spec.width} x {spec.height}; give that mask, or make the objects again"
+        )
+
+
 def answered(mask: Mask, window: Window) -> Bools:
     """Which pixels of a window have an answer, in any plane; shape (H, W)."""
     product = product_named(mask.kind)
@@ -149,7 +160,13 @@ def answered_area(mask: Mask, spec: MaskSpec, inside: Inside | None = None) -> A
         Its description, as the table of its objects has it.
     inside : callable, optional
         Which pixels of a window are in the region (`tilepipe.regions.cells.Region.inside`).
+
+    Raises
+    ------
+    InputError
+        If it is not the mask described.
     """
+    require_its_mask(mask, spec)
     return area_within(mask, PixelArea(spec), Window(0, 0, *mask.shape), inside)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Workspace
-from tilepipe.objects.layers import layers_of, scale_of
+from tilepipe.objects.layers import measures_of
 from tilepipe.objects.measuring import columns_of
 from tilepipe.objects.numbering import Compute, OnStep, number_objects, step, workspace_at
 from tilepipe.objects.stages import assemble, trace_block
@@ -70,10 +70,9 @@ def trace_task(path: str, window: Window) -> None:
     """Outline and measure the objects of one window; the work of a task."""
     work = workspace_at(path)
     numbers = work.target
-    scale = scale_of(numbers.spec)
     trace_block(
         numbers.read, window, numbers.shape, work.path / "traced",
-        layers=layers_of(work, numbers.spec, scale), outlines=work.job.outlines,
+        measures_of(work, numbers.spec), outlines=work.job.outlines,
     )  # fmt: skip
 
 
@@ -100,16 +99,14 @@ def _build_pyramid(work: Workspace, compute: Compute) -> None:
 
 
 def _write_table(work: Workspace, spec: MaskSpec, info: ObjectsInfo, index: ObjectIndex) -> None:
-    scale = scale_of(spec)
-    layers = layers_of(work, spec, scale)
-    shown = layers if scale.ground is None else layers[:-1]
-    columns = columns_of(scale, shown)
+    measures = measures_of(work, spec)
+    columns = columns_of(measures)
     path = as_path(work.job.target) / "table"
     remove(path)
     writer = TableWriter(path, columns, outlines=work.job.outlines)
     count = assemble(
-        work.path / "traced", work.grid, writer, _Classes(work, index),
-        scale=scale, layers=layers, outlines=work.job.outlines,
+        work.path / "traced", work.grid, writer, _Classes(work, index), measures,
+        outlines=work.job.outlines,
     )  # fmt: skip
     writer.finish(replace(info, columns=columns, count=count, outlines=work.job.outlines))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.images.base import PixelSize, RasterGrid
-from tilepipe.objects.areas import SHOWN, AreaUnit, PixelArea, answered, pieces
+from tilepipe.objects.areas import SHOWN, AreaUnit, PixelArea, answered, pieces, require_its_mask
 from tilepipe.objects.summary import object_classes
 from tilepipe.objects.table import ObjectTable
 from tilepipe.products.base import Mask, MaskClass, MaskSpec
@@ -81,6 +81,7 @@ def density_map(table: ObjectTable, mask: Mask, cell: str, path: StoragePath) ->
         If it cannot be written.
     """
     info, pixel = table.info, PixelArea(table.info.mask)
+    require_its_mask(mask, info.mask)
     kind = suffix_kind(path)
     if kind == "png":
         raise InputError(f"{path}: a map of density holds values; use .ome.zarr, .ome.tif or .tif")

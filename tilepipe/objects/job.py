@@ -19,8 +19,8 @@ from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.kept import load_arrays, save_arrays
 from tilepipe.objects.rules import Parts, PartTable
 from tilepipe.objects.unions import grid_shape
+from tilepipe.products.any_mask import open_any_mask
 from tilepipe.products.base import Mask
-from tilepipe.products.formats import open_mask
 from tilepipe.products.instances import InstanceLayer, open_instances
 from tilepipe.schema import decode, load_json
 from tilepipe.storage import StoragePath, as_path, make_folder, remove, write_whole
@@ -41,8 +41,8 @@ class Intensity:
 
     path: str
     fingerprint: str
-    reading: dict[str, Any]
-    """Its bands (`tilepipe.images.reading.Reading`), as JSON values."""
+    reading: str
+    """How it is read (`tilepipe.images.reading.Reading`), as JSON text."""
     level: int
     factors: Factors | None
     """As in `tilepipe.images.resampled.ResampledImage`; None if it is not resampled."""
@@ -164,6 +164,19 @@ class Workspace:
         write_whole(self.path / "done" / step, b"", alone=False)
 
 
+LARGEST_SIDE = 2048
+PIXEL_BYTES = 120
+"""Memory that the most demanding pass takes for each pixel of a window."""
+
+
+def side_for(memory: int, at_once: int) -> int:
+    """The side of windows of which so many at once fit into half of a memory limit, in bytes."""
+    side = LARGEST_SIDE
+    while side > CHUNK and side * side * PIXEL_BYTES * at_once > memory // 2:
+        side //= 2
+    return side
+
+
 def open_workspace(path: StoragePath) -> Workspace:
     """Open the folder of a job that `start` began."""
     document = load_json((path / "job.json").read_text(encoding="utf-8"))
@@ -188,4 +201,4 @@ def start(path: StoragePath, job: ObjectsJob) -> Workspace:
 @lru_cache(maxsize=4)
 def _opened(path: str, _fingerprint: str) -> Mask:
     """The mask, open as long as tasks are about it."""
-    return open_mask(path)
+    return open_any_mask(path)

@@ -60,19 +60,19 @@ class Rings:
         ``pieces`` gives the pieces of a block, by its number; each block is asked for once.
         """
         begin = offsets_of(self.size)
-        points = np.empty((begin[-1], 2), np.int32)
+        points, nodes = np.empty((begin[-1], 2), np.int32), np.empty(begin[-1], bool)
         for block in np.unique(self.block).tolist():
             here = np.flatnonzero(self.block == block)
             found, index, size = pieces(block), self.index[here], self.size[here]
-            points[ranges(begin[:-1][here], size)] = found.points[
-                ranges(found.offsets[index], size)
-            ]
+            there, here = ranges(found.offsets[index], size), ranges(begin[:-1][here], size)
+            points[here], nodes[here] = found.points[there], found.nodes[there]
         rings = begin[self.offsets]
         sizes = np.diff(rings)
         turned = ranges(np.zeros(len(sizes), np.int64), sizes) + np.repeat(self.shift, sizes)
-        points = points[np.repeat(rings[:-1], sizes) + turned % np.repeat(sizes, sizes)]
+        order = np.repeat(rings[:-1], sizes) + turned % np.repeat(sizes, sizes)
         polygons = begins(self.number, self.polygon)
-        return Outlines(points, rings, polygons, np.searchsorted(polygons, begins(self.number)))
+        objects = np.searchsorted(polygons, begins(self.number))
+        return Outlines(points[order], rings, polygons, objects, nodes[order])
 
 
 class Joining:

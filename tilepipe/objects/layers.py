@@ -1,7 +1,8 @@
-"""What is averaged over objects beside their shape: probabilities, bands, true areas of pixels."""
+"""What is measured of objects beside their shape: probabilities, and bands of the image."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,45 +12,33 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images import Image, open_image
-from tilepipe.images.ground import PixelAreas
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import ResampledImage
-from tilepipe.objects.areas import PixelArea
 from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Intensity, Workspace
-from tilepipe.objects.measuring import Layer, Scale
+from tilepipe.objects.measuring import Layer, Measures
+from tilepipe.objects.scales import scale_of
+from tilepipe.objects.table import ObjectTable
 from tilepipe.products.base import Mask, MaskSpec
 from tilepipe.products.store import ZarrMask
+from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 
 SHARES = 2.0**-24
 """All numbers of float16 are multiples of it."""
 
-GROUND = 2.0**-20
-"""Areas on the ground are rounded to this part of a pixel's usual area."""
-
 FLOATS = 2.0**-16
 """Bands of floating point are rounded to multiples of it."""
 
 
-def scale_of(spec: MaskSpec) -> Scale:
-    """The size of a mask's pixels: in um on slides, in m on the ground, or unknown."""
-    area = PixelArea(spec)
-    if area.metres is None:
-        return Scale()
-    unit, factor = ("um", 1e6) if area.unit.small == "um2" else ("m", 1.0)
-    y, x = (float(f"{side * factor:.12g}") for side in area.metres)
-    return Scale(y, x, unit, _ground(spec, area) if area.differs else None)
-
-
-def layers_of(work: Workspace, spec: MaskSpec, scale: Scale) -> list[Layer]:
-    """The layers of a job; the ground last, if pixels differ in area."""
+def measures_of(work: Workspace, spec: MaskSpec) -> Measures:
+    """What a job measures of each object."""
     layers: list[Layer] = []
     if work.job.probabilities:
         layers.append(_probability(work))
     if work.job.intensity is not None:
         layers += _bands(work.job.intensity)
-    return layers if scale.ground is None else [*layers, scale.ground]
+    return Measures(scale_of(spec), tuple(layers))
 
 
 def has_probabilities(mask: Mask) -> bool:
@@ -59,32 +48,37 @@ def has_probabilities(mask: Mask) -> bool:
     }
 
 
-def _ground(spec: MaskSpec, area: PixelArea) -> Layer:
-    crs, transform, metres = spec.crs, spec.transform, area.metres
-    assert crs is not None, "by which areas were found to differ"
-    assert transform is not None
-    assert metres is not None
-
-    def read(window: Window, _numbers: NDArray[Any]) -> NDArray[Any]:
-        return PixelAreas(crs, transform, window, max(metres)).rows(0, window.height)
-
-    usual = metres[0] * metres[1]
-    return Layer("ground", read, quantum=usual * GROUND, has_mean=False)
-
-
 def _probability(work: Workspace) -> Layer:
-    """The probability of an object's class, where the mask has probabilities."""
     mask = work.mask
     if not isinstance(mask, ZarrMask) or not has_probabilities(mask):
         raise InputError(
             f"{work.job.mask}: has no probabilities; write them with `tilepipe run --probabilities`"
         )
     classes = np.array((0, *work.job.parts.classes))
+    part = _parts_of(work.path, work.job.fingerprint)
+    return _probability_layer(mask, lambda number: classes[part[number]])
+
+
+def probability_of(mask: ZarrMask, table: ObjectTable) -> Layer:
+    """The probability of the class of each object of a finished table."""
+
+    def class_of(number: NDArray[Any]) -> NDArray[Any]:
+        found = np.zeros(len(number), np.int64)
+        known = number > 0
+        low = int(number[known].min(initial=len(table) or 1))
+        column = table.read(low - 1, int(number.max(initial=0)), outlines=False).columns["class"]
+        found[known] = column[number[known] - low]
+        return found
+
+    return _probability_layer(mask, class_of)
+
+
+def _probability_layer(mask: ZarrMask, class_of: Callable[[NDArray[Any]], NDArray[Any]]) -> Layer:
+    """The probability of an object's class, where the mask has probabilities."""
 
     def read(window: Window, numbers: NDArray[Any]) -> NDArray[Any]:
         present, at = np.unique(numbers, return_inverse=True)
-        part = _parts_of(work.path, work.job.fingerprint)
-        plane = np.where(present > 0, classes[part[present]], -1)[at.reshape(numbers.shape)]
+        plane = np.where(present > 0, class_of(present), -1)[at.reshape(numbers.shape)]
         found = np.full(numbers.shape, np.nan, np.float32)
         values = mask.read_probabilities(window)
         for index in np.unique(plane[plane >= 0]):
@@ -101,7 +95,7 @@ def _parts_of(path: StoragePath, _fingerprint: str) -> NDArray[np.uint8]:
 
 
 def _bands(intensity: Intensity) -> list[Layer]:
-    image = _image(intensity.path, intensity.fingerprint, repr(intensity), intensity)
+    image = _image(intensity)
     whole = np.dtype(image.dtype).kind in "iub"
 
     def layer(band: int, name: str) -> Layer:
@@ -124,8 +118,8 @@ def _names(image: Image) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def _image(path: str, _fingerprint: str, _key: str, intensity: Any) -> Image:
-    image: Image = open_image(path, Reading.from_json(intensity.reading))
+def _image(intensity: Intensity) -> Image:
+    image: Image = open_image(intensity.path, Reading.from_json(load_json(intensity.reading)))
     if intensity.factors is None:
         return image
     return ResampledImage(image, intensity.level, intensity.factors)

@@ -58,6 +58,20 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What is measured of each object."""
+
+    scale: Scale = Scale()
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def summed(self) -> tuple[Layer, ...]:
+        """The layers whose values are summed: last, the ground."""
+        ground = self.scale.ground
+        return self.layers if ground is None else (*self.layers, ground)
+
+
+@dataclass(frozen=True, slots=True)
 class Sums:
     """What adds up, for each of n labels in ascending order."""
 
@@ -189,9 +203,10 @@ def merged(parts: Sequence[Sums]) -> Sums:
     )
 
 
-def columns_of(scale: Scale, layers: Sequence[Layer]) -> tuple[Column, ...]:
+def columns_of(measures: Measures) -> tuple[Column, ...]:
     """The columns of a table, the number and the class first."""
-    unit, area = scale.unit, f"{scale.unit}2"
+    unit = measures.scale.unit
+    area = f"{unit}2"
     found = [
         Column("number", "uint32", "", "Number"),
         Column("class", "uint8", "", "Class"),
@@ -207,7 +222,7 @@ def columns_of(scale: Scale, layers: Sequence[Layer]) -> tuple[Column, ...]:
         Column("minor_axis", "float64", unit, "Minor axis"),
         Column("circularity", "float64", "", "Circularity"),
     ]
-    for layer in layers:
+    for layer in measures.layers:
         if layer.has_mean:
             found.append(Column(f"mean_{layer.name}", "float64", layer.unit, f"Mean {layer.name}"))
         if layer.has_max:
@@ -215,7 +230,7 @@ def columns_of(scale: Scale, layers: Sequence[Layer]) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def measurements(sums: Sums, scale: Scale, layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:
+def measurements(sums: Sums, measures: Measures) -> dict[str, NDArray[Any]]:
     """The columns of objects but for their class, from their sums in the whole image.
 
     - area: of all pixels;
@@ -223,9 +238,8 @@ def measurements(sums: Sums, scale: Scale, layers: Sequence[Layer]) -> dict[str,
       of an outline along pixel edges is up to 27 % too long;
     - axes: of the ellipse with the object's second central moments;
     - circularity: 4 pi area / perimeter², at most 1.
-
-    Layers are those of which the sums were made; the last is the ground if the scale has one.
     """
+    scale = measures.scale
     added = sums.added.astype(object)
     n, sum_x, sum_y = added.T[:3]
     count = n.astype(np.float64)
@@ -254,7 +268,7 @@ def measurements(sums: Sums, scale: Scale, layers: Sequence[Layer]) -> dict[str,
         "minor_axis": minor * stretch,
         "circularity": circularity,
     }
-    for k, layer in enumerate(layers):
+    for k, layer in enumerate(measures.layers):
         known, total = added.T[len(ADDED) + 2 * k : len(ADDED) + 2 * k + 2].astype(np.float64)
         value = layer.quantum * layer.factor
         with np.errstate(divide="ignore", invalid="ignore"):

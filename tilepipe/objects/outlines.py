@@ -30,6 +30,10 @@ class Outlines:
     """(Q + 1,): where each polygon begins in `rings`. Its first ring is outside, others holes."""
     objects: Offsets
     """(n + 1,): where each object begins in `polygons`."""
+    nodes: NDArray[np.bool_] | None = None
+    """(P,): whether more than two objects, background included, or two parts of one, meet in the
+    point. Every outline there has the point, if only between two in line. None where that is
+    unknown, as it is of outlines that do not follow pixel edges."""
 
     def __len__(self) -> int:
         """The number of objects."""
@@ -38,15 +42,23 @@ class Outlines:
     @classmethod
     def none(cls, dtype: str = "int32") -> Outlines:
         """The outlines of no objects."""
-        return cls(np.zeros((0, 2), dtype), *(np.zeros(1, np.int64) for _ in range(3)))
+        rings, polygons, objects = np.zeros((3, 1), np.int64)
+        return cls(np.zeros((0, 2), dtype), rings, polygons, objects, np.zeros(0, bool))
 
     def of(self, start: int, stop: int) -> Outlines:
         """The outlines of some of the objects, from ``start`` to before ``stop``."""
         objects = self.objects[start : stop + 1]
         polygons = self.polygons[objects[0] : objects[-1] + 1]
         rings = self.rings[polygons[0] : polygons[-1] + 1]
-        points = self.points[rings[0] : rings[-1]]
-        return Outlines(points, rings - rings[0], polygons - polygons[0], objects - objects[0])
+        points = slice(rings[0], rings[-1])
+        nodes = None if self.nodes is None else self.nodes[points]
+        return Outlines(
+            self.points[points],
+            rings - rings[0],
+            polygons - polygons[0],
+            objects - objects[0],
+            nodes,
+        )
 
     def take(self, chosen: Offsets) -> Outlines:
         """The outlines of some of the objects, by their indices, in that order."""
@@ -57,7 +69,8 @@ class Outlines:
             index = ranges(level[index], sizes)
             offsets.append(offsets_of(sizes))
         objects, polygons, rings = offsets
-        return Outlines(self.points[index], rings, polygons, objects)
+        nodes = None if self.nodes is None else self.nodes[index]
+        return Outlines(self.points[index], rings, polygons, objects, nodes)
 
     def geometries(self) -> NDArray[Any]:
         """The outlines as shapely geometries (n,): polygons, or multipolygons if there are several.
@@ -96,12 +109,13 @@ def joined(parts: list[Outlines]) -> Outlines:
     """The outlines of the objects of several, one after another."""
     if not parts:
         return Outlines.none()
+    nodes = [part.nodes for part in parts if part.nodes is not None]
     return Outlines(
         np.concatenate([part.points for part in parts]),
-        *(
-            _chained([getattr(part, name) for part in parts])
-            for name in ("rings", "polygons", "objects")
-        ),
+        _chained([part.rings for part in parts]),
+        _chained([part.polygons for part in parts]),
+        _chained([part.objects for part in parts]),
+        np.concatenate(nodes) if len(nodes) == len(parts) else None,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tilepipe.errors import InputError
 from tilepipe.objects.regions import RegionFigures, RegionsSummary
 from tilepipe.objects.summary import Figures
-from tilepipe.regions.polygons import LONGITUDE_LATITUDE
+from tilepipe.regions.features import LONGITUDE_LATITUDE
 from tilepipe.storage import (
     StoragePath,
     complete_or_absent,
@@ -104,10 +104,13 @@ def _write_json(summary: RegionsSummary, path: StoragePath) -> None:
 
 
 def _fields(summary: RegionsSummary, found: RegionFigures) -> dict[str, float | None]:
-    """The figures of a region by names of fields: ``objects``, ``nucleus objects`` ..."""
+    """The figures of a region by names of fields: ``objects``, ``nucleus objects`` ...
+
+    Those of classes are left out if there is only one.
+    """
     large = summary.unit.large
     fields: dict[str, float | None] = {f"answered {large}": found.answered.size}
-    for figures in found.rows:
+    for figures in (found.total, *(found.classes if len(found.classes) > 1 else ())):
         of = "" if figures is found.total else f"{one_line(figures.name)} "
         fields[f"{of}objects"] = float(figures.count)
         fields[f"{of}per {large}"] = figures.density
@@ -119,13 +122,13 @@ def _fields(summary: RegionsSummary, found: RegionFigures) -> dict[str, float | 
 def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
     import shapely
 
-    drawn, layer = [each.region.drawn for each in summary.regions], summary.layer
+    drawn, layer = [each.region.drawn.geometry for each in summary.regions], summary.layer
     if layer.crs is not None:
         drawn = _geographic(drawn, layer.crs)
     features = []
     for geometry, found in zip(drawn, summary.regions, strict=True):
         fields = {k: v for k, v in _fields(summary, found).items() if v is not None}
-        properties: dict[str, Any] = found.region.feature.get("properties") or {
+        properties: dict[str, Any] = found.region.drawn.properties or {
             "name": one_line(found.region.name)
         }
         if layer.crs is None:
@@ -133,11 +136,19 @@ def _write_geojson(summary: RegionsSummary, path: StoragePath) -> None:
             properties = {"objectType": "annotation", **properties, "measurements": measured}
         else:
             properties = {**properties, **fields}
-        shape = json.loads(shapely.to_geojson(shapely.orient_polygons(geometry)))
-        item = {"type": "Feature", "geometry": shape, "properties": properties}
-        features.append({**found.region.feature, **item})
+        shape = json.loads(shapely.to_geojson(_oriented(geometry)))
+        number = {} if found.region.drawn.id is None else {"id": found.region.drawn.id}
+        features.append({"type": "Feature", **number, "geometry": shape, "properties": properties})
     document = {"type": "FeatureCollection", "features": features}
     write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _oriented(geometry: Any) -> Any:
+    """With outer rings counterclockwise, as RFC 7946 asks for."""
+    import shapely
+
+    parts = [shapely.geometry.polygon.orient(part) for part in shapely.get_parts(geometry)]
+    return parts[0] if geometry.geom_type == "Polygon" else shapely.multipolygons(parts)
 
 
 def _measurements(before: Any, fields: dict[str, float]) -> Any:
@@ -172,7 +183,9 @@ def _write_layer(summary: RegionsSummary, path: StoragePath) -> None:
     import shapely
 
     regions = summary.regions
-    shapes = [shapely.multipolygons(shapely.get_parts(each.region.drawn)) for each in regions]
+    shapes = [
+        shapely.multipolygons(shapely.get_parts(each.region.drawn.geometry)) for each in regions
+    ]
     rows = [_fields(summary, each) for each in regions]
     names = np.array([one_line(each.region.name) for each in regions], object)
     columns = [np.array([row[name] for row in rows], np.float64) for name in rows[0]]

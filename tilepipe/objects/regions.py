@@ -16,11 +16,20 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.objects.areas import Area, AreaUnit, Bools, PixelArea, area_within
-from tilepipe.objects.summary import ALL, Figures, object_classes
+from tilepipe.objects.areas import (
+    SHOWN,
+    Area,
+    AreaUnit,
+    Bools,
+    PixelArea,
+    area_within,
+    require_its_mask,
+)
+from tilepipe.objects.summary import ALL, Figures, object_classes, short
 from tilepipe.objects.table import ObjectsInfo, ObjectTable
 from tilepipe.products.base import Mask
 from tilepipe.regions.layers import NamedRegion, RegionLayer, read_layer
+from tilepipe.text import count, one_line
 
 ASIDE = 2.0**-20, 2.0**-21
 """How far right of and below its centroid an object is looked for, in pixels: so that it lies in
@@ -98,8 +107,14 @@ def summarise_regions(table: ObjectTable, mask: Mask, layer: RegionLayer) -> Reg
         Theirs, opened.
     layer : RegionLayer
         The regions, placed on the mask (`layer_for`).
+
+    Raises
+    ------
+    InputError
+        If the table has no centroids, or the mask is another one.
     """
     info = table.info
+    require_its_mask(mask, info.mask)
     pixel = PixelArea(info.mask)
     counts, areas, outside = _counted(table, [each.shape for each in layer.regions])
     shown = sorted({*object_classes(info), *np.flatnonzero(counts.sum(0)).tolist()})
@@ -177,6 +192,24 @@ class Rasterised:
             dtype="uint8",
         )
         return np.asarray(pixels, np.bool_)
+
+
+def show_regions(summary: RegionsSummary, most: int = 20) -> str:
+    """The first regions for a person, a line for each, with all of their objects."""
+    unit = SHOWN[summary.unit.large]
+    lines = []
+    for found in summary.regions[:most]:
+        line = f"{one_line(found.region.name):24} {count(found.total.count, 'object'):>16}"
+        if found.total.density is None:
+            lines.append(f"{line}, and no pixel with an answer")
+        else:
+            area = f"{short(found.answered.size)} {unit}"
+            lines.append(f"{line}, {short(found.total.density)} per {unit}, in {area}")
+    if len(summary.regions) > most:
+        lines.append(f"and {count(len(summary.regions) - most, 'more region')}")
+    if summary.outside:
+        lines.append(f"{'(in no region)':24} {count(summary.outside, 'object'):>16}")
+    return "\n".join(lines)
 
 
 def _counted(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window
-from tilepipe.objects.measuring import Layer, Sums, sums_of
+from tilepipe.objects.measuring import Measures, Sums, sums_of
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.runs import Runs, runs_of
 from tilepipe.objects.tracing import EACH, Pieces, crossing, open_parts, trace
@@ -19,9 +19,9 @@ from tilepipe.storage import StoragePath, write_whole
 
 Ints = NDArray[np.int64]
 
-_PIECES = (*EACH, "points", "offsets")
+_PIECES = (*EACH, "points", "nodes", "offsets")
 _SUMS = ("number", "added", "lowest", "highest")
-_OUTLINES = ("points", "rings", "polygons", "objects")
+_OUTLINES = ("points", "rings", "polygons", "objects", "nodes")
 _SIDES = ("above", "below", "before", "after")
 
 
@@ -101,9 +101,10 @@ class SpillFile:
 
     def pieces(self, *, points: bool = True) -> Pieces:
         """The pieces of objects that go on beyond it, with their points or without."""
-        names = _PIECES if points else tuple(n for n in _PIECES if n != "points")
+        names = _PIECES if points else (*EACH, "offsets")
         found = dict(zip(names, self._group("pieces", names), strict=True))
-        return Pieces(**{"points": np.zeros((0, 2), np.int32), **found})
+        none = {"points": np.zeros((0, 2), np.int32), "nodes": np.zeros(0, bool)}
+        return Pieces(**{**none, **found})
 
     def borders(self) -> Borders:
         """Its parts along its borders."""
@@ -117,7 +118,7 @@ def spill_of(
     labels: NDArray[Any],
     window: Window,
     image_width: int,
-    layers: Sequence[Layer],
+    measures: Measures,
     *,
     outlines: bool = True,
 ) -> Spill:
@@ -131,15 +132,16 @@ def spill_of(
         The block.
     image_width : int
         Columns of the image.
-    layers : sequence of Layer
-        Values to average.
+    measures : Measures
+        What to measure.
     outlines : bool
         Whether to trace outlines, or only to measure.
     """
     runs = runs_of(labels[1:-1, 1:-1])
-    sums = sums_of(labels, runs, window, layers)
+    sums = sums_of(labels, runs, window, measures.summed)
     goes_on = crossing(labels)
-    pieces = trace(labels if outlines else labels * 0, runs, window, image_width)
+    traced = labels if outlines else np.zeros_like(labels)
+    pieces = trace(traced, runs, window, image_width)
     is_open = np.isin(sums.number, goes_on)
     piece_open = np.isin(pieces.number, goes_on)
     return Spill(

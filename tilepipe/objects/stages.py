@@ -6,7 +6,7 @@ likes: it writes one file. `assemble` reads those of all blocks and writes the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects.joining import Joining, Rings
-from tilepipe.objects.measuring import Layer, Scale, Sums, measurements, merged
+from tilepipe.objects.measuring import Measures, Sums, measurements, merged
 from tilepipe.objects.outlines import Outlines, joined
 from tilepipe.objects.spill import SpillFile, spill_of
 from tilepipe.objects.table import ObjectBatch, TableWriter
@@ -44,8 +44,8 @@ def trace_block(
     window: Window,
     shape: tuple[int, int],
     folder: StoragePath,
+    measures: Measures,
     *,
-    layers: Sequence[Layer] = (),
     outlines: bool = True,
 ) -> int:
     """Trace and measure the objects of a window, and write what was found to one file.
@@ -60,8 +60,8 @@ def trace_block(
         (height, width) of the image.
     folder : StoragePath
         Where the files of all windows are; it exists.
-    layers : sequence of Layer
-        Values of pixels to average over each object.
+    measures : Measures
+        What to measure of each object.
     outlines : bool
         Whether to trace outlines, or only to measure.
 
@@ -71,7 +71,7 @@ def trace_block(
         The number of objects with pixels in the window.
     """
     labels = read_with_rim(read_labels, window, shape)
-    spill = spill_of(labels, window, shape[1], layers, outlines=outlines)
+    spill = spill_of(labels, window, shape[1], measures, outlines=outlines)
     spill.write(spill_path(folder, window))
     return len(spill.done) + len(spill.open)
 
@@ -81,9 +81,8 @@ def assemble(
     grid: WindowGrid,
     writer: TableWriter,
     classes: Any,
+    measures: Measures,
     *,
-    scale: Scale | None = None,
-    layers: Sequence[Layer] = (),
     outlines: bool = True,
 ) -> int:
     """Write the objects of all windows to a table, in the order of their numbers.
@@ -95,12 +94,10 @@ def assemble(
     grid : WindowGrid
         All windows; its area is the whole image.
     writer : TableWriter
-        Its columns are those of `columns_of` for the same scale and layers.
+        Its columns are those of `columns_of` for the same measures.
     classes : array of uint8, shape (n,)
         The class of each object, in the order of numbers; slices of it are read.
-    scale : Scale, optional
-        The size of pixels; by default lengths are in pixels.
-    layers : sequence of Layer
+    measures : Measures
         As for `trace_block`.
     outlines : bool
         As for `trace_block`.
@@ -113,14 +110,13 @@ def assemble(
     Raises
     ------
     ValueError
-        If objects are missing, or their numbers are not in the order of their first pixels.
+        If numbers are missing, or do not grow from one row of windows to the next.
     """
-    scale = scale or Scale()
     for sums, found in _rows(folder, grid, outlines=outlines):
         first, count = writer.count + 1, len(sums)
         if not np.array_equal(sums.number, np.arange(first, first + count)):
             raise ValueError("objects are not numbered in the order of their first pixels")
-        columns = measurements(sums, scale, layers)
+        columns = measurements(sums, measures)
         columns["class"] = np.asarray(classes[first - 1 : first - 1 + count])
         writer.append(ObjectBatch(columns, found))
     return writer.count

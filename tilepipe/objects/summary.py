@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.objects.areas import SHOWN, Area, AreaUnit, PixelArea
 from tilepipe.objects.medians import medians
 from tilepipe.objects.table import Column, ObjectsInfo, ObjectTable
+from tilepipe.schema import decode
 from tilepipe.text import count, one_line
 
 PLACES = frozenset({
@@ -94,6 +95,24 @@ class ObjectsSummary:
             "partial": self.partial,
         }
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ObjectsSummary:
+        """Read what `to_json` returned; ValueError, KeyError or TypeError for anything else."""
+        tissue = document["tissue"]
+        small = next(small for small, large in SMALL_UNITS if large == document["units"]["area"])
+        return cls(
+            AreaUnit(small, document["units"]["area"]),
+            decode(Area, document["answered"]),
+            None if tissue is None else decode(Area, tissue),
+            tuple(decode(Figures, each) for each in document["classes"]),
+            decode(Figures, document["all"]),
+            str(document["partial"]),
+        )
+
+
+SMALL_UNITS = (("um2", "mm2"), ("m2", "ha"), ("m2", "km2"), ("px2", "Mpx"))
+"""The small and the large unit of areas that belong together."""
+
 
 def summarise_objects(
     table: ObjectTable, answered: Area, tissue: Area | None = None
@@ -168,25 +187,30 @@ def show_objects(summary: ObjectsSummary) -> str:
     several = len(summary.classes) > 1
     rows = [*summary.classes, *([summary.total] if several else [])]
     lines = [_line(figures, unit) for figures in rows]
-    answered = f"{summary.answered.size:,.4g} {unit} with an answer"
+    answered = f"{short(summary.answered.size)} {unit} with an answer"
     if summary.tissue is not None:
-        answered += f", {summary.tissue.size:,.4g} {unit} of it tissue"
+        answered += f", {short(summary.tissue.size)} {unit} of it tissue"
     lines.append(f"{'objects in':24} {answered}")
     if summary.partial:
         lines.append(f"{'not all':24} {one_line(summary.partial)}")
     return "\n".join(lines)
 
 
+def short(value: float) -> str:
+    """A figure in four digits, or in whole numbers: ``0.02345``, ``12,345``."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _line(figures: Figures, unit: str) -> str:
     parts = [f"{one_line(figures.name):24} {count(figures.count, 'object'):>16}"]
     if figures.density is not None:
-        parts.append(f"{figures.density:,.4g} per {unit}")
+        parts.append(f"{short(figures.density)} per {unit}")
     if figures.tissue_density is not None:
-        parts.append(f"{figures.tissue_density:,.4g} per {unit} of tissue")
+        parts.append(f"{short(figures.tissue_density)} per {unit} of tissue")
     if figures.share is not None:
         parts.append(f"{figures.share:.2%} of the area")
     if (area := figures.typical.get("area")) is not None:
-        parts.append(f"median {area.median:,.4g} {SHOWN.get(area.unit, area.unit)}")
+        parts.append(f"median {short(area.median)} {SHOWN.get(area.unit, area.unit)}")
     return ", ".join(parts)
 
 

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilepipe.errors import InputError
+from tilepipe.errors import DamagedMaskError, InputError
 from tilepipe.objects.outlines import Outlines
 from tilepipe.products.base import MaskSpec
 from tilepipe.schema import decode
@@ -119,7 +119,11 @@ class ObjectBatch:
         return len(self.columns["number"])
 
 
-_PARTS = ("points", "rings", "polygons", "objects")
+_PARTS = {
+    "points": ("int32", 2, 0), "rings": ("int64", 0, 1), "polygons": ("int64", 0, 1),
+    "objects": ("int64", 0, 1), "nodes": ("bool", 0, 0),
+}  # fmt: skip
+"""The arrays of outlines: type, columns, and how many zeros they begin with."""
 
 
 class ObjectTable:
@@ -142,6 +146,7 @@ class ObjectTable:
         """The rows from ``start`` to before ``stop``, counted from 0."""
         stop = min(stop, len(self))
         columns = {name: np.asarray(array[start:stop]) for name, array in self._columns.items()}
+        self._require_whole(columns["number"], start)
         found = self._read_outlines(start, stop) if outlines and self._outlines else None
         return ObjectBatch(columns, found)
 
@@ -153,17 +158,28 @@ class ObjectTable:
     def chunks(self, names: Collection[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """Some of the columns, in parts of `ROWS` rows, as they are stored."""
         for start in range(0, len(self), ROWS):
-            yield {name: np.asarray(self._columns[name][start : start + ROWS]) for name in names}
+            part = slice(start, min(start + ROWS, len(self)))
+            self._require_whole(np.asarray(self._columns["number"][part]), start)
+            yield {name: np.asarray(self._columns[name][part]) for name in names}
+
+    def _require_whole(self, number: NDArray[Any], start: int) -> None:
+        """Refuse rows that are missing: zarr reads 0 where a chunk is not there."""
+        if not np.array_equal(number, np.arange(start + 1, start + 1 + len(number))):
+            raise DamagedMaskError(f"{self.path} is damaged: rows are missing; make it again")
 
     def _read_outlines(self, start: int, stop: int) -> Outlines:
         assert self._outlines is not None, "asked only where there are outlines"
-        points, rings, polygons, objects = self._outlines
+        points, rings, polygons, objects, nodes = self._outlines
         of_objects = np.asarray(objects[start : stop + 1])
         of_polygons = np.asarray(polygons[of_objects[0] : of_objects[-1] + 1])
         of_rings = np.asarray(rings[of_polygons[0] : of_polygons[-1] + 1])
+        here = slice(of_rings[0], of_rings[-1])
         return Outlines(
-            np.asarray(points[of_rings[0] : of_rings[-1]]),
-            *(each - each[0] for each in (of_rings, of_polygons, of_objects)),
+            np.asarray(points[here]),
+            of_rings - of_rings[0],
+            of_polygons - of_polygons[0],
+            of_objects - of_objects[0],
+            np.asarray(nodes[here]),
         )
 
 
@@ -181,10 +197,8 @@ class TableWriter:
             c.name: Growing(self._group, f"columns/{c.name}", c.dtype, ROWS) for c in columns
         }
         self._parts = [
-            Growing(self._group, f"outlines/{name}", "int32", POINTS, width)
-            if name == "points"
-            else Growing(self._group, f"outlines/{name}", "int64", POINTS, width, first=0)
-            for name, width in zip(_PARTS, (2, 0, 0, 0), strict=True)
+            Growing(self._group, f"outlines/{name}", dtype, POINTS, width, zeros)
+            for name, (dtype, width, zeros) in _PARTS.items()
             if outlines
         ]
 
@@ -200,12 +214,14 @@ class TableWriter:
         if self._parts:
             found = batch.outlines
             assert found is not None, "a table with outlines needs those of each object"
-            points, rings, polygons, objects = self._parts
+            assert found.nodes is not None, "outlines of a table follow pixel edges"
+            points, rings, polygons, objects, nodes = self._parts
             begin = points.size, rings.size - 1, polygons.size - 1
             points.append(found.points)
             rings.append(found.rings[1:] + begin[0])
             polygons.append(found.polygons[1:] + begin[1])
             objects.append(found.objects[1:] + begin[2])
+            nodes.append(found.nodes)
         self._count += len(batch)
 
     def finish(self, info: ObjectsInfo) -> None:
@@ -226,7 +242,7 @@ class Growing:
         dtype: str,
         chunk: int,
         width: int = 0,
-        first: int | None = None,
+        zeros: int = 0,
     ) -> None:
         tail = (width,) if width else ()
         self._array = group.create_array(
@@ -234,9 +250,8 @@ class Growing:
             compressors=[ZstdCodec(level=3, checksum=True)],
         )  # fmt: skip
         self._chunk, self._written = chunk, 0
-        begin = np.zeros((0, *tail), dtype) if first is None else np.array([first], dtype)
-        self._pending: list[NDArray[Any]] = [begin]
-        self.size = len(begin)
+        self._pending: list[NDArray[Any]] = [np.zeros((zeros, *tail), dtype)]
+        self.size = zeros
         """Entries so far, written or not."""
 
     def append(self, values: NDArray[Any]) -> None:

@@ -17,6 +17,7 @@ two parts are one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,15 @@ class Pieces:
     first_at: Ints
     """(k,): where that point is in the piece."""
     start: Ints
-    """(k,): the place at which it begins, which is a point of it only if the walk turns there."""
+    """(k,): the place at which it begins, which may lie between two points in line."""
     start_direction: Ints
     end: Ints
     """(k,): the place at which it ends; never a point of it."""
     end_direction: Ints
     points: NDArray[np.int32]
     """(P, 2): x and y of its points in the whole image."""
+    nodes: NDArray[np.bool_]
+    """(P,): as in `Outlines`."""
     offsets: Ints
     """(k + 1,): where each begins in `points`."""
 
@@ -81,15 +84,21 @@ class Pieces:
         index = np.arange(len(self))[chosen]
         sizes = np.diff(self.offsets)[index]
         named = {name: getattr(self, name)[index] for name in EACH}
-        points = self.points[ranges(self.offsets[index], sizes)]
-        return Pieces(**named, points=points, offsets=offsets_of(sizes))
+        points = ranges(self.offsets[index], sizes)
+        return Pieces(
+            **named, points=self.points[points], nodes=self.nodes[points], offsets=offsets_of(sizes)
+        )
 
     def outlines(self) -> Outlines:
         """The outlines of the objects, where all pieces are rings."""
         assert self.closed.all(), "open chains are joined first"
         parts = begins(self.number, self.part)
         return Outlines(
-            self.points, self.offsets, parts, np.searchsorted(parts, begins(self.number))
+            self.points,
+            self.offsets,
+            parts,
+            np.searchsorted(parts, begins(self.number)),
+            self.nodes,
         )
 
 
@@ -145,7 +154,8 @@ def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) ->
     """
     edges = _Edges(labels, runs)
     order, offsets = walks(edges.successors(open_parts(labels, runs)))
-    corner = edges.turns()[order]
+    node = edges.nodes()[order]
+    corner = edges.turns()[order] | node
     direction = edges.direction[order]
     begin, last = order[offsets[:-1]], order[offsets[1:] - 1]
 
@@ -180,6 +190,7 @@ def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) ->
         place(end),
         edges.direction[last],
         points,
+        node[corner],
         kept,
     )
     return pieces.take(np.lexsort((pieces.first, ~pieces.outside, pieces.part, pieces.number)))
@@ -242,6 +253,15 @@ class _Edges:
         codes = end[inside] * 4 + turned[inside]
         self.next[inside] = np.searchsorted(self._codes, codes)
         return self.next
+
+    def nodes(self) -> NDArray[np.bool_]:
+        """Whether more than two borders between labels meet where each edge begins."""
+        ring = (0, 1, self.stride + 1, self.stride, 0)
+        around = [self._labels[self.vertex + step] for step in ring]
+        meeting = np.zeros(len(self.vertex), np.int8)
+        for one, other in pairwise(around):
+            meeting += one != other
+        return np.asarray(meeting > 2)
 
     def turns(self) -> NDArray[np.bool_]:
         """Whether the walk turns where each edge begins."""

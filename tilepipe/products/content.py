@@ -57,7 +57,8 @@ class Form:
                 "in the OME-Zarr"
             )
         planes = (MaskClass(product.name, WHITE),) if product.flat else spec.classes
-        shares: ShareForm | None = getattr(product, "form", None)
+        form = getattr(product, "form", None)
+        shares = form if isinstance(form, ShareForm) else None
         return cls(spec, planes, dtype, product.fill, product.name, product.flat, shares)
 
     @classmethod

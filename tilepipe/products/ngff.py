@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
-from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec
 from tilepipe.products.product import PixelForm, Product
 
 _UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
@@ -21,6 +22,8 @@ def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
 
 def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
     """The NGFF attributes of the group of a product beside a mask."""
+    if product.flat:  # it has one channel, and not one for each class
+        spec = replace(spec, classes=(MaskClass(product.name, "#ffffff"),), background=None)
     return _group(spec, product, {"omero": _omero(spec, product.top)})
 
 

@@ -24,9 +24,10 @@ from tilepipe.drawing import (
 )
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Image, Level
+from tilepipe.images.ranges import ShownRange
 from tilepipe.products.base import NO_ANSWER
 from tilepipe.products.content import content_of
-from tilepipe.products.ranges import ShownRange, shown_ranges
+from tilepipe.products.ranges import shown_ranges
 from tilepipe.products.store import ZarrMask
 from tilepipe.products.thumbnail import require_same_extent, thumbnail
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from tilepipe.images.ranges import ShownRange
 from tilepipe.products.content import Content, channel_numbers
-from tilepipe.products.ranges import ShownRange, shown_ranges
+from tilepipe.products.ranges import shown_ranges
 from tilepipe.storage import StoragePath, write_whole
 
 _MARK = b"<!-- written by tilepipe -->"

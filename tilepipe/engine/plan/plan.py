@@ -15,6 +15,7 @@ from tilepipe.grid import Tiling
 from tilepipe.images.base import Image, PixelSize
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.like_image import Nearest
 from tilepipe.schema import decode, load_json
@@ -82,6 +83,8 @@ class Plan:
     """Names of further products beside the mask."""
     channels: bool = False
     """Whether OME-TIFF has a channel for each class."""
+    objects: ObjectRule | None = None
+    """How the mask's pixels become objects; None if the run makes none."""
 
     @property
     def coverage(self) -> Coverage:
@@ -109,6 +112,10 @@ class Plan:
             del document["products"]
         if not self.channels:
             del document["channels"]
+        if self.objects is None:
+            del document["objects"]
+        else:
+            document["objects"] = self.objects.to_json()
         if self.region is None:
             del document["region"]
         if self.image.reading.is_plain:

@@ -12,14 +12,18 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.region import RegionFacts
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.region import source_fingerprint, tissue_name
+from tilepipe.engine.state.outputs import Outputs
 from tilepipe.images.base import Image, show_pixel_size
 from tilepipe.images.reading import Reading
 from tilepipe.models.specs import Model
 from tilepipe.products.product import canonical_keys
 
 
-def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
+def differences(
+    plan: Plan, options: RunOptions, image: Image, model: Model, outputs: Outputs
+) -> list[str]:
     """The differences between a plan and the user's request; none if the run can be resumed.
 
     Options that are ``auto`` agree with any plan.
@@ -57,7 +61,17 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
     compare("ngff", plan.mask.ngff, options.ngff)
+    found += _other_objects(plan, options, model, outputs)
     return found + _other_products(plan, options)
+
+
+def _other_objects(plan: Plan, options: RunOptions, model: Model, outputs: Outputs) -> list[str]:
+    """The difference between the rules for objects."""
+    wanted = object_rule(options, model, plan.mask, outputs.has_objects)
+    if wanted == plan.objects:
+        return []
+    was, now = ("none" if rule is None else str(rule) for rule in (plan.objects, wanted))
+    return [f"objects was {was}, now {now} (`tilepipe objects` makes them of a finished mask)"]
 
 
 def _other_products(plan: Plan, options: RunOptions) -> list[str]:

@@ -20,6 +20,7 @@ from tilepipe.engine.plan.region import RegionFacts, region_of
 from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
+from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.region import find_region
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
@@ -126,6 +127,7 @@ class _Planner:
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,
             model_bands=model.input.band_names, region=region,
             like_image=like_image_spec(self.image, mask, options) if options.like_image else None,
+            objects=object_rule(options, model, mask, self.outputs.has_objects),
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
         bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)

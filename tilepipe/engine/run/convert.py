@@ -11,20 +11,20 @@ from typing import Literal
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.folder import RunState, read_document
 from tilepipe.engine.state.progress import Progress
-from tilepipe.errors import InputError, UnreadableError
+from tilepipe.errors import InputError
 from tilepipe.images import open_image
 from tilepipe.images.base import Image
 from tilepipe.images.convert import MEMORY_LIMIT, check_target
 from tilepipe.images.convert import convert as convert_image
 from tilepipe.images.reading import Reading
 from tilepipe.models.file import load_model
+from tilepipe.products.any_mask import mask_at, open_any_mask
 from tilepipe.products.base import Mask
 from tilepipe.products.class_table import ClassTable, read_class_table
-from tilepipe.products.formats import open_mask, suffix_kind
-from tilepipe.products.label_image import LabelImage
+from tilepipe.products.formats import suffix_kind
 from tilepipe.products.rewrite import Progress as OnProgress
 from tilepipe.products.rewrite import Rewriting, is_ours, names_classes, rewrite, spec_of
-from tilepipe.products.store import ZarrMask, open_zarr_mask
+from tilepipe.products.store import ZarrMask
 from tilepipe.storage import (
     InputRefused,
     StoragePath,
@@ -106,16 +106,16 @@ def _convert_mask(
         _check_mask_target(source, target, overwrite)
     table = _table(options)
     with (
-        closing(_opened(source, memory // LARGEST_PIECE)) as mask,
+        closing(open_any_mask(source, memory // LARGEST_PIECE)) as mask,
         _image_for(options, target) as image,
     ):
-        unfinished = _unfinished(mask)
-        if unfinished is not None and not options.partial:
+        missing = unfinished(mask)
+        if missing is not None and not options.partial:
             raise InputError(
-                f"{source}: {unfinished}; repeat the command that made it, or convert what is "
+                f"{source}: {missing}; repeat the command that made it, or convert what is "
                 "there with --partial"
             )
-        spec = spec_of(mask, table, partial=unfinished is not None)
+        spec = spec_of(mask, table, partial=missing is not None)
         whole = isinstance(mask, ZarrMask) and spec == mask.spec and _is_whole(mask)
         rewrite(
             mask, target,
@@ -134,7 +134,7 @@ def _is_mask(source: str | Path, kind: InputKind, options: MaskOptions) -> bool:
     if path.is_dir() and "image-label" in _ome(path):
         return True
     try:
-        with closing(_mask_at(path)) as mask:
+        with closing(mask_at(path)) as mask:
             return is_ours(mask) or (mask.kind == "labels" and names_classes(mask))
     except InputError:
         return False
@@ -160,24 +160,6 @@ def _refuse_image(source: Image | str | Path, target: StoragePath) -> None:
         f"{path} is an image as far as can be told, and images become .ome.zarr only; if it is a "
         "mask, say what its labels mean: --classes 0=background,1=nucleus, or --model NAME"
     )
-
-
-def _mask_at(path: StoragePath) -> Mask:
-    # The folder of labels in an image's OME-Zarr has any name.
-    return open_zarr_mask(path) if path.is_dir() else open_mask(path)
-
-
-def _opened(source: str, largest_piece: int) -> Mask:
-    """The mask at a path: one of the formats that masks have, or any image of labels."""
-    path = readable(source)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the path of a mask")
-    try:
-        return _mask_at(path)
-    except UnreadableError:
-        raise
-    except InputError:
-        return LabelImage(source, largest_piece)
 
 
 def _check_mask_target(source: str, target: StoragePath, overwrite: bool) -> None:
@@ -216,7 +198,7 @@ def _image_for(options: MaskOptions, target: StoragePath) -> Iterator[Image | No
         yield image
 
 
-def _unfinished(mask: Mask) -> str | None:
+def unfinished(mask: Mask) -> str | None:
     """What the run that writes a mask still lacks, in words; None if it is complete."""
     state = RunState(mask.path)
     plan = state.read_plan() if isinstance(mask, ZarrMask) and mask.ours else None

@@ -20,7 +20,7 @@ from tilepipe.text import count, first_line, some
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TABLES = ("", "objects", "objects/table")
+TABLES = ("", "table", "objects", "objects/table")
 """Where in a folder the table of objects may be: it itself, or in a mask."""
 
 PARTITION = 100_000
