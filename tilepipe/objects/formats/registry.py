@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import InputError
-from tilepipe.objects.formats.shaped import Shape, Shaped
 from tilepipe.objects.table import ObjectTable
 from tilepipe.storage import StoragePath
 
@@ -106,9 +105,7 @@ def require_installed(path: StoragePath, kind: ObjectFormat) -> None:
         )
 
 
-def write_objects(
-    table: ObjectTable, path: Path, labels: Labels | None = None, shape: Shape | None = None
-) -> None:
+def write_objects(table: ObjectTable, path: Path, labels: Labels | None = None) -> None:
     """Write a table in the format of the suffix of ``path``; the file appears when it is complete.
 
     Parameters
@@ -119,8 +116,6 @@ def write_objects(
         On a disk.
     labels
         The numbers of objects, pixel by pixel, for formats that hold them (`ObjectFormat.labels`).
-    shape
-        Makes the outlines that are written of those in the table: simpler or smoother ones.
 
     Raises
     ------
@@ -131,8 +126,6 @@ def write_objects(
     kind = require_writable_format(path)
     module, _, name = kind.writer.partition(":")
     write: Callable[..., None] = getattr(import_module(module), name)
-    if shape is not None:
-        table = Shaped(table, shape)
     if kind.labels:
         write(table, path, labels)
     else:
