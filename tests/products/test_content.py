@@ -96,6 +96,9 @@ def test_gdal_reads_the_shares_with_their_scale_and_nodata(
     with rasterio.open(path) as dataset:
         names = [named.name for named in CLASSES] if product == "probabilities" else ["entropy"]
         assert list(dataset.descriptions) == names
+        if form == "uint8-from-1":  # or QGIS would take a share of 0 for nodata
+            assert 0 < dataset.scales[0] + dataset.offsets[0] < 1e-8
+            assert dataset.nodata == 0
         assert dataset.overviews(1) == [2, 4]
 
 
