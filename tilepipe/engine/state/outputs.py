@@ -14,6 +14,7 @@ from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.objects.formats.registry import objects_format, require_installed
+from tilepipe.products.content import file_dtype
 from tilepipe.products.formats import product_in_name, remove_side_files, suffix_kind
 from tilepipe.products.product import canonical_keys, main_product, product_named
 from tilepipe.storage import (
@@ -183,7 +184,9 @@ def _check_extras(
             reason = "it is named twice"
         if reason is not None:
             raise InputError(f"{product.name} cannot be written with model {model.name}: {reason}")
-        if not has_store and product.name not in exported:
+        if product.name in exported:
+            file_dtype(product)  # refuses what a TIFF does not hold
+        elif not has_store:
             raise InputError(
                 f"{product.name}: needs an output that holds it; add -o MASK.ome.zarr, or "
                 f"-o MASK.{product.name}.tif"
