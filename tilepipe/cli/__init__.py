@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Segment an image and write the mask.",
     "plan": "Show what `run` would do: window, blocks, memory, time.",
     "verify": "Prove that a mask equals the whole-image answer.",
+    "validate": "Check that a result follows its format, and who can open it.",
     "train": "Train a network on images and masks.",
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",
