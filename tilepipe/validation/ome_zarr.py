@@ -21,7 +21,9 @@ _AXES = {"time": 0, "channel": 1, "space": 2}
 _COORDINATES = ("spatial_ref", "x", "y")
 """The arrays that place a group on a map, by the CF conventions."""
 
-_BROKEN = (AttributeError, KeyError, IndexError, LookupError, OSError, TypeError, ValueError)
+_BROKEN = (
+    ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 """What metadata of unknown origin raise on the way through them."""
 
 
