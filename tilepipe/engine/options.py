@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.options import Options, option
+from tilepipe.products.label_path import label_path
 from tilepipe.quantities import (
     parse_bands,
     parse_bytes,
@@ -21,6 +22,7 @@ from tilepipe.quantities import (
     parse_rescale,
     parse_series,
 )
+from tilepipe.storage import as_path
 
 if TYPE_CHECKING:
     from tilepipe.images.reading import Reading
@@ -134,6 +136,9 @@ class RunOptions(Options):
         None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
         parse=str, unset="0.5",
     )  # fmt: skip
+    with_image: bool = option(
+        False, "Convert the image too, into the OME-Zarr output, with the mask as its label"
+    )
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",
         flag="product", metavar="NAME",
@@ -174,6 +179,12 @@ class RunOptions(Options):
         from tilepipe.images.reading import Reading
 
         return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
+
+    @property
+    def on_image_grid(self) -> bool:
+        """Whether masks are brought to the image's grid, as labels of the image always are."""
+        inside = any(label_path(as_path(output)) is not None for output in self.outputs)
+        return self.like_image or self.with_image or inside
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -49,8 +49,8 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         if (height, width) != (options.window, options.window):
             found.append(f"window was {width} x {height} (width x height), now {options.window}")
     found += region_differences(plan.region, options)
-    if options.like_image != (plan.like_image is not None):
-        was, now = ("off", "on") if options.like_image else ("on", "off")
+    if options.on_image_grid != (plan.like_image is not None):
+        was, now = ("off", "on") if options.on_image_grid else ("on", "off")
         found.append(f"like_image was {was}, now {now}")
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)

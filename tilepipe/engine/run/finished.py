@@ -62,9 +62,8 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
     if summary is None:
         refuse_strangers(outputs)
         return None
-    masks = [path for path in outputs.derived if path.suffix != ".png"]
-    if options.verify and masks:
-        summary.verification = verify(masks[0], windows=options.verify)
+    if options.verify and outputs.masks:
+        summary.verification = verify(outputs.masks[0], windows=options.verify)
         summary.write()
     return summary
 
