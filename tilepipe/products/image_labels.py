@@ -19,7 +19,7 @@ from tilepipe.images.base import Image, PixelSize
 from tilepipe.products.base import MaskSpec, Ngff
 from tilepipe.products.label_path import FOLDER, LabelPath
 from tilepipe.products.ngff import read_scale
-from tilepipe.storage import ObjectPath, StoragePath, as_path, make_folder, write_whole
+from tilepipe.storage import ObjectPath, StoragePath, as_path, make_folder, within, write_whole
 from tilepipe.storage.objects import ConditionError
 from tilepipe.storage.zarr_store import group_attributes
 
@@ -58,7 +58,13 @@ def open_image_group(label: LabelPath, image: Image) -> ImageGroup:
     path = label.path
     if label.name.startswith((".", "_")) or label.name.endswith(".zarr"):
         raise InputError(f"{path}: {label.name} cannot be the name of a label; choose another")
-    if as_path(image.path).absolute().resolve() != label.image.resolve():
+    source = as_path(image.path).absolute()
+    if source.resolve() != label.image.resolve():
+        if within(label.image, source):
+            raise InputError(
+                f"{path}: is in another image than the one that is read, {image.path}; give "
+                f"{label.image} as the image"
+            )
         raise InputError(
             f"{path}: a label can only be written into its own image, and the image is "
             f"{image.path}; give -o {image.path.rstrip('/')}/{FOLDER}/{label.name}, or use "
@@ -68,7 +74,8 @@ def open_image_group(label: LabelPath, image: Image) -> ImageGroup:
     attributes = document.get("ome", document)
     if "multiscales" not in attributes:
         raise InputError(
-            f"{path}: {label.image} is not an OME-Zarr image itself; write the mask elsewhere"
+            f"{path}: {label.image} is not an OME-Zarr image itself; give the path of one in it, "
+            f"such as {label.image / '0'}, as the image"
         )
     multiscale = attributes["multiscales"][0]
     version = str(attributes.get("version") or multiscale.get("version"))
@@ -114,9 +121,11 @@ def _edit(label: LabelPath, change: Callable[[list[Any]], list[Any]]) -> None:
 def _changed(text: bytes, change: Callable[[list[Any]], list[Any]]) -> dict[str, Any]:
     empty: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     document = json.loads(text) if text else empty
-    ome = document.setdefault("attributes", {}).setdefault("ome", {})
+    attributes = document.setdefault("attributes", {})
+    ome = attributes.setdefault("ome", {})
     ome.setdefault("version", "0.5")
-    ome["labels"] = change(list(ome.get("labels", [])))
+    # As in 0.4, where whoever wrote it did not know better.
+    ome["labels"] = change(list(ome.get("labels", attributes.get("labels", []))))
     return cast(dict[str, Any], document)
 
 

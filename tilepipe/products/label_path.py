@@ -30,7 +30,8 @@ class LabelPath:
         while any(parent.name.endswith(".zarr") for parent in parts[0].parents):
             parts.insert(0, parts[0].parent)
         stem = parts[0].name.removesuffix(".zarr").removesuffix(".ome")
-        return parts[0].with_name("_".join((stem, *(part.name for part in parts[1:]), self.name)))
+        names = (stem, *(part.name for part in parts[1:]), FOLDER, self.name)
+        return parts[0].with_name("_".join(names))
 
 
 def label_path(path: StoragePath) -> LabelPath | None:

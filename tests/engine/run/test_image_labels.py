@@ -97,7 +97,7 @@ def test_a_label_lies_in_its_image_and_nothing_else_changes(image: Path, model: 
     listed = json.loads((image / "labels" / "zarr.json").read_text())
     assert listed["attributes"]["ome"] == {"version": "0.5", "labels": ["nuclei"]}
     assert sorted(p.name for p in image.parent.iterdir()) == [
-        "slide.ome.zarr", "slide_nuclei.run.json",
+        "slide.ome.zarr", "slide_labels_nuclei.run.json",
     ]  # fmt: skip
 
 
@@ -207,11 +207,11 @@ def test_an_unfinished_label_is_not_there(image: Path, model: Path) -> None:
     with pytest.raises(EnvironmentFailure):
         run(image, model, path, watch=StopAt("nuclei"))
     assert digest(image) == before
-    assert (image.parent / "slide_nuclei.unfinished.ome.zarr").is_dir()
+    assert (image.parent / "slide_labels_nuclei.unfinished.ome.zarr").is_dir()
     summary = run(image, model, path)
     assert summary.resumed == summary.blocks
     assert open_zarr_mask(path).shape == (HEIGHT, WIDTH)
-    assert not (image.parent / "slide_nuclei.unfinished.ome.zarr").exists()
+    assert not (image.parent / "slide_labels_nuclei.unfinished.ome.zarr").exists()
 
 
 def refusals(image: Path, tmp_path: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
@@ -220,7 +220,7 @@ def refusals(image: Path, tmp_path: Path) -> dict[str, tuple[Path, dict[str, Any
     return {
         "another image": (other / "labels" / "nuclei", {}, "into its own image"),
         "not a label": (image / "nuclei.ome.zarr", {}, "only labels may"),
-        "within a level": (image / "0" / "labels" / "n", {}, "into its own image"),
+        "within a level": (image / "0" / "labels" / "n", {}, "in another image"),
         "a hidden name": (image / "labels" / ".nuclei", {}, "cannot be the name"),
         "probabilities": (label, {"probabilities": "uint8"}, "cannot hold probabilities"),
         "with its image": (label, {"with_image": True}, "has its image already"),
@@ -259,6 +259,23 @@ def test_images_that_cannot_take_a_label_are_refused(
         run(image, model, image / "labels" / "nuclei")
 
 
+def test_an_image_among_several_takes_its_label_by_its_own_path(
+    converted: Path, tmp_path: Path, model: Path
+) -> None:
+    several = tmp_path / "several.zarr"
+    zarr.open_group(several, mode="w").attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    for name in "01":
+        shutil.copytree(converted, several / name)
+    path = several / "1" / "labels" / "nuclei"
+    with pytest.raises(InputError, match=r"several\.zarr/1 as the image"):
+        run(several, model, path, series=1)
+    with pytest.raises(InputError, match="not an OME-Zarr image itself"):
+        run(several, model, several / "labels" / "nuclei", series=1)
+    run(several / "1", model, path)
+    assert open_zarr_mask(path).shape == (HEIGHT, WIDTH)
+    assert (tmp_path / "several_1_labels_nuclei.run.json").exists()
+
+
 def test_planes_are_no_label(image: Path, tmp_path: Path) -> None:
     several = tmp_path / "several.safetensors"
     save_tiny(several, UNetArguments(width=1, depth=1), pixel_size_um=0.25, activation="sigmoid")
@@ -280,6 +297,14 @@ def test_the_list_is_only_ever_added_to(image: Path) -> None:
     assert listed.read_text() == "[]"
 
 
+def test_a_list_in_the_form_of_another_version_is_kept(image: Path) -> None:
+    theirs = zarr.open_group(image, mode="r+").create_group("labels")
+    theirs.attrs["labels"] = ["cells"]
+    list_label(LabelPath(image, "nuclei"))
+    document = json.loads((image / "labels" / "zarr.json").read_text())
+    assert document["attributes"]["ome"]["labels"] == ["cells", "nuclei"]
+
+
 def test_labels_added_at_once_are_all_listed(image: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -293,9 +318,9 @@ def test_labels_added_at_once_are_all_listed(image: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "beside"),
     [
-        ("/a/slide.ome.zarr/labels/n", "/a/slide_n"),
-        ("/a/slide.zarr/0/labels/n", "/a/slide_0_n"),
-        ("/a/plate.zarr/A/1/0/labels/n", "/a/plate_A_1_0_n"),
+        ("/a/slide.ome.zarr/labels/n", "/a/slide_labels_n"),
+        ("/a/slide.zarr/0/labels/n", "/a/slide_0_labels_n"),
+        ("/a/plate.zarr/A/1/0/labels/n", "/a/plate_A_1_0_labels_n"),
     ],
 )
 def test_what_is_not_the_images_lies_beside_it(path: str, beside: str) -> None:
@@ -325,7 +350,8 @@ def test_an_image_is_converted_with_its_mask(tiff: Path, model: Path, tmp_path: 
     assert transformations(group, 0)[0]["scale"][1:] == transformations(
         group["labels/mask"], 0
     )[0]["scale"]  # fmt: skip
-    assert tilepipe.verify(both / "labels" / "mask", windows=2).exact
+    for path in (both, both / "labels" / "mask"):
+        assert tilepipe.verify(path, windows=2).exact
     models = pytest.importorskip("ome_zarr_models")
     image = models.open_ome_zarr(group, version="0.5")
     assert list(image.labels.ome_attributes.labels) == ["mask"]

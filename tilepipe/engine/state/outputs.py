@@ -33,8 +33,13 @@ if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
 
-LABEL = "mask"
-"""The name of the mask in an OME-Zarr that holds the image too."""
+WITH_IMAGE = "mask"
+"""The name of the label that is the mask, in an OME-Zarr that holds the image too."""
+
+
+def mask_with_image(target: StoragePath) -> StoragePath:
+    """The mask in an OME-Zarr that a run with ``--with-image`` wrote."""
+    return LabelPath(target, WITH_IMAGE).path
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ def _with_image(
         raise InputError(
             f"{target}: is in an OME-Zarr that has its image already; leave out --with-image"
         )
-    label = LabelPath(target, LABEL)
+    label = LabelPath(target, WITH_IMAGE)
     _check_label(options, label.path, image, model)
     if options.ngff == "0.4":
         raise InputError("with_image: images are converted to OME-Zarr 0.5 only; leave out --ngff")
@@ -177,6 +182,7 @@ def _with_image(
 def _as_label(label: LabelPath, exports: tuple[StoragePath, ...]) -> Outputs:
     """The outputs of a run whose mask is a label in an image, which holds nothing else of it."""
     beside = label.beside
+    require_writable(beside)
     store = beside.with_name(f"{beside.name}.unfinished.ome.zarr")
     return Outputs(store, False, exports, record_path(label.path), label.path, keep_resampled=True)
 

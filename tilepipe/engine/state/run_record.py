@@ -20,8 +20,8 @@ def recorded_names(record: dict[str, Any]) -> list[str]:
 def record_path(output: StoragePath) -> StoragePath:
     """The run record beside an output: ``slide_mask.run.json``, whatever the output's format.
 
-    That of ``slide.ome.zarr/labels/nuclei`` is ``slide_nuclei.run.json``, beside the image. If it
-    is the record of another run, whose outputs differ by their suffix alone, it is
+    That of ``slide.ome.zarr/labels/nuclei`` is ``slide_labels_nuclei.run.json``, beside the image.
+    If it is the record of another run, whose outputs differ by their suffix alone, it is
     ``slide_mask.tif.run.json`` instead.
     """
     if (label := label_path(output)) is not None:
