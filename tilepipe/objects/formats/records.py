@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.objects.formats.frame import Frame
+from tilepipe.objects.formats.frame import Frame, closed
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import BATCH, Column, ObjectBatch, ObjectsInfo, ObjectTable
 from tilepipe.text import one_line
@@ -141,6 +141,8 @@ def shortest(values: NDArray[Any]) -> NDArray[Any]:
 def batches(table: ObjectTable, *, most: int = BATCH) -> Iterator[tuple[ObjectBatch, Outlines]]:
     """All rows with their outlines, in batches of about `POINTS_AT_ONCE` and at most ``most`` rows.
 
+    Rings are closed: their first point is at their end, too.
+
     Raises
     ------
     InputError
@@ -155,7 +157,7 @@ def batches(table: ObjectTable, *, most: int = BATCH) -> Iterator[tuple[ObjectBa
     while start < len(table):
         batch = table.read(start, start + size)
         assert batch.outlines is not None, "asked above"
-        yield batch, batch.outlines
+        yield batch, closed(batch.outlines)
         start += len(batch)
         per_object = max(1, len(batch.outlines.points) // len(batch))
         size = min(most, max(1, POINTS_AT_ONCE // per_object))
