@@ -25,7 +25,7 @@ from tilepipe.objects.whole import number_parts
 from tilepipe.products.instances import open_instances
 from tilepipe.products.store import open_zarr_mask
 
-RULE = ObjectRule("split", ("nucleus",), min_area=6, fill_holes=True, max_hole=9)
+RULE = ObjectRule("split", ("nucleus",), min_area=6, fill_holes=True, max_hole=90)
 SHAPE = 700, 900
 
 
@@ -140,7 +140,7 @@ def test_another_rule_makes_others(finished: Path, tmp_path: Path) -> None:
         mask_in(finished), outputs=[str(tmp_path / "n.csv")], method="seeded", only=["nucleus"],
         border="border", reach=2, min_area="0.5um2",
     )  # fmt: skip
-    rule = ObjectRule("seeded", ("nucleus",), "border", 2, min_area=8, fill_holes=True, max_hole=9)
+    rule = ObjectRule("seeded", ("nucleus",), "border", 2, min_area=8, fill_holes=True, max_hole=90)
     assert found.rule == rule
     assert found.summary.total.count == expected(finished, rule).max()
 

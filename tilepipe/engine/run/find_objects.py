@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -28,8 +27,15 @@ from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import objects_format, require_installed, write_objects
-from tilepipe.objects.job import Intensity, ObjectsJob, Workspace, side_for, start
-from tilepipe.objects.mappers import in_processes
+from tilepipe.objects.job import (
+    LARGEST_SIDE,
+    Intensity,
+    ObjectsJob,
+    Workspace,
+    side_for,
+    start,
+)
+from tilepipe.objects.mappers import in_processes, processes_for
 from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.options import ObjectsOptions
 from tilepipe.objects.rules import part_table
@@ -246,8 +252,8 @@ class _Finding:
     def _processes(self, memory: int) -> int:
         if self.options.workers is not None:
             return self.options.workers
-        tiles = -(-self.spec.height // 2048) * -(-self.spec.width // 2048)
-        return max(1, min(len(os.sched_getaffinity(0)), tiles // 2, memory // 700_000_000))
+        tiles = -(-self.spec.height // LARGEST_SIDE) * -(-self.spec.width // LARGEST_SIDE)
+        return processes_for(memory, tiles)
 
     def _table(self, work: Workspace, place: ImagePlace | None) -> ObjectTable:
         target = as_path(work.job.target)
