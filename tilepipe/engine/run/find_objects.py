@@ -52,6 +52,7 @@ from tilepipe.storage import (
     InputRefused,
     StoragePath,
     as_path,
+    make_folder,
     readable,
     remove,
     require_writable,
@@ -310,6 +311,7 @@ class _Finding:
             self.on_step(f"writing {path.name}")
             with staged_locally(path) as local:
                 if is_instances(path):
+                    remove(work.path / "job.json")  # a later call finds nothing to go on with
                     _take_store(as_path(work.job.target), local)
                 else:
                     write_objects(shaped(table, shape), local, labels)
@@ -386,10 +388,15 @@ def _beside(path: StoragePath, suffix: str) -> str:
 
 
 def _take_store(made: StoragePath, path: Path) -> None:
-    """Move the finished store of numbers to its name."""
+    """Move the finished store of numbers to its name, or bring it there from an object store."""
     remove(path)
-    assert isinstance(made, Path), "outputs elsewhere are made here, and then copied"
-    made.rename(path)
+    if isinstance(made, Path):
+        made.rename(path)
+        return
+    for each in made.objects():
+        file = path / str(each).removeprefix(f"{made}/")
+        make_folder(file.parent)
+        file.write_bytes(each.read_bytes())
 
 
 @contextmanager
