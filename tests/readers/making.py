@@ -1,0 +1,124 @@
+"""One slide and one scene whose answer is known, and what tilepipe makes of them.
+
+The network is a convolution of 1 x 1 that gives the colours of a pixel as its scores, so that the
+picture is painted in classes and every mask is known in advance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tilepipe
+from tests.images.making import write_scene
+from tests.making import write_tiff
+from tilepipe.models import ClassSpec, InputSpec, OutputSpec, import_onnx
+from tilepipe.models.file import save_model
+
+SHAPE = (1100, 1400)
+"""Rows and columns; three levels."""
+
+CLASSES = (
+    ClassSpec("background", "#000000"),
+    ClassSpec("nucleus", "#e6194b"),
+    ClassSpec("fibre é", "#3cb44b"),
+)
+LEVELS = [(1100, 1400), (550, 700), (275, 350)]
+BACKGROUND, NUCLEUS, FIBRE, NO_ANSWER = 0, 1, 2, 255
+PIXEL_UM = 0.25
+TRANSFORM = (0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)
+CRS = "EPSG:32633"
+
+GAP = 96
+"""Rows at the top without an answer: nodata in the scene, outside the region of the slide."""
+
+PATCHES: tuple[tuple[int, slice, slice], ...] = (
+    (NUCLEUS, slice(200, 400), slice(300, 700)),
+    (NUCLEUS, slice(440, 480), slice(900, 960)),
+    (NUCLEUS, slice(1000, 1100), slice(1300, 1400)),
+    (FIBRE, slice(600, 900), slice(100, 500)),
+    (NO_ANSWER, slice(0, GAP), slice(0, 1400)),
+)
+"""Class, rows and columns of what lies on the background; all in multiples of 4 pixels."""
+
+PLACES = {BACKGROUND: (540, 700), NUCLEUS: (300, 500), FIBRE: (740, 300), NO_ANSWER: (50, 700)}
+"""Row and column of a pixel in the midst of each."""
+
+_COLOURS = {BACKGROUND: (230, 20, 60), NUCLEUS: (20, 220, 60), FIBRE: (60, 20, 210)}
+
+
+def labels() -> NDArray[np.uint8]:
+    """The label map, shape (rows, columns)."""
+    labels = np.full(SHAPE, BACKGROUND, np.uint8)
+    for label, rows, columns in PATCHES:
+        labels[rows, columns] = label
+    return labels
+
+
+def picture() -> NDArray[np.uint8]:
+    """The image, shape (rows, columns, 3); zeros where there is no answer."""
+    colours = np.zeros((256, 3), np.uint8)
+    for label, colour in _COLOURS.items():
+        colours[label] = colour
+    return colours[labels()]
+
+
+def write_model(path: Path, activation: str) -> Path:
+    """A model file of the convolution, with the softmax, sigmoid or no activation."""
+    from tests.models.making_onnx import node, write
+
+    raw = path.with_suffix(".raw.onnx")
+    weights: dict[str, Any] = {"w": 10 * np.eye(3, dtype=np.float32)[:, :, None, None]}
+    write(raw, [node("Conv", ["x", "w"], "y", kernel_shape=[1, 1])], weights)
+    output = OutputSpec(
+        activation,  # type: ignore[arg-type]
+        CLASSES,
+        background=0 if activation == "softmax" else None,
+        thresholds=(0.999,) * 3 if activation == "sigmoid" else None,
+    )
+    model = import_onnx(raw, InputSpec(3, "uint8", 1 / 255, (0.0,) * 3, (1.0,) * 3), output)
+    save_model(path, model)
+    return path
+
+
+@dataclass(frozen=True)
+class Results:
+    """Paths of images and results, all in one folder."""
+
+    folder: Path
+
+    def __getitem__(self, name: str) -> Path:
+        path = self.folder / name
+        assert path.exists(), f"no result {name}"
+        return path
+
+
+def places() -> list[str]:
+    """`PLACES` as the scripts take them."""
+    return [f"{y},{x}" for y, x in PLACES.values()]
+
+
+def make_results(folder: Path) -> Results:
+    """Run tilepipe on the slide and on the scene, once for each kind of mask."""
+    slide, scene = folder / "slide.tif", folder / "scene.tif"
+    write_tiff(slide, picture(), PIXEL_UM)
+    transform = {"transform": TRANSFORM, "crs": CRS}
+    write_scene(scene, picture(), 0, tiled=True, blockxsize=256, blockysize=256, **transform)
+    rows = SHAPE[0] - GAP
+    for kind, activation in (("labels", "softmax"), ("planes", "sigmoid"), ("values", "linear")):
+        model = str(write_model(folder / f"{kind}.onnx", activation))
+        common: dict[str, Any] = {"model": model, "window": 572, "runtime": "onnxruntime"}
+        if kind == "labels":
+            common["probabilities"] = "uint8"
+        for image, suffixes, more in (
+            (slide, ("ome.zarr", "ome.tif", "tif", "png"), {"region": (GAP, 0, rows, SHAPE[1])}),
+            (scene, ("ome.zarr", "tif", "png"), {}),
+        ):
+            outputs = [str(folder / f"{image.stem}_{kind}.{suffix}") for suffix in suffixes]
+            tilepipe.run(str(image), outputs=outputs, **common, **more)
+    tilepipe.convert(str(slide), folder / "slide_image.ome.zarr")
+    return Results(folder)

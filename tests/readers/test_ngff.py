@@ -1,0 +1,69 @@
+"""Readers of OME-Zarr: ome-zarr-py, ome-zarr-models, ngio, spatialdata and zarr 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.readers.asking import reader
+from tests.readers.conftest import Facts
+from tests.readers.making import CLASSES, LEVELS, PIXEL_UM
+
+pytestmark = pytest.mark.slow
+
+MASKS = ("slide_labels", "slide_planes", "slide_values")
+ALL = [*(f"{name}.ome.zarr" for name in MASKS), "slide_labels.ome.zarr/probabilities"]
+
+
+@pytest.fixture(scope="session")
+def facts(facts_of: Callable[..., Facts]) -> Facts:
+    return facts_of(reader("zarr", "ome_zarr", "ome_zarr_models", "ngio"), "ngff")
+
+
+@pytest.mark.parametrize("name", [*ALL, "slide_image.ome.zarr"])
+def test_ome_zarr_py_finds_every_level(facts: Facts, name: str) -> None:
+    (node,) = facts(name)["ome_zarr_py"]
+    assert [tuple(level[-2:]) for level in node["levels"]] == LEVELS
+    assert node["axes"][-2:] == ["y", "x"]
+
+
+def test_ome_zarr_py_finds_names_and_colours_of_classes(facts: Facts) -> None:
+    (node,) = facts("slide_labels.ome.zarr")["ome_zarr_py"]
+    assert node["properties"]["2"] == {"name": CLASSES[2].name}
+    assert node["colours"]["1"] == [230, 25, 75, 255]
+    assert node["colours"]["0"][3] == node["colours"]["255"][3] == 0
+
+
+@pytest.mark.parametrize("name", [*ALL, "slide_image.ome.zarr"])
+def test_ome_zarr_models_finds_it_valid(facts: Facts, name: str) -> None:
+    kind = "ImageLabel" if name == "slide_labels.ome.zarr" else "Image"
+    assert facts(name)["ome_zarr_models"] == {"type": kind, "version": "0.5"}
+
+
+@pytest.mark.parametrize("name", [*ALL, "slide_image.ome.zarr"])
+def test_ngio_opens_it_at_its_scale(facts: Facts, name: str) -> None:
+    found = facts(name)["ngio"]
+    assert found["pixel"] == [PIXEL_UM, PIXEL_UM]
+    assert found["unit"] == "micrometer"
+    assert len(found["levels"]) == len(LEVELS)
+    assert tuple(found["shape"][-2:]) == LEVELS[0]
+
+
+def test_ngio_opens_labels_as_labels(facts: Facts) -> None:
+    found = facts("slide_labels.ome.zarr")["ngio_label"]
+    assert found == {"shape": list(LEVELS[0]), "pixel": [PIXEL_UM, PIXEL_UM]}
+
+
+@pytest.mark.parametrize("name", ["slide_labels.ome.zarr", "slide_image.ome.zarr"])
+def test_spatialdata_finds_nothing_and_says_nothing(
+    facts_of: Callable[..., Facts], name: str
+) -> None:
+    """It reads its own kind of zarr alone; docs/open/python.md says what to do instead."""
+    found = facts_of(reader("spatialdata", "spatialdata"), "spatial_data")(name)
+    assert found["labels"] == found["images"] == []
+
+
+def test_zarr_2_does_not_read_zarr_3(facts_of: Callable[..., Facts]) -> None:
+    found = facts_of(reader("zarr2", "zarr.n5"), "zarr_two")("slide_labels.ome.zarr")
+    assert "GroupNotFoundError" in found["error"]
