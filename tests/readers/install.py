@@ -24,7 +24,7 @@ PYTHON = {
     "spatialdata": ["spatialdata"],
     "xarray": ["rasterio<1.5", "rio-cogeo", "rioxarray", "xarray", "zarr", "dask", "pyproj"],
     "zarr": ["ome-zarr", "ome-zarr-models", "ngio", "zarr"],
-    "zarr2": ["zarr==2.18.*", "numcodecs<0.16"],
+    "zarr2": ["zarr==2.18.*", "numcodecs<0.16", "ome-zarr==0.9.*"],
 }  # fmt: skip
 """Packages of each environment."""
 

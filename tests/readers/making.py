@@ -106,19 +106,26 @@ def make_results(folder: Path) -> Results:
     """Run tilepipe on the slide and on the scene, once for each kind of mask."""
     slide, scene = folder / "slide.tif", folder / "scene.tif"
     write_tiff(slide, picture(), PIXEL_UM)
-    transform = {"transform": TRANSFORM, "crs": CRS}
-    write_scene(scene, picture(), 0, tiled=True, blockxsize=256, blockysize=256, **transform)
-    rows = SHAPE[0] - GAP
+    placed = {"transform": TRANSFORM, "crs": CRS}
+    write_scene(scene, picture(), 0, tiled=True, blockxsize=256, blockysize=256, **placed)
+
     for kind, activation in (("labels", "softmax"), ("planes", "sigmoid"), ("values", "linear")):
-        model = str(write_model(folder / f"{kind}.onnx", activation))
-        common: dict[str, Any] = {"model": model, "window": 572, "runtime": "onnxruntime"}
-        if kind == "labels":
-            common["probabilities"] = "uint8"
-        for image, suffixes, more in (
-            (slide, ("ome.zarr", "ome.tif", "tif", "png"), {"region": (GAP, 0, rows, SHAPE[1])}),
-            (scene, ("ome.zarr", "tif", "png"), {}),
-        ):
-            outputs = [str(folder / f"{image.stem}_{kind}.{suffix}") for suffix in suffixes]
-            tilepipe.run(str(image), outputs=outputs, **common, **more)
+        model = write_model(folder / f"{kind}.onnx", activation)
+        scores = ("probabilities.tif", "entropy.tif") if kind == "labels" else ()
+        more = {"probabilities": "uint8"} if kind == "labels" else {}
+        _run(slide, kind, ("ome.zarr", "ome.tif", "tif", *scores), model, **more)
+        _run(scene, kind, ("ome.zarr", "tif", *scores), model, **more)
+    _run(slide, "channels", ("ome.tif",), folder / "labels.onnx", channels=True)
+    _run(slide, "older", ("ome.zarr",), folder / "labels.onnx", ngff="0.4")
     tilepipe.convert(str(slide), folder / "slide_image.ome.zarr")
     return Results(folder)
+
+
+def _run(image: Path, name: str, suffixes: tuple[str, ...], model: Path, **options: Any) -> None:
+    """Write IMAGE_NAME.SUFFIX for each suffix; without an answer in the first rows."""
+    outputs = [str(image.with_name(f"{image.stem}_{name}.{suffix}")) for suffix in suffixes]
+    if image.stem == "slide":
+        options["region"] = (GAP, 0, SHAPE[0] - GAP, SHAPE[1])
+    tilepipe.run(
+        str(image), model=str(model), outputs=outputs, window=572, runtime="onnxruntime", **options
+    )

@@ -57,6 +57,13 @@ def test_planes_and_values_have_names_and_colours(facts: Facts, kind: str) -> No
     assert found["type"] == ("uint8" if kind == "planes" else "float")
 
 
+def test_channels_of_classes_are_bright_and_coloured(facts: Facts) -> None:
+    """What QuPath and OMERO show without a step: it reads no palette."""
+    found = facts("slide_channels.ome.tif")
+    assert found["channels"] == [list(pair) for pair in zip(NAMES[1:], COLOURS[1:], strict=True)]
+    assert found["values"] == [[0, 255, 0, 0], [0, 0, 255, 0]] * len(LEVELS)
+
+
 def test_a_tif_of_a_slide_keeps_its_scale(facts: Facts) -> None:
     found = facts("slide_labels.tif")
     assert found["pixel_um"] == PIXEL_UM

@@ -75,14 +75,12 @@ def test_gdalinfo_names_the_classes(request: pytest.FixtureRequest) -> None:
 # ------------------------------------------------------------------ OME-Zarr
 
 
-@pytest.mark.xfail(strict=True, reason="levels of other sizes under the same names of dimensions")
 def test_xarray_opens_the_labels_of_an_ome_zarr(facts: Facts) -> None:
     found = facts("scene_labels.ome.zarr")["xarray"]
     assert found["shape"] == list(SHAPE)
     assert found["dims"] == ["y", "x"]
 
 
-@pytest.mark.xfail(strict=True, reason="the OME-Zarr has no place that others read")
 def test_xarray_knows_the_place_of_an_ome_zarr(facts: Facts) -> None:
     found = facts("scene_labels.ome.zarr")["xarray"]
     assert found["crs"] == 32633
@@ -105,7 +103,6 @@ def test_gdal_reads_the_pixels_of_an_ome_zarr(subdataset: Any) -> None:
     assert subdataset["values"] == [0, NUCLEUS, FIBRE, NO_ANSWER]
 
 
-@pytest.mark.xfail(strict=True, reason="the OME-Zarr has no place that others read")
 def test_gdal_knows_the_place_of_an_ome_zarr(subdataset: Any) -> None:
     assert subdataset["crs"] == 32633
     assert subdataset["transform"] == list(TRANSFORM)

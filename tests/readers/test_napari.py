@@ -45,8 +45,9 @@ def test_every_layer_is_in_its_place_with_all_levels(layers: Layers, name: str) 
         assert layer["levels"] == [list(size) for size in LEVELS]
 
 
-def test_labels_are_labels_with_names_and_colours(layers: Layers) -> None:
-    (layer,) = layers("slide_labels.ome.zarr")
+@pytest.mark.parametrize("name", ["slide_labels.ome.zarr", "slide_older.ome.zarr"])
+def test_labels_are_labels_with_names_and_colours(layers: Layers, name: str) -> None:
+    (layer,) = layers(name)
     assert layer["type"] == "Labels"
     assert layer["colours"] == COLOURS
     assert layer["features"]["name"] == [*NAMES, "no answer"]

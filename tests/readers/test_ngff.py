@@ -64,6 +64,34 @@ def test_spatialdata_finds_nothing_and_says_nothing(
     assert found["labels"] == found["images"] == []
 
 
-def test_zarr_2_does_not_read_zarr_3(facts_of: Callable[..., Facts]) -> None:
-    found = facts_of(reader("zarr2", "zarr.n5"), "zarr_two")("slide_labels.ome.zarr")
-    assert "GroupNotFoundError" in found["error"]
+# ------------------------------------------------------------------ OME-Zarr 0.4
+
+
+def test_readers_of_today_take_ome_zarr_0_4_too(facts: Facts) -> None:
+    found = facts("slide_older.ome.zarr")
+    assert found["ome_zarr_models"] == {"type": "ImageLabel", "version": "0.4"}
+    assert found["ngio_label"] == {"shape": list(LEVELS[0]), "pixel": [PIXEL_UM, PIXEL_UM]}
+    (node,) = found["ome_zarr_py"]
+    assert [tuple(level) for level in node["levels"]] == LEVELS
+
+
+@pytest.fixture(scope="session")
+def older(facts_of: Callable[..., Facts]) -> Facts:
+    """zarr 2.18 and ome-zarr-py 0.9, which read what QuPath and OMERO read."""
+    return facts_of(reader("zarr2", "zarr.n5", "ome_zarr"), "zarr_two")
+
+
+def test_older_readers_take_ome_zarr_0_4(older: Facts) -> None:
+    found = older("slide_older.ome.zarr")
+    assert found["zarr"]["shape"] == list(LEVELS[0])
+    assert found["zarr"]["classes"] == [0, 1, 2, 255]
+    (node,) = found["ome_zarr_py"]
+    assert [tuple(level) for level in node["levels"]] == LEVELS
+    assert node["properties"]["2"] == {"name": CLASSES[2].name}
+
+
+def test_older_readers_do_not_take_ome_zarr_0_5(older: Facts) -> None:
+    """docs/open says to give `--ngff 0.4` for them."""
+    found = older("slide_labels.ome.zarr")
+    assert "GroupNotFoundError" in found["zarr"]["error"]
+    assert found["ome_zarr_py"] == [] or "error" in found["ome_zarr_py"]

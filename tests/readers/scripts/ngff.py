@@ -3,8 +3,8 @@
 import json
 import sys
 
-import ngio
 import ome_zarr_models
+import zarr
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
@@ -27,13 +27,13 @@ def of_ome_zarr_py(path):
 
 
 def of_ome_zarr_models(path):
-    import zarr
-
     group = ome_zarr_models.open_ome_zarr(zarr.open_group(path, mode="r"))
     return {"type": type(group).__name__, "version": group.ome_zarr_version}
 
 
 def of_ngio(path):
+    import ngio  # once it is there, ome-zarr-models refuses OME-Zarr 0.4
+
     container = ngio.open_ome_zarr_container(path)
     image = container.get_image()
     return {
