@@ -15,7 +15,10 @@ from pathlib import Path
 PYTHON = {
     "napari": ["napari", "napari-ome-zarr", "PySide6", "pillow"],
     "neuroglancer": ["neuroglancer", "pillow"],
-    "rasterio": ["rasterio", "rio-cogeo", "rioxarray", "xarray", "zarr", "dask", "pyproj"],
+    "rasterio": [
+        "rasterio", "rio-cogeo", "rioxarray", "xarray", "zarr", "dask", "pyproj", "geopandas",
+        "pyarrow",
+    ],
     "slides": [
         "large-image", "large-image-source-ometiff", "large-image-source-openslide",
         "large-image-source-rasterio", "large-image-source-tiff", "openslide-bin",

@@ -49,8 +49,8 @@ def layers(
     ):  # QGIS writes statistics beside them
         if path.is_file():
             shutil.copy(path, folder)
-    found: dict[str, Any] = qgis.ask("qgis_layers", folder, *(folder / name for name in RASTERS))
-    return found["layers"]
+    said: dict[str, Any] = qgis.ask("qgis_layers", folder, *(folder / name for name in RASTERS))
+    return said["layers"]
 
 
 def picture(layer: dict[str, Any]) -> NDArray[np.uint8]:
