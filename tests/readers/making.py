@@ -102,6 +102,10 @@ class Results:
         return path
 
 
+OBJECT_FILES = ("ome.zarr", "geojson", "gpkg", "fgb", "parquet", "csv", "spatialdata.zarr")
+"""Suffixes of a mask and of all that holds its objects."""
+
+
 def places() -> list[str]:
     """`PLACES` as the scripts take them."""
     return [f"{y},{x}" for y, x in PLACES.values()]
@@ -121,9 +125,10 @@ def make_results(folder: Path) -> Results:
         _run(slide, kind, ("ome.zarr", "ome.tif", "tif", *scores), model, **more)
         _run(scene, kind, ("ome.zarr", "tif", *scores), model, **more)
     _run(slide, "channels", ("ome.tif",), folder / "labels.onnx", channels=True)
+    _run(slide, "both", ("ome.zarr",), folder / "labels.onnx", with_image=True)
     _run(slide, "older", ("ome.zarr",), folder / "labels.onnx", ngff="0.4")
     for image in (slide, scene):
-        _write_objects(image)
+        _run(image, "objects", OBJECT_FILES, folder / "labels.onnx", objects="components")
     tilepipe.convert(str(slide), folder / "slide_image.ome.zarr")
     return Results(folder)
 
@@ -136,32 +141,3 @@ def _run(image: Path, name: str, suffixes: tuple[str, ...], model: Path, **optio
     tilepipe.run(
         str(image), model=str(model), outputs=outputs, window=572, runtime="onnxruntime", **options
     )
-
-
-VECTORS = ("geojson", "gpkg", "fgb", "parquet", "csv", "spatialdata.zarr")
-
-
-def _write_objects(image: Path) -> None:
-    """Write the objects of IMAGE_labels.ome.zarr in all formats, as IMAGE_objects.SUFFIX."""
-    from tilepipe.models.object_rule import ObjectRule
-    from tilepipe.objects.build import build_objects
-    from tilepipe.objects.formats import write_objects
-    from tilepipe.objects.job import ObjectsJob, start
-    from tilepipe.objects.rules import part_table
-    from tilepipe.objects.table import ImagePlace, ObjectsInfo
-    from tilepipe.products.store import open_zarr_mask
-
-    mask = image.with_name(f"{image.stem}_labels.ome.zarr")
-    opened = open_zarr_mask(mask)
-    rule = ObjectRule()
-    names = [each.name for each in opened.spec.classes]
-    parts = part_table(rule, "labels", names, opened.spec.background)
-    target = image.with_name(f"{image.stem}_labels_numbers.ome.zarr")
-    job = ObjectsJob(str(mask), "", *opened.shape, rule, parts, str(target))
-    info = ObjectsInfo(opened.spec, (), 0, ImagePlace(image.name, *opened.shape), rule.to_json())
-    work = start(image.with_name(f"{image.stem}_work"), job)
-    table = build_objects(
-        work, opened.spec, info, lambda do, items: (do(*item) for item in items), lambda _: None
-    )
-    for suffix in VECTORS:
-        write_objects(table, image.with_name(f"{image.stem}_objects.{suffix}"), work.target)

@@ -60,6 +60,17 @@ def test_labels_are_hidden_at_first_as_the_documentation_says(layers: Layers) ->
     assert not layer["visible"]
 
 
+def test_an_image_comes_with_the_labels_inside_it(layers: Layers) -> None:
+    *bands, labels = layers("slide_both.ome.zarr")
+    assert [layer["colormap"] for layer in bands] == ["red", "green", "blue"]
+    assert labels["type"] == "Labels"
+    assert labels["name"].endswith("mask")
+    assert labels["colours"] == COLOURS
+    for layer in (*bands, labels):
+        assert layer["scale"] == [PIXEL_UM, PIXEL_UM]
+        assert layer["translate"] == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["slide_planes", "slide_values"])
 def test_planes_and_values_are_layers_with_names(layers: Layers, name: str) -> None:
     found = layers(f"{name}.ome.zarr")

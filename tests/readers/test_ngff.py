@@ -55,6 +55,18 @@ def test_ngio_opens_labels_as_labels(facts: Facts) -> None:
     assert found == {"shape": list(LEVELS[0]), "pixel": [PIXEL_UM, PIXEL_UM]}
 
 
+def test_labels_inside_an_image_are_found_with_it(facts: Facts) -> None:
+    found = facts("slide_both.ome.zarr")
+    assert found["ngio"]["labels"] == ["mask"]
+    assert found["ome_zarr_models"] == {"type": "Image", "version": "0.5"}
+    image, *_, labels = found["ome_zarr_py"]
+    assert image["axes"] == ["c", "y", "x"]
+    assert [tuple(level) for level in labels["levels"]] == LEVELS
+    assert labels["properties"]["1"] == {"name": CLASSES[1].name}
+    inside = facts("slide_both.ome.zarr/labels/mask")
+    assert inside["ome_zarr_models"] == {"type": "ImageLabel", "version": "0.5"}
+
+
 @pytest.mark.parametrize("name", ["slide_labels.ome.zarr", "slide_image.ome.zarr"])
 def test_spatialdata_finds_nothing_and_says_nothing(
     facts_of: Callable[..., Facts], name: str

@@ -143,7 +143,7 @@ def test_spatialdata_reads_shapes_labels_and_table(facts_of: Callable[..., Facts
 
 def test_napari_opens_the_numbers_of_objects_as_labels(request: pytest.FixtureRequest) -> None:
     napari = reader("napari", "napari", "napari_ome_zarr", "PySide6")
-    path = request.getfixturevalue("results")["slide_labels_numbers.ome.zarr"]
+    path = request.getfixturevalue("results")["slide_objects.ome.zarr/objects"]
     (layer,) = napari.ask("napari_layers", "napari-ome-zarr", "-", path)["layers"]
     assert layer["type"] == "Labels"
     assert layer["scale"] == [PIXEL_UM, PIXEL_UM]
