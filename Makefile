@@ -1,4 +1,4 @@
-# make run               set up, make a sample slide, segment it
+# make run               set up, fetch a sample, segment it, show its nuclei
 # make run IMAGE=a.svs   segment your own image (more options in ARGS="...")
 # make check             lint, types and the quick tests: before each commit
 # make test              all tests, in random order (more options in ARGS="...")
@@ -14,20 +14,26 @@ JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample.tif
+MASK := out/sample_mask
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: run check test lint faults fuzz format bench clean install
 
-run: $(INSTALLED)
+run: $(INSTALLED) $(if $(IMAGE),,$(SAMPLE))
 ifdef IMAGE
 	$(BIN)/tilepipe run "$(IMAGE)" $(ARGS)
 else
-	@test -f $(SAMPLE) || $(BIN)/python workflows/make_sample.py $(SAMPLE)
 	cd out && ../$(BIN)/tilepipe run sample.tif $(ARGS)
 	@echo
-	@echo "Look at out/sample_mask.png first. out/sample_mask.ome.tif opens in QuPath,"
-	@echo "out/sample_mask.ome.zarr in napari. The sample is IHC, not the H&E that the"
-	@echo "model is made for. To prove the mask: $(BIN)/tilepipe verify out/sample_mask.ome.zarr"
+	@if test -d $(MASK).ome.zarr; then $(BIN)/python workflows/first_picture.py \
+		$(SAMPLE) $(MASK).ome.zarr out/sample_nuclei.png; fi
+	@echo
+	@echo "Look at out/sample_nuclei.png first. Then, for example:"
+	@echo "  QuPath   open $(MASK).ome.tif"
+	@echo "  napari   $(BIN)/tilepipe convert $(SAMPLE) out/sample.ome.zarr"
+	@echo "           napari out/sample.ome.zarr $(MASK).ome.zarr"
+	@echo "  proof    $(BIN)/tilepipe verify $(MASK).ome.zarr"
+	@echo "  yours    make run IMAGE=slide.svs"
 endif
 
 check: lint
@@ -56,6 +62,11 @@ bench: $(INSTALLED)
 
 clean:
 	rm -rf .venv out
+
+# A mask of another sample would not be resumed.
+$(SAMPLE): workflows/make_sample.py | $(INSTALLED)
+	@rm -rf $(MASK).*
+	@$(BIN)/python workflows/make_sample.py $(SAMPLE)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

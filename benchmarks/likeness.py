@@ -76,7 +76,7 @@ def groups(data: Path, model: str, *, quick: bool) -> dict[str, list[Path]]:
     if model == "nuclei-he":
         for name in ("CMU-1-Small-Region.svs", "HE_example.ome.tif", "XYC.png"):
             found[name] = [data / "wsi" / name]
-        found["IHC sample of make run"] = [sample_slide(1024 if quick else 4096)]
+        found["IHC, mirrored"] = [sample_slide(1024 if quick else 4096)]
         found["aerial, NAIP fields"] = sorted((data / "geo/naip_fields/images").iterdir())
         found["Landsat, RGB.byte.tif"] = [data / "geo/RGB.byte.tif"]
     else:  # of one band

@@ -84,19 +84,31 @@ def table_of_peers(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
-def table_of_likeness(rows: list[Row]) -> list[str]:
-    """One line a model and group of images."""
+BY_CASE = {
+    "likeness": (
+        "distance, median", "distance, most", "warned", "Dice", "object F1",
+        "CPU time of the longest look",
+    ),
+    "objects_quality": (
+        "object F1", "AJI", "object F1, mean over images", "AJI, mean over images",
+    ),
+}  # fmt: skip
+"""Benchmarks that have one line a case, and their figures."""
+
+
+def table_by_case(rows: list[Row], benchmark: str) -> list[str]:
+    """One line a case, such as a model and a group of images."""
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
-        if row["benchmark"] == "likeness":
+        if row["benchmark"] == benchmark:
             cases.setdefault(row["case"], {})[row["figure"]] = row
     if not cases:
         return []
-    columns = [
-        "distance, median", "distance, most", "warned", "Dice", "object F1",
-        "CPU time of the longest look",
-    ]  # fmt: skip
-    lines = [f"| likeness | {' | '.join(columns)} | date, commit |", "|---" * 8 + "|"]
+    columns = BY_CASE[benchmark]
+    lines = [
+        f"| {benchmark} | {' | '.join(columns)} | date, commit |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     for case, found in cases.items():
         values = [found[name]["value"] if name in found else "" for name in columns]
         any_row = next(iter(found.values()))
@@ -111,7 +123,7 @@ def table_of_others(rows: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        if row["benchmark"] not in ("peers", "likeness"):
+        if row["benchmark"] not in ("peers", *BY_CASE):
             value = f"{row['value']} {row['unit']}".strip()
             lines.append(
                 f"| {row['benchmark']} | {row['case']} | {row['figure']} | {value} | "
@@ -126,7 +138,8 @@ def tables() -> str:
     parts: list[str] = []
     for machine in dict.fromkeys(row["machine"] for row in rows):
         here = [row for row in rows if row["machine"] == machine]
-        tables = (table_of_peers(here), table_of_likeness(here), table_of_others(here))
+        by_case = (table_by_case(here, benchmark) for benchmark in BY_CASE)
+        tables = (table_of_peers(here), *by_case, table_of_others(here))
         parts += [f"**{machine}**", "", *(line for table in tables for line in table)]
     return "\n".join(parts)
 

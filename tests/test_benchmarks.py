@@ -23,8 +23,9 @@ from tilepipe.models.unet import UNetArguments
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
-    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "overhead",
-    "plots", "report", "runtimes", "scheduling", "startup", "suite", "tissue", "training",
+    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million",
+    "objects_quality", "overhead", "plots", "report", "runtimes", "scheduling", "startup", "suite",
+    "tissue", "training",
     "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
@@ -34,7 +35,7 @@ MODULES = {"common", "nothing", "peers/network"}
 SCRIPTS = sorted(
     name
     for name in STARTED
-    - {"compare", "likeness", "million", "plots", "report", "suite", "training"}
+    - {"compare", "likeness", "million", "objects_quality", "plots", "report", "suite", "training"}
     if "/" not in name
 )  # fmt: skip
 """Those that need nothing but `--quick`."""
@@ -99,6 +100,13 @@ def test_a_benchmark_measures_something(script: str, work: Path) -> None:
 def test_likeness_is_measured(work: Path, data: Path) -> None:
     start("likeness", work, data, "--quick")
     assert {row["benchmark"] for row in figures(work)} >= {"likeness"}
+
+
+def test_objects_are_scored(work: Path, data: Path) -> None:
+    start("objects_quality", work, data, "--quick")
+    mine = [row for row in figures(work) if row["benchmark"] == "objects_quality"]
+    assert {row["case"].split(" on ")[0] for row in mine} == {"nuclei-he", "nuclei-fluo"}
+    assert all(0 <= float(row["value"]) <= 1 for row in mine)
 
 
 def test_trainings_are_compared(work: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from tilepipe.drawing import (
     NO_DATA_COLOUR,
     LegendEntry,
     Panel,
+    ScaleBar,
     as_rgb,
+    beside,
     blend,
     centres,
     colour_mapped,
@@ -85,6 +87,51 @@ def test_a_legend_has_a_swatch_for_each_entry_and_wraps() -> None:
     rows = [with_legend(paper, entries * times).height for times in (1, 4, 8)]
     assert rows[0] < rows[1] < rows[2]
     assert with_legend(paper, entries, left_out=3).height > rows[0]
+
+
+@pytest.mark.parametrize(
+    ("metres", "width", "pixels", "text"),
+    [
+        (1e-6, 1024, 200, "200 µm"),
+        (0.25e-6, 800, 200, "50 µm"),
+        (4e-6, 1024, 250, "1 mm"),
+        (5.0, 724, 100, "500 m"),
+        (60.0, 1000, 10000 / 60, "10 km"),
+        (1e-10, 40, 10, "1 nm"),
+        (1e-10, 400, 100, "10 nm"),
+        (1e-6, 3, None, ""),
+    ],
+)
+def test_a_scale_bar_is_a_round_length_within_a_quarter(
+    metres: float, width: int, pixels: float | None, text: str
+) -> None:
+    bar = ScaleBar.fitting(metres, width)
+    if pixels is None:
+        assert bar is None
+        return
+    assert bar is not None
+    assert (round(bar.pixels, 6), bar.text) == (round(pixels, 6), text)
+    assert bar.pixels <= width / 4 + 1e-6
+
+
+def test_a_scale_bar_is_drawn_as_long_as_it_says() -> None:
+    paper = np.full((5, 400, 3), 255.0)
+    picture = np.asarray(with_legend(paper, [], scale=ScaleBar(80.0, "1 m")))
+    row = picture[5 + 12, :, 0] == 0
+    assert np.flatnonzero(row[:95]).tolist() == list(range(10, 90))
+
+
+def test_letters_of_many_scripts_are_drawn_and_not_as_boxes() -> None:
+    drawn = {
+        letter: np.asarray(with_legend(np.zeros((1, 9, 3)), [LegendEntry(letter, None)])).tobytes()
+        for letter in ["é", "µ", "ß", "Ω", "я", "≥", "ş", "đ", "\uffff"]
+    }
+    assert len(set(drawn.values())) == len(drawn)
+
+
+def test_pictures_are_beside_each_other_unless_they_are_wide() -> None:
+    assert beside([np.zeros((60, 80, 3))] * 2).shape == (60, 170, 3)
+    assert beside([np.zeros((60, 100, 3))] * 2).shape == (130, 100, 3)
 
 
 def test_a_contact_sheet_holds_panels_of_any_shape_in_equal_cells() -> None:

@@ -15,12 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import evaluate, plan, run, run_batch, train
+    from tilepipe.api import convert, evaluate, find_objects, plan, run, run_batch, train
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
-    from tilepipe.images.convert import convert
     from tilepipe.models.file import load_model, save_model
+    from tilepipe.objects.formats.opened import open_objects
     from tilepipe.products.formats import open_mask
 
 _HOME = {
@@ -30,10 +30,12 @@ _HOME = {
     "train": "tilepipe.api",
     "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.api",
+    "find_objects": "tilepipe.api",
     "open_image": "tilepipe.images",
-    "convert": "tilepipe.images.convert",
+    "convert": "tilepipe.api",
     "doctor": "tilepipe.diagnosis",
     "open_mask": "tilepipe.products.formats",
+    "open_objects": "tilepipe.objects.formats.opened",
     "load_model": "tilepipe.models.file",
     "save_model": "tilepipe.models.file",
 }
@@ -43,9 +45,11 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "find_objects",
     "load_model",
     "open_image",
     "open_mask",
+    "open_objects",
     "plan",
     "run",
     "run_batch",

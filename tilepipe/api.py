@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tilepipe.engine.options import RunOptions, of_each
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions
+from tilepipe.objects.options import ObjectsOptions
 from tilepipe.options import Options, help_text, signature
 from tilepipe.training.options import TrainOptions
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from tilepipe.engine.report.record import Summary
     from tilepipe.engine.resources import Estimate
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
+    from tilepipe.engine.run.convert import InputKind
+    from tilepipe.engine.run.find_objects import Found
     from tilepipe.evaluation.results import Evaluation
-    from tilepipe.evaluation.scan import OnProgress
+    from tilepipe.evaluation.scan import OnProgress as OnPairProgress
+    from tilepipe.images.base import Image
+    from tilepipe.images.reading import Reading
+    from tilepipe.products.rewrite import Progress as OnProgress
+    from tilepipe.storage import StoragePath
     from tilepipe.training.train import TrainCallbacks, TrainSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,6 +124,39 @@ def plan(image: str | Path, **options: Any) -> tuple[Plan, Estimate]:
     return make_plan(_run_options(image, options))
 
 
+@_with_options(ObjectsOptions, "mask")
+def find_objects(
+    mask: str | Path, *, watch: Callable[[str], None] | None = None, **options: Any
+) -> Found:
+    """Make the objects of a mask, and files of them, or go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    mask
+        A mask by tilepipe or another program, in any format.
+    watch
+        Called with what begins, in words.
+    **options
+        See below; areas and lengths may be text, such as ``min_area="20um2"``.
+
+    Returns
+    -------
+    Found
+        The files, and the objects in numbers: counts, densities, sizes.
+
+    Raises
+    ------
+    InputError
+        When the mask, the options or an existing output are at fault.
+    EnvironmentFailure
+        When the machine stopped it; calling it again goes on.
+    """
+    from tilepipe.engine.run.find_objects import find_objects as start
+
+    given = ObjectsOptions.parse({**_given(options), "mask": mask})
+    return start(given, watch or (lambda _step: None))
+
+
 @_with_options(TrainOptions, "data", "output")
 def train(
     data: str | Path | Sequence[str | Path],
@@ -160,7 +200,7 @@ def evaluate(
     mask: str | Path,
     truth: str | Path | None = None,
     *,
-    progress: OnProgress | None = None,
+    progress: OnPairProgress | None = None,
     **options: Any,
 ) -> Evaluation:
     """Compare masks with truths: Dice, IoU and more of each class, and of objects if asked for.
@@ -189,6 +229,83 @@ def evaluate(
 
     given = _given({**options, "mask": mask, "truth": truth})
     return start(EvaluateOptions.parse(given), progress)
+
+
+def convert(
+    source: Image | str | Path,
+    target: str | StoragePath,
+    *,
+    kind: InputKind = "auto",
+    classes: str | Path | None = None,
+    model: str | None = None,
+    binary: bool = False,
+    partial: bool = False,
+    image: str | Path | None = None,
+    reading: Reading | None = None,
+    chunk: int = 512,
+    memory_limit: int = 2**30,
+    overwrite: bool = False,
+    progress: OnProgress | None = None,
+) -> tuple[str, ...]:
+    """Convert an image into an OME-Zarr pyramid, or a mask into any format of masks; streamed.
+
+    Pixels, pixel size and place are kept as they are. The pyramid of an image is the mean of 2 x 2
+    pixels, that of labels the most frequent. The target appears when it is complete.
+
+    Parameters
+    ----------
+    source
+        An opened image, or the path of an image or a mask.
+    target
+        ``.ome.zarr``; for a mask also ``.ome.tif``, ``.tif`` (a cloud-optimised GeoTIFF), or
+        ``.png`` (a picture of it).
+    kind
+        What the source is. ``auto``: a mask if tilepipe wrote it, if it names its classes, or if
+        any of the options of masks is given; otherwise an image.
+    classes, model
+        Of a mask that does not name its classes: a table of them (a file or a text, see
+        `tilepipe.products.class_table.read_class_table`), or a model that has them.
+    binary
+        Of a mask: every value but 0 is one class, with the label 1, as in masks of 0 and 255.
+    partial
+        Take the mask of an unfinished run; what is missing has no answer, and the target says that
+        it is partial.
+    image
+        The image of the mask, at any scale, on which a ``.png`` is drawn.
+    reading
+        Of an image: series, bands, nodata, scaling.
+    chunk
+        Side of a chunk of an image, pixels.
+    memory_limit
+        Bytes that pixels may take while they are converted.
+    overwrite
+        Replace what is at the target.
+    progress
+        Called with steps done and all steps.
+
+    Returns
+    -------
+    tuple of str
+        What the target cannot hold and so lacks, a sentence each.
+
+    Raises
+    ------
+    InputError
+        The source is not understood, the target exists, a mask lacks names of classes or holds
+        labels that are none of them, or its run is not finished.
+    UnreadableError
+        Part of the source cannot be decoded.
+    EnvironmentFailure
+        The disk is full.
+    """
+    from tilepipe.engine.run.convert import MaskOptions
+    from tilepipe.engine.run.convert import convert as start
+
+    return start(
+        source, target, kind=kind, mask=MaskOptions(classes, model, binary, partial, image),
+        reading=reading, chunk=chunk, memory_limit=memory_limit, overwrite=overwrite,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _run_options(image: str | Path, options: dict[str, Any]) -> RunOptions:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,9 @@ Colour = tuple[int, int, int]
 NO_DATA_COLOUR = (232, 232, 232)
 """The colour of pixels that hold no data, or could not be read."""
 
+PAPER = 235
+"""The grey of the sheet on which a mask without its image is drawn."""
+
 _HATCH_DARK, _HATCH_LIGHT = (96, 96, 96), (176, 176, 176)
 _STRIPE = 4
 """Width of the stripes of a hatching, in pixels."""
@@ -35,6 +40,12 @@ _STRETCH = (2.0, 98.0)
 """Percentiles that become black and white."""
 
 _TEXT_SIZE, _ROW, _GAP = 14, 24, 10
+_WIDE = 1.5
+"""Pictures that are wider than so many times their height are not put side by side."""
+
+_UNITS = (("nm", 1e-9), ("µm", 1e-6), ("mm", 1e-3), ("m", 1.0), ("km", 1e3))
+"""The units of a scale bar, in metres."""
+
 _NARROWEST = 320
 """Smallest width of a legend, in pixels."""
 
@@ -136,10 +147,51 @@ class LegendEntry:
     """Otherwise the swatch is an outline, as of a class that is not drawn."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScaleBar:
+    """A bar of a known length."""
+
+    pixels: float
+    """Its length in the picture."""
+    text: str
+    """Its true length: ``200 µm``."""
+
+    @classmethod
+    def fitting(cls, metres: float, width: int) -> ScaleBar | None:
+        """The longest bar of 1, 2 or 5 of a unit within a quarter of a picture's width.
+
+        Parameters
+        ----------
+        metres
+            The length of a pixel of the picture.
+        width
+            The picture's width in pixels; None is returned if even a pixel is too long for it.
+        """
+        longest = metres * width / 4
+        power = 10.0 ** math.floor(math.log10(longest))
+        length = next(n for n in (5, 2, 1) if n * power <= longest * (1 + 1e-9)) * power
+        units = [each for each in _UNITS if each[1] <= length * (1 + 1e-9)]
+        name, factor = units[-1] if units else _UNITS[0]
+        pixels = length / metres
+        return None if pixels < 1 else cls(pixels, f"{length / factor:g} {name}")
+
+
+def beside(panels: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Pictures of one size side by side, or below each other if they are much wider than high."""
+    height, width = panels[0].shape[:2]
+    across = width <= _WIDE * height
+    gap = np.full((height, _GAP, 3) if across else (_GAP, width, 3), 255.0)
+    parts = [part for panel in panels for part in (gap, panel)][1:]
+    return np.concatenate(parts, axis=1 if across else 0)
+
+
 def with_legend(
-    rgb: NDArray[Any], entries: Sequence[LegendEntry], left_out: int = 0
+    rgb: NDArray[Any],
+    entries: Sequence[LegendEntry],
+    left_out: int = 0,
+    scale: ScaleBar | None = None,
 ) -> Picture.Image:
-    """A picture with a legend beneath.
+    """A picture with a legend beneath, and above that a scale bar if there is one.
 
     Parameters
     ----------
@@ -149,17 +201,43 @@ def with_legend(
         The entries, in rows of as many as fit side by side.
     left_out : int
         How many more there are; the legend gives their number only.
+    scale : ScaleBar, optional
+        A bar whose length is known in pixels of the picture.
     """
     picture = Picture.fromarray(np.rint(rgb).astype(np.uint8))
     legend = _legend(entries, max(picture.width, _NARROWEST), left_out)
-    whole = Picture.new("RGB", (legend.width, picture.height + legend.height), "white")
-    whole.paste(picture, (0, 0))
-    whole.paste(legend, (0, picture.height))
+    parts = [picture, *([] if scale is None else [_strip(scale, legend.width)]), legend]
+    whole = Picture.new("RGB", (legend.width, sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
     return whole
 
 
+@cache
+def _font() -> Any:
+    """DejaVu Sans, which matplotlib brings along: Pillow's own has hardly more than ASCII."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), _TEXT_SIZE)
+
+
+def _strip(scale: ScaleBar, width: int) -> Picture.Image:
+    """A scale bar and its text."""
+    strip = Picture.new("RGB", (width, _ROW), "white")
+    draw = ImageDraw.Draw(strip)
+    middle, end = _ROW // 2, _GAP + max(1, round(scale.pixels)) - 1
+    draw.rectangle((_GAP, middle - 1, end, middle + 1), fill="black")
+    for x in (_GAP, end):
+        draw.line((x, middle - 5, x, middle + 5), fill="black")
+    draw.text((end + _GAP, _ROW / 2), scale.text, fill="black", font=_font(), anchor="lm")
+    return strip
+
+
 def _legend(entries: Sequence[LegendEntry], width: int, left_out: int) -> Picture.Image:
-    font = ImageFont.load_default(size=_TEXT_SIZE)
+    font = _font()
     names = [one_line(entry.name) for entry in entries]
     places, x, y = [], _GAP, _GAP // 2
     for name in names:
@@ -187,7 +265,8 @@ def _legend(entries: Sequence[LegendEntry], width: int, left_out: int) -> Pictur
         draw.text((x + _ROW, y + _ROW / 2), name, fill="black", font=font, anchor="lm")
     if left_out > 0:
         text = f"and {left_out} more"
-        draw.text((_GAP, legend.height - _GAP / 2 - _ROW / 2), text, fill="black", anchor="lm")
+        place = (_GAP, legend.height - _GAP / 2 - _ROW / 2)
+        draw.text(place, text, fill="black", font=font, anchor="lm")
     return legend
 
 
@@ -207,7 +286,7 @@ def contact_sheet(
     down = _CELL + _ROW
     sheet = Picture.new("RGB", (columns * (_CELL + _GAP) + _GAP, len(rows) * down + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=_TEXT_SIZE)
+    font = _font()
     for row, panels in enumerate(rows):
         for column, panel in enumerate(panels):
             x, y = _GAP + column * (_CELL + _GAP), row * down

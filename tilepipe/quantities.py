@@ -69,6 +69,92 @@ def parse_length(text: Any) -> Any:
         ) from None
 
 
+def parse_cell(text: Any) -> Any:
+    """The side of a cell, ``100um``, ``1 km`` or ``64px``, as it was written; see `cell_side`.
+
+    Raises
+    ------
+    InputError
+        For text that is neither a length nor a number of pixels, or not above 0.
+    """
+    if isinstance(text, str):
+        cell_side(text)
+    return text
+
+
+def cell_side(text: str) -> tuple[float, bool]:
+    """The side of a cell in micrometres, or in pixels, and whether it is in pixels.
+
+    Raises
+    ------
+    InputError
+        As `parse_cell` says.
+    """
+    way_out = "give the side of a cell, for example 100um, 1km or 64px"
+    number, in_pixels = text.strip(), text.strip().endswith("px")
+    try:
+        side = float(number.removesuffix("px")) if in_pixels else float(parse_length(number))
+    except (InputError, ValueError):
+        raise InputError(f"{text!r} is not a length; {way_out}") from None
+    if not (math.isfinite(side) and side > 0):
+        raise InputError(f"{text!r} is not a length above 0; {way_out}")
+    return side, in_pixels
+
+
+_AREAS_M2 = {
+    "um2": 1e-12, "mm2": 1e-6, "cm2": 1e-4, "m2": 1.0, "ha": 1e4, "km2": 1e6,
+}  # fmt: skip
+
+
+def parse_area(text: Any) -> Any:
+    """An area as ``60px`` or ``20um2``, from ``60``, ``60 px``, ``20 µm²`` or ``0.5ha``.
+
+    Raises
+    ------
+    InputError
+        For text that is not an area.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = f"{text:.12g}"
+    if not isinstance(text, str):
+        return text
+    plain = text.replace("µ", "u").replace("μ", "u").replace("²", "2").strip().lower()
+    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*2?)", plain)
+    try:
+        if match is None:
+            raise ValueError
+        number, unit = float(match[1]), match[2] or "px"
+        if unit.removesuffix("2") == "px":
+            unit = "px"
+        elif unit not in _AREAS_M2:
+            raise ValueError
+        return f"{number:.12g}{unit}"
+    except ValueError:
+        raise InputError(
+            f"{text!r} is not an area; use, for example, 60 (pixels), 20um2 or 50m2"
+        ) from None
+
+
+def area_in_pixels(area: str, pixel_m2: float | None) -> int:
+    """How many pixels an area of `parse_area` has at least, for pixels of so many square metres.
+
+    Raises
+    ------
+    InputError
+        Where the area is not in pixels, and their size is unknown.
+    """
+    unit = area.lstrip("0123456789.e+-")
+    number = float(area[: len(area) - len(unit)])
+    if unit == "px":
+        return math.ceil(number)
+    if pixel_m2 is None:
+        raise InputError(
+            f"{area} needs the size of pixels, which is unknown; give the area in pixels, or say "
+            "--pixel-size"
+        )
+    return math.ceil(round(number * _AREAS_M2[unit] / pixel_m2, 6))
+
+
 def parse_duration(text: Any) -> Any:
     """Seconds from ``90``, ``90s``, ``10 min``, ``2h`` or ``1 day``.
 

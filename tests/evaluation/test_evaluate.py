@@ -16,6 +16,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import ColorInterp
 
 import tilepipe
 from tests.evaluation.making import brute_force, discs
@@ -538,6 +539,9 @@ def test_the_picture_shows_what_is_right_and_wrong(tmp_path: Path) -> None:
                 "unknown": said == 255,
             }.items()
         }
+        stripes = shown.pop("unknown")
+        assert len(stripes) == 2
+        assert (np.ptp(stripes, axis=1) <= 1).all()
         assert all(len(colours) == 1 for colours in shown.values())
         red, green, blue = shown["wrong"][0]
         assert red > green > blue
@@ -545,7 +549,51 @@ def test_the_picture_shows_what_is_right_and_wrong(tmp_path: Path) -> None:
         assert blue > green > red
 
 
-def test_a_picture_needs_an_image_of_the_same_shape(tmp_path: Path) -> None:
+def test_the_image_of_a_picture_has_any_scale(tmp_path: Path) -> None:
+    """The mask at the model's scale, the image at its own; in a folder it has the mask's name."""
+    write_mask(tmp_path / "slide_mask.zarr", patches(0))
+    truth = write_png(tmp_path / "t.png", patches(1))
+    (tmp_path / "images").mkdir()
+    drawn = []
+    for shape in ((600, 700, 3), (1201, 1399, 3), (150, 175, 3)):
+        image = write_png(tmp_path / "images" / "slide.png", np.full(shape, 200, np.uint8))
+        for given in (image, image.parent):
+            plot = tmp_path / "e.png"
+            tilepipe.evaluate(tmp_path / "slide_mask.zarr", truth, plot=plot, image=given)
+            drawn.append(plot.read_bytes())
+    assert len(set(drawn)) == 1
+
+
+@pytest.mark.parametrize("kind", ["mask band", "alpha"])
+def test_what_a_file_leaves_out_is_no_answer(tmp_path: Path, kind: str) -> None:
+    """Also in files of other programs, by GDAL's mask band or an alpha band."""
+    labels = patches(0)
+    path = tmp_path / "m.tif"
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4e6)}
+    shape = {"height": 600, "width": 700, "count": 1 + (kind == "alpha"), "dtype": "uint8"}
+    there = np.full(labels.shape, 255, np.uint8)
+    there[:60] = 0
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", **shape, **place) as dataset,
+    ):
+        dataset.write(labels, 1)
+        if kind == "alpha":
+            dataset.write(there, 2)
+            dataset.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+        else:
+            dataset.write_mask(there)
+    truth = write_png(tmp_path / "t.png", labels)
+    result = tilepipe.evaluate(path, truth)
+    assert result.pooled.no_answer == 60 * 700
+    assert result.pooled.scores()["accuracy"] == 1.0
+    # As a truth, the same pixels do not count.
+    swapped = tilepipe.evaluate(truth, path).pooled
+    assert swapped.no_answer == 0
+    assert swapped.to_dict()["ignored"] == 60 * 700
+
+
+def test_a_picture_needs_an_image_of_the_same_proportions(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.zarr", patches(0))
     truth = write_png(tmp_path / "t.png", patches(1))
     image = write_png(tmp_path / "i.png", make_image(300, 700))

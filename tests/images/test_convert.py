@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import tifffile
+import zarr
+from numpy.typing import NDArray
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05 import Image as NgffImage
 from PIL import Image as PillowImage
 
+from tests.images.making import geotiff
 from tests.images.oracle import chart
 from tilepipe.errors import EnvironmentFailure, InputError, UnreadableError
 from tilepipe.grid import Window
@@ -231,3 +236,55 @@ def test_georeferenced_coordinates_survive_in_full(data: Path, tmp_path: Path) -
     with rasterio.open(data / "geo/L7_ETMs.tif") as dataset:
         assert image.transform == tuple(dataset.transform)[:6]
         assert rasterio.CRS.from_wkt(image.crs) == dataset.crs
+
+
+def channels_of(path: Path) -> list[dict[str, Any]]:
+    document = json.loads((path / "zarr.json").read_text())
+    found: list[dict[str, Any]] = document["attributes"]["ome"]["omero"]["channels"]
+    return found
+
+
+def converted(folder: Path, pixels: NDArray[Any], **options: Any) -> Path:
+    source = geotiff(folder / "image.tif", pixels, **options)
+    convert(source, folder / "image.ome.zarr", overwrite=True)
+    return folder / "image.ome.zarr"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 2, 4, 9])
+def test_bands_without_names_are_numbered_in_viewers_alone(
+    tmp_path: Path, bands: int, dtype: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (60, 50, bands)).astype(dtype)
+    path = converted(tmp_path, pixels, photometric="minisblack")
+    channels = channels_of(path)
+    assert [c["label"] for c in channels] == [f"band {n + 1}" for n in range(bands)]
+    colours = [c["color"] for c in channels]
+    assert len(set(colours)) == min(bands, 8)
+    assert sum(c["active"] for c in channels) == min(bands, 3)
+    assert open_image(path).band_names == ("",) * bands
+    NgffImage.from_zarr(zarr.open_group(path, mode="r"))
+    open_image(path).close()
+    convert(path, tmp_path / "again.ome.zarr")
+    assert channels_of(tmp_path / "again.ome.zarr") == channels
+
+
+def test_bands_with_names_have_their_own_colours(tmp_path: Path) -> None:
+    names = ["nir", "red", "green", "blue"]
+    pixels = np.zeros((60, 50, 4), np.uint16)
+    path = converted(tmp_path, pixels, names=names)
+    channels = channels_of(path)
+    assert [c["label"] for c in channels] == names
+    assert [c["color"] for c in channels] == ["FF00FF", "FF0000", "00FF00", "0000FF"]
+    assert [c["active"] for c in channels] == [False, True, True, True]
+    assert list(open_image(path).band_names) == names
+
+
+def test_the_range_of_bands_is_that_of_their_data(tmp_path: Path) -> None:
+    pixels = np.linspace(1000, 3000, 100 * 100).reshape(100, 100, 1).astype(np.uint16)
+    pixels[:10] = 65535
+    path = converted(tmp_path, pixels, nodata=65535)
+    (window,) = [c["window"] for c in channels_of(path)]
+    assert window["min"] == pixels[10:].min()
+    assert window["max"] == 3000
+    assert window["min"] < window["start"] < window["end"] < window["max"]

@@ -15,6 +15,7 @@ from tests.products.making import KINDS, make_content, make_spec, whole
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products import geotiff
 from tilepipe.products.cog_gaps import fill_gaps
+from tilepipe.products.content import Form, content_of
 from tilepipe.products.geotiff import write_cog
 from tilepipe.products.pyramid import build_pyramid
 from tilepipe.products.store import ZarrMask, create_mask
@@ -40,11 +41,11 @@ def test_the_bytes_are_those_of_gdal(
     monkeypatch.setattr(geotiff, "needs_bigtiff", lambda _: bigtiff)
     write_cog(mask, tmp_path / "ours.tif")
     (tmp_path / "levels").mkdir()
-    levels = geotiff._write_levels(mask, tmp_path / "levels")
+    levels = geotiff._write_levels(content_of(mask), tmp_path / "levels")
     with rasterio.Env(**geotiff._ENV), geotiff._without_georeference_warning():
         rasterio.shutil.copy(
             levels, tmp_path / "gdal.tif", strict=True, overviews="AUTO",
-            bigtiff="YES" if bigtiff else "NO", **geotiff._layout(mask),
+            bigtiff="YES" if bigtiff else "NO", **geotiff._layout(Form.of_mask(mask.spec)),
         )  # fmt: skip
     assert (tmp_path / "ours.tif").read_bytes() == (tmp_path / "gdal.tif").read_bytes()
 

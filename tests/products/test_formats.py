@@ -55,7 +55,7 @@ def test_an_export_opens_as_the_mask_that_it_is_of(tmp_path: Path, kind: Any, su
     mask = make_mask(tmp_path / "m.ome.zarr", spec)
     image = MemoryImage(np.zeros((*mask.shape, 3), np.uint8))
     assert isinstance(image, Image)
-    export(mask, tmp_path / f"m{suffix}", image, 0)
+    export(mask, tmp_path / f"m{suffix}", image)
 
     opened = open_mask(tmp_path / f"m{suffix}")
     assert isinstance(opened, Mask)
@@ -82,7 +82,7 @@ def test_a_single_plane_stays_a_plane(tmp_path: Path, kind: Any, suffix: str) ->
     spec = make_spec((30, 20), kind, background=None, classes=spec.classes[:1])
     mask = make_mask(tmp_path / "m.ome.zarr", spec)
     path = tmp_path / f"m{suffix}"
-    export(mask, path, MemoryImage(np.zeros((30, 20, 3), np.uint8)), 0)
+    export(mask, path, MemoryImage(np.zeros((30, 20, 3), np.uint8)))
     opened = open_mask(path)
     assert (opened.kind, opened.planes) == (kind, 1)
     np.testing.assert_array_equal(opened.read(whole((30, 20))), mask.read(whole((30, 20))))
@@ -93,7 +93,7 @@ def test_a_single_plane_stays_a_plane(tmp_path: Path, kind: Any, suffix: str) ->
 def test_threads_read_the_same(tmp_path: Path, suffix: str) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec())
     path = tmp_path / f"m{suffix}"
-    export(mask, path, MemoryImage(np.zeros((*mask.shape, 3), np.uint8)), 0)
+    export(mask, path, MemoryImage(np.zeros((*mask.shape, 3), np.uint8)))
     opened = open_mask(path)
     windows = [Window(y, x, 100, 100) for y in range(0, 900, 90) for x in range(0, 600, 90)]
     with ThreadPoolExecutor(4) as threads:
@@ -107,7 +107,7 @@ def test_an_opened_mask_travels_to_another_process(tmp_path: Path, suffix: str) 
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec((600, 30)))
     path = tmp_path / f"m{suffix}"
     if path != mask.path:
-        export(mask, path, MemoryImage(np.zeros((600, 30, 3), np.uint8)), 0)
+        export(mask, path, MemoryImage(np.zeros((600, 30, 3), np.uint8)))
     opened = open_mask(path)
     travelled = pickle.loads(pickle.dumps(opened))
     np.testing.assert_array_equal(travelled.read(whole((600, 30))), mask.read(whole((600, 30))))
@@ -118,7 +118,7 @@ def test_an_opened_mask_travels_to_another_process(tmp_path: Path, suffix: str) 
 def test_what_gdal_made_of_a_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     spec = make_spec((600, 60), crs=UTM.to_wkt(), transform=(0.5, 0, 9, 0, -0.5, 9))
     mask = make_mask(tmp_path / "m.ome.zarr", spec)
-    export(mask, tmp_path / "m.tif", MemoryImage(np.zeros((600, 60, 3), np.uint8)), 0)
+    export(mask, tmp_path / "m.tif", MemoryImage(np.zeros((600, 60, 3), np.uint8)))
     halved, real = tmp_path / "halved.tif", tmp_path / "real.tif"
     with rasterio.open(tmp_path / "m.tif") as source:
         profile = {"driver": "GTiff", "count": 1, "crs": UTM, "dtype": "uint8"}
@@ -142,7 +142,7 @@ def test_names_that_no_xml_can_hold_do_no_harm(tmp_path: Path, kind: Any, suffix
     spec = make_spec((9, 9), kind, classes=classes, name="byte \udce9")
     path = tmp_path / f"m{suffix}"
     mask = make_mask(tmp_path / "m.ome.zarr", spec)
-    export(mask, path, MemoryImage(np.zeros((9, 9, 3), np.uint8)), 0)
+    export(mask, path, MemoryImage(np.zeros((9, 9, 3), np.uint8)))
     opened = open_mask(path)
     assert opened.classes == classes
     opened.close()
@@ -154,7 +154,7 @@ def test_zarr_masks_open_and_pictures_do_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a picture"):
         open_mask(tmp_path / "m.png")
     with pytest.raises(InputError, match="cannot be an export"):
-        export(mask, tmp_path / "n.zarr", MemoryImage(np.zeros((9, 9, 3), np.uint8)), 0)
+        export(mask, tmp_path / "n.zarr", MemoryImage(np.zeros((9, 9, 3), np.uint8)))
 
 
 def test_a_plain_geotiff_of_labels_is_a_mask(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_what_is_no_mask_is_refused_in_one_sentence(tmp_path: Path, suffix: str,
 def test_a_damaged_tile_is_named_unreadable(tmp_path: Path, suffix: str) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec((600, 600)))
     path = tmp_path / f"m{suffix}"
-    export(mask, path, MemoryImage(np.zeros((600, 600, 3), np.uint8)), 0)
+    export(mask, path, MemoryImage(np.zeros((600, 600, 3), np.uint8)))
     with tifffile.TiffFile(path) as file:
         offset, size = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
     content = bytearray(path.read_bytes())

@@ -138,6 +138,20 @@ def test_labels_have_the_colours_and_names_of_their_classes(tmp_path: Path) -> N
     assert "<Category>noyau é</Category>" in seen
 
 
+def test_the_side_file_has_an_entry_for_each_class_and_no_background(tmp_path: Path) -> None:
+    """QGIS makes its legend of it; OpenSlide and libvips read the TIFF's own."""
+    write_cog(make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9))), tmp_path / "m.tif")
+    with opened(tmp_path / "m.tif") as dataset:
+        assert dataset.colormap(1) == {
+            value: (*named.rgb, 255 if value else 0) for value, named in enumerate(CLASSES)
+        }
+        assert dataset.colorinterp[0].name == "palette"
+    (tmp_path / "m.tif.aux.xml").unlink()
+    with opened(tmp_path / "m.tif") as dataset:
+        assert len(dataset.colormap(1)) == 256
+        assert dataset.colormap(1)[0] == (*CLASSES[0].rgb, 255)
+
+
 def test_planes_are_bands_that_are_named_and_no_colours(tmp_path: Path) -> None:
     write_cog(make_mask(tmp_path / "m.ome.zarr", make_spec((9, 9), "planes")), tmp_path / "m.tif")
     with opened(tmp_path / "m.tif") as dataset:

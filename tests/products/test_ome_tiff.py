@@ -13,6 +13,7 @@ from tests.products.making import CLASSES, KINDS, SHAPES, make_mask, make_spec, 
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
 from tilepipe.products.base import MaskSpec
+from tilepipe.products.content import Form
 from tilepipe.products.files import CHUNKS_A_READ, needs_bigtiff
 from tilepipe.products.geotiff import write_cog
 from tilepipe.products.ome_tiff import write_ome_tiff
@@ -90,12 +91,12 @@ def test_a_size_in_micrometres_is_given_when_it_is_a_length(
 ) -> None:
     spec = make_spec(pixel_size=size)
     assert pixel_size_um(spec) == expected
-    assert ("PhysicalSizeX" in ome_xml(spec)) == (expected is not None)
+    assert ("PhysicalSizeX" in ome_xml(Form.of_mask(spec))) == (expected is not None)
 
 
 def test_names_and_colours_of_classes_are_there() -> None:
     spec = make_spec(kind="planes")
-    root = ElementTree.fromstring(ome_xml(spec))
+    root = ElementTree.fromstring(ome_xml(Form.of_mask(spec)))
     channels = root.findall(f".//{OME}Channel")
     assert [channel.get("Name") for channel in channels] == [named.name for named in CLASSES]
     rgba = int(channels[1].get("Color", "0")).to_bytes(4, "big", signed=True)
@@ -107,7 +108,7 @@ def test_names_and_colours_of_classes_are_there() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_description_survives_the_xml(kind: Any) -> None:
     spec = make_spec(kind=kind, crs='GEOGCS["WGS 84"]', transform=(0.1, 0, 1 / 3, 0, -0.1, 2.5))
-    assert read_spec(ome_xml(spec)) == spec
+    assert read_spec(ome_xml(Form.of_mask(spec))) == spec
 
 
 @pytest.mark.parametrize("write", [write_ome_tiff, write_cog])
@@ -157,7 +158,7 @@ def test_a_failed_export_leaves_what_was_there(
 
 
 def test_bigtiff_is_chosen_by_size_alone() -> None:
-    assert not needs_bigtiff(make_spec((30_000, 30_000)))
-    assert needs_bigtiff(make_spec((60_000, 60_000)))
+    assert not needs_bigtiff(Form.of_mask(make_spec((30_000, 30_000))))
+    assert needs_bigtiff(Form.of_mask(make_spec((60_000, 60_000))))
     large = MaskSpec(30_000, 30_000, "values", CLASSES)
-    assert needs_bigtiff(large)
+    assert needs_bigtiff(Form.of_mask(large))

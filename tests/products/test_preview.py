@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from tests.products.making import CLASSES, KINDS, SHAPES, MemoryImage, make_mask, make_spec, whole
-from tilepipe.drawing import NO_DATA_COLOUR, fitted
+from tilepipe.drawing import NO_DATA_COLOUR, PAPER, fitted
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
+from tilepipe.images.base import PixelSize
 from tilepipe.products import thumbnail as thumbnail_module
 from tilepipe.products.base import MaskClass
 from tilepipe.products.preview import LONGER_SIDE, write_preview
@@ -49,17 +51,18 @@ def test_the_longer_side_is_1024_at_most(shape: tuple[int, int], expected: tuple
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 2100)])
 def test_every_mask_has_a_picture(tmp_path: Path, kind: Any, shape: tuple[int, int]) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec(shape, kind))
-    write_preview(mask, grey(shape), 0, tmp_path / "m.png")
+    write_preview(mask, grey(shape), tmp_path / "m.png")
     height, width = fitted(shape, LONGER_SIDE)
     picture = read_png(tmp_path / "m.png")
-    assert picture.shape[0] > height
-    assert picture.shape[1] == max(width, 320)
+    stacked = width > 1.5 * height
+    assert picture.shape[0] > (2 * height if stacked else height)
+    assert picture.shape[1] == max(width if stacked else 2 * width + 10, 320)
 
 
 def test_classes_are_tinted_background_is_not_and_no_answer_is_hatched(tmp_path: Path) -> None:
     labels = np.zeros((60, 400), np.uint8)
     labels[:, 100:200], labels[:, 200:300], labels[:, 300:] = 1, 2, 255
-    write_preview(labelled(tmp_path / "m.ome.zarr", labels), grey((60, 400)), 0, tmp_path / "m.png")
+    write_preview(labelled(tmp_path / "m.ome.zarr", labels), grey((60, 400)), tmp_path / "m.png")
     picture = read_png(tmp_path / "m.png").astype(int)
     assert (picture[:60, :99] == 100).all()
     for column, named in ((150, CLASSES[1]), (250, CLASSES[2])):
@@ -76,29 +79,48 @@ def test_no_answer_is_in_the_legend_only_when_there_is_any(tmp_path: Path) -> No
         labels = np.zeros((60, 400), np.uint8)
         labels[0, 0] = label
         mask = labelled(tmp_path / f"{name}.ome.zarr", labels)
-        write_preview(mask, grey((60, 400)), 0, tmp_path / f"{name}.png")
+        write_preview(mask, grey((60, 400)), tmp_path / f"{name}.png")
         pictures.append(read_png(tmp_path / f"{name}.png")[60:])
     assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+
+
+def test_the_image_is_there_without_the_mask_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    mask = labelled(tmp_path / "m.ome.zarr", np.ones((300, 200), np.uint8))
+    write_preview(mask, MemoryImage(pixels), tmp_path / "m.png")
+    picture = read_png(tmp_path / "m.png")
+    np.testing.assert_array_equal(picture[:300, 210:410], pixels)
+    assert (picture[:300, :200] != pixels).any()
+
+
+def test_a_scale_bar_needs_a_pixel_size_that_is_a_length(tmp_path: Path) -> None:
+    heights = []
+    for unit in ("micrometer", "degree"):
+        spec = make_spec((100, 100), pixel_size=PixelSize(0.5, 0.5, unit))
+        mask = make_mask(tmp_path / f"{unit}.ome.zarr", spec)
+        write_preview(mask, grey((100, 100)), tmp_path / f"{unit}.png")
+        heights.append(read_png(tmp_path / f"{unit}.png").shape[0])
+    assert heights[0] > heights[1]
 
 
 def test_many_classes_fit_under_a_narrow_picture(tmp_path: Path) -> None:
     classes = tuple(MaskClass(f"class number {i}", f"#0000{i:02x}") for i in range(40))
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec((50, 50), classes=classes))
-    write_preview(mask, grey((50, 50)), 0, tmp_path / "m.png")
+    write_preview(mask, grey((50, 50)), tmp_path / "m.png")
     assert read_png(tmp_path / "m.png").shape[1] == 320
 
 
 def test_equal_masks_give_equal_bytes(tmp_path: Path) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec())
     for name in ("a.png", "b.png"):
-        write_preview(mask, grey(mask.shape), 0, tmp_path / name)
+        write_preview(mask, grey(mask.shape), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_an_image_of_other_proportions_is_refused(tmp_path: Path) -> None:
     mask = make_mask(tmp_path / "m.ome.zarr", make_spec((50, 50)))
-    with pytest.raises(ValueError, match="level 0"):
-        write_preview(mask, grey((60, 50)), 0, tmp_path / "m.png")
+    with pytest.raises(InputError, match="whose proportions differ"):
+        write_preview(mask, grey((60, 50)), tmp_path / "m.png")
 
 
 def test_a_mask_of_a_coarser_level_lies_over_the_whole_image(tmp_path: Path) -> None:
@@ -107,7 +129,7 @@ def test_a_mask_of_a_coarser_level_lies_over_the_whole_image(tmp_path: Path) -> 
     image = MemoryImage(fine, shrunk=(fine[::2, ::2],))
     labels = np.zeros((200, 400), np.uint8)
     mask = labelled(tmp_path / "m.ome.zarr", labels)
-    write_preview(mask, image, 1, tmp_path / "m.png")
+    write_preview(mask, image, tmp_path / "m.png")
     picture = read_png(tmp_path / "m.png")[:200]
     assert (picture[:, :200] == 0).all()
     assert (picture[:, 200:] == 200).all()
@@ -170,7 +192,7 @@ def test_a_real_slide_has_a_picture(tmp_path: Path, data: Path) -> None:
     image = MemoryImage(slide)
     labels = (slide[:, :, 1] < 120).astype(np.uint8)
     mask = labelled(tmp_path / "m.ome.zarr", labels)
-    write_preview(mask, image, 0, tmp_path / "m.png")
+    write_preview(mask, image, tmp_path / "m.png")
     picture = read_png(tmp_path / "m.png")
     assert max(picture.shape[:2]) > 1024
     assert picture.std() > 10
@@ -184,11 +206,27 @@ def test_of_a_large_image_without_levels_only_what_has_an_answer_is_read(
     mask = create_mask(tmp_path / "m.ome.zarr", make_spec((5000, 5000)))
     mask.write(Window(2048, 0, 512, 512), np.zeros((512, 512), np.uint8))
     build_pyramid(mask)
-    write_preview(mask, grey((5000, 5000)), 0, tmp_path / "m.png")
+    write_preview(mask, grey((5000, 5000)), tmp_path / "m.png")
     picture = read_png(tmp_path / "m.png")
     unread = np.asarray(NO_DATA_COLOUR)
     answered = picture[2100 * 1024 // 5000, 30]
     assert (answered == 100).all()
-    hatched = picture[: 2000 * 1024 // 5000]  # dark and light stripes over what was not read
+    hatched = picture[: 2000 * 1024 // 5000, :1024]  # dark and light stripes over what was not read
     lightest = np.rint(unread + (np.array([176] * 3) - unread) * 0.75)
     assert (hatched.reshape(-1, 3).max(0) == lightest).all()
+
+
+def test_an_image_of_any_scale_lies_under_the_mask(tmp_path: Path) -> None:
+    labels = np.zeros((60, 400), np.uint8)
+    labels[:, 200:] = 1
+    mask = labelled(tmp_path / "m.ome.zarr", labels)
+    for name, shape in (("large", (121, 799)), ("small", (15, 100))):
+        write_preview(mask, grey(shape), tmp_path / f"{name}.png")
+    large, small = (read_png(tmp_path / f"{name}.png") for name in ("large", "small"))
+    np.testing.assert_array_equal(large, small)
+
+
+def test_without_an_image_the_mask_lies_on_paper(tmp_path: Path) -> None:
+    mask = labelled(tmp_path / "m.ome.zarr", np.zeros((60, 400), np.uint8))
+    write_preview(mask, None, tmp_path / "m.png")
+    assert (read_png(tmp_path / "m.png")[:60, :400] == PAPER).all()

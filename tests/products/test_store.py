@@ -67,7 +67,7 @@ def test_a_spec_survives_json() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [{"kind": "colours"}, {"classes": []}, {"format": 2}, {"classes": [{"name": "a"}]}],
+    [{"kind": "colours"}, {"classes": []}, {"format": 3}, {"classes": [{"name": "a"}]}],
 )
 def test_a_distorted_spec_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):

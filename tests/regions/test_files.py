@@ -138,6 +138,19 @@ def test_polygons_of_a_gis_lie_where_their_crs_says(
     assert near(found, square_cells(), square_cells(1))
 
 
+def test_layers_of_a_gis_lie_where_their_crs_says(scene: Path, tmp_path: Path) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    import shapely
+
+    path = tmp_path / "p.gpkg"
+    shape = shapely.to_wkb(np.array([shapely.Polygon(on_map(SQUARE, "EPSG:3857"))]))
+    pyogrio.raw.write(path, shape, [], [], geometry_type="Polygon", crs="EPSG:3857")
+    assert looks_like_polygons(str(path))
+    with closing(open_image(scene)) as opened:
+        found = cells_of_polygons(str(path), opened, CellGrid.of(opened.levels[0], 16))
+    assert near(found, square_cells(), square_cells(1))
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -146,9 +159,9 @@ def test_polygons_of_a_gis_lie_where_their_crs_says(
         ({"hello": 1}, "not GeoJSON"),
         ([1, 2], "not GeoJSON"),
         (feature([[x + 5000, y] for x, y in SQUARE]), "no polygon touches .* pixels of level 0"),
-        (feature([[1, 2], [3, 4]]), "a polygon of 2 corners"),
-        (feature([["a", 2], [3, 4], [5, 6], [1, 2]]), r"without \(x, y\)"),
-        (feature([[float("nan"), 2], [3, 4], [5, 6], [1, 2]]), "not numbers"),
+        (feature([[1, 2], [3, 4]]), "'Tumor' is not a polygon"),
+        (feature([["a", 2], [3, 4], [5, 6], [1, 2]]), "'Tumor' is not a polygon"),
+        (feature([[float("nan"), 2], [3, 4], [5, 6], [1, 2]]), "'Tumor' is not a polygon"),
         (
             {**feature(SQUARE), "crs": {"type": "name", "properties": {"name": "EPSG:4326"}}},
             "has no CRS",
@@ -177,8 +190,8 @@ def test_polygons_of_a_scene_need_a_crs_or_degrees(scene: Path, tmp_path: Path) 
 def test_what_is_no_polygons_and_no_image_is_refused(slide: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "m.safetensors", UNetArguments(width=2, depth=2))
     options: dict[str, Any] = {"model": tmp_path / "m.safetensors"}
-    with pytest.raises(InputError, match=r"ogr2ogr -f GeoJSON a\.geojson a\.shp"):
-        tilepipe.plan(slide, tissue=str(tmp_path / "a.shp"), **options)
+    with pytest.raises(InputError, match=r"ogr2ogr a\.gpkg a\.kmz"):
+        tilepipe.plan(slide, tissue=str(tmp_path / "a.kmz"), **options)
     with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
         tilepipe.plan(slide, tissue=str(tmp_path / "nowhere.png"), **options)
     (tmp_path / "broken.json").write_text('{"type": ')

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 
-from tests.training.making import discs, write_png
+from tests.training.making import discs, picture_of, train, write_png
+from tilepipe.errors import InputError
+from tilepipe.evaluation.label_maps import NO_LABEL
 from tilepipe.grid import Window
 from tilepipe.training.labels import LabelScheme, gap_widths, open_training_mask, seams
 from tilepipe.training.losses import GAP_REACH, weight_map
@@ -162,3 +166,46 @@ def test_object_numbers_of_any_type_are_read(tmp_path: Path, dtype: str) -> None
     scheme = LabelScheme("instances", 3, border=4.0)
     target = scheme.target(open_training_mask(str(tmp_path / "mask.tif")), Window(0, 0, 24, 30))
     assert set(np.unique(target.labels)) == {0, 1, 2}
+
+
+def negative_scene(folder: Path) -> Path:
+    """Images whose masks number their objects, and mark a part with -1."""
+    for i in range(3):
+        numbers = discs(64, i).astype(np.int32)
+        numbers[:8] = -1
+        write_png(folder / "images" / f"{i}.png", picture_of(numbers, i))
+        (folder / "masks").mkdir(exist_ok=True)
+        tifffile.imwrite(folder / "masks" / f"{i}.tif", numbers, metadata=None)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{"border": 3}, {"border_weight": 5.0}, {}])
+def test_negative_numbers_of_objects_are_refused_in_one_sentence(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"holds the label -1; .* --ignore -1"):
+        train(negative_scene(tmp_path), tmp_path / "m.safetensors", labels="instances", **options)
+
+
+def test_negative_numbers_that_are_ignored_are_trained_around(tmp_path: Path) -> None:
+    folder = negative_scene(tmp_path)
+    scheme = LabelScheme("instances", 3, border=3, ignore=(-1,), gap_reach=10)
+    mask = open_training_mask(str(folder / "masks" / "0.tif"))
+    target = scheme.target(mask, Window(0, 0, 64, 64))
+    assert (target.labels[:8] == 255).all()
+    assert target.gaps is not None
+    numbers = np.maximum(mask.read(Window(0, 0, 64, 64))[0], 0).astype(np.int64)
+    np.testing.assert_allclose(target.gaps, gap_widths(numbers, 10))
+
+
+def test_large_numbers_beside_negative_ones_stay_objects() -> None:
+    values = np.array([[-1, 0, 5_000_000, 7_000_000]])
+    scheme = LabelScheme("instances", 2, ignore=(-1,))
+    np.testing.assert_array_equal(scheme.objects(values) > 0, [[False, False, True, True]])
+
+
+def test_pixels_that_a_mask_band_leaves_out_do_not_count() -> None:
+    values = np.array([[NO_LABEL, 0, 1, 2]])
+    for kind, expected in (("classes", [255, 0, 1, 2]), ("instances", [255, 0, 1, 1])):
+        scheme = LabelScheme(kind, 3, border=1)
+        np.testing.assert_array_equal(scheme.labels(values, Path("m.tif"))[0], expected)

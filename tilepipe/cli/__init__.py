@@ -20,12 +20,13 @@ from tilepipe.text import one_line
 COMMANDS = {
     "run": "Segment an image and write the mask.",
     "plan": "Show what `run` would do: window, blocks, memory, time.",
+    "objects": "Make objects of a mask: outlines, measurements, counts.",
     "verify": "Prove that a mask equals the whole-image answer.",
     "train": "Train a network on images and masks.",
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",
-    "convert": "Turn an image into a chunked OME-Zarr pyramid.",
+    "convert": "Turn an image into an OME-Zarr pyramid, or a mask into another format.",
     "doctor": "Find what would make runs fail or slow here.",
 }
 """Name and short help of each command; its module is imported when it is called."""

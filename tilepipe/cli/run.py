@@ -29,10 +29,19 @@ class _RunFile(RunOptions):
 @click.command("run")
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @options_of(RunOptions, without=("image",), after={"outputs": config_option})
+@click.option(
+    "--table", metavar="FILE.csv",
+    help="Write the classes of all images as a table: pixels, shares, areas.",
+)  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run record as JSON.")
 def command(
-    config: Path | None, images: tuple[str, ...], quiet: bool, as_json: bool, **given: Any
+    config: Path | None,
+    images: tuple[str, ...],
+    table: str | None,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Segment IMAGE and write the mask; if stopped, the same command resumes.
 
@@ -40,8 +49,12 @@ def command(
     finished ones are skipped.
     """
     options, named = collect_run(config, images, given)
+    if table is not None:
+        from tilepipe.engine.report.class_rows import table_path
+
+        table_path(table)  # refused before the work, and not after it
     work = _run_one if len(named) == 1 else _run_several
-    return work(named, options, quiet, as_json)
+    return work(named, options, table, quiet, as_json)
 
 
 def collect_run(
@@ -62,7 +75,9 @@ def collect_run(
     return options, named
 
 
-def _run_one(images: list[str], options: dict[str, Any], quiet: bool, as_json: bool) -> int:
+def _run_one(
+    images: list[str], options: dict[str, Any], table: str | None, quiet: bool, as_json: bool
+) -> int:
     from tilepipe import api
     from tilepipe.cli.show import QuietScreen, Screen, show_summary
     from tilepipe.engine.events import RunCallbacks
@@ -75,6 +90,12 @@ def _run_one(images: list[str], options: dict[str, Any], quiet: bool, as_json: b
     finally:
         if isinstance(watch, Screen):
             watch.close()
+    if table is not None:
+        from tilepipe.engine.run.batch import BatchSummary, Outcome
+
+        BatchSummary(
+            (Outcome.of(images[0], summary),), summary.seconds.get("total", 0.0)
+        ).write_table(table)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
     elif not quiet:
@@ -84,7 +105,9 @@ def _run_one(images: list[str], options: dict[str, Any], quiet: bool, as_json: b
     return summary.exit_code
 
 
-def _run_several(images: list[str], options: dict[str, Any], quiet: bool, as_json: bool) -> int:
+def _run_several(
+    images: list[str], options: dict[str, Any], table: str | None, quiet: bool, as_json: bool
+) -> int:
     from tilepipe import api
     from tilepipe.cli.batch_screen import BatchScreen, QuietBatchScreen, show_batch
 
@@ -97,6 +120,8 @@ def _run_several(images: list[str], options: dict[str, Any], quiet: bool, as_jso
     finally:
         if isinstance(watch, BatchScreen):
             watch.close()
+    if table is not None:
+        summary.write_table(table)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
     elif not quiet:

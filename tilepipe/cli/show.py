@@ -206,8 +206,15 @@ def show_summary(summary: Summary, known: Collection[str] = ()) -> str:
     files = [("mask" if i == 0 else "", near(p)) for i, p in enumerate(summary.outputs)]
     files.append(("record", near(summary.record)))
     files += [("profile" if i == 0 else "", near(p)) for i, p in enumerate(summary.profile)]
-    parts = ("\n".join(_classes(summary)), aligned(rows, 10), aligned(files, 10))
+    found = _objects(summary)
+    parts = ("\n".join(_classes(summary)), *found, aligned(rows, 10), aligned(files, 10))
     return "\n\n".join(parts)
+
+
+def _objects(summary: Summary) -> list[str]:
+    from tilepipe.objects.summary import show_objects
+
+    return [] if summary.objects is None else [show_objects(summary.objects)]
 
 
 def _classes(summary: Summary) -> Iterator[str]:
@@ -240,7 +247,7 @@ def _seconds(seconds: dict[str, float]) -> str:
 
     inside = listed("read", "wait", "compute", "write")
     return f"{inside} in the blocks; " + listed(
-        "start", "blocks", "pyramid", "exports", "verify", "total"
+        "start", "blocks", "pyramid", "exports", "objects", "verify", "total"
     )
 
 

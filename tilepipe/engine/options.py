@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tilepipe.errors import InputError
 from tilepipe.options import Options, option
 from tilepipe.quantities import (
+    parse_area,
     parse_bands,
     parse_bytes,
     parse_duration,
@@ -34,7 +35,11 @@ _MOST = 1_000_000
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
-Probabilities = Literal["float16", "uint8"]
+Shares = Literal["float16", "uint8"]
+StoredShares = Literal["float16", "uint8", "uint8-from-1"]
+"""How they are stored; ``uint8`` is that of older masks (see `tilepipe.products.shares`)."""
+Ngff = Literal["0.4", "0.5"]
+ObjectMethod = Literal["auto", "none", "components", "split", "seeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,8 @@ class RunOptions(Options):
     outputs: tuple[str, ...] = option(
         (),
         "Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a folder "
-        "(masks/); may be given several times",
+        "(masks/); NAME.probabilities.tif or NAME.entropy.ome.tif for what lies beside the mask; "
+        "for its objects .geojson, .gpkg, .fgb, .parquet or .csv; may be given several times",
         flag="output", short="-o", metavar="PATH",
         unset="IMAGE_mask in the current folder, in the formats of its field",
     )  # fmt: skip
@@ -128,7 +134,35 @@ class RunOptions(Options):
         None, "How long to wait for the first worker, and again if all are lost: 10min, 2h",
         parse=parse_duration, metavar="TIME", least=0, most=_MOST,
     )  # fmt: skip
-    probabilities: Probabilities | None = option(None, "Write the class probabilities too")
+    probabilities: Shares | None = option(
+        None, "Write the class probabilities too", unset="off; uint8 for -o NAME.probabilities.tif"
+    )  # fmt: skip
+    uncertainty: Shares | None = option(
+        None, "Write how undecided the model is about each pixel: the entropy of the probabilities",
+        unset="off; uint8 for -o NAME.entropy.tif",
+    )  # fmt: skip
+    channels: bool = option(
+        False,
+        "Write the OME-TIFF with a channel of 0 and 255 for each class, which any viewer shows",
+    )
+    ngff: Ngff | None = option(
+        None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
+        parse=str, unset="0.5",
+    )  # fmt: skip
+    objects: ObjectMethod = option(
+        "auto",
+        "How to make objects of the mask: components of a class, split where they are narrow, or "
+        "seeded by a core class; none for no objects",
+        unset="as the model says, for outputs of objects: -o NAME.geojson, .gpkg, .fgb, .parquet, "
+        ".csv",
+    )  # fmt: skip
+    min_area: str | None = option(
+        None, "Leave out smaller objects, in pixels of the mask or with a unit: 60, 20um2, 50m2",
+        parse=parse_area, metavar="AREA", unset="as the model says",
+    )  # fmt: skip
+    fill_holes: bool | None = option(
+        None, "Fill the holes of objects", unset="as the model says"
+    )  # fmt: skip
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",
         flag="product", metavar="NAME",
@@ -176,9 +210,31 @@ class RunOptions(Options):
         return None if self.timeout is None else 60 * self.timeout
 
     @property
+    def stored_probabilities(self) -> StoredShares | None:
+        """The form of probabilities in a new mask; None without any."""
+        form = self.probabilities or ("uint8" if "probabilities" in self._implied else None)
+        return "uint8-from-1" if form == "uint8" else form
+
+    @property
+    def further_products(self) -> tuple[str, ...]:
+        """Keys of the products beside the mask other than `stored_probabilities`."""
+        form = self.uncertainty or ("uint8" if "entropy" in self._implied else None)
+        entropy = () if form is None else (f"entropy:{form}",)
+        others = sorted(self._implied - {"probabilities", "entropy"})
+        return (*entropy, *self.products, *others)
+
+    @property
     def extras(self) -> tuple[str, ...]:
         """Keys of the products that are written beside the mask."""
-        return extra_products(self.probabilities, self.products)
+        return extra_products(self.stored_probabilities, self.further_products)
+
+    @property
+    def _implied(self) -> set[str]:
+        """The products that only the name of an output asks for (NAME.entropy.tif)."""
+        from tilepipe.products.formats import product_in_name
+
+        named = {key.partition(":")[0] for key in self.products}
+        return {name for name in map(product_in_name, self.outputs) if name is not None} - named
 
     @property
     def uses_external_workers(self) -> bool:

@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.drawing import LegendEntry, blend, centres, fitted, with_legend, write_png
+from tilepipe.drawing import (
+    PAPER,
+    LegendEntry,
+    blend,
+    centres,
+    fitted,
+    hatching,
+    with_legend,
+    write_png,
+)
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import MaskPair
 from tilepipe.grid import Window
+from tilepipe.pairs import MASK_ENDING, stem
 from tilepipe.products.base import NO_ANSWER, Kind
 from tilepipe.storage import local, written_here
 
@@ -26,9 +36,8 @@ _FOUND = LegendEntry("found (true positive)", (0, 158, 115))
 _WRONG = LegendEntry("not there (false positive)", (213, 94, 0))
 _MISSED = LegendEntry("missed (false negative)", (0, 114, 178))
 _CONFUSED = LegendEntry("other class", (204, 121, 167))
-_UNKNOWN = LegendEntry("no answer", (110, 110, 110))
+_UNKNOWN = LegendEntry("no answer", None)
 _LEGEND = (_FOUND, _WRONG, _MISSED, _CONFUSED, _UNKNOWN)
-_PAPER = 235
 _OPACITY, _FOUND_OPACITY = 0.85, 0.45
 
 ClassTables = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -106,9 +115,8 @@ class ErrorPictures:
         for number, entry in enumerate(_LEGEND, start=1):
             here = kinds == number
             if here.any():
-                blend(
-                    canvas, entry.colour, here * (_FOUND_OPACITY if entry is _FOUND else _OPACITY)
-                )
+                opacity = _FOUND_OPACITY if entry is _FOUND else _OPACITY
+                blend(canvas, _paint(entry, sample.shape), here * opacity)
                 shown.append(entry)
         self._write(pair, canvas, shown)
 
@@ -129,11 +137,13 @@ class ErrorPictures:
         canvas = _paper(sample.shape)
         blend(canvas, _WRONG.colour, np.maximum(share, 0))
         blend(canvas, _MISSED.colour, np.maximum(-share, 0))
-        blend(canvas, _UNKNOWN.colour, ~known)
         entries = [
             LegendEntry(f"too high by {top:.4g} or more", _WRONG.colour),
             LegendEntry(f"too low by {top:.4g} or more", _MISSED.colour),
         ]
+        if not known.all():
+            blend(canvas, _paint(_UNKNOWN, sample.shape), ~known * _OPACITY)
+            entries.append(LegendEntry("no answer, or no truth", None))
         self._write(pair, canvas, entries)
 
     def _write(
@@ -158,9 +168,13 @@ def _find_images(pairs: list[MaskPair], image: Path) -> dict[MaskPair, Path]:
         return {pairs[0]: image}
     if not image.is_dir():
         raise InputError(f"--image {image}: there are {len(pairs)} pairs; give a folder of images")
-    found = {}
+    found, names = {}, {stem(path): path for path in sorted(image.iterdir(), reverse=True)}
     for pair in pairs:
-        files = [p for p in sorted(image.iterdir()) if p.name.split(".")[0] == pair.name]
+        files = [
+            names[name]
+            for name in (pair.name, pair.name.removesuffix(MASK_ENDING))
+            if name in names
+        ]
         if not files:
             raise InputError(f"--image {image} holds no image named {pair.name}; add it")
         found[pair] = files[0]
@@ -174,14 +188,14 @@ def _kinds(sample: Subsample, tables: list[ClassTables]) -> NDArray[np.intp]:
         predicted, true = mask_table[sample.mask[plane]], truth_table[sample.truth[plane]]
         found = np.select(
             [
-                true == NO_ANSWER,
                 predicted == NO_ANSWER,
+                true == NO_ANSWER,
                 (predicted == true) & (true > 0),
                 (predicted > 0) & (true == 0),
                 (predicted == 0) & (true > 0),
                 predicted != true,
             ],
-            [0, 5, 1, 2, 3, 4],
+            [5, 0, 1, 2, 3, 4],
             0,
         )
         # Of several planes, an error in one is painted over what is right in another.
@@ -189,8 +203,13 @@ def _kinds(sample: Subsample, tables: list[ClassTables]) -> NDArray[np.intp]:
     return kinds
 
 
+def _paint(entry: LegendEntry, shape: tuple[int, int]) -> Any:
+    """The colour of an entry, or stripes (height, width, 3) for the one without."""
+    return hatching(*shape) if entry.colour is None else entry.colour
+
+
 def _paper(shape: tuple[int, int]) -> NDArray[np.float64]:
-    return np.full((*shape, 3), float(_PAPER))
+    return np.full((*shape, 3), float(PAPER))
 
 
 def _grey(image: Path | None, sample: Subsample) -> NDArray[np.float64]:
@@ -198,18 +217,11 @@ def _grey(image: Path | None, sample: Subsample) -> NDArray[np.float64]:
     if image is None:
         return _paper(sample.shape)
     from tilepipe.images import open_image
-    from tilepipe.products.thumbnail import thumbnail
+    from tilepipe.products.thumbnail import require_same_extent, thumbnail
 
     opened = open_image(image)
     try:
-        height, width = opened.shape[:2]
-        scale = [full / own for full, own in zip(sample.full_shape, (height, width), strict=True)]
-        # A mask of a coarser level is smaller by one factor in both directions, but for rounding.
-        if abs(scale[0] / scale[1] - 1) > 0.02 or height < sample.shape[0]:
-            raise InputError(
-                f"{image} is {width} x {height} pixels, and the mask {sample.full_shape[1]} x "
-                f"{sample.full_shape[0]} (width x height); give the image that the mask is of"
-            )
+        require_same_extent(opened, sample.full_shape)
         rgb = thumbnail(opened, sample.shape).astype(np.float64)
     finally:
         opened.close()

@@ -14,12 +14,15 @@ from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed, RasterGrid
 from tilepipe.images.mirroring import mirroring
-from tilepipe.products.base import Kind
+from tilepipe.products.base import ForViewersError, Kind
 from tilepipe.storage import local
 from tilepipe.text import shortened
 
 LONGEST_NAME = 200
 """Characters of a class's name that are kept; a file of unknown origin may hold any number."""
+
+NO_LABEL = int(np.iinfo(np.int64).min)
+"""The value of a pixel that a file's mask band or alpha leaves out; no file holds it."""
 
 LARGEST_PALETTE_PNG = 512 * 2**20
 """Pixels of the largest PNG with a palette that is opened, as it is held whole."""
@@ -37,7 +40,8 @@ class LabelMap(Placed):
     """Planes of the map: 1 for labels."""
     dtype: np.dtype[Any]
     read: Callable[[Window], NDArray[Any]]
-    """Reads a window inside the map, (C, H, W); values that are missing are NaN."""
+    """Reads a window inside the map, (C, H, W); values that are missing are NaN, and labels that
+    the file leaves out `NO_LABEL`."""
     close: Callable[[], None]
     classes: tuple[str, ...] | None = None
     """Names of the classes; None if the file does not have them."""
@@ -112,7 +116,7 @@ def _open_mask(path: Path) -> LabelMap | None:
 
     try:
         mask = open_mask(path)
-    except UnreadableError:
+    except (UnreadableError, ForViewersError):
         raise
     except InputError:
         return None
@@ -194,7 +198,7 @@ def _open_image(path: Path, memory: int) -> LabelMap:
     """Any other file that can be read as an image of labels or values."""
     from tilepipe.images import open_image
     from tilepipe.images.ground import true_pixel_size
-    from tilepipe.images.windowed import check_bounded, read_with_valid
+    from tilepipe.images.windowed import WindowedImage, check_bounded, read_with_valid
 
     image = open_image(path)
     kind: Kind = "labels" if image.bands == 1 else "planes"
@@ -207,14 +211,22 @@ def _open_image(path: Path, memory: int) -> LabelMap:
             "band of integers"
         )
     check_bounded(image, 0, memory)
+    nodata, shown = image.nodata, image
+    if kind != "values" and isinstance(image, WindowedImage) and not image.palette:
+        # What the mask band or alpha leaves out; a label that is declared as nodata is kept.
+        shown = image.read_as(replace(image.reading, nodata="none"))
 
     def read(window: Window) -> NDArray[Any]:
-        if kind != "values":
-            return np.moveaxis(image.read(window), 2, 0)
-        pixels, valid = read_with_valid(image, window)
-        return np.moveaxis(pixels if valid is None else np.where(valid, pixels, np.nan), 2, 0)
+        pixels, valid = read_with_valid(shown, window)
+        if valid is not None:
+            wide = pixels if kind == "values" else pixels.astype(np.int64)
+            pixels = np.where(valid, wide, np.nan if kind == "values" else NO_LABEL)
+        return np.moveaxis(pixels, 2, 0)
 
-    nodata = image.nodata
+    def close() -> None:
+        shown.close()
+        image.close()
+
     return LabelMap(
         path=path,
         kind=kind,
@@ -222,7 +234,7 @@ def _open_image(path: Path, memory: int) -> LabelMap:
         planes=image.bands,
         dtype=image.dtype,
         read=read,
-        close=image.close,
+        close=close,
         # Many label maps declare their background, 0, as nodata; it is a class all the same.
         nodata=int(nodata) if nodata and kind != "values" and np.isfinite(nodata) else None,
         chunk=image.chunks[0],

@@ -17,11 +17,13 @@ from zarr.codecs import ZstdCodec
 
 from tilepipe.errors import EnvironmentFailure, InputError, UnreadableError
 from tilepipe.grid import Window, round_down
-from tilepipe.images.base import UNITS_IN_METRES, Image
+from tilepipe.images.base import Image
 from tilepipe.images.byte_ranges import open_bytes
 from tilepipe.images.halving import halve
-from tilepipe.images.ngff import ATTRIBUTE, BAND_NAMES, DISPLAY_LABELS, VALID
+from tilepipe.images.ngff import VALID
+from tilepipe.images.ngff_written import attributes_of
 from tilepipe.images.opening import open_image
+from tilepipe.images.ranges import ShownRange
 from tilepipe.images.reading import Reading
 from tilepipe.images.source import TooLargeError
 from tilepipe.images.validity import Validity, both, in_any_band, is_ambiguous, of_pixels, validity
@@ -55,9 +57,6 @@ SLAB_ROWS = 128
 
 COMPRESSION_LEVEL = 3
 """Of zstd: its own default."""
-
-NGFF_UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
-"""Units that NGFF has a word for; others are kept beside it."""
 
 Progress = Callable[[int, int], None]
 
@@ -108,7 +107,7 @@ def convert(
     """
     target = as_path(target)
     with InputRefused():
-        _check_target(target, overwrite)
+        check_target(target, overwrite=overwrite)
     with staged_locally(target) as local:
         _convert(source, reading, local, chunk, memory_limit, progress)
 
@@ -166,7 +165,26 @@ class _Pyramid:
                 if valid is not None and not _told(pixels, valid, self._nodata):
                     kept.write(level, window, in_any_band(valid))
                 self._advance(total)
-        group.attrs.update(_attributes(self.image, len(sizes), self._nodata, kept.exists))
+        is_bytes = self.image.dtype == np.uint8
+        ranges = [] if is_bytes else self._ranges(arrays[-1], kept, sizes[-1])
+        attributes = attributes_of(self.image, len(sizes), self._nodata, kept.exists, ranges)
+        group.attrs.update(attributes)
+
+    def _ranges(
+        self, smallest: zarr.Array[Any], kept: _Validity, size: tuple[int, int]
+    ) -> list[ShownRange]:
+        """The range of each band in the smallest level, where there are data."""
+        pixels = np.asarray(smallest[:]).transpose(1, 2, 0)
+        rows, columns = Window(0, 0, *size).slices()
+        stored = kept.read(-1, rows, columns)
+        valid = both(validity(pixels, self._nodata), None if stored is None else stored[..., None])
+        found = []
+        for band in range(self.image.bands):
+            known = pixels[..., band]
+            if valid is not None:
+                known = known[valid[..., band if valid.shape[2] > 1 else 0]]
+            found.append(ShownRange.of(known))
+        return found
 
     @property
     def _nodata(self) -> tuple[float | None, ...]:
@@ -269,7 +287,14 @@ class _Validity:
         return valid
 
 
-def _check_target(target: StoragePath, overwrite: bool) -> None:
+def check_target(target: StoragePath, *, overwrite: bool) -> None:
+    """Refuse a zarr folder that may not be written.
+
+    Raises
+    ------
+    InputError
+        It is there, and is not to be replaced; or it is something else; or it cannot be made there.
+    """
     if not target.exists():
         require_writable(target)
         return
@@ -362,56 +387,3 @@ def _told(pixels: NDArray[Any], valid: Validity, nodata: tuple[float | None, ...
     if told is None or true is None:
         return told is true
     return np.array_equal(told, true)
-
-
-def _attributes(
-    image: Image, levels: int, nodata: tuple[float | None, ...], valid: bool
-) -> dict[str, Any]:
-    size = image.pixel_size
-    y, x = (size.y, size.x) if size else (1.0, 1.0)
-    unit = {"unit": size.unit} if size and size.unit in NGFF_UNITS else {}
-    multiscale = {
-        "name": Path(image.path).name,
-        "axes": [
-            {"name": "c", "type": "channel"},
-            {"name": "y", "type": "space", **unit},
-            {"name": "x", "type": "space", **unit},
-        ],
-        "datasets": [
-            {
-                "path": str(level),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0, y * 2**level, x * 2**level]}
-                ],
-            }
-            for level in range(levels)
-        ],
-    }
-    own: dict[str, Any] = {
-        "crs": image.crs,
-        "transform": image.transform,
-        "control": image.control.to_json() if image.control else None,
-        # Applied where the image is read that way.
-        "scaling": None if image.reading.unscale else image.scaling,
-        # JSON has no NaN.
-        "nodata": [None if n is None else str(n) if not math.isfinite(n) else n for n in nodata],
-        VALID: valid,
-        BAND_NAMES: image.band_names if any(image.band_names) else None,
-        "unit": size.unit if size and not unit else None,
-    }
-    own = {key: value for key, value in own.items() if value}
-    ome = {"version": "0.5", "multiscales": [multiscale], **_omero(image)}
-    return {"ome": ome, **({ATTRIBUTE: own} if own else {})}
-
-
-def _omero(image: Image) -> dict[str, Any]:
-    """Colours of the bands, without which viewers show three grey channels instead of RGB."""
-    if image.bands != 3 or image.dtype != np.uint8:
-        return {}
-    window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    labels = image.band_names if all(image.band_names) else DISPLAY_LABELS
-    channels = [
-        {"label": label, "color": colour, "active": True, "window": window}
-        for label, colour in zip(labels, ("FF0000", "00FF00", "0000FF"), strict=True)
-    ]
-    return {"omero": {"channels": channels}}

@@ -58,11 +58,12 @@ def ground_of(image: Image) -> Ground | None:
 
     True is what differs by no more than `TOLERANCE` on either axis, all over the image.
     """
-    return _ground(image.grid)
+    return ground_of_grid(image.grid)
 
 
 @lru_cache(maxsize=64)
-def _ground(grid: RasterGrid) -> Ground | None:
+def ground_of_grid(grid: RasterGrid) -> Ground | None:
+    """Measure the true size of a grid's pixels; see `ground_of`."""
     said = grid.pixel_size
     if grid.crs is None or grid.transform is None or said is None or not said.is_sound:
         return None
@@ -118,9 +119,13 @@ class PixelAreas:
 
     def rows(self, start: int, stop: int) -> Floats:
         """Of some rows of the window, counted from its first: (stop - start, width)."""
-        y, x = self._window.y, self._window.x
-        columns = np.arange(x, self._window.stop_x)
-        down = self._between(self._nodes, np.arange(y + start, y + stop), self._first[0])
+        whole = self._window
+        return self.read(Window(whole.y + start, whole.x, stop - start, whole.width))
+
+    def read(self, window: Window) -> Floats:
+        """Of a window of the grid that lies in the first one: (H, W)."""
+        rows, columns = np.arange(window.y, window.stop_y), np.arange(window.x, window.stop_x)
+        down = self._between(self._nodes, rows, self._first[0])
         return self._between(down.T, columns, self._first[1]).T
 
     def _between(self, nodes: Floats, places: NDArray[np.intp], first: int) -> Floats:

@@ -326,6 +326,11 @@ def _series(entry: Entry) -> Series:
         return Series(entry.number, entry.name, 0, 0, 0, "unreadable")
 
 
+def unnamed(number: int) -> str:
+    """What a band without a name, counted from 0, is called in viewers."""
+    return f"band {number + 1}"
+
+
 def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
     """As tilepipe writes them, or the labels of channels in OMERO's rendering settings."""
     if own := attributes.get(ATTRIBUTE, {}).get(BAND_NAMES):
@@ -335,7 +340,8 @@ def _band_names(attributes: dict[str, Any]) -> tuple[str, ...]:
         labels = tuple(str(channel["label"]) for channel in ome["omero"]["channels"])
     except (KeyError, TypeError):
         return ()
-    return () if labels == DISPLAY_LABELS else labels
+    placeholders = tuple(map(unnamed, range(len(labels))))
+    return () if labels in (DISPLAY_LABELS, placeholders) else labels
 
 
 def _array(folder: StoragePath) -> zarr.Array[Any]:

@@ -15,6 +15,7 @@ from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
 from tilepipe.models import specs
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.predictors import kind_named, kind_names, kind_of
 from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import (
@@ -62,6 +63,8 @@ class Document:
         }
         if self.output.activation == "sigmoid":
             output["thresholds"] = list(self.output.thresholds)
+        if self.output.objects is not None:
+            output["objects"] = self.output.objects.to_json()
         tile: dict[str, Any] = {f.name: getattr(self.geometry, f.name) for f in fields(Geometry)}
         if not self.exact:
             tile["exact"] = False
@@ -87,8 +90,13 @@ class Document:
         return json.dumps(self.as_json(), allow_nan=False)
 
     def canonical(self) -> str:
-        """As JSON text that does not depend on the order in which keys were given."""
-        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """What decides on the mask, as JSON text that does not depend on the order of keys.
+
+        How objects are made of a mask changes none of its pixels, so that is left out.
+        """
+        value = self.as_json()
+        value["output"].pop("objects", None)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def document_of(model: specs.Model, source: str) -> Document:
@@ -200,6 +208,7 @@ class _Output:
     classes: tuple[_Class, ...]
     background: int | None
     thresholds: tuple[float, ...] | None = None
+    objects: ObjectRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +349,23 @@ def _output(given: _Output, arguments: Arguments) -> OutputSpec:
         classes=tuple(_class(c, i, activation) for i, c in enumerate(given.classes)),
         thresholds=_thresholds(given, outputs),
         background=_background(given, count, single=single),
+        objects=_objects(given),
     )
+
+
+def _objects(given: _Output) -> ObjectRule | None:
+    rule, key = given.objects, "output.objects"
+    if rule is None:
+        return None
+    if given.activation == "linear":
+        raise _fault(key, "left out: a linear model has no classes", rule.to_json())
+    names = [each.name for each in given.classes]
+    for number, name in enumerate(rule.classes):
+        if name not in names:
+            raise _fault(f"{key}.classes[{number}]", f"one of {', '.join(names)}", name)
+    if rule.border and rule.border not in names:
+        raise _fault(f"{key}.border", f"one of {', '.join(names)}", rule.border)
+    return rule
 
 
 def _class(given: _Class, number: int, activation: Activation) -> ClassSpec:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tilepipe.grid import Geometry
 from tilepipe.images.base import PixelSize
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.predictors.base import Predictor
 
 Activation = Literal["softmax", "sigmoid", "linear"]
@@ -61,6 +62,8 @@ class OutputSpec:
     `build_model` makes each 0.5."""
     background: int | None = None
     """Label of the class that is background; 0 for a single sigmoid, None for planes."""
+    objects: ObjectRule | None = None
+    """How the mask's pixels become objects; None where the model does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,24 +5,36 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize, Placed, RasterGrid, Transform
 from tilepipe.images.control import GroundControl
 from tilepipe.products.product import Product, product_named
 from tilepipe.schema import decode
 from tilepipe.storage import StoragePath
+from tilepipe.text import one_line
 
 NO_ANSWER = 255
 """The label of pixels without an answer; never a class."""
 
 SMALLEST_LEVEL = 512
 """A pyramid ends with the first level that has at most this many pixels on each side."""
+
+Ngff = Literal["0.4", "0.5"]
+"""A version of OME-Zarr (NGFF) that masks are written in."""
+
+ZarrFormat = Literal[2, 3]
+
+
+class ForViewersError(InputError):
+    """A file that tilepipe made of a mask for other programs to show, and does not read as one."""
+
 
 Kind = str
 """The name of a product that can be a mask: ``labels``, ``planes``, ``values``."""
@@ -75,6 +87,15 @@ class MaskSpec:
     """The class that is drawn transparent."""
     control: GroundControl | None = None
     """Ground control points or RPCs on the mask's own grid, if the image has no transform."""
+    partial: bool = False
+    """Whether it was made of an unfinished run, whose missing blocks have no answer."""
+    ngff: Ngff = "0.5"
+    """The version of OME-Zarr in which it is stored: 0.5 in zarr format 3, 0.4 in format 2."""
+    has_coordinates: bool = False
+    """Whether CF coordinates lie beside level 0, as in all masks with a transform but older ones.
+
+    The coarser levels then lie in a group of their own, because xarray opens all arrays of a group
+    together, and refuses those whose sizes differ."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -83,6 +104,8 @@ class MaskSpec:
             raise ValueError(f"{self.kind} cannot be a mask by themselves")
         if not 1 <= len(self.classes) <= NO_ANSWER:
             raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
+        if self.has_coordinates and self.transform is None:
+            raise ValueError("a mask without a transform has no coordinates")
         if self.background is not None and not 0 <= self.background < len(self.classes):
             raise ValueError(f"background {self.background} is not one of the classes")
 
@@ -121,6 +144,17 @@ class MaskSpec:
             shapes.append((-(-height // 2), -(-width // 2)))
         return tuple(shapes)
 
+    @property
+    def level_paths(self) -> tuple[str, ...]:
+        """The path of each level's array in the mask's group."""
+        coarser = "overviews/" if self.has_coordinates else ""
+        return ("0", *(f"{coarser}{level}" for level in range(1, len(self.levels))))
+
+    @property
+    def zarr_format(self) -> ZarrFormat:
+        """The format of its zarr groups and arrays."""
+        return 2 if self.ngff == "0.4" else 3
+
     def to_json(self) -> dict[str, Any]:
         """The description as JSON-ready values."""
         document: dict[str, Any] = {"format": 1, **asdict(self)}
@@ -130,13 +164,29 @@ class MaskSpec:
         if self.control is not None:
             document["control"] = self.control.to_json()
         document["origin"] = list(self.origin)
+        if not self.partial:  # as in masks from before there were such
+            del document["partial"]
+        # Masks that older versions can read are described as by these.
+        if self.ngff == "0.5":
+            del document["ngff"]
+        if not self.has_coordinates:
+            del document["has_coordinates"]
+        if self.ngff != "0.5" or self.has_coordinates:
+            document["format"] = 2
         return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> MaskSpec:
-        """Read what `to_json` returned; ValueError for anything else."""
-        if not isinstance(document, dict) or document.get("format") != 1:
-            raise ValueError("it is not a description of a mask of format 1")
+        """Read what `to_json` returned.
+
+        Raises ValueError for anything else, ForViewersError for what tilepipe makes of masks.
+        """
+        if isinstance(document, dict) and isinstance(document.get("holds"), str):
+            raise ForViewersError(
+                f"holds {one_line(document['holds'])} for viewers, not a mask; give the mask itself"
+            )
+        if not isinstance(document, dict) or document.get("format") not in (1, 2):
+            raise ValueError("it is not a description of a mask of format 1 or 2")
         parts = {f.name: document[f.name] for f in fields(cls) if f.name in document}
         if "origin" not in parts:
             raise ValueError("origin is missing")

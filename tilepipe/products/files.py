@@ -11,8 +11,7 @@ import numpy as np
 import tifffile
 
 from tilepipe.grid import CHUNK, Window
-from tilepipe.products.base import MaskSpec
-from tilepipe.products.store import ZarrMask
+from tilepipe.products.content import Content, Form
 
 CHUNKS_A_READ = 8
 """Neighbouring chunks that are read, and so decoded, together."""
@@ -24,7 +23,7 @@ LARGEST_CLASSIC_TIFF = 2 << 30
 
 
 def deflated_tiles(
-    mask: ZarrMask,
+    content: Content,
     level: int,
     plane: int,
     *,
@@ -40,10 +39,10 @@ def deflated_tiles(
     encode = partial(
         tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE], level=compression
     )
-    nothing = np.full((CHUNK, CHUNK), mask.spec.fill, mask.dtype)
+    nothing = np.full((CHUNK, CHUNK), content.nothing, content.form.dtype)
     deflated_nothing = encode(nothing) if empty is None else empty
-    stored = mask.stored_chunks(level, plane)
-    height, width = mask.levels[level]
+    stored = content.stored_chunks(level, plane)
+    height, width = content.levels[level]
     with ThreadPoolExecutor(ENCODE_THREADS) as pool:
         for row in range(-(-height // CHUNK)):
             for first in range(0, -(-width // CHUNK), CHUNKS_A_READ):
@@ -53,13 +52,13 @@ def deflated_tiles(
                     continue
                 y, x = row * CHUNK, first * CHUNK
                 window = Window(y, x, min(CHUNK, height - y), min(len(columns) * CHUNK, width - x))
-                pixels = np.full((CHUNK, len(columns) * CHUNK), mask.spec.fill, mask.dtype)
-                pixels[: window.height, : window.width] = mask.read_plane(plane, window, level)
+                pixels = np.full((CHUNK, len(columns) * CHUNK), content.nothing, nothing.dtype)
+                pixels[: window.height, : window.width] = content.read_plane(plane, window, level)
                 whole = (pixels[:, x : x + CHUNK] for x in range(0, pixels.shape[1], CHUNK))
                 yield from pool.map(encode, map(np.ascontiguousarray, whole))
 
 
-def needs_bigtiff(spec: MaskSpec) -> bool:
-    """Whether a TIFF of this mask could exceed the classic format, by its size alone."""
-    pixels = sum(height * width for height, width in spec.levels)
-    return pixels * spec.planes * spec.dtype.itemsize > LARGEST_CLASSIC_TIFF
+def needs_bigtiff(form: Form) -> bool:
+    """Whether a TIFF of this form could exceed the classic format, by its size alone."""
+    pixels = sum(height * width for height, width in form.spec.levels)
+    return pixels * form.pixel_bytes > LARGEST_CLASSIC_TIFF

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.products.base import Mask
+from tilepipe.products.product import product_named, product_names
 from tilepipe.storage import InputRefused, ObjectPath, StoragePath, readable, staged_locally
 from tilepipe.storage.hashing import hash_of
 
 if TYPE_CHECKING:
     from tilepipe.images.base import Image
+    from tilepipe.products.content import Content
     from tilepipe.products.store import ZarrMask
 
 Format = Literal["ome-zarr", "ome-tiff", "cog", "png"]
@@ -33,13 +35,36 @@ _SUFFIXES: tuple[tuple[str, Format], ...] = (
 
 def suffix_kind(path: StoragePath) -> Format:
     """The format of a path, by its suffix; InputError for other suffixes."""
-    name = path.name.lower()
-    for suffix, kind in _SUFFIXES:
-        if name.endswith(suffix) and name != suffix:
-            return kind
+    found = _suffix(path.name)
+    if found is not None:
+        return found[1]
     raise InputError(
         f"{path} does not have a mask's suffix; use .ome.zarr, .ome.tif, .tif (GeoTIFF) or .png."
     )
+
+
+def product_in_name(path: str | StoragePath) -> str | None:
+    """The product that a file is to hold by its name, ``NAME.entropy.tif``; None: the mask."""
+    name = str(path).rstrip("/").rpartition("/")[2]
+    found = _suffix(name)
+    stem = "" if found is None else name[: -len(found[0])]
+    before, _, product = stem.lower().removesuffix(".ome").rpartition(".")
+    if not before or product not in product_names() or product_named(product).is_main:
+        return None
+    return product
+
+
+def is_mask(path: StoragePath, *, channels: bool = False) -> bool:
+    """Whether a file of this name can be opened as a mask; ``channels`` is as in `export`."""
+    kind = suffix_kind(path)
+    return product_in_name(path) is None and kind != "png" and not (channels and kind == "ome-tiff")
+
+
+def _suffix(name: str) -> tuple[str, Format] | None:
+    """The suffix of a mask's name, and its format."""
+    lower = name.lower()
+    fitting = (each for each in _SUFFIXES if lower.endswith(each[0]) and lower != each[0])
+    return next(fitting, None)
 
 
 def open_mask(path: str | StoragePath) -> Mask:
@@ -77,48 +102,64 @@ def _opened(path: StoragePath) -> Mask:
     raise InputError(f"{path} is a picture of a mask; give the mask itself.")
 
 
-def export(mask: ZarrMask, path: StoragePath, image: Image, level: int) -> str:
+def export(
+    mask: ZarrMask, path: StoragePath, image: Image | None = None, *, channels: bool = False
+) -> str:
     """Write a complete mask in the format of the suffix of ``path``; returns the file's hash.
 
-    An existing file is replaced once the new one is complete. A picture also shows the image, whose
-    ``level`` is the one at which the mask was computed.
+    An existing file is replaced once the new one is complete. A picture also shows the image, if
+    there is one. A name such as ``NAME.entropy.tif`` asks for a product beside the mask, and
+    ``channels`` for an OME-TIFF with one channel a class.
 
     Raises
     ------
     InputError
-        When masks are not exported to this format.
+        When masks, or the product that the name asks for, are not exported to this format.
     OSError
         When the file cannot be written, because the disk is full for example.
     """
+    from tilepipe.products.content import content_of
+
     kind = suffix_kind(path)
     if kind not in EXPORTERS:
         raise InputError(f"{path} cannot be an export; use .ome.tif, .tif (GeoTIFF) or .png.")
+    product = product_in_name(path)
+    content = content_of(mask, product, channels=channels and kind == "ome-tiff")
     with staged_locally(path) as local:
-        EXPORTERS[kind](mask, local, image, level)
+        EXPORTERS[kind](content, local, image)
         return hash_of(local)
 
 
-def _export_ome_tiff(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+def remove_side_files(path: StoragePath) -> None:
+    """Remove what lies beside an export for other programs, except a style that the user made."""
+    from tilepipe.products.qgis_style import remove_style, style_path
+
+    if suffix_kind(path) == "cog":
+        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+        remove_style(style_path(path))
+
+
+def _export_ome_tiff(content: Content, path: Path, _image: Image | None) -> None:
     from tilepipe.products.ome_tiff import write_ome_tiff
 
-    write_ome_tiff(mask, path)
+    write_ome_tiff(content, path)
 
 
-def _export_cog(mask: ZarrMask, path: Path, _image: Image, _level: int) -> None:
+def _export_cog(content: Content, path: Path, _image: Image | None) -> None:
     from tilepipe.products.geotiff import write_cog
 
-    write_cog(mask, path)
+    write_cog(content, path)
 
 
-def _export_preview(mask: ZarrMask, path: Path, image: Image, level: int) -> None:
+def _export_preview(content: Content, path: Path, image: Image | None) -> None:
     from tilepipe.products.preview import write_preview
 
-    write_preview(mask, image, level, path)
+    write_preview(content.mask, image, path)
 
 
-EXPORTERS: dict[Format, Callable[[ZarrMask, Path, Image, int], None]] = {
+EXPORTERS: dict[Format, Callable[[Content, Path, Image | None], None]] = {
     "ome-tiff": _export_ome_tiff,
     "cog": _export_cog,
     "png": _export_preview,
 }
-"""The writer of each format. It takes a complete mask, the path, the image and its level."""
+"""The writer of each format. It takes the content, the path, and the image, if any."""

@@ -23,12 +23,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from tilepipe.grid import CHUNK
-from tilepipe.products.base import MaskSpec
 from tilepipe.products.cog_gaps import fill_gaps
+from tilepipe.products.content import Content, Form, content_of
 from tilepipe.products.files import deflated_tiles, needs_bigtiff
+from tilepipe.products.qgis_style import style_path, write_style
 from tilepipe.products.store import ZarrMask
 from tilepipe.products.vrt import side_file, virtual_raster
 from tilepipe.storage import complete_or_absent, utf8_path
+from tilepipe.storage.whole import temporary_folder
 
 _ENV = {"GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": "NO", "GDAL_NUM_THREADS": "2"}
 """A cache of 64 MB instead of a share of the machine's memory, and no side files by GDAL."""
@@ -40,8 +42,8 @@ _FULL = 1 << 20
 """With fewer free bytes, a failed write is reported as a full disk."""
 
 
-def write_cog(mask: ZarrMask, path: Path) -> None:
-    """Write a mask and its pyramid as COG: tiles of 512, deflate, nodata 255 or NaN.
+def write_cog(mask: ZarrMask | Content, path: Path) -> None:
+    """Write a mask, or other content of one, and its pyramid as COG: tiles of 512, deflate, nodata.
 
     Each level is streamed to a temporary tiled TIFF beside ``path``. GDAL's COG driver combines
     them without the empty tiles, which are filled in last. So the overviews are the mask's own
@@ -50,15 +52,18 @@ def write_cog(mask: ZarrMask, path: Path) -> None:
     for example.
 
     Labels have a colour table, and class names as metadata items. QGIS takes its legend only from
-    ``PATH.aux.xml``, so the names are there too; it is written before the TIFF appears.
+    ``PATH.aux.xml``, so both are there too; for all else it takes its style from ``NAME.qml``. They
+    are written before the TIFF appears.
     """
+    content = mask if isinstance(mask, Content) else content_of(mask)
     with complete_or_absent(path) as part:
-        with _temporary_folder(path) as folder:
+        with temporary_folder(path, ".levels.part") as folder:
             sparse = folder / "sparse.tif"
-            _copy_to_cog(_write_levels(mask, folder), sparse, mask)
-            fill_gaps(sparse, part, mask.spec.fill, partial(_deflated_nothing, mask))
+            _copy_to_cog(_write_levels(content, folder), sparse, content.form)
+            fill_gaps(sparse, part, content.nothing, partial(_deflated_nothing, content))
         require_whole(part)
-        _write_side_file(mask.spec, part, path.with_name(path.name + ".aux.xml"))
+        _write_side_file(content.form, part, path.with_name(path.name + ".aux.xml"))
+        write_style(content, style_path(path))
 
 
 def require_whole(path: Path) -> None:
@@ -82,15 +87,14 @@ def require_whole(path: Path) -> None:
                 before = tile
 
 
-def _write_side_file(spec: MaskSpec, tiff: Path, path: Path) -> None:
+def _write_side_file(form: Form, tiff: Path, path: Path) -> None:
     # An old one may hold what GDAL or QGIS stored about the file that is now replaced.
     path.unlink(missing_ok=True)
-    content = side_file(
-        spec, with_crs=spec.crs is not None and _crs(tiff) != CRS.from_wkt(spec.crs)
-    )
-    if content is not None:
+    crs = form.spec.crs
+    document = side_file(form, with_crs=crs is not None and _crs(tiff) != CRS.from_wkt(crs))
+    if document is not None:
         with complete_or_absent(path) as part:
-            part.write_bytes(content)
+            part.write_bytes(document)
 
 
 def _crs(tiff: Path) -> CRS | None:
@@ -100,49 +104,50 @@ def _crs(tiff: Path) -> CRS | None:
         return crs
 
 
-def _write_levels(mask: ZarrMask, folder: Path) -> Path:
+def _write_levels(content: Content, folder: Path) -> Path:
     """Write one TIFF for each level, and a VRT that has all but the first as overviews.
 
     GDAL is not used, because it may skip a tile that it cannot write without an error.
     """
-    files = [folder / f"{level}.tif" for level in range(len(mask.levels))]
-    planes = mask.spec.planes
+    files = [folder / f"{level}.tif" for level in range(len(content.levels))]
+    form, planes = content.form, len(content.form.planes)
     for level, file in enumerate(files):
         with tifffile.TiffWriter(file, bigtiff=True) as writer:
             writer.write(
                 chain.from_iterable(
-                    deflated_tiles(mask, level, n, compression=1, empty=b"") for n in range(planes)
+                    deflated_tiles(content, level, n, compression=1, empty=b"")
+                    for n in range(planes)
                 ),
-                shape=(*((planes,) if planes > 1 else ()), *mask.levels[level]),
-                dtype=mask.dtype,
+                shape=(*((planes,) if planes > 1 else ()), *content.levels[level]),
+                dtype=form.dtype,
                 tile=(CHUNK, CHUNK),
                 compression="zlib",
                 photometric="minisblack",
                 planarconfig="separate" if planes > 1 else None,
                 metadata=None,
                 # The value of tiles that are left out, in GDAL's own tag.
-                extratags=[(GDAL_NODATA, "s", 0, f"{mask.spec.fill:g}", True)],
+                extratags=[(GDAL_NODATA, "s", 0, f"{content.nothing:g}", True)],
             )
     virtual = folder / "mask.vrt"
-    virtual.write_bytes(virtual_raster(mask.spec, [file.name for file in files]))
+    virtual.write_bytes(virtual_raster(form, [file.name for file in files]))
     return virtual
 
 
-def _layout(mask: ZarrMask) -> dict[str, Any]:
-    predictor = "YES" if mask.dtype.kind == "f" else "NO"
+def _layout(form: Form) -> dict[str, Any]:
+    predictor = "YES" if form.dtype.kind == "f" else "NO"
     return {"driver": "COG", "blocksize": CHUNK, "compress": "DEFLATE", "predictor": predictor}
 
 
-def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
+def _copy_to_cog(source: Path, target: Path, form: Form) -> None:
     try:
         with rasterio.Env(**_ENV), _without_georeference_warning():
             rasterio.shutil.copy(
                 utf8_path(source),
                 utf8_path(target),
                 strict=True,
-                **_layout(mask),
+                **_layout(form),
                 overviews="AUTO",
-                bigtiff="YES" if needs_bigtiff(mask.spec) else "NO",
+                bigtiff="YES" if needs_bigtiff(form) else "NO",
                 sparse_ok=True,
             )
     except (RasterioError, CPLE_BaseError) as error:
@@ -151,20 +156,25 @@ def _copy_to_cog(source: Path, target: Path, mask: ZarrMask) -> None:
         raise _write_error(target, str(error), needed + needed // 4) from error
 
 
-def _deflated_nothing(mask: ZarrMask) -> bytes:
-    """A tile without any answer, as GDAL compresses it in a COG of a mask."""
-    spec = mask.spec
-    nothing = np.full((spec.planes, CHUNK, CHUNK), spec.fill, spec.dtype)
+def _deflated_nothing(content: Content) -> bytes:
+    """A tile without any answer, as GDAL compresses it in a COG of such content."""
+    form = content.form
+    nothing = np.full((len(form.planes), CHUNK, CHUNK), content.nothing, form.dtype)
     with (
         rasterio.Env(**_ENV),
         _without_georeference_warning(),
         MemoryFile() as plain,
         MemoryFile() as cog,
     ):
-        shape = {"height": CHUNK, "width": CHUNK, "count": spec.planes, "dtype": spec.dtype.name}
+        shape = {
+            "height": CHUNK,
+            "width": CHUNK,
+            "count": len(form.planes),
+            "dtype": form.dtype.name,
+        }
         with plain.open(driver="GTiff", **shape) as dataset:
             dataset.write(nothing)
-        rasterio.shutil.copy(plain.name, cog.name, strict=True, **_layout(mask))
+        rasterio.shutil.copy(plain.name, cog.name, strict=True, **_layout(form))
         with tifffile.TiffFile(cog) as file:
             page = file.pages[0]
             cog.seek(page.dataoffsets[0])
@@ -175,18 +185,6 @@ def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
     """The error for a failed write; GDAL hides the cause, so the free space decides on it."""
     full = shutil.disk_usage(path.parent).free < max(needed, _FULL)
     return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``, always of the same name, so that killed runs leave at most one."""
-    folder = path.with_name(path.name + ".levels.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""One product of a zarr mask: a pyramid of arrays, read by windows and written by whole chunks."""
+"""A pyramid of zarr arrays, read by windows and written by whole chunks: one product of a mask."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from tilepipe.errors import DamagedMaskError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.base import require_inside
-from tilepipe.products.product import Product
+from tilepipe.products.product import PixelForm
 from tilepipe.storage import StoragePath
+from tilepipe.storage.fsync import fsync_files
+from tilepipe.storage.zarr_store import SealingStore
 from tilepipe.text import first_line
 
 Arrays = tuple["zarr.Array[Any]", ...]
@@ -23,14 +26,14 @@ Arrays = tuple["zarr.Array[Any]", ...]
 
 
 class Layer:
-    """The arrays of one product of a zarr mask (`tilepipe.products.product.Product`).
+    """The arrays of one product of a zarr mask, or of objects, largest first.
 
     Several threads may read, and write different chunks.
     """
 
-    def __init__(self, path: StoragePath, product: Product, arrays: Arrays) -> None:
+    def __init__(self, path: StoragePath, product: PixelForm, arrays: Arrays) -> None:
         self.path = path
-        """The path of the mask."""
+        """The path of the mask, in which the arrays lie."""
         self.product = product
         self.levels: tuple[tuple[int, int], ...] = tuple(
             (int(a.shape[-2]), int(a.shape[-1])) for a in arrays
@@ -43,6 +46,11 @@ class Layer:
     def store(self) -> Any:
         """The zarr store of its arrays."""
         return self._arrays[0].store
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Itself alone, so that it can stand for a mask in `tilepipe.products.pyramid`."""
+        return (self,)
 
     @property
     def key(self) -> str:
@@ -91,11 +99,23 @@ class Layer:
         They come plane by plane and row by row.
         """
         array = self._arrays[level]
+        folder = chunk_folder(array)
         planes = [""] if array.ndim == 2 else [f"{plane}/" for plane in range(array.shape[0])]
         for plane in planes:
             for row in range(window.y // CHUNK, -(-window.stop_y // CHUNK)):
                 for column in range(window.x // CHUNK, -(-window.stop_x // CHUNK)):
-                    yield f"{array.path}/c/{plane}{row}/{column}"
+                    yield f"{folder}/{plane}{row}/{column}"
+
+    def take_seals(self, window: Window, level: int = 0) -> str:
+        """The seals of the chunks of a window that this object has just written.
+
+        They are in the order of `chunk_keys`, separated by spaces, and computed from the bytes that
+        were passed to the disk or object store, not read back (`tilepipe.storage.hashing.seal`).
+        """
+        store = self.store
+        if not isinstance(store, SealingStore):
+            raise ValueError(f"{self.path} was created, and not opened, by this object")
+        return store.take_seals(self.chunk_keys(window, level))
 
     def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
         """(row, column) of the stored chunks of a plane; all others have no answer."""
@@ -108,18 +128,42 @@ class Layer:
             for row, column in sorted(_numbered(folder)):
                 yield folder / str(row) / str(column)
 
+    def files(self, window: Window | None = None, level: int = 0) -> Iterator[Path]:
+        """The chunk files of a window, stored or not, or the stored ones of a level; local only."""
+        if not isinstance(self.path, Path):
+            return
+        if window is not None:
+            yield from (self.path / key for key in self.chunk_keys(window, level))
+        else:
+            yield from (Path(str(file)) for file in self.stored_files(level))
+
+    def flush(self, window: Window | None = None, level: int = 0) -> None:
+        """Flush the chunks of a window (or a level) to the disk."""
+        if isinstance(self.path, Path):  # an object is durable when its writing returns
+            fsync_files(self.files(window, level), self.path)
+
     def _folder(self, level: int, plane: int) -> StoragePath:
-        folder = self.path / self._arrays[level].path / "c"
+        folder = self.path / chunk_folder(self._arrays[level])
         return folder if self.product.flat else folder / str(plane)
 
     def _decoded(self, level: int, selection: tuple[int | slice, ...]) -> NDArray[Any]:
         try:
             return np.asarray(self._arrays[level][selection])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, zlib.error) as error:
             # The codecs raise these for a damaged chunk.
             raise DamagedMaskError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
+
+
+def chunk_folder(array: zarr.Array[Any]) -> str:
+    """The folder of an array's chunks: the array's own in zarr format 2, and ``c`` in format 3."""
+    return array.path if array.metadata.zarr_format == 2 else f"{array.path}/c"
+
+
+def open_levels(store: SealingStore, names: Iterable[str]) -> Arrays:
+    """Open the arrays of a pyramid."""
+    return tuple(zarr.open_array(store, path=name, mode="r+") for name in names)
 
 
 def _numbered(folder: StoragePath) -> Iterator[tuple[int, int]]:

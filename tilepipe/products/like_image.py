@@ -12,6 +12,7 @@ from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.layer import Layer
 from tilepipe.products.pyramid import build_pyramid, squares
+from tilepipe.products.ranges import write_ranges
 from tilepipe.products.store import ZarrMask, create_mask
 from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
 from tilepipe.storage.hashing import hash_of
@@ -85,6 +86,7 @@ def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
         down, across = (rows - source.y)[:, None], columns - source.x
         result.write(window, *(_take(layer, source, down, across) for layer in mask.layers))
     build_pyramid(result, windows)
+    write_ranges(result)
     for level in range(len(result.levels)):
         result.flush(level=level)  # before it takes its name
 

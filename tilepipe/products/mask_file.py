@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed, RasterGrid
-from tilepipe.images.source import Source, UndecodableError
+from tilepipe.images.source import Description, Source, UndecodableError
+from tilepipe.images.validity import is_of
 from tilepipe.products.base import NO_ANSWER, Kind, MaskClass, MaskSpec, lazy, require_inside
 from tilepipe.products.product import product_named
 from tilepipe.products.shown import ShownMask
@@ -38,7 +39,8 @@ class MaskFile(ShownMask, Placed):
     kind
         What its form tells.
     spec
-        What tilepipe wrote into it; None in a file of another program.
+        What tilepipe wrote into it; None in a file of another program, of which what it declares
+        as nodata has no answer, unless that is 0.
     grid
         Its grid and place.
 
@@ -59,6 +61,7 @@ class MaskFile(ShownMask, Placed):
     ) -> None:
         described = source.description
         self.path: StoragePath = path
+        self.spec = spec
         self.dtype: np.dtype[Any] = described.dtype
         self.kind: Kind = kind if spec is None else spec.kind
         self.planes = described.bands
@@ -70,6 +73,7 @@ class MaskFile(ShownMask, Placed):
                 raise ValueError(f"its tiles have {columns} x {rows} pixels")
         self._reopen = reopen
         self._source = source
+        self._nodata = () if spec is not None else _labels_of_nothing(described)
         self._planes = [source.select([plane]) for plane in range(self.planes)]
         # A mask that nobody closes is closed when nobody has it any more.
         self._close = weakref.finalize(self, source.close)
@@ -79,6 +83,11 @@ class MaskFile(ShownMask, Placed):
         """(height, width) of level 0."""
         return self.levels[0]
 
+    @property
+    def declares_gaps(self) -> bool:
+        """Whether the file says which of its pixels have no answer."""
+        return bool(self._nodata) or self._source.description.masked
+
     def read(self, window: Window, level: int = 0) -> NDArray[Any]:
         """Read the pixels of a window inside the mask: (H, W) of labels, otherwise (C, H, W)."""
         require_inside(window, self.levels[level])
@@ -87,10 +96,13 @@ class MaskFile(ShownMask, Placed):
                 pixels = np.stack([self._filled(plane, window, level) for plane in self._planes])
             else:
                 pixels = np.moveaxis(self._source.read(window, level), -1, 0)
+                pixels = pixels.copy() if self._nodata else pixels
         except (UndecodableError, OSError) as error:
             raise UnreadableError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error
+        for plane, nodata in self._nodata:
+            pixels[plane][pixels[plane] == nodata] = NO_ANSWER
         return pixels[0] if product_named(self.kind).flat else pixels
 
     def as_dask(self, level: int = 0) -> Any:
@@ -110,3 +122,14 @@ class MaskFile(ShownMask, Placed):
         pixels, valid = plane.read_masked(window, level)
         fill = np.nan if self.dtype.kind == "f" else NO_ANSWER
         return np.where(valid, pixels[..., 0], self.dtype.type(fill))
+
+
+def _labels_of_nothing(described: Description) -> tuple[tuple[int, int], ...]:
+    """Planes of uint8, and the label of each that the file declares as nodata.
+
+    Many label maps declare their background, 0, as nodata; it is a class all the same.
+    """
+    if described.dtype != np.uint8:
+        return ()
+    numbers = enumerate(described.nodata)
+    return tuple((plane, int(n)) for plane, n in numbers if n and is_of(n, described.dtype))

@@ -1,39 +1,48 @@
-"""The OME-NGFF metadata of a mask: version 0.5, and 0.4 when reading."""
+"""The OME-NGFF metadata of a mask, versions 0.5 and 0.4."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tilepipe.images.base import UNITS_IN_METRES, PixelSize
-from tilepipe.products.base import NO_ANSWER, MaskSpec
-from tilepipe.products.product import Product
-
-VERSION = "0.5"
+from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec
+from tilepipe.products.product import PixelForm, Product
 
 _UNITS = frozenset(UNITS_IN_METRES) - {"us survey foot"}
 """The units that NGFF knows. Others are left out, but the scale is kept."""
 
 
 def mask_attributes(spec: MaskSpec) -> dict[str, Any]:
-    """The value of ``ome`` for a mask (OME-NGFF 0.5, sections 2.4 and 2.6)."""
-    attributes: dict[str, Any] = {
-        "version": VERSION,
-        "multiscales": [_multiscale(spec, spec.product)],
-    }
+    """The NGFF attributes of a mask's group (OME-NGFF 0.5, sections 2.4 and 2.6)."""
     if spec.product.flat:
-        attributes["image-label"] = _image_label(spec)
-    else:
-        attributes["omero"] = _omero(spec)
-    return attributes
+        return _group(spec, spec.product, {"image-label": _image_label(spec)})
+    return _group(spec, spec.product, {"omero": _omero(spec)})
 
 
 def product_attributes(spec: MaskSpec, product: Product) -> dict[str, Any]:
-    """The value of ``ome`` for a product beside a mask."""
-    return {
-        "version": VERSION,
-        "multiscales": [_multiscale(spec, product)],
-        "omero": _omero(spec, product.top),
-    }
+    """The NGFF attributes of the group of a product beside a mask."""
+    if product.flat:  # it has one channel, and not one for each class
+        spec = replace(spec, classes=(MaskClass(product.name, "#ffffff"),), background=None)
+    return _group(spec, product, {"omero": _omero(spec, product.top)})
+
+
+def instance_attributes(spec: MaskSpec, form: PixelForm, source: str | None) -> dict[str, Any]:
+    """The NGFF attributes of the objects of a mask; ``source`` is the path of their image.
+
+    There is no list of colours, because viewers give each number a colour of their own.
+    """
+    label: dict[str, Any] = {"version": spec.ngff}
+    if source is not None:
+        label["source"] = {"image": source}
+    return _group(spec, form, {"image-label": label})
+
+
+def _group(spec: MaskSpec, form: PixelForm, others: dict[str, Any]) -> dict[str, Any]:
+    multiscale = _multiscale(spec, form)
+    if spec.ngff == "0.4":  # in which each part has the version
+        return {"multiscales": [{**multiscale, "version": "0.4"}], **others}
+    return {"ome": {"version": spec.ngff, "multiscales": [multiscale], **others}}
 
 
 def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple[float, float]]:
@@ -53,7 +62,7 @@ def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple
     return size, (translation[0], translation[1])
 
 
-def _multiscale(spec: MaskSpec, product: Product) -> dict[str, Any]:
+def _multiscale(spec: MaskSpec, product: PixelForm) -> dict[str, Any]:
     unit = {}
     if spec.pixel_size is not None and spec.pixel_size.unit in _UNITS:
         unit = {"unit": spec.pixel_size.unit}
@@ -65,10 +74,10 @@ def _multiscale(spec: MaskSpec, product: Product) -> dict[str, Any]:
         "axes": axes,
         "datasets": [
             {
-                "path": str(level),
+                "path": path,
                 "coordinateTransformations": _transformations(spec, level, not product.flat),
             }
-            for level in range(len(spec.levels))
+            for level, path in enumerate(spec.level_paths)
         ],
         "type": "mean" if product.averaged else "mode",
     }
@@ -99,7 +108,7 @@ def _image_label(spec: MaskSpec) -> dict[str, Any]:
         properties.append({"label-value": value, "name": named.name})
     colours.append({"label-value": NO_ANSWER, "rgba": [0, 0, 0, 0]})
     properties.append({"label-value": NO_ANSWER, "name": "no answer"})
-    return {"version": VERSION, "colors": colours, "properties": properties}
+    return {"version": spec.ngff, "colors": colours, "properties": properties}
 
 
 def _omero(spec: MaskSpec, top: float = 1.0) -> dict[str, Any]:

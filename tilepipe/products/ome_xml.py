@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from tilepipe.images.base import PixelSize
 from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.content import Form
 from tilepipe.schema import load_json
 from tilepipe.text import one_line
 
@@ -16,8 +17,8 @@ _CLASSES = "tilepipe/classes"
 _SPEC = "tilepipe/mask"
 
 
-def ome_xml(spec: MaskSpec) -> str:
-    """The OME-XML of a mask, without a UUID, which cannot be both fixed and unique.
+def ome_xml(form: Form) -> str:
+    """The OME-XML of an export, without a UUID, which cannot be both fixed and unique.
 
     It must be stored as UTF-8, not as ASCII with character references: Bio-Formats removes ``&#``,
     so it would not understand the unit ``&#181;m``, and read a plain TIFF without a pyramid.
@@ -31,14 +32,11 @@ def ome_xml(spec: MaskSpec) -> str:
             "Creator": "tilepipe",
         },
     )
-    image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=one_line(spec.name))
-    _add_pixels(image, spec)
+    image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=one_line(form.spec.name))
+    _add_pixels(image, form)
     annotations = ElementTree.SubElement(ome, "StructuredAnnotations")
-    classes = {str(value): one_line(named.name) for value, named in enumerate(spec.classes)}
-    if spec.product.flat:
-        classes[str(NO_ANSWER)] = "no answer"
-    _add_map(image, annotations, _CLASSES, classes)
-    _add_map(image, annotations, _SPEC, {"spec": json.dumps(spec.to_json())})
+    _add_map(image, annotations, _CLASSES, _meanings(form))
+    _add_map(image, annotations, _SPEC, {"spec": json.dumps(form.to_json())})
     document: bytes = ElementTree.tostring(ome, encoding="utf-8", xml_declaration=True)
     return document.decode("utf-8")
 
@@ -85,10 +83,22 @@ def pixel_size_um(spec: MaskSpec) -> tuple[float, float] | None:
     return float(f"{metres[0] * 1e6:.12g}"), float(f"{metres[1] * 1e6:.12g}")
 
 
-def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
+def _meanings(form: Form) -> dict[str, str]:
+    """What values stand for, or the names of planes, for readers."""
+    named = form.spec.classes if form.is_labels else form.planes
+    found = {str(value): one_line(each.name) for value, each in enumerate(named)}
+    if form.is_labels:
+        found[str(NO_ANSWER)] = "no answer"
+    if form.shares is not None:
+        found |= {name: str(value) for name, value in form.shares.attributes.items()}
+    return found
+
+
+def _add_pixels(image: ElementTree.Element, form: Form) -> None:
+    spec = form.spec
     facts = {
-        "ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": _OME_TYPES[spec.dtype.name],
-        "SizeX": str(spec.width), "SizeY": str(spec.height), "SizeC": str(spec.planes),
+        "ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": _OME_TYPES[form.dtype.name],
+        "SizeX": str(spec.width), "SizeY": str(spec.height), "SizeC": str(len(form.planes)),
         "SizeZ": "1", "SizeT": "1",
     }  # fmt: skip
     size = pixel_size_um(spec)
@@ -96,17 +106,13 @@ def _add_pixels(image: ElementTree.Element, spec: MaskSpec) -> None:
         facts |= {"PhysicalSizeX": repr(size[1]), "PhysicalSizeXUnit": "µm"}
         facts |= {"PhysicalSizeY": repr(size[0]), "PhysicalSizeYUnit": "µm"}
     pixels = ElementTree.SubElement(image, "Pixels", facts)
-    for plane in range(spec.planes):
-        channel = {"ID": f"Channel:0:{plane}", "SamplesPerPixel": "1"}
-        if spec.product.flat:
-            channel["Name"] = one_line(spec.name)
-        else:
-            channel["Name"] = one_line(spec.classes[plane].name)
-            channel["Color"] = str(_colour(spec.classes[plane].rgb))
+    for number, plane in enumerate(form.planes):
+        channel = {"ID": f"Channel:0:{number}", "SamplesPerPixel": "1"}
+        channel |= {"Name": one_line(plane.name), "Color": str(_colour(plane.rgb))}
         ElementTree.SubElement(pixels, "Channel", channel)
-    for plane in range(spec.planes):
+    for number in range(len(form.planes)):
         ElementTree.SubElement(
-            pixels, "TiffData", IFD=str(plane), FirstC=str(plane), PlaneCount="1"
+            pixels, "TiffData", IFD=str(number), FirstC=str(number), PlaneCount="1"
         )
 
 

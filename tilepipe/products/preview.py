@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.drawing import (
+    PAPER,
     LegendEntry,
+    ScaleBar,
+    beside,
     blend,
     centres,
     fitted,
     hatching,
-    stretched,
     with_legend,
     write_png,
 )
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Image, Level
+from tilepipe.images.ranges import ShownRange
 from tilepipe.products.base import NO_ANSWER
+from tilepipe.products.content import content_of
+from tilepipe.products.ranges import shown_ranges
 from tilepipe.products.store import ZarrMask
-from tilepipe.products.thumbnail import thumbnail
+from tilepipe.products.thumbnail import require_same_extent, thumbnail
 
 LONGER_SIDE = 1024
 """Longer side of the picture, in pixels; a smaller image is not enlarged."""
@@ -36,43 +41,58 @@ _MOST_ENTRIES = 24
 """Classes that the legend names."""
 
 
-def write_preview(mask: ZarrMask, image: Image, level: int, path: Path) -> None:
-    """Write a PNG of the mask over its image, with a legend beneath.
+def write_preview(mask: ZarrMask, image: Image | None, path: Path) -> None:
+    """Write a PNG of the mask over its image, and the image alone, with a legend beneath.
+
+    Without an image, the mask is drawn on blank paper.
 
     Classes are painted half transparent in their colours and outlined. The background is not
     painted; pixels without an answer are hatched in grey. Larger values are painted more opaque.
+    There is a scale bar if the pixel size is a length.
 
     Parameters
     ----------
     mask : ZarrMask
         A mask with its pyramid.
-    image : Image
-        The image of the mask, read once and in pieces from the level that fits. If it has no small
-        level, only what has an answer is read; the rest stays grey.
-    level : int
-        The level of the image at which the mask was computed.
+    image : Image, optional
+        The image of the mask, at whatever scale, read once and in pieces from the level that fits.
+        If it has no small level, only what has an answer is read; the rest stays grey.
     path : Path
         Replaced if it exists, once the new file is complete.
 
     Raises
     ------
-    ValueError
-        The mask does not have the size of that level.
+    InputError
+        The mask does not have the proportions of the image.
     """
-    grid = image.levels[level]
-    if (grid.height, grid.width) != mask.shape:
-        raise ValueError(f"a mask of {mask.shape} is not of level {level} of {image.path}")
     shape = fitted(mask.shape, LONGER_SIDE)
-    canvas = thumbnail(image, shape, _answered(mask)).astype(np.float64)
-    unknown = _draw(canvas, mask, _read_small(mask, shape))
-    classes = mask.spec.classes
+    canvas, panels = np.full((*shape, 3), PAPER, np.float64), []
+    if image is not None:
+        require_same_extent(image, mask.shape)
+        panels = [thumbnail(image, shape, _answered(mask))]
+        canvas = panels[0].astype(np.float64)
+    ranges = shown_ranges(content_of(mask))
+    unknown = _draw(canvas, mask, _read_small(mask, shape), ranges)
+    classes, names = mask.spec.classes, [named.name for named in mask.spec.classes]
+    if not mask.spec.product.has_classes:
+        shown = zip(names, ranges, strict=True)
+        names = [f"{name}: {each.low:.4g} to {each.high:.4g}" for name, each in shown]
     entries = [
-        LegendEntry(named.name, named.rgb, filled=number != mask.spec.background)
-        for number, named in enumerate(classes[:_MOST_ENTRIES])
-    ]
+        LegendEntry(name, named.rgb, filled=number != mask.spec.background)
+        for number, (name, named) in enumerate(zip(names, classes, strict=True))
+    ][:_MOST_ENTRIES]
     if unknown:
         entries.append(LegendEntry("no answer", None))
-    write_png(with_legend(canvas, entries, len(classes) - _MOST_ENTRIES), path)
+    left_out, scale = len(classes) - _MOST_ENTRIES, _scale_bar(mask, shape[1])
+    write_png(with_legend(beside([canvas, *panels]), entries, left_out, scale), path)
+
+
+def _scale_bar(mask: ZarrMask, width: int) -> ScaleBar | None:
+    """A scale bar for a picture of ``width`` pixels; None if the pixel size is no known length."""
+    size = None if mask.pixel_size is None else mask.pixel_size.metres()
+    if size is None:
+        return None
+    return ScaleBar.fitting(size[1] * mask.shape[1] / width, width)
 
 
 def _answered(mask: ZarrMask) -> Callable[[Window, Level], bool]:
@@ -108,14 +128,19 @@ def _read_small(mask: ZarrMask, shape: tuple[int, int]) -> NDArray[Any]:
     )
 
 
-def _draw(canvas: NDArray[np.float64], mask: ZarrMask, planes: NDArray[Any]) -> bool:
+def _draw(
+    canvas: NDArray[np.float64],
+    mask: ZarrMask,
+    planes: NDArray[Any],
+    ranges: Sequence[ShownRange],
+) -> bool:
     """Paint the mask over the canvas in place; return whether any pixel has no answer."""
     classes = mask.spec.classes
     if not mask.spec.product.has_classes:
         unknown = np.isnan(planes).all(axis=0)
-        for plane, named in zip(planes, classes, strict=True):
-            shares = stretched(plane[:, :, None], np.isfinite(plane))[:, :, 0]
-            blend(canvas, named.rgb, shares * _FILL * 1.5)
+        for plane, named, each in zip(planes, classes, ranges, strict=True):
+            shares = np.clip((plane - each.low) / (each.high - each.low), 0, 1)
+            blend(canvas, named.rgb, np.nan_to_num(shares) * _FILL * 1.5)
     else:
         unknown = (planes == NO_ANSWER).all(axis=0)
         for number, named in enumerate(classes):

@@ -27,18 +27,16 @@ ENTRY_POINTS = "tilepipe.products"
 """The group of entry points by which other packages add `Product` classes."""
 
 
-class Product(ABC):
-    """One result that a run makes from logits, and its form on disk.
+class PixelForm(ABC):
+    """The form in which a pyramid of pixels is stored (`tilepipe.products.layer.Layer`).
 
-    Arrays have the shape (H, W) if the product is `flat`, and otherwise (C, H, W), with a plane for
+    Arrays have the shape (H, W) if the form is `flat`, and otherwise (C, H, W), with a plane for
     each class.
     """
 
     name: ClassVar[str]
     flat: ClassVar[bool] = False
-    """Whether the product is a single plane."""
-    is_main: ClassVar[bool] = False
-    """Whether the product can be the mask itself, and not only lie beside one."""
+    """Whether there is a single plane."""
     has_classes: ClassVar[bool] = True
     """Whether each pixel belongs to classes; otherwise it holds measured values."""
     averaged: ClassVar[bool] = True
@@ -52,8 +50,13 @@ class Product(ABC):
 
     @property
     def key(self) -> str:
-        """The name and variant, with which `product_named` returns an equal product."""
+        """The name and variant; `product_named` returns an equal product for it."""
         return self.name
+
+    @property
+    def key_for_new(self) -> str:
+        """The key of the form in which new masks have the product, if there is an older one."""
+        return self.key
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -71,6 +74,21 @@ class Product(ABC):
     def nothing(self, classes: int, size: tuple[int, int]) -> NDArray[Any]:
         """An array of (height, width) pixels without an answer."""
         return np.full(self.shape(classes, size), self.fill, self.dtype)
+
+    def unanswered(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which stored pixels have no answer, in the shape of the array."""
+        return np.isnan(stored) if np.isnan(self.fill) else np.asarray(stored == self.fill)
+
+    @abstractmethod
+    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Combine each 2 x 2 stored pixels; odd sides are padded with pixels without an answer."""
+
+
+class Product(PixelForm):
+    """One result that a run makes from logits, and its form on disk."""
+
+    is_main: ClassVar[bool] = False
+    """Whether the product can be the mask itself, and not only lie beside one."""
 
     def working_bytes(self, output: OutputSpec) -> int:
         """The bytes of a pixel of all planes, while it is computed: as encoded, and as stored."""
@@ -91,14 +109,6 @@ class Product(ABC):
     def stored(self, encoded: NDArray[Any]) -> NDArray[Any]:
         """Convert the result of `encode` to its stored form, of type `dtype`."""
         return encoded
-
-    def unanswered(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which stored pixels have no answer, in the shape of the array."""
-        return np.isnan(stored) if np.isnan(self.fill) else np.asarray(stored == self.fill)
-
-    @abstractmethod
-    def reduce(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Combine each 2 x 2 stored pixels; odd sides are padded with pixels without an answer."""
 
     @abstractmethod
     def sums(
@@ -134,7 +144,9 @@ _BUILT_IN = {
     "planes": "labels:Planes",
     "values": "values:Values",
     "probabilities": "probabilities:Probabilities",
+    "entropy": "probabilities:Entropy",
 }
+_WITH_VARIANTS = ("probabilities", "entropy")
 _MAIN = ("values", "planes", "labels")
 """The products that can be a mask, in the order in which they are tried for a model."""
 
@@ -162,7 +174,7 @@ def product_named(key: str) -> Product:
         raise ValueError(
             f"there is no product called {name!r}; there are {', '.join(product_names())}"
         )
-    if name in _BUILT_IN and variant and name != "probabilities":
+    if name in _BUILT_IN and variant and name not in _WITH_VARIANTS:
         raise ValueError(f"the product {name} has no variants such as {variant!r}")
     if name in _BUILT_IN:
         return kind(*[variant] if variant else [])
@@ -171,9 +183,12 @@ def product_named(key: str) -> Product:
 
 
 def canonical_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """Keys with the variant that applies where they name none; InputError for unknown ones."""
+    """Keys of new masks, with the variant that applies where they name none.
+
+    Raises InputError for unknown ones.
+    """
     try:
-        return tuple(product_named(key).key for key in keys)
+        return tuple(product_named(key).key_for_new for key in keys)
     except ValueError as error:
         raise InputError(f"product: {error}") from error
 

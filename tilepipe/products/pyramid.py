@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from tilepipe.grid import CHUNK, Window, WindowGrid
-from tilepipe.products.store import ZarrMask
+from tilepipe.products.layer import Layer
 
 LARGEST_PIECE = 2048
 """Side of a unit of work, in pixels of the level that is written."""
 
 
+class Layers(Protocol):
+    """Layers with equal levels: those of a mask, or a single `Layer`."""
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of each level, largest first."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """All of them."""
+
+
 def pyramid_blocks(
-    mask: ZarrMask, computed: Iterable[Window] | None = None
+    mask: Layers, computed: Iterable[Window] | None = None
 ) -> dict[int, list[Window]]:
     """The units of work of each level from 1 on; those of one level may run in any order.
 
     A level needs the whole level before it. Units share no chunk. ``computed`` are the windows of
     level 0 that were written, by default all; units without any of them are left out.
     """
-    window = Window(0, 0, *mask.shape)
+    window = Window(0, 0, *mask.levels[0])
     reached = squares([window] if computed is None else computed, LARGEST_PIECE * 2)
     units: dict[int, list[Window]] = {}
     for level, shape in enumerate(mask.levels[1:], 1):
@@ -39,20 +52,20 @@ def squares(windows: Iterable[Window], side: int) -> set[tuple[int, int]]:
     }
 
 
-def downsample_block(mask: ZarrMask, level: int, window: Window) -> None:
+def downsample_block(mask: Layers, level: int, window: Window) -> None:
     """Write one unit of a level for all products, from the finer level, which must be complete.
 
     ``window`` consists of whole chunks. One row of chunks is in memory at a time, or one chunk if
     there are several planes.
     """
-    several = len(mask.layers) > 1 or mask.planes > 1
+    several = sum(layer.planes for layer in mask.layers) > 1
     for part in WindowGrid(window, (CHUNK, CHUNK if several else window.width)):
         above = _twice(part, mask.levels[level - 1])
         for layer in mask.layers:
             layer.write(part, layer.product.reduce(layer.read(above, level - 1)), level)
 
 
-def build_pyramid(mask: ZarrMask, computed: Iterable[Window] | None = None) -> None:
+def build_pyramid(mask: Layers, computed: Iterable[Window] | None = None) -> None:
     """Write all coarser levels, unit by unit; see `pyramid_blocks`."""
     for level, windows in pyramid_blocks(mask, computed).items():
         for window in windows:

@@ -9,7 +9,7 @@ from tilepipe.errors import InputError
 from tilepipe.images.probe import TIFF_SIGNATURES, Probe
 from tilepipe.images.raster import GdalFile, open_source
 from tilepipe.images.source import Description, Source
-from tilepipe.products.base import Kind, MaskSpec
+from tilepipe.products.base import ForViewersError, Kind, MaskSpec
 from tilepipe.products.mask_file import MaskFile
 from tilepipe.products.vrt import SPEC_TAG
 from tilepipe.schema import load_json
@@ -32,6 +32,9 @@ def open_geotiff_mask(path: Path) -> MaskFile:
             tag = probe.once(GdalFile).tags.get(SPEC_TAG)
             spec = None if tag is None else MaskSpec.from_json(load_json(tag))
             return _mask(path, _with_all_bands(source), spec)
+        except ForViewersError as error:
+            source.close()
+            raise ForViewersError(f"{path}: {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
             source.close()
             raise InputError(
@@ -47,7 +50,7 @@ def _mask(path: Path, source: Source, spec: MaskSpec | None) -> MaskFile:
         spec = None
     grid = described.grid
     if spec is not None and (spec.height, spec.width) == grid.shape:
-        grid = replace(grid, pixel_size=spec.pixel_size)
+        grid = replace(grid, pixel_size=spec.pixel_size, origin=spec.origin)
     return MaskFile(path, open_geotiff_mask, source, _kind(described), spec, grid)
 
 

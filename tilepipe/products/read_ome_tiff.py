@@ -11,7 +11,7 @@ import numpy as np
 from tilepipe.errors import InputError
 from tilepipe.images.probe import Probe
 from tilepipe.images.tiff import BROKEN_STRUCTURE, TiffStructure, open_source
-from tilepipe.products.base import Kind
+from tilepipe.products.base import ForViewersError, Kind
 from tilepipe.products.mask_file import MaskFile
 from tilepipe.products.ome_xml import read_spec
 from tilepipe.text import first_line
@@ -36,6 +36,9 @@ def open_ome_tiff_mask(path: Path) -> MaskFile:
                 height, width = grid.shape
                 grid = replace(spec.grid, height=height, width=width)
             return MaskFile(path, open_ome_tiff_mask, source, kind, spec, grid)
+        except ForViewersError as error:
+            source.close()
+            raise ForViewersError(f"{path}: {error}") from error
         except BROKEN_STRUCTURE as error:
             source.close()
             raise InputError(

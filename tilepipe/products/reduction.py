@@ -22,17 +22,37 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     -------
     ndarray of uint8, shape (..., ceil(H / 2), ceil(W / 2))
     """
-    a, b, c, d = _quarters(labels, no_answer)
-    # A sorting network for four: then equal labels are neighbours, and no answer comes last.
-    a, b = np.minimum(a, b), np.maximum(a, b)
-    c, d = np.minimum(c, d), np.maximum(c, d)
-    a, c = np.minimum(a, c), np.maximum(a, c)
-    b, d = np.minimum(b, d), np.maximum(b, d)
-    b, c = np.minimum(b, c), np.maximum(b, c)
+    # Then equal labels are neighbours, and no answer comes last.
+    a, b, c, d = _sorted(*_quarters(labels, no_answer))
     last = np.where((c == d) & (c != no_answer), c, a)
     middle = np.where((b == c) & (b != no_answer), b, last)
     found: NDArray[np.uint8] = np.where(a == b, a, middle)
     return found
+
+
+def mode_of_objects(numbers: NDArray[Any]) -> NDArray[Any]:
+    """The most frequent number of each 2 x 2 pixels; in a tie the lower one, and 0 last.
+
+    So an object that has half of the four pixels is kept. Pixels beyond odd sides do not vote.
+
+    Parameters
+    ----------
+    numbers : ndarray of an unsigned type, shape (..., H, W)
+        0 is no object.
+
+    Returns
+    -------
+    ndarray of the same type, shape (..., ceil(H / 2), ceil(W / 2))
+    """
+    height, width = numbers.shape[-2:]
+    sides = [(0, 0)] * (numbers.ndim - 2) + [(0, height % 2), (0, width % 2)]
+    one = numbers.dtype.type(1)
+    # One less, so that 0 becomes the highest number.
+    lowered = np.pad(numbers, sides, mode="edge") - one
+    a, b, c, d = _sorted(*_quarters(lowered, 0))
+    found = np.where(b == c, b, np.where(c == d, c, a))
+    reduced: NDArray[Any] = np.where(a == b, a, found) + one
+    return reduced
 
 
 def mean(values: NDArray[Any]) -> NDArray[Any]:
@@ -67,6 +87,18 @@ def rounded_mean(values: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]
         count += valid
     found = (total + count // 2) // np.maximum(count, 1)
     return np.where(count > 0, found, no_answer).astype(np.uint8)
+
+
+def _sorted(
+    a: NDArray[Any], b: NDArray[Any], c: NDArray[Any], d: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Four arrays in ascending order, pixel by pixel, by a sorting network."""
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    c, d = np.minimum(c, d), np.maximum(c, d)
+    a, c = np.minimum(a, c), np.maximum(a, c)
+    b, d = np.minimum(b, d), np.maximum(b, d)
+    b, c = np.minimum(b, c), np.maximum(b, c)
+    return a, b, c, d
 
 
 def _quarters(array: NDArray[Any], pad: float) -> list[NDArray[Any]]:

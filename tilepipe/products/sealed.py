@@ -72,12 +72,15 @@ def can_be_decoded(mask: ZarrMask, window: Window | None = None, level: int = 0)
     return True
 
 
-def chunks_there(store: StoragePath, array: str) -> Iterator[tuple[str, int, int]]:
-    """The stored chunks of an array, of all planes: path in the mask's folder, row and column."""
-    for name in _names_below(store / array / "c"):
+def chunks_there(store: StoragePath, folder: str) -> Iterator[tuple[str, int, int]]:
+    """The stored chunks of an array, of all planes: path in the mask's folder, row and column.
+
+    ``folder`` is that of the chunks, relative to the mask's.
+    """
+    for name in _names_below(store / folder):
         parts = name.split("/")
         if len(parts) in (2, 3) and all(part.isdecimal() for part in parts):
-            yield f"{array}/c/{name}", int(parts[-2]), int(parts[-1])
+            yield f"{folder}/{name}", int(parts[-2]), int(parts[-1])
 
 
 def _names_below(folder: StoragePath) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The mask of a run: an OME-Zarr 0.5 pyramid, written by whole chunks.
+"""The mask of a run: an OME-Zarr pyramid, written by whole chunks.
 
 All arrays exist from the start, with "no answer" as fill value, so unwritten chunks have no answer,
 and chunks without any answer are not stored. Writers of different chunks need no lock.
@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from tilepipe.errors import InputError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import Placed
 from tilepipe.products import ngff
+from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec, lazy
-from tilepipe.products.layer import Arrays, Layer
+from tilepipe.products.layer import Arrays, Layer, open_levels
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named, product_names
 from tilepipe.products.shown import ShownMask
-from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, remove_partials
 from tilepipe.storage.fsync import fsync_files
-from tilepipe.storage.zarr_store import SealingStore, zarr_store
+from tilepipe.storage.zarr_store import SealingStore, group_attributes, zarr_store
 from tilepipe.text import first_line
 
 
@@ -52,9 +51,19 @@ class ZarrMask(ShownMask, Placed):
         return self.levels[0]
 
     @property
+    def ours(self) -> bool:
+        """Whether tilepipe wrote it."""
+        return self._ours
+
+    @property
     def extras(self) -> tuple[str, ...]:
         """The keys of the products beside the mask, for `create_mask`."""
         return tuple(layer.key for layer in self.layers[1:])
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """The product of each layer."""
+        return tuple(la.product for la in self.layers if isinstance(la.product, Product))
 
     def layer(self, name: str) -> Layer:
         """The layer of a product; ValueError if the mask does not have it."""
@@ -100,10 +109,7 @@ class ZarrMask(ShownMask, Placed):
         They are in the order of `chunk_keys`, separated by spaces, and computed from the bytes that
         were passed to the disk or object store, not read back (`tilepipe.storage.hashing.seal`).
         """
-        store = self.layers[0].store
-        if not isinstance(store, SealingStore):
-            raise ValueError(f"{self.path} was not opened by open_zarr_mask")
-        return store.take_seals(self.chunk_keys(window, level))
+        return " ".join(layer.take_seals(window, level) for layer in self.layers)
 
     def stored_chunks(self, level: int = 0, plane: int = 0) -> set[tuple[int, int]]:
         """(row, column) of the stored chunks of a plane; others have no answer."""
@@ -112,12 +118,13 @@ class ZarrMask(ShownMask, Placed):
 
     def stored_bytes(self, window: Window | None = None, level: int = 0) -> int:
         """The size on disk of the chunks of a window (or a level), of all products, in bytes."""
-        return sum(f.stat().st_size for f in self._files(window, level) if f.exists())
+        files = (file for layer in self.layers for file in layer.files(window, level))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def flush(self, window: Window | None = None, level: int = 0) -> None:
         """Flush the chunks of a window (or a level), of all products, to the disk."""
-        if isinstance(self.path, Path):  # an object is durable when its writing returns
-            fsync_files(self._files(window, level), self.path)
+        for layer in self.layers:
+            layer.flush(window, level)
 
     def as_dask(self, level: int = 0) -> Any:
         """A level as a lazy dask array of shape (H, W) for labels, otherwise (C, H, W)."""
@@ -137,16 +144,6 @@ class ZarrMask(ShownMask, Placed):
         if not self._ours:
             raise ValueError(f"{self.path} was not made by tilepipe, so its chunks are unknown")
 
-    def _files(self, window: Window | None, level: int) -> Iterator[Path]:
-        """The chunk files of a window, stored or not, or the stored ones of a level; local only."""
-        if not isinstance(self.path, Path):
-            return
-        if window is not None:
-            yield from (self.path / key for key in self.chunk_keys(window, level))
-            return
-        for layer in self.layers:
-            yield from (Path(str(file)) for file in layer.stored_files(level))
-
 
 def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -> ZarrMask:
     """Create an empty mask with all its metadata, and ``extras`` such as ``probabilities:uint8``.
@@ -156,32 +153,35 @@ def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; remove it or choose another output.")
-    if (path / "zarr.json").exists() and _attributes(path):
+    if group_attributes(path):
         raise InputError(f"{path} already exists; remove it or choose another output.")
     layers = _create(zarr_store(path), spec, extras)
     if isinstance(path, Path):
-        fsync_files(path.rglob("zarr.json"), path)
+        fsync_files((file for file in path.rglob("*") if file.is_file()), path)
     return ZarrMask(path, spec, tuple(Layer(path, product, arrays) for product, arrays in layers))
 
 
 def metadata_documents(spec: MaskSpec, extras: Sequence[str] = ()) -> dict[str, bytes]:
-    """Each ``zarr.json`` that `create_mask` writes, by its path in the mask's folder."""
+    """Each file that `create_mask` writes, by its path in the mask's folder.
+
+    These are the metadata of groups and arrays, and the chunks of coordinates.
+    """
     documents: dict[str, Any] = {}
     _create(MemoryStore(documents), spec, extras)
     return {name: content.to_bytes() for name, content in sorted(documents.items())}
 
 
 def _create(store: Any, spec: MaskSpec, extras: Sequence[str]) -> list[tuple[Product, Arrays]]:
-    root = zarr.open_group(store, mode="a", zarr_format=3)
-    layers = [(spec.product, _create_levels(store, "", spec, spec.product))]
+    root = zarr.open_group(store, mode="a", zarr_format=spec.zarr_format)
+    layers = [(spec.product, create_pyramid(store, "", spec, spec.product))]
     document = spec.to_json()
     for product in map(product_named, extras):
-        group = zarr.open_group(store, path=product.name, mode="a", zarr_format=3)
-        layers.append((product, _create_levels(store, f"{product.name}/", spec, product)))
+        group = zarr.open_group(store, path=product.name, mode="a", zarr_format=spec.zarr_format)
+        layers.append((product, create_pyramid(store, f"{product.name}/", spec, product)))
         ome = ngff.product_attributes(spec, product)
-        group.update_attributes({"ome": ome, "tilepipe": product.attributes})
+        group.update_attributes({**ome, "tilepipe": product.attributes})
     document |= _document_of_extras(product.key for product, _ in layers[1:])
-    root.update_attributes({"ome": ngff.mask_attributes(spec), "tilepipe": document})
+    root.update_attributes({**ngff.mask_attributes(spec), "tilepipe": document})
     return layers
 
 
@@ -228,10 +228,10 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
         ours = document is not None
         spec, names = _ours(document) if ours else _theirs(root)
         store = SealingStore(zarr_store(path))
-        layers = [Layer(path, spec.product, _open_levels(store, names))]
+        layers = [Layer(path, spec.product, open_levels(store, names))]
         for product in map(product_named, _extras_in(document) if ours else ()):
             nested = [f"{product.name}/{name}" for name in names]
-            layers.append(Layer(path, product, _open_levels(store, nested)))
+            layers.append(Layer(path, product, open_levels(store, nested)))
     except (
         ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
     ) as error:  # fmt: skip
@@ -242,34 +242,9 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
     return ZarrMask(path, spec, tuple(layers), ours=ours)
 
 
-def _create_levels(store: Any, prefix: str, spec: MaskSpec, product: Product) -> Arrays:
-    classes = len(spec.classes)
-    return tuple(
-        zarr.create_array(
-            store,
-            name=f"{prefix}{number}",
-            shape=product.shape(classes, shape),
-            chunks=(*(() if product.flat else (1,)), CHUNK, CHUNK),
-            dtype=product.dtype,
-            fill_value=product.fill,
-            # With a checksum, so that a damaged chunk is an error and never wrong labels.
-            compressors=[ZstdCodec(level=3, checksum=True)],
-            dimension_names=("y", "x") if product.flat else ("c", "y", "x"),
-            zarr_format=3,
-            overwrite=True,
-            config={"write_empty_chunks": False},
-        )
-        for number, shape in enumerate(spec.levels)
-    )
-
-
-def _open_levels(store: SealingStore, names: list[str]) -> Arrays:
-    return tuple(zarr.open_array(store, path=name, mode="r+") for name in names)
-
-
 def _ours(document: dict[str, Any]) -> tuple[MaskSpec, list[str]]:
     spec = MaskSpec.from_json(document)
-    return spec, [str(level) for level in range(len(spec.levels))]
+    return spec, list(spec.level_paths)
 
 
 def _theirs(root: zarr.Group) -> tuple[MaskSpec, list[str]]:
@@ -316,9 +291,3 @@ def _their_classes(attributes: Any, least: int) -> tuple[MaskClass, ...]:
         MaskClass(names.get(value, str(value)), colours.get(value, "#808080"))
         for value in range(count)
     )
-
-
-def _attributes(path: StoragePath) -> dict[str, Any]:
-    document = load_json((path / "zarr.json").read_text(encoding="utf-8"))
-    attributes: dict[str, Any] = document.get("attributes", {})
-    return attributes

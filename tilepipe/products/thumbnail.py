@@ -7,14 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.drawing import RGB, as_rgb, shown_as_bytes
-from tilepipe.errors import UnreadableError
+from tilepipe.drawing import RGB, as_rgb, centres, shown_as_bytes
+from tilepipe.errors import InputError, UnreadableError
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.images import Image, read_with_valid
 from tilepipe.images.base import Level
 
 _PIECE = 2048
 """Side of the windows that are read, if the file's tiles allow it."""
+
+PROPORTIONS = 0.01
+"""By how much the proportions of an image and of its mask may differ, beside rounding."""
 
 _QUICKLY_READ = 2**26
 """Pixels of the largest level that is read as a whole, whatever is shown of it."""
@@ -28,14 +31,15 @@ def thumbnail(
     """An image as RGB of ``shape`` (height, width), shape (height, width, 3).
 
     It is made from the coarsest level that is large enough; each pixel is the mean of those that
-    it covers. Bytes of one, three or four bands are shown as they are; other images are stretched
-    band by band. Memory does not depend on the size of the image. Pixels that cannot be read stay
-    grey; so do those that ``is_shown`` excludes, if the coarsest level is still large.
+    it covers. Pixels of a smaller image are repeated. Bytes of one, three or four bands are shown
+    as they are; other images are stretched band by band. Memory does not depend on the size of the
+    image. Pixels that cannot be read stay grey; so do those that ``is_shown`` excludes, if the
+    coarsest level is still large.
 
     Parameters
     ----------
     image : Image
-        An image whose level 0 is at least as large as ``shape``.
+        The image.
     shape : tuple of int
         (height, width) of the result.
     is_shown : callable, optional
@@ -46,9 +50,31 @@ def thumbnail(
         for number, level in enumerate(image.levels)
         if level.height >= shape[0] and level.width >= shape[1]
     ]
-    means, valid = _averaged(image, max(fitting, default=0), shape, is_shown)
+    height, width = image.shape[:2]
+    held = min(shape[0], height), min(shape[1], width)
+    means, valid = _averaged(image, max(fitting, default=0), held, is_shown)
     as_bytes = shown_as_bytes(image.dtype, image.bands)
-    return as_rgb(means, as_bytes=as_bytes, valid=valid)
+    rgb = as_rgb(means, as_bytes=as_bytes, valid=valid)
+    return rgb[centres(held[0], shape[0])[:, None], centres(held[1], shape[1])[None, :]]
+
+
+def require_same_extent(image: Image, mask: tuple[int, int]) -> None:
+    """Refuse an image of other proportions than a mask of (height, width), at whatever scale.
+
+    Raises
+    ------
+    InputError
+        The mask cannot be of the whole image.
+    """
+    height, width = image.shape[:2]
+    down, across = height / mask[0], width / mask[1]
+    # Sides are rounded to whole pixels of the coarser of the two.
+    rounding = sum(1 / min(sides) for sides in zip((height, width), mask, strict=True))
+    if max(down / across, across / down) > (1 + PROPORTIONS) * (1 + rounding):
+        raise InputError(
+            f"{image.path} is {width} x {height} pixels, and the mask {mask[1]} x {mask[0]} (width "
+            "x height), whose proportions differ; give the image that the mask is of"
+        )
 
 
 def _averaged(

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from tilepipe.grid import CHUNK
 from tilepipe.images.control import GroundControl
 from tilepipe.products.base import NO_ANSWER, MaskSpec
+from tilepipe.products.content import Form
 from tilepipe.products.ome_xml import pixel_size_um
 from tilepipe.text import one_line
 
@@ -17,8 +18,9 @@ SPEC_TAG = "TILEPIPE_MASK"
 """The metadata item with the description of the mask as JSON."""
 
 
-def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
-    """A VRT of a mask whose levels are files beside it, with a band for each plane."""
+def virtual_raster(form: Form, files: list[str]) -> bytes:
+    """A VRT of an export whose levels are files beside it, with a band for each plane."""
+    spec = form.spec
     height, width = spec.levels[0]
     root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     if spec.crs is not None:
@@ -29,9 +31,9 @@ def virtual_raster(spec: MaskSpec, files: list[str]) -> bytes:
         SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
     if spec.control is not None:
         _add_control(root, spec.control)
-    _add_metadata(root, {SPEC_TAG: json.dumps(spec.to_json()), **_resolution(spec)})
-    for plane in range(spec.planes):
-        root.append(_band(spec, plane, files))
+    _add_metadata(root, {SPEC_TAG: json.dumps(form.to_json()), **_resolution(spec)})
+    for plane in range(len(form.planes)):
+        root.append(_band(form, plane, files))
     return _document(root)
 
 
@@ -52,13 +54,22 @@ def _add_control(root: Element, control: GroundControl) -> None:
         _add_metadata(root, dict(control.rpcs), domain="RPC")
 
 
-def side_file(spec: MaskSpec, *, with_crs: bool) -> bytes | None:
-    """GDAL's side file (PAM): the CRS, and the names of the classes of a band of labels."""
-    root = Element("PAMDataset")
+def side_file(form: Form, *, with_crs: bool) -> bytes | None:
+    """GDAL's side file (PAM): the CRS, and the colours and names of the classes of labels.
+
+    QGIS makes its legend of this colour table, so it has the classes alone, and a transparent
+    background. The TIFF's own must have 256 entries.
+    """
+    root, spec = Element("PAMDataset"), form.spec
     if with_crs and spec.crs is not None:
         SubElement(root, "SRS").text = one_line(spec.crs)
-    if spec.product.flat:
-        names = SubElement(SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    if form.is_labels:
+        band = SubElement(root, "PAMRasterBand", band="1")
+        SubElement(band, "ColorInterp").text = "Palette"
+        table = SubElement(band, "ColorTable")
+        for value, named in enumerate(spec.classes):
+            _add_colour(table, named.rgb, 0 if value == spec.background else 255)
+        names = SubElement(band, "CategoryNames")
         for named in spec.classes:
             SubElement(names, "Category").text = one_line(named.name)
     return _document(root) if len(root) else None
@@ -77,21 +88,22 @@ def _resolution(spec: MaskSpec) -> dict[str, str]:
     }
 
 
-def _band(spec: MaskSpec, plane: int, files: list[str]) -> Element:
-    data_type = _GDAL_TYPES[spec.dtype.name]
+def _band(form: Form, plane: int, files: list[str]) -> Element:
+    spec, data_type = form.spec, _GDAL_TYPES[form.dtype.name]
     band = Element("VRTRasterBand", dataType=data_type, band=str(plane + 1))
     band.set("blockXSize", str(CHUNK))
     band.set("blockYSize", str(CHUNK))
-    labels = spec.product.flat
-    SubElement(band, "Description").text = one_line(
-        spec.name if labels else spec.classes[plane].name
-    )
-    if labels:
+    SubElement(band, "Description").text = one_line(form.planes[plane].name)
+    if form.is_labels:
         _add_metadata(band, {f"CLASS_{i}": named.name for i, named in enumerate(spec.classes)})
-    SubElement(band, "NoDataValue").text = f"{spec.fill:g}"
-    SubElement(band, "ColorInterp").text = "Palette" if labels else "Gray"
-    if labels:
+    if form.fill is not None:
+        SubElement(band, "NoDataValue").text = f"{form.fill:g}"
+    SubElement(band, "ColorInterp").text = "Palette" if form.is_labels else "Gray"
+    if form.is_labels:
         _add_colours(band, spec)
+    if form.shares is not None and form.shares.is_rounded:
+        SubElement(band, "Offset").text = repr(form.shares.offset)
+        SubElement(band, "Scale").text = repr(form.shares.scale)
     height, width = spec.levels[0]
     source = SubElement(band, "SimpleSource")
     _add_file(source, files[0], plane)
@@ -117,9 +129,13 @@ def _add_metadata(parent: Element, items: dict[str, str], domain: str | None = N
 def _add_colours(band: Element, spec: MaskSpec) -> None:
     table = SubElement(band, "ColorTable")
     for value in range(NO_ANSWER + 1):
-        red, green, blue = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
-        alpha = 0 if value == NO_ANSWER else 255
-        SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha))
+        rgb = spec.classes[value].rgb if value < len(spec.classes) else (0, 0, 0)
+        _add_colour(table, rgb, 0 if value == NO_ANSWER else 255)
+
+
+def _add_colour(table: Element, rgb: tuple[int, int, int], alpha: int) -> None:
+    parts = zip(("c1", "c2", "c3", "c4"), (*rgb, alpha), strict=True)
+    SubElement(table, "Entry", {name: str(part) for name, part in parts})
 
 
 def _document(root: Element) -> bytes:

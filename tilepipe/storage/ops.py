@@ -15,6 +15,9 @@ from tilepipe.storage.address import as_path, is_url
 from tilepipe.storage.errors import InputRefused
 from tilepipe.storage.objects import ObjectPath, StoragePath
 
+GROUPS = ("zarr.json", ".zgroup")
+"""The files that make a folder a zarr group, in formats 3 and 2."""
+
 LONGEST_ADDITION = 32
 """Bytes by which names of files beside an output exceed its own (``.unfinished.ome.zarr``)."""
 
@@ -170,7 +173,7 @@ def staged_locally(path: StoragePath) -> Iterator[Path]:
 
     On a disk that is the path itself. For an object store it lies in a temporary folder; what was
     written is uploaded when all of it is there: the file that gives it its name last, and so, of a
-    folder, the `zarr.json` at its top.
+    folder, the zarr document at its top.
     """
     if isinstance(path, Path):
         yield path
@@ -179,10 +182,12 @@ def staged_locally(path: StoragePath) -> Iterator[Path]:
         local = Path(temporary) / path.name
         yield local
         files = sorted(file for file in Path(temporary).rglob("*") if file.is_file())
-        last = local / "zarr.json" if local.is_dir() else local
+        tops = [f"{path.name}/{name}" for name in GROUPS] if local.is_dir() else [path.name]
+        last = next(file for file in (Path(temporary, top) for top in tops) if file.exists())
         files.remove(last)
         target = path.parent
-        (path / "zarr.json" if local.is_dir() else path).unlink(missing_ok=True)
+        for top in tops:
+            (target / top).unlink(missing_ok=True)
         path.remove_below()
         # What a file of this name had beside it is no longer true.
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)

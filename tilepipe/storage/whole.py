@@ -65,6 +65,18 @@ def complete_or_absent(path: Path, *, alone: bool = True) -> Iterator[Path]:
         _remove(part)
 
 
+@contextmanager
+def temporary_folder(path: Path, ending: str) -> Iterator[Path]:
+    """A folder beside ``path``, always of the same name, so that killed runs leave at most one."""
+    folder = path.with_name(path.name + ending)
+    _remove(folder)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -5,6 +5,7 @@ Around either, `SealingStore` keeps hashes of what is written through it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
@@ -23,6 +24,26 @@ def zarr_store(path: StoragePath, *, read_only: bool = False) -> LocalStore | Na
         store = connection(path.scheme, path.bucket, path.key)
         return NamedObjectStore(store, str(path), read_only=read_only)
     return LocalStore(path, read_only=read_only)
+
+
+def group_attributes(path: StoragePath) -> dict[str, Any]:
+    """The attributes of a zarr group of either format; empty where there is none.
+
+    Raises
+    ------
+    ValueError
+        Where they are not JSON.
+    """
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            document = json.loads((path / name).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        attributes: dict[str, Any] = (
+            document.get("attributes", {}) if name == "zarr.json" else document
+        )
+        return attributes
+    return {}
 
 
 class NamedObjectStore(ObjectStore[Any]):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tilepipe.errors import InputError
-from tilepipe.evaluation.label_maps import LabelMap, open_label_map
+from tilepipe.evaluation.label_maps import NO_LABEL, LabelMap, open_label_map
 from tilepipe.grid import Window
 from tilepipe.objects.labelling import components
 from tilepipe.products.base import NO_ANSWER
@@ -131,12 +131,15 @@ class LabelScheme:
         Raises
         ------
         InputError
-            The mask has a label that is not a class.
+            The mask has a label that is not a class, or a negative number of an object.
         """
         labels = (values if self.kind == "classes" else values > 0).astype(np.int64)
-        if self.ignore:
-            labels[np.isin(values, self.ignore)] = IGNORED
-        beyond = ((labels < 0) | (labels >= self.classes)) & (labels != IGNORED)
+        left_out = np.isin(values, [*self.ignore, NO_LABEL])
+        negative = (values < 0) & ~left_out
+        if negative.any():
+            raise negative_label(path, int(values[negative].flat[0]))
+        labels[left_out] = IGNORED
+        beyond = (labels >= self.classes) & (labels != IGNORED)
         if beyond.any():
             wrong = labels[beyond].flat[0]
             raise InputError(
@@ -152,9 +155,18 @@ class LabelScheme:
         the connected components of each class.
         """
         if self.kind == "instances" and np.unique(values[values > 0]).size > 1:
-            numbers = _small_numbers(values.astype(np.int64))
+            # Negative ones are left out: `labels` refuses all others.
+            numbers = _small_numbers(np.maximum(values, 0).astype(np.int64))
             return np.where(np.isin(values, self.ignore), 0, numbers) if self.ignore else numbers
         return _components((values > 0).astype(np.int64) if labels is None else labels)
+
+
+def negative_label(path: str | Path, label: int) -> InputError:
+    """The error for a mask that holds a negative label."""
+    return InputError(
+        f"{path}: holds the label {label}; 0 is background, and classes and objects are numbered "
+        f"from 1 on: number them so, or leave these pixels out with --ignore {label}"
+    )
 
 
 def _components(labels: NDArray[Any]) -> NDArray[Any]:

@@ -15,14 +15,12 @@ from tilepipe.models.file import load_model
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.specs import Activation, ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.products.class_table import default_colour
 from tilepipe.text import count
 from tilepipe.training.options import TrainOptions
 from tilepipe.training.pairs import TrainingPair, find_pairs, split_pairs
 from tilepipe.training.survey import Survey, check_validation, survey
 from tilepipe.training.tiles import PairCache
-
-COLOURS = ("#000000", "#00a0ff", "#ffb000", "#e6194b", "#3cb44b", "#911eb4", "#f58231", "#46f0f0")
-"""Colours of classes for which none are given."""
 
 
 @dataclass(frozen=True)
@@ -190,19 +188,15 @@ def _classes(
     names = ["background", "object", "border"]
     if found.scheme.kind == "classes" and outputs > 2:
         names = ["background", *(f"class {i}" for i in range(1, outputs))]
-    return tuple(ClassSpec(name, _colour(i)) for i, name in enumerate(names[:outputs]))
+    return tuple(ClassSpec(name, default_colour(i)) for i, name in enumerate(names[:outputs]))
 
 
 def _class(text: str, index: int) -> ClassSpec:
     name, _, colour = text.partition("=")
-    colour = colour or _colour(index)
+    colour = colour or default_colour(index)
     if not name or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
         raise InputError(f"class {text}: must be a name, or a name and a colour: nucleus=#00a0ff")
     return ClassSpec(name, colour)
-
-
-def _colour(index: int) -> str:
-    return COLOURS[index] if index < len(COLOURS) else f"#{(index * 0x3D4F1B) % 0xFFFFFF:06x}"
 
 
 def _check_metric(

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.evaluation.label_maps import LabelMap
+from tilepipe.evaluation.label_maps import NO_LABEL, LabelMap
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.images import read_with_valid
 from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.base import PixelSize, alike
 from tilepipe.images.validity import Validity
-from tilepipe.training.labels import IGNORED, LabelScheme, read_values
+from tilepipe.training.labels import IGNORED, LabelScheme, negative_label, read_values
 from tilepipe.training.losses import GAP_REACH
 from tilepipe.training.options import TrainOptions
 from tilepipe.training.tiles import OpenPair, PairCache
@@ -251,7 +251,9 @@ def _scheme(
     found: Counter[int], options: TrainOptions, example: str, least_classes: int
 ) -> LabelScheme:
     """The meaning of the labels that were found; ``example`` is a mask that holds them."""
-    labels = sorted(v for v in found if v not in options.ignore)
+    labels = sorted(v for v in found if v not in (*options.ignore, NO_LABEL))
+    if labels and labels[0] < 0:
+        raise negative_label(f"{example}, or another mask", labels[0])
     kind = options.labels
     if kind == "auto":
         kind = "binary" if labels and set(labels) <= {0, 255} and 255 in labels else "classes"
@@ -289,7 +291,7 @@ def _counts(
     found: Counter[int], scheme: LabelScheme, cache: PairCache, options: TrainOptions
 ) -> tuple[int, ...]:
     """The number of pixels of each class."""
-    known = {v: n for v, n in found.items() if v not in options.ignore}
+    known = {v: n for v, n in found.items() if v not in (*options.ignore, NO_LABEL)}
     if scheme.kind == "classes":
         counts = [known.get(label, 0) for label in range(scheme.classes)]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 import tilepipe
+from tests.images.making import write_scene
 from tests.making import digest, make_image, write_tiff
 from tilepipe.cli import call
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.run.batch import BatchCallbacks, Outcome
 from tilepipe.errors import EnvironmentFailure, InputError
+from tilepipe.grid import Window
 
 pytestmark = pytest.mark.slow
 
@@ -201,3 +204,66 @@ def test_images_may_stand_in_the_file_and_masks_have_a_pattern(
     )
     assert call(["run", "--config", str(config), "-q"]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.tif")) == ["a.tif", "b.tif"]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_a_row_for_each_class_of_each_image(
+    images: list[Path], model: Path, tmp_path: Path
+) -> None:
+    slide = write_tiff(tmp_path / "slide.tif", make_image(600, 700), pixel_size_um=0.5)
+    scene = write_scene(tmp_path / "scene.tif", make_image(500, 600), None)
+    bad = tmp_path / "bad, or worse.tif"
+    bad.write_bytes(b"II*\x00")
+    table = tmp_path / "classes.csv"
+    plain = write_tiff(tmp_path / "plain.tif", make_image(300, 420), pixel_size_um=None)
+    named = [slide, scene, bad, plain]
+    # At its own scale each, as the model's is that of slides.
+    arguments = ["run", *map(str, named), "-m", str(model), "-o", f"{tmp_path}/masks/", "-q"]
+    arguments += ["--level", "0"]
+    assert call([*arguments, "--table", str(table)]) == 3
+    rows = read_table(table)
+    of = {path: [row for row in rows if row["image"] == str(path)] for path in named}
+    for path, unit in ((slide, "mm2"), (scene, "km2"), (plain, "")):
+        mask = tilepipe.open_mask(of[path][0]["mask"])
+        labels = mask.read(Window(0, 0, *mask.shape))
+        assert mask.classes is not None
+        assert [row["class"] for row in of[path]] == [c.name for c in mask.classes]
+        for row in of[path]:
+            pixels = int((labels == int(row["label"])).sum())
+            assert int(row["pixels"]) == pixels
+            assert float(row["share"]) == pytest.approx(pixels / int(row["answered_pixels"]))
+            assert (row["result"], row["area_unit"]) == ("done", unit)
+    first, last = of[slide][0], of[scene][-1]
+    assert float(first["area"]) == pytest.approx(int(first["pixels"]) * 0.25e-6)
+    assert (first["pixel_size"], first["pixel_size_unit"]) == ("0.5", "micrometer")
+    assert float(last["area_ha"]) == pytest.approx(100 * float(last["area"]))
+    assert not of[plain][0]["area"]
+    (failed,) = of[bad]
+    assert (failed["result"], failed["pixels"]) == ("failed", "")
+    assert failed["reason"]
+    # What was done before has the same numbers.
+    assert call([*arguments, "--table", str(table)]) == 3
+    done = {"done": "done before"}
+    assert read_table(table) == [
+        {**row, "result": done.get(row["result"], row["result"])} for row in rows
+    ]
+
+
+def test_a_single_image_has_a_table_too(images: list[Path], model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    arguments = ["run", str(images[1]), "-m", str(model), "-o", f"{tmp_path}/m.ome.tif", "-q"]
+    assert call([*arguments, "--table", str(table)]) == 0
+    assert {row["result"] for row in read_table(table)} == {"done"}
+
+
+@pytest.mark.parametrize("name", ["t.tif", "nowhere/t.csv"])
+def test_a_table_that_cannot_be_written_is_refused_before_the_work(
+    images: list[Path], model: Path, tmp_path: Path, name: str
+) -> None:
+    arguments = ["run", str(images[1]), "-m", str(model), "-o", f"{tmp_path}/m.ome.tif", "-q"]
+    assert call([*arguments, "--table", str(tmp_path / name)]) == 2
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tilepipe.engine.options import Probabilities, extra_products
+from tilepipe.engine.options import StoredShares, extra_products
 from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
@@ -15,6 +15,7 @@ from tilepipe.grid import Tiling
 from tilepipe.images.base import Image, PixelSize
 from tilepipe.images.reading import Reading
 from tilepipe.images.resampled import Factors, ResampledImage
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.like_image import Nearest
 from tilepipe.schema import decode, load_json
@@ -64,7 +65,7 @@ class Plan:
     precision: str
     threads: int
     """CPU threads of one forward pass."""
-    probabilities: Probabilities | None
+    probabilities: StoredShares | None
     mask: MaskSpec
     environment: dict[str, Any]
     """Device, instruction set and versions that float results depend on."""
@@ -80,6 +81,10 @@ class Plan:
     """Where the run computes; None: everywhere."""
     products: tuple[str, ...] = ()
     """Names of further products beside the mask."""
+    channels: bool = False
+    """Whether OME-TIFF has a channel for each class."""
+    objects: ObjectRule | None = None
+    """How the mask's pixels become objects; None if the run makes none."""
 
     @property
     def coverage(self) -> Coverage:
@@ -105,6 +110,12 @@ class Plan:
         # Plans that do not use a later feature are written as before it existed.
         if not self.products:
             del document["products"]
+        if not self.channels:
+            del document["channels"]
+        if self.objects is None:
+            del document["objects"]
+        else:
+            document["objects"] = self.objects.to_json()
         if self.region is None:
             del document["region"]
         if self.image.reading.is_plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -11,14 +12,18 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.region import RegionFacts
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.region import source_fingerprint, tissue_name
+from tilepipe.engine.state.outputs import Outputs
 from tilepipe.images.base import Image, show_pixel_size
 from tilepipe.images.reading import Reading
 from tilepipe.models.specs import Model
 from tilepipe.products.product import canonical_keys
 
 
-def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> list[str]:
+def differences(
+    plan: Plan, options: RunOptions, image: Image, model: Model, outputs: Outputs
+) -> list[str]:
     """The differences between a plan and the user's request; none if the run can be resumed.
 
     Options that are ``auto`` agree with any plan.
@@ -49,21 +54,44 @@ def differences(plan: Plan, options: RunOptions, image: Image, model: Model) -> 
         if (height, width) != (options.window, options.window):
             found.append(f"window was {width} x {height} (width x height), now {options.window}")
     found += region_differences(plan.region, options)
-    if options.like_image != (plan.like_image is not None):
-        was, now = ("off", "on") if options.like_image else ("on", "off")
-        found.append(f"like_image was {was}, now {now}")
+    compare("like_image", *map(_shown, (plan.like_image is not None, options.like_image)))
+    compare("channels", *map(_shown, (plan.channels, options.channels)))
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
-    products = canonical_keys(options.products)
-    if set(products) != set(plan.products):
-        was, now = (", ".join(names) or "none" for names in (plan.products, products))
-        found.append(f"products was {was}, now {now}")
-    if options.probabilities != plan.probabilities:
-        was, now = (each or "none" for each in (plan.probabilities, options.probabilities))
-        found.append(f"probabilities was {was}, now {now}")
-    return found
+    compare("ngff", plan.mask.ngff, options.ngff)
+    found += _other_objects(plan, options, model, outputs)
+    return found + _other_products(plan, options)
+
+
+def _other_objects(plan: Plan, options: RunOptions, model: Model, outputs: Outputs) -> list[str]:
+    """The difference between the rules for objects."""
+    wanted = object_rule(options, model, plan.mask, outputs.has_objects)
+    if wanted == plan.objects:
+        return []
+    was, now = ("none" if rule is None else str(rule) for rule in (plan.objects, wanted))
+    return [f"objects was {was}, now {now} (`tilepipe objects` makes them of a finished mask)"]
+
+
+def _other_products(plan: Plan, options: RunOptions) -> list[str]:
+    """The differences between the products beside the mask."""
+    # Masks from before bytes started from 1 stay as they are, and are resumed so.
+    pairs = {
+        "products": (plan.products, canonical_keys(options.further_products)),
+        "probabilities": (plan.probabilities, options.stored_probabilities),
+    }
+    return [
+        f"{what} was {_asked(planned)}, now {_asked(wanted)}"
+        for what, (planned, wanted) in pairs.items()
+        if _asked(planned) != _asked(wanted)
+    ]
+
+
+def _asked(stored: str | Iterable[str] | None) -> str:
+    """A form, or keys, as they are asked for."""
+    keys = [stored] if isinstance(stored, str) else stored or ()
+    return ", ".join(sorted(key.removesuffix("-from-1") for key in keys)) or "none"
 
 
 def _other_reading(planned: Reading, asked: Reading) -> list[str]:

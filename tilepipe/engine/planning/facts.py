@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tilepipe.engine.options import RunOptions
+from tilepipe.engine.options import Ngff, RunOptions
 from tilepipe.engine.plan.plan import ImageFacts, absolute, at_model_scale
 from tilepipe.engine.plan.scale import Scale, base_pixel_size
 from tilepipe.images.base import Image
@@ -30,7 +30,9 @@ def image_facts(image: Image, scale: Scale) -> ImageFacts:
     )  # fmt: skip
 
 
-def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskSpec:
+def mask_spec(
+    image: Image, model: Model, facts: ImageFacts, name: str, ngff: Ngff = "0.5"
+) -> MaskSpec:
     """The description of the mask: its grid, its place and its classes."""
     level = at_model_scale(image, facts).levels[facts.level]
     output = model.output
@@ -41,6 +43,7 @@ def mask_spec(image: Image, model: Model, facts: ImageFacts, name: str) -> MaskS
         classes=tuple(MaskClass(c.name, c.colour) for c in output.classes),
         pixel_size=facts.pixel_size, crs=grid.crs, transform=grid.transform, control=grid.control,
         origin=grid.origin, name=name, background=output.background,
+        ngff=ngff, has_coordinates=grid.transform is not None,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from tilepipe.engine.plan.region import RegionFacts, region_of
 from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
+from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.region import find_region
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
@@ -113,17 +114,20 @@ class _Planner:
         check_room(model, facts, memory, self.limit, resources)
         region, tiling = self._region_and_tiling(memory)
         choice, speed = self._choose_runtime(tiling, region)
-        mask = mask_spec(self.image, model, facts, image_stem(str(self.outputs.requested[0])))
+        name = image_stem(str(self.outputs.requested[0]))
+        mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
         plan = Plan(
             image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
-            probabilities=options.probabilities,
-            products=canonical_keys(options.products), mask=mask,
+            probabilities=options.stored_probabilities,
+            products=canonical_keys(options.further_products), mask=mask,
+            channels=options.channels,
             environment=relevant_to(resources.environment, precision)
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,
             model_bands=model.input.band_names, region=region,
             like_image=like_image_spec(self.image, mask, options) if options.like_image else None,
+            objects=object_rule(options, model, mask, self.outputs.has_objects),
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
         bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)

@@ -15,6 +15,7 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.state.progress import Progress
 from tilepipe.notebook import Shown
+from tilepipe.objects.summary import ObjectsSummary
 from tilepipe.storage import StoragePath, size_of, write_whole
 from tilepipe.text import count, duration
 
@@ -79,6 +80,8 @@ class Summary(Shown):
     """The table and the plot of the blocks' times, with `--profile`."""
     files_of_stages: dict[str, int | None] = field(default_factory=dict)
     """The files that stages of other packages wrote, by their names, and their sizes in bytes."""
+    objects: ObjectsSummary | None = None
+    """The objects in numbers; None if the run makes none."""
     hashes: tuple[str | None, ...] = ()
     """The hash of each of `outputs` (`tilepipe.storage.hashing.hash_of`); None for the mask that
     has its own ledger."""
@@ -132,6 +135,7 @@ class Summary(Shown):
             "classes": [asdict(share) for share in self.classes],
             "area_unit": self.area_unit,
             "pixels": pixels,
+            **({"objects": self.objects.to_json()} if self.objects else {}),
             "blocks": {"total": self.blocks, "resumed": self.resumed, "incomplete": incomplete},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "bottleneck": self.bottleneck.to_dict() if self.bottleneck else None,
@@ -156,6 +160,8 @@ class Summary(Shown):
         self.peak_memory = int(record["peak_memory_bytes"])
         self.warnings = tuple(record["warnings"])
         self.verification = recorded_verification(record)
+        if record.get("objects"):
+            self.objects = ObjectsSummary.from_json(record["objects"])
 
     def write(self) -> None:
         """Write the run record beside the mask."""

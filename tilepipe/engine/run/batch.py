@@ -13,12 +13,14 @@ from typing import Any, Literal
 from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions, image_stem
+from tilepipe.engine.report.class_rows import class_rows, table_path, write_rows
 from tilepipe.engine.report.record import Summary
 from tilepipe.engine.run.job import Job, LazyWorkers
 from tilepipe.engine.run.run import compute_blocks, environment_errors_classified
 from tilepipe.engine.state.outputs import is_folder
 from tilepipe.errors import InputError, TilepipeError
 from tilepipe.models.file import load_model
+from tilepipe.storage import StoragePath
 
 Result = Literal["done", "done before", "in part", "not exact", "failed"]
 
@@ -36,6 +38,14 @@ class Outcome:
     """The summary of its run; None if it failed."""
     reason: str = ""
     """Why it failed, or what could not be read."""
+
+    @classmethod
+    def of(cls, image: str, summary: Summary) -> Outcome:
+        """The outcome of an image that has just been finished."""
+        result: Result = "in part" if summary.incomplete else "done"
+        if summary.exit_code == 5:
+            result = "not exact"
+        return cls(image, result, summary, _unreadable(summary))
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as JSON-ready values."""
@@ -61,6 +71,22 @@ class BatchSummary:
             return 5
         return 3 if results & {"failed", "in part"} else 0
 
+    def write_table(self, path: str | StoragePath) -> None:
+        """Write the classes of all images as CSV, a row for each class of each image.
+
+        Images that failed have a row with the reason. An older table is replaced. The columns are
+        `tilepipe.engine.report.class_rows.COLUMNS`.
+
+        Raises
+        ------
+        InputError
+            The path does not end in ``.csv``, or its folder does not exist.
+        EnvironmentFailure
+            The table cannot be written.
+        """
+        rows = (class_rows(one.image, one.result, one.summary, one.reason) for one in self.outcomes)
+        write_rows(table_path(str(path)), chain.from_iterable(rows))
+
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-ready values."""
         return {
@@ -68,6 +94,10 @@ class BatchSummary:
             "seconds": round(self.seconds, 3),
             "images": [outcome.to_dict() for outcome in self.outcomes],
         }
+
+
+def _unreadable(summary: Summary) -> str:
+    return "; ".join(f"block {n}: {why}" for n, why in summary.incomplete[:3])
 
 
 class BatchCallbacks:
@@ -185,7 +215,8 @@ class _Batch:
             self._failed(job, error)
             return None
         if done is not None:
-            self._ended(job, done, "done before")
+            image = job.options.image
+            self._tell(job, Outcome(image, "done before", done, _unreadable(done)))
             return None
         return job
 
@@ -195,14 +226,7 @@ class _Batch:
         except Exception as error:
             self._failed(job, error)
             return
-        result: Result = "in part" if summary.incomplete else "done"
-        if summary.exit_code == 5:
-            result = "not exact"
-        self._ended(job, summary, result)
-
-    def _ended(self, job: Job, summary: Summary, result: Result) -> None:
-        reason = "; ".join(f"block {n}: {why}" for n, why in summary.incomplete[:3])
-        self._tell(job, Outcome(job.options.image, result, summary, reason))
+        self._tell(job, Outcome.of(job.options.image, summary))
 
     def _failed(self, job: Job, error: Exception) -> None:
         # A failure of the machine would hit the next image too, so it ends the batch.

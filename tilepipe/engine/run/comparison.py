@@ -96,8 +96,10 @@ class Comparison:
         product = self.plan.mask.product
         both = self._compare(product, mask.read(inside), logits, span, answered, excused)
         self.tally.pixels += int(both[0].sum())
-        for layer in mask.layers[1:] if isinstance(mask, ZarrMask) else ():
-            self._compare(layer.product, layer.read(inside), logits, span, answered, excused)
+        if not isinstance(mask, ZarrMask):
+            return
+        for product, layer in zip(mask.products[1:], mask.layers[1:], strict=True):
+            self._compare(product, layer.read(inside), logits, span, answered, excused)
 
     def _compare(
         self,

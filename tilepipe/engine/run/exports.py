@@ -40,14 +40,11 @@ class Exports(Stage):
 
     def steps(self, run: OpenRun) -> Iterable[Step]:
         """A step for each file."""
-        for path in run.outputs.exports:
+        for path in run.outputs.mask_exports:
             yield self.file_step(run, path)
 
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Write one file."""
-        path = next(p for p in run.outputs.exports if run.outputs.name_of(p) == step.key)
-        if run.plan.like_image is None:
-            content = export(run.mask, path, run.planned_image, run.plan.image.level)
-        else:
-            content = export(run.result, path, run.image, 0)
+        path = next(p for p in run.outputs.mask_exports if run.outputs.name_of(p) == step.key)
+        content = export(run.result, path, run.image, channels=run.plan.channels)
         return {"bytes": size_of(path), "hash": content}

@@ -28,6 +28,8 @@ from tilepipe.engine.state.run_record import profile_paths
 from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.models.file import Model
+from tilepipe.objects.formats.registry import objects_format
+from tilepipe.products.formats import is_mask
 from tilepipe.products.store import open_zarr_mask
 from tilepipe.storage import size_of
 
@@ -62,7 +64,11 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
     if summary is None:
         refuse_strangers(outputs)
         return None
-    masks = [path for path in outputs.derived if path.suffix != ".png"]
+    masks = [
+        path
+        for path in outputs.derived
+        if objects_format(path) is None and is_mask(path, channels=options.channels)
+    ]
     if options.verify and masks:
         summary.verification = verify(masks[0], windows=options.verify)
         summary.write()
@@ -125,7 +131,9 @@ def _from_exports(request: Request) -> Summary | None:
             f"{damaged[0]}: is damaged, as `verify --scrub` found; use --overwrite to replace it"
         )
     summary.files_of_stages = record.get("files_of_stages", {})
-    changed = differences(summary.plan, request.options, request.image, request.model)
+    changed = differences(
+        summary.plan, request.options, request.image, request.model, request.outputs
+    )
     if changed:
         raise InputError(
             f"{outputs.derived[0]}: was made with other settings: {'; '.join(changed)}; use "

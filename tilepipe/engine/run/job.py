@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Self
 
 from tilepipe.engine.cluster.connect import connect
@@ -28,7 +29,8 @@ from tilepipe.engine.resources import Estimate, Resources
 from tilepipe.engine.run.blocks import Blocks
 from tilepipe.engine.run.exports import Exports, Resample
 from tilepipe.engine.run.finished import Request, earlier_verification, find_finished, is_complete
-from tilepipe.engine.run.pyramid import Pyramid
+from tilepipe.engine.run.objects import ObjectExports, Objects, summary_of
+from tilepipe.engine.run.pyramid import Pyramid, Ranges
 from tilepipe.engine.run.repair import resume_on_repaired_image
 from tilepipe.engine.run.same_image import ImageState, forget_other_pixels, require_unchanged
 from tilepipe.engine.run.stage import OpenRun, Stage, run_stages, stage_named
@@ -46,8 +48,9 @@ from tilepipe.engine.work.context import prepare, release_context
 from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
+from tilepipe.objects.formats.registry import objects_format
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
-from tilepipe.storage import make_folder, refuse_links, remove
+from tilepipe.storage import as_path, make_folder, refuse_links, remove
 from tilepipe.text import some
 
 
@@ -183,8 +186,20 @@ class Job:
         self._stack.callback(image.close)
         state = ImageState.at(image)
         outputs = choose_outputs(self.options, image, model)
+        if self._began_without_objects(outputs):
+            self.options = replace(self.options, objects="none")
+            outputs = choose_outputs(self.options, image, model)
         refuse_links(outputs.store)
         return Request(self.options, image, model, outputs, state)
+
+    def _began_without_objects(self, outputs: Outputs) -> bool:
+        """Whether the run to resume makes no objects, as those of older versions, and need not."""
+        options = self.options
+        named = any(objects_format(as_path(path)) is not None for path in options.outputs)
+        if options.overwrite or options.objects != "auto" or named or not outputs.has_objects:
+            return False
+        plan = outputs.state.read_plan()
+        return plan is not None and plan.objects is None
 
     def _existing_plan(self, request: Request) -> Plan | None:
         """The plan of an earlier run, if any; refuses one that the request differs from."""
@@ -193,7 +208,8 @@ class Job:
         if plan is None:
             return None
         plan = resume_on_repaired_image(plan, request, self.callbacks)
-        if changed := differences(plan, self.options, request.image, request.model):
+        changed = differences(plan, self.options, request.image, request.model, request.outputs)
+        if changed:
             raise InputError(
                 f"{request.outputs.store}: was begun with other settings: {'; '.join(changed)}; "
                 "use the same ones to resume it, --overwrite to start over, or another -o"
@@ -230,6 +246,9 @@ class Job:
             callbacks, self._stopwatch,
         )  # fmt: skip
         run.ledger, run.run_id, run.workers = ledger, run_id, workers
+        resources = self.lazy_workers.resources
+        run.memory = estimate.memory_limit
+        run.slots = resources.slots * (resources.workers if resources.local else 1)
         if not is_complete(run, self._stages):
             # A resumed run builds on what is there, and so reads all of it.
             run.progress = Progress.as_found(ledger.path, mask, plan.tiling, read=True)
@@ -275,6 +294,7 @@ class Job:
         summary.seconds = seconds
         summary.warnings = self.estimate.warnings
         summary.verification = run.verification
+        summary.objects = summary_of(run)
         if not resources.in_process:
             summary.peak_memory += sum(run.progress.peaks.values())
         setting = Setting(
@@ -300,7 +320,8 @@ def stages_of(options: RunOptions) -> list[Stage]:
     """The stages after the blocks, in order."""
     others = [stage_named(name) for name in options.stages]
     proof = [Proof()] if options.verify else []
-    return [Pyramid(), Resample(), Exports(), *others, *proof]
+    own = [Pyramid(), Ranges(), Resample(), Exports(), Objects(), ObjectExports()]
+    return [*own, *others, *proof]
 
 
 def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[Plan, Estimate]:

@@ -1,4 +1,4 @@
-"""The stage that computes the coarser levels of the mask."""
+"""The stages that complete the mask: its coarser levels, and what depends on all values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.work.block import compute_pyramid_block
 from tilepipe.products.pyramid import pyramid_blocks
+from tilepipe.products.ranges import write_ranges
 from tilepipe.storage.hashing import ABSENT
 
 
@@ -42,3 +43,23 @@ class Pyramid(Stage):
         # Windows outside the region are not written.
         chunks = " ".join(seals.get(key, ABSENT) for key in mask.chunk_keys(level=level))
         return {"bytes": mask.stored_bytes(level=level), "chunks": chunks}
+
+
+class Ranges(Stage):
+    """Stores the range of values that viewers show, of a mask of values.
+
+    It has no steps with `--like-image`: the resampled mask has its own ranges.
+    """
+
+    name = "ranges"
+    clock = "pyramid"
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """One step, or none."""
+        if run.plan.like_image is None and not run.plan.mask.product.has_classes:
+            yield self.step("shown", "range of values")
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Write the ranges of all planes."""
+        write_ranges(run.mask)
+        return {}

@@ -55,6 +55,10 @@ class OpenRun:
     run_id: str = field(init=False)
     """The id of this run. Tasks of any other run end without writing."""
     workers: Workers = field(init=False)
+    memory: int = 0
+    """The memory limit in bytes: of this machine, or of each worker elsewhere."""
+    slots: int = 1
+    """How many tasks run at once within that."""
     verification: Verification | None = None
     """The verification of this run, or of an earlier one with the same blocks."""
 

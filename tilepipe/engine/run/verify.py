@@ -18,7 +18,9 @@ from tilepipe.engine.run.comparison import Comparison
 from tilepipe.engine.run.examine import Examination, examine
 from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
+from tilepipe.engine.run.verify_objects import with_objects
 from tilepipe.engine.state.folder import AlteredPlanError, RunState, read_document
+from tilepipe.engine.state.outputs import OBJECTS
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.engine.work.device import Device
@@ -30,7 +32,7 @@ from tilepipe.models.file import Model, load_model
 from tilepipe.models.precision import Precision
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
-from tilepipe.products.store import require_products
+from tilepipe.products.store import ZarrMask, require_products
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 from tilepipe.storage import InputRefused, StoragePath, readable, refuse_links
 
@@ -106,6 +108,8 @@ def verify(
             plan, opened_mask, opened_image, loaded, windows=windows, seed=seed,
             unreadable=unreadable, device=device, on_image=on_image,
         )  # fmt: skip
+        if plan.objects is not None and not on_image and isinstance(opened_mask, ZarrMask):
+            result = with_objects(result, plan, opened_mask, path / OBJECTS, windows, seed)
     damage = (*found.damage, *result.damage)
     return replace(result, damage=damage, covered=(*found.covered, *result.covered))
 
@@ -306,4 +310,7 @@ class Proof(Stage):
             unreadable=[number for number, _ in run.progress.incomplete],
             on_image=run.plan.like_image is not None,
         )  # fmt: skip
+        run.verification = with_objects(
+            run.verification, run.plan, run.mask, run.outputs.objects, run.options.verify, 0
+        )
         return {}

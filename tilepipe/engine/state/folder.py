@@ -22,7 +22,11 @@ from tilepipe.storage.hashing import hash_bytes
 from tilepipe.storage.lock import LockedError, holding_lock
 
 FOLDER = ".tilepipe"
-EMPTY_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+EMPTY_GROUPS: dict[int, tuple[str, dict[str, Any]]] = {
+    2: (".zgroup", {"zarr_format": 2}),
+    3: ("zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}}),
+}
+"""The document of a group without attributes, and its name, by zarr format."""
 
 
 def read_document(path: StoragePath) -> dict[str, Any]:
@@ -45,7 +49,7 @@ class Seals:
     plans: tuple[str, ...]
     """The hash of each frozen plan. A resumed run adds one, because it updates the paths."""
     documents: dict[str, str]
-    """The hash of each ``zarr.json``, by its path in the mask's folder."""
+    """The hash of each file of metadata, by its path in the mask's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class RunState:
 
     @property
     def seals_file(self) -> StoragePath:
-        """Hashes of the plans that were frozen here, and of the mask's ``zarr.json`` files."""
+        """Hashes of the plans that were frozen here, and of the mask's metadata."""
         return self.folder / "seals"
 
     def read_plan(self) -> Plan | None:
@@ -115,7 +119,11 @@ class RunState:
     def freeze(self, plan: Plan) -> None:
         """Write the plan atomically, and its hash."""
         # A group, so that zarr readers that list the mask's members can open the folder.
-        write_whole(self.folder / "zarr.json", json.dumps(EMPTY_GROUP))
+        for zarr_format, (name, group) in EMPTY_GROUPS.items():
+            if zarr_format == plan.mask.zarr_format:
+                write_whole(self.folder / name, json.dumps(group))
+            else:  # of an earlier run that was overwritten
+                (self.folder / name).unlink(missing_ok=True)
         text, seals = plan.to_json(), self.seals()
         documents = seals.documents
         if not documents:

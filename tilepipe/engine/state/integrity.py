@@ -18,6 +18,7 @@ from tilepipe.engine.state.progress import Progress
 from tilepipe.grid import CHUNK
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.product import product_named
+from tilepipe.products.ranges import without_ranges
 from tilepipe.products.sealed import chunks_there
 from tilepipe.products.store import metadata_documents
 from tilepipe.schema import load_json
@@ -27,6 +28,12 @@ from tilepipe.text import some
 
 OURS = ("ome", "tilepipe")
 """The attributes of a group that tilepipe writes; all others belong to the user."""
+
+OURS_IN_04 = ("multiscales", "omero", "image-label")
+"""Those besides in OME-Zarr 0.4, which has no ``ome``."""
+
+DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""The names of zarr's documents; other files of a mask's metadata hold coordinates."""
 
 
 def drop_altered_exports(progress: Progress, outputs: Outputs) -> None:
@@ -74,17 +81,19 @@ def is_in_order(state: RunState, plan: Plan) -> bool:
 def damaged_documents(
     store: StoragePath, spec: MaskSpec, extras: Sequence[str], sealed: dict[str, str]
 ) -> dict[str, bytes]:
-    """Each ``zarr.json`` of a mask that is not as it was written, with its right content.
+    """Each file of a mask's metadata that is not as it was written, with its right content.
 
-    ``spec`` and ``extras`` come from the plan. ``sealed`` has the hashes of the documents as they
-    were written, perhaps by another version of zarr; it may be empty.
+    ``spec`` and ``extras`` come from the plan. ``sealed`` has the hashes of the files as they were
+    written, perhaps by another version of zarr; it may be empty.
     """
     damaged = {}
     for name, right in metadata_documents(spec, extras).items():
         content = _read(store / name)
         if content == right or sealed.get(name) == hash_bytes(content):
             continue
-        if _ours(_document(content)) != _ours(_document(right)):
+        # Viewers' ranges are added when the values are known.
+        there, wanted = (without_ranges(_ours(name, each)) for each in (content, right))
+        if _base(name) not in DOCUMENTS or there != wanted:
             damaged[name] = right
     return damaged
 
@@ -92,8 +101,9 @@ def damaged_documents(
 def stray_chunks(store: StoragePath, plan: Plan) -> Iterator[str]:
     """The chunks of level 0 outside the blocks that the run computes."""
     tiling, coverage = plan.tiling, plan.coverage
+    inside_array = "" if plan.mask.zarr_format == 2 else "/c"
     for array in ("0", *(f"{product_named(key).name}/0" for key in plan.extras)):
-        for key, row, column in chunks_there(store, array):
+        for key, row, column in chunks_there(store, f"{array}{inside_array}"):
             y, x = row * CHUNK, column * CHUNK
             inside = y < tiling.height and x < tiling.width
             number = y // tiling.block[0] * tiling.shape[1] + x // tiling.block[1]
@@ -109,25 +119,49 @@ def _document(content: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _ours(document: dict[str, Any]) -> dict[str, Any]:
-    attributes = document.get("attributes")
-    if document.get("node_type") != "group" or not isinstance(attributes, dict):
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _ours(name: str, content: bytes) -> dict[str, Any]:
+    """A document without the attributes that the user added to a group."""
+    document = _document(content)
+    added = _added(name, document)
+    if _base(name) == ".zattrs":
+        return {key: value for key, value in document.items() if key not in added}
+    if not added:
         return document
-    return {**document, "attributes": {k: v for k, v in attributes.items() if k in OURS}}
+    kept = {k: v for k, v in document["attributes"].items() if k not in added}
+    return {**document, "attributes": kept}
+
+
+def _added(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a group that are not `OURS`."""
+    attributes: Any = document.get("attributes")
+    ours: tuple[str, ...] = OURS
+    if _base(name) == ".zattrs":
+        attributes, ours = document, (*OURS_IN_04, *OURS)
+        if "_ARRAY_DIMENSIONS" in document:
+            return {}  # of an array
+    elif document.get("node_type") != "group":
+        return {}
+    if not isinstance(attributes, dict):
+        return {}
+    return {key: value for key, value in attributes.items() if key not in ours}
 
 
 def _write(store: StoragePath, name: str, right: bytes) -> None:
-    """Write the right content of a document, and keep the attributes that the user added."""
-    text = right.decode()
-    attributes = _document(_read(store / name)).get("attributes")
-    if isinstance(attributes, dict):
-        added = {key: value for key, value in attributes.items() if key not in OURS}
+    """Write the right content of a file, and keep the attributes that the user added."""
+    content = right
+    if added := _added(name, _document(_read(store / name))):
         document = _document(right)
-        if added and document.get("node_type") == "group":
+        if _base(name) == ".zattrs":
+            document = {**added, **document}
+        else:
             document["attributes"] = {**added, **document["attributes"]}
-            text = json.dumps(document, indent=2)
+        content = json.dumps(document, indent=2).encode()
     (store / name).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(store / name, text)
+    write_whole(store / name, content)
 
 
 def _read(path: StoragePath) -> bytes:

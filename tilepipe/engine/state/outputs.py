@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.engine.options import RunOptions, image_stem
-from tilepipe.engine.state.folder import FOLDER, RunState, read_document
+from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
-from tilepipe.products.formats import suffix_kind
-from tilepipe.products.product import canonical_keys, product_named
+from tilepipe.objects.formats.registry import objects_format, require_installed
+from tilepipe.products.formats import product_in_name, remove_side_files, suffix_kind
+from tilepipe.products.product import canonical_keys, main_product, product_named
 from tilepipe.storage import (
     StoragePath,
     as_path,
@@ -25,6 +27,10 @@ from tilepipe.storage import (
     utf8_path,
     within,
 )
+from tilepipe.storage.zarr_store import group_attributes
+
+OBJECTS = "objects"
+"""The folder of a mask's objects within its store."""
 
 if TYPE_CHECKING:
     from tilepipe.models.file import Model
@@ -56,6 +62,26 @@ class Outputs:
         return path_from(name, self.store.parent)
 
     @property
+    def object_exports(self) -> tuple[StoragePath, ...]:
+        """Files made of the mask's objects."""
+        return tuple(path for path in self.exports if objects_format(path) is not None)
+
+    @property
+    def mask_exports(self) -> tuple[StoragePath, ...]:
+        """Files made of the mask's pixels."""
+        return tuple(path for path in self.exports if objects_format(path) is None)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether an output holds objects."""
+        return bool(self.object_exports)
+
+    @property
+    def objects(self) -> StoragePath:
+        """The numbers and the table of the objects, within the store."""
+        return self.store / OBJECTS
+
+    @property
     def state(self) -> RunState:
         """The files that the run keeps inside the store."""
         return RunState(self.store)
@@ -63,7 +89,8 @@ class Outputs:
     @property
     def all_files(self) -> tuple[StoragePath, ...]:
         """What a run itself makes from the store."""
-        return (*([] if self.resampled_mask is None else [self.resampled_mask]), *self.exports)
+        resampled = [] if self.resampled_mask is None else [self.resampled_mask]
+        return (*resampled, *self.exports, self.objects)
 
     @property
     def requested(self) -> tuple[StoragePath, ...]:
@@ -86,14 +113,16 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
         For an unknown suffix, a missing folder, two zarr outputs, the image itself, or
         probabilities without an output that can hold them.
     """
-    paths = [as_path(path).absolute() for path in _asked(options, image)]
-    kinds = [suffix_kind(path) for path in paths]
+    paths = [as_path(path).absolute() for path in _asked(options, image, model)]
+    kinds = [kind_of(path) for path in paths]
     new = {Path(f).absolute() for f in options.outputs if f.endswith("/") and not is_url(f)}
-    for path in paths:
+    for path, kind in zip(paths, kinds, strict=True):
         # A folder that is named with a final slash may be created.
         require_writable(path, may_make=path.parent in new)
-        if suffix_kind(path) == "cog" and isinstance(path, Path):
+        if kind == "cog" and isinstance(path, Path):
             utf8_path(path)  # GDAL accepts no other
+        if kind != "objects":
+            _refuse_form(path)
         if within(as_path(image.path), path):
             raise InputError(f"{path}: is the image, or contains it; choose another output")
     if twice := [path for path in paths if paths.count(path) > 1]:
@@ -102,7 +131,14 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     exports = tuple(path for path, kind in zip(paths, kinds, strict=True) if kind != "ome-zarr")
     if len(stores) > 1:
         raise InputError("one OME-Zarr output is enough: " + ", ".join(map(str, stores)))
-    _check_extras(options, model, has_store=bool(stores))
+    _check_extras(options, model, [product_in_name(path) for path in exports], bool(stores))
+    if options.channels:
+        _check_channels(exports, model)
+    if "objects" in kinds and not main_product(model.output).has_classes:
+        raise InputError(
+            f"{paths[kinds.index('objects')]}: model {model.name} gives values, not classes, so "
+            "there are no objects"
+        )
     first = paths[0]
     unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
     kept, record = bool(stores), record_path(first)
@@ -112,7 +148,30 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     return Outputs(stores[0] if stores else unfinished, kept, exports, record)
 
 
-def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None:
+def _check_channels(exports: Sequence[StoragePath], model: Model) -> None:
+    """Refuse ``--channels`` where it makes no difference."""
+    if not main_product(model.output).has_classes:
+        raise InputError(f"channels: model {model.name} gives values, which are channels already")
+    if not any(kind_of(p) == "ome-tiff" and product_in_name(p) is None for p in exports):
+        raise InputError("channels: is for OME-TIFF; add -o MASK.ome.tif")
+
+
+def _refuse_form(path: StoragePath) -> None:
+    """Refuse a name that asks for a product in a format that does not hold it."""
+    product, kind = product_in_name(path), suffix_kind(path)
+    if product is None or kind in ("cog", "ome-tiff"):
+        return
+    stem = path.name.lower().partition(f".{product}.")[0]
+    if kind == "png":
+        raise InputError(f"{path}: there are no pictures of {product}; use {stem}.{product}.tif")
+    raise InputError(
+        f"{path}: an OME-Zarr holds {product} inside the mask; name the mask, {stem}.ome.zarr"
+    )
+
+
+def _check_extras(
+    options: RunOptions, model: Model, exported: Sequence[str | None], has_store: bool
+) -> None:
     """Refuse products that do not exist, or cannot be written beside the mask."""
     products = [product_named(key) for key in canonical_keys(options.extras)]
     names = [product.name for product in products]
@@ -124,11 +183,31 @@ def _check_extras(options: RunOptions, model: Model, *, has_store: bool) -> None
             reason = "it is named twice"
         if reason is not None:
             raise InputError(f"{product.name} cannot be written with model {model.name}: {reason}")
-        if not has_store:
-            raise InputError(f"{product.name}: needs an OME-Zarr output; add -o MASK.ome.zarr")
+        if not has_store and product.name not in exported:
+            raise InputError(
+                f"{product.name}: needs an output that holds it; add -o MASK.ome.zarr, or "
+                f"-o MASK.{product.name}.tif"
+            )
+    if options.ngff is not None and not has_store:
+        raise InputError("ngff: needs an OME-Zarr output; add -o MASK.ome.zarr")
 
 
-def _asked(options: RunOptions, image: Image) -> list[str]:
+def kind_of(path: StoragePath) -> str:
+    """The format of an output by its suffix, ``objects`` for all formats of objects.
+
+    Raises
+    ------
+    InputError
+        For a suffix of none, and where what writes the format is not installed.
+    """
+    kind = objects_format(path)
+    if kind is None:
+        return suffix_kind(path)
+    require_installed(path, kind)
+    return "objects"
+
+
+def _asked(options: RunOptions, image: Image, model: Model) -> list[str]:
     """The paths that the options name for an image; relative paths stay relative."""
     name = image_stem(image.path)
     placed = image.crs is not None or image.control is not None
@@ -139,9 +218,20 @@ def _asked(options: RunOptions, image: Image) -> list[str]:
             end = "" if output.endswith("/") else "/"
             stem = f"{output}{end}{name}_mask"
             asked += [f"{stem}.ome.zarr", f"{stem}{tiff}", f"{stem}.png"]
+            if options.objects != "none" and (
+                model.output.objects is not None or options.objects != "auto"
+            ):
+                asked.append(f"{output}{end}{name}_objects{_objects_suffix(placed)}")
         else:
             asked.append(output.replace("{name}", name))
     return asked
+
+
+def _objects_suffix(placed: bool) -> str:
+    """The format of objects of the field: GeoPackage on maps, if it is installed."""
+    layer = Path("objects.gpkg")
+    kind = objects_format(layer)
+    return layer.suffix if placed and kind is not None and not kind.missing else ".geojson"
 
 
 def is_folder(output: str) -> bool:
@@ -199,15 +289,15 @@ def remove_previous(outputs: Outputs) -> None:
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in files:
         path.unlink(missing_ok=True)
-        path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
+    for path in outputs.mask_exports:
+        remove_side_files(path)
 
 
 def _require_mask(store: StoragePath) -> None:
     """Raise InputError unless tilepipe wrote a store: an OME-Zarr may be somebody's image."""
     try:
-        attributes = read_document(store / "zarr.json")["attributes"]
-        is_mask = "kind" in attributes["tilepipe"]  # as create_mask writes it
-    except (KeyError, TypeError):
+        is_mask = "kind" in group_attributes(store)["tilepipe"]  # as create_mask writes it
+    except (KeyError, TypeError, ValueError):
         is_mask = False
     if not is_mask and not (store / FOLDER).is_dir():
         raise InputError(

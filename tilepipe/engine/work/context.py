@@ -62,7 +62,7 @@ class WorkerContext:
     @property
     def products(self) -> tuple[Product, ...]:
         """The products of the run, in the order of the mask's layers."""
-        return tuple(layer.product for layer in self.mask.layers)
+        return self.mask.products
 
     def require_current(self, run_id: str) -> None:
         """Raise `SupersededError` if another run may write now."""

@@ -1,0 +1,120 @@
+"""Objects across windows are those of the whole image, whatever the windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.objects import oracle
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.job import ObjectsJob, start
+from tilepipe.objects.numbering import number_objects
+from tilepipe.objects.rules import BORDER, PartTable
+from tilepipe.products.base import MaskClass, MaskSpec
+from tilepipe.products.store import create_mask
+
+NAMES = ("background", "a", "b", "border")
+COLOURS = ("#000000", "#ff0000", "#00ff00", "#0000ff")
+
+
+def mask_of(folder: Path, labels: NDArray[Any]) -> Path:
+    path = folder / "mask.ome.zarr"
+    classes = tuple(MaskClass(*each) for each in zip(NAMES, COLOURS, strict=True))
+    spec = MaskSpec(*labels.shape, "labels", classes, background=0)
+    create_mask(path, spec).write(
+        _whole(labels.shape), np.ascontiguousarray(labels, dtype=np.uint8)
+    )
+    return path
+
+
+def _whole(shape: tuple[int, ...]) -> Any:
+    from tilepipe.grid import Window
+
+    return Window(0, 0, shape[0], shape[1])
+
+
+def serially(function: Any, items: Any) -> Any:
+    return (function(*item) for item in items)
+
+
+def numbers_of(
+    folder: Path, labels: NDArray[Any], rule: ObjectRule, side: int, compute: Any = serially
+) -> NDArray[Any]:
+    path = folder / "mask.ome.zarr"
+    if not path.exists():
+        mask_of(folder, labels)
+    border = BORDER if rule.border else 3
+    table = PartTable((0, 1, 2, border), (), (1, 2, 3))
+    job = ObjectsJob(str(path), "x", *labels.shape, rule, table, side=side)
+    work = start(folder / f"work{side}", job)
+    index = number_objects(work, compute, lambda _title: None)
+    found = np.asarray(work.array("numbers")[:])
+    rows = index.read()
+    assert len(index) == found.max(initial=0)
+    sizes = np.bincount(found.reshape(-1), minlength=len(index) + 1)[1:]
+    assert (rows.area == sizes).all()
+    assert (found.reshape(-1)[rows.first] == np.arange(1, len(index) + 1)).all()
+    assert (np.diff(rows.first) > 0).all()
+    return found
+
+
+def expected(labels: NDArray[Any], rule: ObjectRule) -> NDArray[Any]:
+    parts = np.array([0, 1, 2, BORDER if rule.border else 3] + [255] * 252, np.uint8)[labels]
+    if rule.fill_holes:
+        parts = oracle.filled(parts, rule.max_hole)
+    least = rule.min_area if rule.specks == "drop" and rule.method != "seeded" else 0
+    if rule.method == "split":
+        found = oracle.split(parts, rule.depth, least)
+    else:
+        found = oracle.components(np.where(parts < 253, parts, 0), least)
+    if rule.method == "seeded":
+        found = oracle.grown(found, parts == BORDER, rule.reach)
+    if rule.specks == "merge":
+        found = oracle.merged(found, rule.min_area)
+    elif rule.method == "seeded":
+        found = oracle.numbered(found, rule.min_area)
+    return found
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[NDArray[Any], ObjectRule, int]:
+    height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weights = draw(st.sampled_from([(5, 4, 1, 1), (2, 6, 1, 1), (1, 8, 0, 1), (4, 4, 4, 0)]))
+    share = np.array((*weights, 0.2))
+    values = rng.choice(
+        np.array([0, 1, 2, 3, 255], np.uint8), (height, width), p=share / share.sum()
+    )
+    if draw(st.booleans()):  # blobs instead of noise
+        values = np.kron(values, np.ones((3, 3), np.uint8))[:height, :width]
+    method = draw(st.sampled_from(["components", "seeded", "split"]))
+    rule = ObjectRule(
+        method=method,
+        classes=("a", "b"),
+        border="border" if method == "seeded" else "",
+        reach=draw(st.integers(0, 5)),
+        depth=draw(st.sampled_from([1 / 64, 0.25, 1.0, 2.0])),
+        min_area=draw(st.integers(0, 6)),
+        specks=draw(st.sampled_from(["drop", "merge"])),
+        fill_holes=draw(st.booleans()),
+        max_hole=draw(st.integers(0, 4)),
+    )
+    return values, rule, draw(st.integers(max(1, max(height, width) // 4), 12))
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cases())
+def test_windows_do_not_change_objects(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[NDArray[Any], ObjectRule, int]
+) -> None:
+    labels, rule, side = case
+    found = numbers_of(tmp_path_factory.mktemp("numbering"), labels, rule, side)
+    assert (found == expected(labels, rule)).all()

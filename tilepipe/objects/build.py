@@ -1,0 +1,122 @@
+"""The objects of a mask, from its pixels to a pyramid of numbers and a table: all stages in order.
+
+What is kept meanwhile is in the workspace of the job, so that a later call goes on where an earlier
+one was stopped, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.grid import Window
+from tilepipe.objects.index import ObjectIndex
+from tilepipe.objects.job import Workspace
+from tilepipe.objects.layers import measures_of
+from tilepipe.objects.measuring import columns_of
+from tilepipe.objects.numbering import Compute, OnStep, number_objects, step, workspace_at
+from tilepipe.objects.stages import assemble, trace_block
+from tilepipe.objects.table import ObjectsInfo, ObjectTable, TableWriter, open_table
+from tilepipe.products.base import MaskSpec
+from tilepipe.products.instances import create_instances
+from tilepipe.products.pyramid import downsample_block, pyramid_blocks
+from tilepipe.storage import as_path, remove
+
+
+def build_objects(
+    work: Workspace, spec: MaskSpec, info: ObjectsInfo, compute: Compute, on_step: OnStep
+) -> ObjectTable:
+    """Number, outline and measure the objects of a mask.
+
+    Parameters
+    ----------
+    work
+        The workspace of the job. Its target becomes an OME-Zarr group of numbers, with the table of
+        objects within it (``table/``).
+    spec
+        The mask.
+    info
+        What the table says of itself; columns and count are filled in.
+    compute
+        Runs tasks.
+    on_step
+        Is told what begins.
+    """
+    target = as_path(work.job.target)
+
+    def create(_work: Workspace) -> None:
+        remove(target)
+        create_instances(target, spec, source="../")
+
+    step(work, "target", create)
+    index = number_objects(work, compute, on_step)
+    _each(work, "pyramid", _build_pyramid, compute, on_step, "pyramid of objects")
+    if not work.is_done("traced"):
+        on_step("outlining objects" if work.job.outlines else "measuring objects")
+        for _ in compute(trace_task, ((str(work.path), window) for window in work.windows())):
+            pass
+        work.set_done("traced")
+    if not work.is_done("table"):
+        on_step("table of objects")
+        _write_table(work, spec, info, index)
+        work.set_done("table")
+    return open_table(target / "table")
+
+
+def trace_task(path: str, window: Window) -> None:
+    """Outline and measure the objects of one window; the work of a task."""
+    work = workspace_at(path)
+    numbers = work.target
+    trace_block(
+        numbers.read, window, numbers.shape, work.path / "traced",
+        measures_of(work, numbers.spec), outlines=work.job.outlines,
+    )  # fmt: skip
+
+
+def pyramid_task(path: str, level: int, window: Window) -> None:
+    """Write one window of a coarser level of the numbers; the work of a task."""
+    target = workspace_at(path).target
+    downsample_block(target, level, window)
+    target.flush(window, level)
+
+
+def _each(
+    work: Workspace, name: str, do: Any, compute: Compute, on_step: OnStep, title: str
+) -> None:
+    if not work.is_done(name):
+        on_step(title)
+        do(work, compute)
+        work.set_done(name)
+
+
+def _build_pyramid(work: Workspace, compute: Compute) -> None:
+    for level, windows in pyramid_blocks(work.target).items():
+        for _ in compute(pyramid_task, ((str(work.path), level, window) for window in windows)):
+            pass
+
+
+def _write_table(work: Workspace, spec: MaskSpec, info: ObjectsInfo, index: ObjectIndex) -> None:
+    measures = measures_of(work, spec)
+    columns = columns_of(measures)
+    path = as_path(work.job.target) / "table"
+    remove(path)
+    writer = TableWriter(path, columns, outlines=work.job.outlines)
+    count = assemble(
+        work.path / "traced", work.grid, writer, _Classes(work, index), measures,
+        outlines=work.job.outlines,
+    )  # fmt: skip
+    writer.finish(replace(info, columns=columns, count=count, outlines=work.job.outlines))
+
+
+class _Classes:
+    """The class of each object, read as it is asked for."""
+
+    def __init__(self, work: Workspace, index: ObjectIndex) -> None:
+        self._index = index
+        self._class = np.array((0, *work.job.parts.classes), np.uint8)
+
+    def __getitem__(self, some: slice) -> NDArray[np.uint8]:
+        return self._class[self._index.read(some.start, some.stop).part]

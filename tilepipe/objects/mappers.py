@@ -1,0 +1,40 @@
+"""Running tasks about objects in processes of this machine, without a cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from tilepipe.objects.numbering import Compute
+
+
+def serially(function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """Call ``function(*item)`` for each item, one after another."""
+    return (function(*item) for item in items)
+
+
+@contextmanager
+def in_processes(count: int) -> Iterator[Compute]:
+    """Yield a function that calls another one for each of many items, in ``count`` processes."""
+    if count == 1:
+        yield serially
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+
+        def compute(function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Any:
+            return pool.map(_call, ((function, item) for item in items))
+
+        try:
+            yield compute
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _call(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+    function, item = task
+    return function(*item)
