@@ -17,6 +17,7 @@ from common import HERE, command_line, parse
 
 PARTS = (
     "startup", "overhead", "allocator", "memory", "limit", "compare", "constant", "million",
+    "objects",
 )  # fmt: skip
 """Scripts; without `training.py`, which needs a data set, and `gpu.py`, which needs a GPU."""
 

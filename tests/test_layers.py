@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("testing", "diagnosis"),
     ("training",),
-    ("evaluation",),
+    ("evaluation", "validation"),
     ("pairs",),
     ("engine",),
     ("objects",),

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import convert, evaluate, find_objects, plan, run, run_batch, train
+    from tilepipe.api import convert, evaluate, find_objects, plan, run, run_batch, train, validate
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
@@ -28,6 +28,7 @@ _HOME = {
     "run_batch": "tilepipe.api",
     "plan": "tilepipe.api",
     "train": "tilepipe.api",
+    "validate": "tilepipe.api",
     "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.api",
     "find_objects": "tilepipe.api",
@@ -55,6 +56,7 @@ __all__ = [
     "run_batch",
     "save_model",
     "train",
+    "validate",
     "verify",
 ]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tilepipe.products.rewrite import Progress as OnProgress
     from tilepipe.storage import StoragePath
     from tilepipe.training.train import TrainCallbacks, TrainSummary
+    from tilepipe.validation.result import Validation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -306,6 +307,34 @@ def convert(
         reading=reading, chunk=chunk, memory_limit=memory_limit, overwrite=overwrite,
         progress=progress,
     )  # fmt: skip
+
+
+def validate(path: str | Path) -> Validation:
+    """Hold a result against the specification of its format, and say who can open it.
+
+    OME-Zarr is held against OME-NGFF, OME-TIFF against its specification, GeoTIFF against the
+    rules of cloud-optimised GeoTIFF; by what is installed of ome-zarr-models, ome-types and
+    rio-cogeo, and by checks of tilepipe's own.
+
+    Parameters
+    ----------
+    path
+        A file, or an OME-Zarr folder.
+
+    Returns
+    -------
+    Validation
+        The problems, the facts that readers care about, and for QuPath, OMERO, OpenSlide, napari,
+        QGIS, GDAL, xarray and spatialdata: opens, opens with a manual step (and which), or cannot.
+
+    Raises
+    ------
+    InputError
+        The path does not exist, is of no known format, or cannot be read at all.
+    """
+    from tilepipe.validation.registry import validate as start
+
+    return start(fspath(path))
 
 
 def _run_options(image: str | Path, options: dict[str, Any]) -> RunOptions:

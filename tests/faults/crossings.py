@@ -53,6 +53,8 @@ FEATURES = {
     "like-image": Feature({"like-image": True}, pixel_size=0.4),
     "resampled": Feature(pixel_size=0.4),
     "probabilities": Feature({"probabilities": "uint8"}),
+    "uncertainty": Feature({"uncertainty": "float16"}),
+    "channels": Feature({"channels": True}),
     "series": Feature({"series": 0}, same_bytes=True),
     "bands": Feature({"bands": "3,1,2"}),
     "rescale": Feature({"rescale": "20,230"}),

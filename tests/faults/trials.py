@@ -492,7 +492,8 @@ def damaged_mask(trial: Trial) -> None:
 
 def _chunks(trial: Trial, levels: str = "*") -> list[Path]:
     """The chunks of the mask as it lies there."""
-    return sorted(path for path in trial.store.glob(f"{levels}/c/*/*") if path.name.isdigit())
+    found = [*trial.store.glob(f"{levels}/c/*/*"), *trial.store.glob(f"overviews/{levels}/c/*/*")]
+    return sorted(path for path in found if path.name.isdigit())
 
 
 def _scrubbed(trial: Trial, *, damaged: bool) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -14,7 +16,9 @@ from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects import stages
 from tilepipe.objects.measuring import Layer, Measures, Scale
 from tilepipe.objects.outlines import Outlines, joined
+from tilepipe.objects.runs import runs_of
 from tilepipe.objects.table import ObjectBatch
+from tilepipe.objects.tracing import trace
 
 Labels = NDArray[np.uint32]
 
@@ -33,6 +37,22 @@ def numbered(classes: NDArray[Any]) -> Labels:
     return (labels if (found == 0).any() else labels + 1).astype(np.uint32)
 
 
+sides = st.integers(1, 7)
+classes = st.builds(lambda h, w: (h, w), sides, sides).flatmap(
+    lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 2))
+)
+
+
+def outlines_of(labels: Labels) -> Outlines:
+    runs = runs_of(labels)
+    whole = Window(0, 0, *labels.shape)
+    return trace(np.pad(labels, 1), runs, whole, labels.shape[1]).outlines()
+
+
+def noise(shape: tuple[int, int], share: float, seed: int = 0) -> Labels:
+    return numbered(np.random.default_rng(seed).random(shape) < share)
+
+
 class InMemory:
     """What a `TableWriter` is to `assemble`, without a disk."""
 
@@ -47,7 +67,7 @@ class InMemory:
         self.batches.append(batch)
 
     def whole(self) -> ObjectBatch:
-        names = self.batches[0].columns
+        names = self.batches[0].columns if self.batches else ()
         columns = {n: np.concatenate([b.columns[n] for b in self.batches]) for n in names}
         drawn = [b.outlines for b in self.batches if b.outlines is not None]
         return ObjectBatch(columns, joined(drawn) if drawn else None)

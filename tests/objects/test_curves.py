@@ -9,8 +9,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.objects.making import Labels, numbered
-from tests.objects.test_tracing import classes, noise, outlines_of
+from tests.objects.making import Labels, classes, noise, numbered, outlines_of
 from tilepipe.objects.curves import simplified, smoothed
 from tilepipe.objects.outlines import Outlines
 

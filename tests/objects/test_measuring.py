@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
+from PIL import Image
 
 from tests.objects.making import Labels, as_bytes, numbered, table_of
 from tilepipe.grid import Window
@@ -122,3 +124,19 @@ def test_an_object_of_a_whole_slide_does_not_overflow() -> None:
     assert found["major_axis"][0] == pytest.approx(4 * side / math.sqrt(12), rel=1e-12)
     assert found["minor_axis"][0] == pytest.approx(4 * side / math.sqrt(12), rel=1e-12)
     assert (found["centroid_x"][0], found["centroid_y"][0]) == (side / 2 + 5, side / 2 + 7)
+
+
+@pytest.mark.parametrize("mask", ["02_2", "04_3", "08_3"])
+def test_real_nuclei_are_measured_as_by_scikit_image(mask: str, data: Path, tmp_path: Path) -> None:
+    image = np.asarray(Image.open(data / "nuclei" / "tnbc" / "masks" / f"{mask}.png"))
+    labels = numbered((image if image.ndim == 2 else image[..., 0]) > 0)
+    found = table_of(labels, (100, 130), tmp_path)
+    properties = ("area", "perimeter_crofton", "centroid")
+    other = measure.regionprops_table(labels, properties=properties)
+    np.testing.assert_array_equal(found.columns["area"], other["area"])
+    np.testing.assert_allclose(found.columns["perimeter"], other["perimeter_crofton"])
+    np.testing.assert_allclose(found.columns["centroid_y"] - 0.5, other["centroid-0"])
+    assert found.outlines is not None
+    shapes = found.outlines.geometries()
+    assert shapely.is_valid(shapes).all()
+    np.testing.assert_array_equal(shapely.area(shapes), other["area"])

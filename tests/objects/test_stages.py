@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.objects.making import InMemory, Labels, as_bytes, table_of
-from tests.objects.test_tracing import noise
+from tests.objects.making import InMemory, Labels, as_bytes, noise, table_of
 from tilepipe.grid import Window, WindowGrid
+from tilepipe.objects import stages
 from tilepipe.objects.checking import check_window
 from tilepipe.objects.measuring import Layer, Measures, columns_of
 from tilepipe.objects.outlines import Outlines
@@ -60,7 +60,15 @@ def test_a_table_is_read_as_it_was_assembled(tmp_path: Path) -> None:
     assert sum(len(batch.points) for batch in batches if batch) == len(found.outlines.points)  # type: ignore[union-attr]
 
 
-def test_a_window_has_no_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", [1, 50, 1000])
+def test_batches_do_not_show(points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = noise((90, 100), 0.45)
+    whole = table_of(labels, labels.shape, tmp_path / "whole")
+    monkeypatch.setattr(stages, "BATCH_POINTS", points)
+    assert as_bytes(table_of(labels, (40, 30), tmp_path / "blocks")) == as_bytes(whole)
+
+
+def test_a_mask_may_have_no_objects(tmp_path: Path) -> None:
     labels = np.zeros((10, 10), np.uint32)
     table = write_table(labels, (4, 4), tmp_path)
     assert len(table) == 0

@@ -8,28 +8,8 @@ import rasterio.features
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from tests.objects.making import Labels, as_bytes, numbered, table_of
-from tilepipe.grid import Window
-from tilepipe.objects.outlines import Outlines
-from tilepipe.objects.runs import runs_of
-from tilepipe.objects.tracing import trace
-
-sides = st.integers(1, 7)
-classes = st.builds(lambda h, w: (h, w), sides, sides).flatmap(
-    lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 2))
-)
-
-
-def outlines_of(labels: Labels) -> Outlines:
-    runs = runs_of(labels)
-    whole = Window(0, 0, *labels.shape)
-    return trace(np.pad(labels, 1), runs, whole, labels.shape[1]).outlines()
-
-
-def noise(shape: tuple[int, int], share: float, seed: int = 0) -> Labels:
-    return numbered(np.random.default_rng(seed).random(shape) < share)
+from tests.objects.making import as_bytes, classes, noise, numbered, outlines_of, table_of
 
 
 @given(classes)

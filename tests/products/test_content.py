@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+import zarr
 from numpy.typing import NDArray
 
 from tests.products.making import CLASSES, MemoryImage, make_content, make_mask, make_spec, whole
@@ -95,6 +96,9 @@ def test_gdal_reads_the_shares_with_their_scale_and_nodata(
     with rasterio.open(path) as dataset:
         names = [named.name for named in CLASSES] if product == "probabilities" else ["entropy"]
         assert list(dataset.descriptions) == names
+        if form == "uint8-from-1":  # or QGIS would take a share of 0 for nodata
+            assert 0 < dataset.scales[0] + dataset.offsets[0] < 1e-8
+            assert dataset.nodata == 0
         assert dataset.overviews(1) == [2, 4]
 
 
@@ -244,3 +248,19 @@ def test_a_mask_keeps_the_form_of_its_bytes(tmp_path: Path) -> None:
         opened = open_mask(mask.path)
         assert isinstance(opened, ZarrMask)
         assert opened.extras == (f"probabilities:{form}",)
+
+
+def test_what_lies_beside_a_mask_is_valid_ome_zarr_and_shows_no_answer_as_black(
+    tmp_path: Path,
+) -> None:
+    from ome_zarr_models.v05.image import Image
+
+    extras = ("probabilities:uint8-from-1", "entropy:uint8-from-1")
+    mask = mask_with(tmp_path / "m.ome.zarr", *extras)
+    for name, labels in (("probabilities", [c.name for c in CLASSES]), ("entropy", ["entropy"])):
+        group = zarr.open_group(mask.path / name, mode="r")
+        Image.from_zarr(group)
+        ome: Any = group.attrs["ome"]
+        channels = ome["omero"]["channels"]
+        assert [channel["label"] for channel in channels] == labels
+        assert {(c["window"]["start"], c["window"]["end"]) for c in channels} == {(0.0, 255.0)}

@@ -144,7 +144,7 @@ def test_coordinates_are_the_centres_of_the_pixels(tmp_path: Path, ngff: str) ->
     assert group["x"][:3].tolist() == [500_005.0, 500_015.0, 500_025.0]
     assert group["y"][-1] == 5_000_000 - 10 * 1024.5
     assert group["x"].attrs["standard_name"] == "projection_x_coordinate"
-    assert group["x"].attrs["units"] == "metre"
+    assert group["x"].attrs["units"] == "m"
     assert CRS.from_wkt(group["spatial_ref"].attrs["crs_wkt"]).to_epsg() == 32632
     assert group["spatial_ref"].attrs["GeoTransform"] == "500000.0 10.0 0.0 5000000.0 0.0 -10.0"
     assert group["0"].attrs["flag_values"] == [0, 1, 2]
@@ -159,6 +159,15 @@ def test_degrees_are_longitude_and_latitude(tmp_path: Path) -> None:
     names = [group[axis].attrs["standard_name"] for axis in "xy"]
     assert names == ["longitude", "latitude"]
     assert group["x"].attrs["units"] == "degrees_east"
+
+
+@pytest.mark.parametrize("crs", [None, 'LOCAL_CS["a field"]', "nonsense"])
+def test_coordinates_without_a_known_crs_are_numbers_only(tmp_path: Path, crs: str | None) -> None:
+    spec = placed_spec(crs=crs)
+    group: Any = zarr.open_group(create_mask(tmp_path / "m.ome.zarr", spec).path, mode="r")
+    assert group["x"][0] == 500_005
+    assert group["x"].attrs["axis"] == "X"
+    assert ("crs_wkt" in group["spatial_ref"].attrs) == (crs is not None)
 
 
 def test_a_rotated_grid_has_a_transform_and_no_coordinates(tmp_path: Path) -> None:

@@ -371,3 +371,17 @@ def test_labels_are_read_in_place(small: str, folder: str, model: Path) -> None:
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(InputError, match="a mask is opened as"):
         tilepipe.open_mask(f"{folder}/m.ome.tif")
+
+
+def test_exports_of_what_lies_beside_a_mask_take_their_style_along(
+    small: str, folder: str, model: Path
+) -> None:
+    outputs = [f"{folder}/m.entropy.tif"]
+    tilepipe.run(small, model=model, outputs=outputs)
+    names = {"m.entropy.tif", "m.entropy.qml", "m.entropy.run.json"}
+    assert {name for name in objects(folder) if name.startswith("m.")} == names
+    first = objects(folder)
+    assert tilepipe.run(small, model=model, outputs=outputs).resumed
+    tilepipe.run(small, model=model, outputs=outputs, overwrite=True)
+    assert objects(folder)["m.entropy.qml"] == first["m.entropy.qml"]
+    assert objects(folder)["m.entropy.tif"] == first["m.entropy.tif"]

@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "Show what `run` would do: window, blocks, memory, time.",
     "objects": "Make objects of a mask: outlines, measurements, counts.",
     "verify": "Prove that a mask equals the whole-image answer.",
+    "validate": "Check that a result follows its format, and who can open it.",
     "train": "Train a network on images and masks.",
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.options import Options, option
+from tilepipe.products.label_path import label_path
 from tilepipe.quantities import (
     parse_area,
     parse_bands,
@@ -22,6 +23,7 @@ from tilepipe.quantities import (
     parse_rescale,
     parse_series,
 )
+from tilepipe.storage import as_path
 
 if TYPE_CHECKING:
     from tilepipe.images.reading import Reading
@@ -149,6 +151,9 @@ class RunOptions(Options):
         None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
         parse=str, unset="0.5",
     )  # fmt: skip
+    with_image: bool = option(
+        False, "Convert the image too, into the OME-Zarr output, with the mask as its label"
+    )
     objects: ObjectMethod = option(
         "auto",
         "How to make objects of the mask: components of a class, split where they are narrow, or "
@@ -203,6 +208,12 @@ class RunOptions(Options):
         from tilepipe.images.reading import Reading
 
         return Reading(self.series, self.nodata, self.unscale, self.bands, self.rescale)
+
+    @property
+    def on_image_grid(self) -> bool:
+        """Whether masks are brought to the image's grid, as labels of the image always are."""
+        inside = any(label_path(as_path(output)) is not None for output in self.outputs)
+        return self.like_image or self.with_image or inside
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -30,8 +30,8 @@ class ObjectRule:
 
     method: Method = "components"
     classes: tuple[str, ...] = ()
-    """Names of the classes that are objects; the core classes if seeded. Empty: all but the
-    background (and the border)."""
+    """Names of the classes that are objects; the core classes if seeded. Empty: all but the border
+    and the background, which is the first class of a mask that does not say."""
     border: str = ""
     """Seeded only: the class around cores. In masks of planes, the plane of whole objects."""
     reach: int = REACH

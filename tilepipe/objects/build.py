@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Workspace
-from tilepipe.objects.layers import measures_of
+from tilepipe.objects.measures import measures_of
 from tilepipe.objects.measuring import columns_of
 from tilepipe.objects.numbering import Compute, OnStep, number_objects, step, workspace_at
 from tilepipe.objects.stages import assemble, trace_block

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,44 +62,66 @@ class Rings:
         """
         begin = offsets_of(self.size)
         points, nodes = np.empty((begin[-1], 2), np.int32), np.empty(begin[-1], bool)
-        for block in np.unique(self.block).tolist():
-            here = np.flatnonzero(self.block == block)
-            found, index, size = pieces(block), self.index[here], self.size[here]
-            there, here = ranges(found.offsets[index], size), ranges(begin[:-1][here], size)
+        order = np.argsort(self.block, kind="stable")
+        bounds = begins(self.block[order])
+        for a, b in pairwise(bounds.tolist()):
+            here = order[a:b]
+            found, size = pieces(int(self.block[here[0]])), self.size[here]
+            there, here = ranges(found.offsets[self.index[here]], size), ranges(begin[here], size)
             points[here], nodes[here] = found.points[there], found.nodes[there]
         rings = begin[self.offsets]
-        sizes = np.diff(rings)
-        turned = ranges(np.zeros(len(sizes), np.int64), sizes) + np.repeat(self.shift, sizes)
-        order = np.repeat(rings[:-1], sizes) + turned % np.repeat(sizes, sizes)
+        # One by one, as a ring can be about as large as memory.
+        for ring in np.flatnonzero(self.shift).tolist():
+            own, shift = slice(rings[ring], rings[ring + 1]), -int(self.shift[ring])
+            points[own] = np.roll(points[own], shift, axis=0)
+            nodes[own] = np.roll(nodes[own], shift)
         polygons = begins(self.number, self.polygon)
         objects = np.searchsorted(polygons, begins(self.number))
-        return Outlines(points[order], rings, polygons, objects, nodes[order])
+        return Outlines(points, rings, polygons, objects, nodes)
+
+    def points_of(self) -> tuple[Ints, Ints]:
+        """The numbers of their objects, and the points of each."""
+        objects = begins(self.number)
+        points = offsets_of(self.size)[self.offsets[objects]]
+        return self.number[objects[:-1]], np.diff(points)
+
+
+_ENDS = {
+    "number": np.int64, "part": np.int64, "closed": bool, "outside": bool, "first": np.int64,
+    "first_at": np.int32, "start": np.int64, "start_direction": np.int8, "end": np.int64,
+    "end_direction": np.int8, "block": np.int32, "index": np.int32, "size": np.int32,
+}  # fmt: skip
+"""What is known of each piece, in as few bytes as it takes: there may be millions."""
 
 
 class Joining:
     """Collects the pieces of all blocks, but their points, and joins them."""
 
     def __init__(self) -> None:
-        self._pieces: list[Pieces] = []
-        self._blocks: list[int] = []
-        self._first_part = [0]
-        self._pairs: list[Ints] = []
+        self._ends = {name: [np.zeros(0, dtype)] for name, dtype in _ENDS.items()}
+        self._parts = 0
+        self._pairs = [np.zeros((0, 2), np.int64)]
         self._open: dict[Place, tuple[Borders, int]] = {}
 
     def add(self, block: int, place: Place, pieces: Pieces, borders: Borders) -> None:
         """Add a block; those above it and to its left come before it."""
-        first = self._first_part[-1]
-        self._first_part.append(first + len(borders.parts))
-        self._pieces.append(pieces)
-        self._blocks.append(block)
+        first = self._parts
+        self._parts += len(borders.parts)
+        known = {name: getattr(pieces, name) for name in EACH} | {
+            "part": pieces.part + first,
+            "block": np.full(len(pieces), block),
+            "index": np.arange(len(pieces)),
+            "size": np.diff(pieces.offsets),
+        }
+        for name, values in known.items():
+            self._ends[name].append(values.astype(_ENDS[name]))
         row, column = place
         for other, theirs, ours in (
-            (self._open.get((row - 1, column)), "below", borders.above),
+            (self._open.pop((row - 1, column), None), "below", borders.above),
             (self._open.get((row, column - 1)), "after", borders.before),
         ):
             if other is not None:
                 self._join(*other, theirs, borders, first, ours)
-        self._open.pop((row - 1, column), None)
         self._open[place] = borders, first
 
     def _join(
@@ -110,29 +133,13 @@ class Joining:
         self._pairs.append(np.unique(pairs, axis=0))
 
     def rings(self) -> Rings:
-        """Join all pieces to rings."""
-        blocks = len(self._blocks)
-        counts = [len(pieces) for pieces in self._pieces]
-        block = np.repeat(np.array(self._blocks, np.int64), counts)
-        index = ranges(np.zeros(blocks), np.array(counts))
-        part = self._whole_parts(counts)
-        sizes = [np.diff(pieces.offsets) for pieces in self._pieces]
-        ends = {
-            name: np.concatenate([getattr(p, name) for p in self._pieces] or [np.zeros(0, int)])
-            for name in EACH
-        }
-        ends |= {"block": block, "index": index, "part": part}  # the part over all blocks
-        ends["size"] = np.concatenate(sizes or [np.zeros(0, np.int64)])
+        """Join all pieces to rings; nothing can be added after that."""
         # So that a walk begins with the piece that has the first point of its ring.
-        order = np.argsort(ends["first"], kind="stable")
-        return _rings({name: values[order] for name, values in ends.items()})
-
-    def _whole_parts(self, counts: list[int]) -> Ints:
-        """The part of each piece, joined over blocks."""
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._pairs])
-        whole = groups(self._first_part[-1], pairs[:, 0], pairs[:, 1])
-        own = np.concatenate([np.zeros(0, np.int64), *(p.part for p in self._pieces)])
-        return np.asarray(whole[own + np.repeat(np.array(self._first_part[:-1], np.int64), counts)])
+        order = np.argsort(np.concatenate(self._ends["first"]), kind="stable")
+        ends = {name: np.concatenate(self._ends.pop(name))[order] for name in _ENDS}
+        pairs = np.concatenate(self._pairs)
+        ends["part"] = groups(self._parts, pairs[:, 0], pairs[:, 1])[ends["part"]]
+        return _rings(ends)
 
 
 def _rings(ends: Mapping[str, NDArray[Any]]) -> Rings:

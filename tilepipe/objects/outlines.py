@@ -60,6 +60,10 @@ class Outlines:
             nodes,
         )
 
+    def points_of(self) -> Offsets:
+        """How many points each object has: (n,)."""
+        return np.diff(self.rings[self.polygons[self.objects]])
+
     def take(self, chosen: Offsets) -> Outlines:
         """The outlines of some of the objects, by their indices, in that order."""
         index = np.asarray(chosen, np.int64)

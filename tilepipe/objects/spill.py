@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class SpillFile:
     """A `Spill` on disk, of which only what is asked for is read."""
 
     def __init__(self, path: StoragePath) -> None:
-        source: Any = io.BytesIO(path.read_bytes()) if not hasattr(path, "open") else path
+        source: Any = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         self._file: Mapping[str, NDArray[Any]] = np.load(source, allow_pickle=False)
 
     def __enter__(self) -> SpillFile:

@@ -7,6 +7,7 @@ likes: it writes one file. `assemble` reads those of all blocks and writes the t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from tilepipe.objects.measuring import Measures, Sums, measurements, merged
 from tilepipe.objects.outlines import Outlines, joined
 from tilepipe.objects.spill import SpillFile, spill_of
 from tilepipe.objects.table import ObjectBatch, TableWriter
+from tilepipe.objects.tracing import Pieces
 from tilepipe.storage import StoragePath
 
 ReadLabels = Callable[[Window], NDArray[Any]]
 """Gives the numbers of the objects of a window inside the image, (H, W); 0 is no object."""
+
+BATCH_POINTS = 1 << 21
+"""Points of a batch of objects, unless one has more by itself."""
 
 
 def spill_path(folder: StoragePath, window: Window) -> StoragePath:
@@ -112,7 +117,7 @@ def assemble(
     ValueError
         If numbers are missing, or do not grow from one row of windows to the next.
     """
-    for sums, found in _rows(folder, grid, outlines=outlines):
+    for sums, found in _batches(folder, grid, outlines=outlines):
         first, count = writer.count + 1, len(sums)
         if not np.array_equal(sums.number, np.arange(first, first + count)):
             raise ValueError("objects are not numbered in the order of their first pixels")
@@ -122,34 +127,64 @@ def assemble(
     return writer.count
 
 
-def _rows(
+def _batches(
     folder: StoragePath, grid: WindowGrid, *, outlines: bool
 ) -> Iterator[tuple[Sums, Outlines | None]]:
-    """The objects that begin in each row of blocks, in the order of their numbers."""
+    """The objects in the order of their numbers, by the row of windows in which they begin."""
     windows = list(grid)
-    rings, sums = _joined(folder, windows, grid)
+    rings, crossing = _joined(folder, windows, grid)
     for top in sorted({window.y for window in windows}):
-        row = [number for number, window in enumerate(windows) if window.y == top]
+        row = [window for window in windows if window.y == top]
         found, parts = [], []
-        for block in row:
-            with SpillFile(spill_path(folder, windows[block])) as file:
+        for window in row:
+            with SpillFile(spill_path(folder, window)) as file:
                 done, drawn = file.finished()
-                found.append(done.moved(windows[block].y, windows[block].x))
-                parts.append(drawn)
-        begun = sums.take((sums.lowest[:, 1] >= top) & (sums.lowest[:, 1] < windows[row[0]].stop_y))
-        together = merged([*found, begun])
+            found.append(done.moved(window.y, window.x))
+            parts.append(drawn)
+        first = crossing.lowest[:, 1]
+        begun = crossing.take((first >= top) & (first < row[0].stop_y))
+        sums = merged([*found, begun])
         if not outlines:
-            yield together, None
-            continue
-        if len(begun):
-            own = rings.of(int(begun.number[0]), int(begun.number[-1]) + 1)
-            parts.append(own.outlines(lambda block: _pieces(folder, windows[block])))
-        order = np.argsort(np.concatenate([each.number for each in (*found, begun)]))
-        yield together, joined(parts).take(order)
+            yield sums, None
+        elif len(sums):
+            number = np.concatenate([each.number for each in found])
+            order = np.argsort(number)
+            others = rings.of(int(sums.number[0]), int(sums.number[-1]) + 1)
+            read = partial(_pieces, folder, windows)
+            yield from _drawn(sums, number[order], joined(parts).take(order), others, read)
 
 
-def _pieces(folder: StoragePath, window: Window) -> Any:
-    with SpillFile(spill_path(folder, window)) as file:
+def _drawn(
+    sums: Sums,
+    number: NDArray[Any],
+    finished: Outlines,
+    rings: Rings,
+    pieces: Callable[[int], Pieces],
+) -> Iterator[tuple[Sums, Outlines]]:
+    """Some objects with their outlines, in batches of about `BATCH_POINTS`.
+
+    ``number`` has the numbers of those that are finished; the rings are those of the others.
+    """
+    others, sizes = rings.points_of()
+    order = np.argsort(np.concatenate((number, others)))
+    ends = np.cumsum(np.concatenate((finished.points_of(), sizes))[order])
+    begin = 0
+    while begin < len(sums):
+        full = (ends[begin - 1] if begin else 0) + BATCH_POINTS
+        stop = max(begin + 1, int(np.searchsorted(ends, full, side="right")))
+        first, last = sums.number[begin], sums.number[stop - 1]
+        a, b = np.searchsorted(number, (first, last + 1))
+        parts = [rings.of(int(first), int(last) + 1).outlines(pieces)]
+        if b > a:
+            parts.insert(0, finished.of(a, b))
+            own = np.concatenate((number[a:b], others[(others >= first) & (others <= last)]))
+            parts = [joined(parts).take(np.argsort(own))]
+        yield sums.take(np.arange(begin, stop)), parts[0]
+        begin = stop
+
+
+def _pieces(folder: StoragePath, windows: list[Window], block: int) -> Pieces:
+    with SpillFile(spill_path(folder, windows[block])) as file:
         return file.pieces()
 
 

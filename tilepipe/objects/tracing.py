@@ -33,6 +33,9 @@ Ints = NDArray[np.int64]
 RIGHT, DOWN, LEFT, UP = range(4)
 """Directions of edges; the next one is a turn to the right."""
 
+LAST = np.iinfo(np.int64).max
+"""The first place of a chain without points: after all others."""
+
 
 EACH = (
     "number", "part", "closed", "outside", "first", "first_at",
@@ -102,6 +105,15 @@ class Pieces:
         )
 
 
+_NONE = Pieces(
+    **{name: np.zeros(0, bool if name in ("closed", "outside") else np.int64) for name in EACH},
+    points=np.zeros((0, 2), np.int32),
+    nodes=np.zeros(0, bool),
+    offsets=np.zeros(1, np.int64),
+)
+"""Of a window without labels."""
+
+
 def begins(*keys: Ints) -> Ints:
     """Where in sorted arrays a group of equals begins, and the end of the last."""
     count = len(keys[0])
@@ -153,45 +165,40 @@ def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) ->
         Columns of the image.
     """
     edges = _Edges(labels, runs)
-    order, offsets = walks(edges.successors(open_parts(labels, runs)))
-    node = edges.nodes()[order]
-    corner = edges.turns()[order] | node
-    direction = edges.direction[order]
+    successor = edges.successors(open_parts(labels, runs))
+    order, offsets = walks(successor)
+    if not len(order):
+        return _NONE
     begin, last = order[offsets[:-1]], order[offsets[1:] - 1]
+    node = edges.nodes()[order]
+    turning = edges.turns()[order] | node
+    # Edges are in order of vertices, so the lowest of a walk begins at the first of its points.
+    lowest = np.minimum.reduceat(np.where(turning, order, len(order)), offsets[:-1])
+    some = lowest < len(order)
+    lowest = np.where(some, lowest, begin)
+    before = np.empty(len(order), np.int64)
+    before[order] = np.cumsum(turning) - turning
+    kept = np.append(before[begin], np.count_nonzero(turning))
 
     def place(vertex: Ints) -> Ints:
         y, x = np.divmod(vertex, edges.stride)
         return (y + window.y) * (image_width + 1) + x + window.x
 
-    y, x = np.divmod(edges.vertex[order], edges.stride)
-    points = np.stack((x + window.x, y + window.y), axis=1)[corner].astype(np.int32)
-    kept = np.concatenate(([0], np.cumsum(corner)))[offsets]
-    # In order of vertices, so the lowest edge of a walk begins at its first point.
-    lowest = (
-        np.minimum.reduceat(np.where(corner, order, len(order)), offsets[:-1])
-        if len(order)
-        else np.zeros(0, np.int64)
-    )
-    position = np.empty(len(order), np.int64)
-    position[order] = np.cumsum(corner) - 1
-    some = lowest < len(order)
-    lowest = np.where(some, lowest, begin)
-    end = edges.vertex[last] + edges.step[last]
-    closed = (end == edges.vertex[begin]) & (edges.next[last] >= 0)
+    y, x = np.divmod(edges.vertex[order[turning]], edges.stride)
     pieces = Pieces(
-        edges.number[begin],
-        edges.part[begin],
-        closed,
-        (edges.direction[lowest] == RIGHT) & some,
-        np.where(some, place(edges.vertex[lowest]), np.iinfo(np.int64).max),
-        np.where(some, position[lowest] - kept[:-1], 0),
-        place(edges.vertex[begin]),
-        direction[offsets[:-1]] if len(order) else np.zeros(0, np.int64),
-        place(end),
-        edges.direction[last],
-        points,
-        node[corner],
-        kept,
+        number=edges.number[begin],
+        part=edges.part[begin],
+        closed=successor[last] >= 0,
+        outside=(edges.direction[lowest] == RIGHT) & some,
+        first=np.where(some, place(edges.vertex[lowest]), LAST),
+        first_at=before[lowest] - kept[:-1],
+        start=place(edges.vertex[begin]),
+        start_direction=edges.direction[begin],
+        end=place(edges.vertex[last] + edges.step[last]),
+        end_direction=edges.direction[last],
+        points=np.stack((x + window.x, y + window.y), axis=1).astype(np.int32),
+        nodes=node[turning],
+        offsets=kept,
     )
     return pieces.take(np.lexsort((pieces.first, ~pieces.outside, pieces.part, pieces.number)))
 
@@ -249,10 +256,10 @@ class _Edges:
         turned[pinch] = (direction[pinch] + np.where(mine == other, -1, 1)) & 3
         inside = self._parts(end + self._ahead_right[turned]) > 0
         inside[pinch[(mine != other) & is_open[mine] & ((other == 0) | is_open[other])]] = False
-        self.next = np.full(len(end), ENDS)
+        successor = np.full(len(end), ENDS)
         codes = end[inside] * 4 + turned[inside]
-        self.next[inside] = np.searchsorted(self._codes, codes)
-        return self.next
+        successor[inside] = np.searchsorted(self._codes, codes)
+        return successor
 
     def nodes(self) -> NDArray[np.bool_]:
         """Whether more than two borders between labels meet where each edge begins."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tilepipe.errors import InputError, UnreadableError
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask
 from tilepipe.products.label_image import LabelImage
 from tilepipe.products.store import open_zarr_mask
+from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, readable
 
 PIECE = 256 * 2**20
@@ -33,4 +36,17 @@ def open_any_mask(source: str, largest_piece: int = PIECE) -> Mask:
     except UnreadableError:
         raise
     except InputError:
+        if path.is_dir() and _is_ours(path):
+            raise  # a damaged mask of tilepipe is no mask by another program
         return LabelImage(source, largest_piece)
+
+
+def _is_ours(folder: StoragePath) -> bool:
+    """Whether tilepipe wrote the mask in a folder, as far as its attributes tell."""
+    for name, inside in (("zarr.json", True), (".zattrs", False)):
+        with suppress(OSError, ValueError, AttributeError):
+            document = load_json((folder / name).read_text(encoding="utf-8"))
+            attributes = document.get("attributes", {}) if inside else document
+            if "kind" in (attributes.get("tilepipe") or {}):
+                return True
+    return False

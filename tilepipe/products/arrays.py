@@ -104,8 +104,8 @@ def _create_coordinates(store: Any, prefix: str, spec: MaskSpec) -> None:
     if b or d:
         return  # a rotated grid has no coordinates of whole rows and columns
     axes = _axes(spec.crs)
-    _write_axis(store, prefix, spec, "x", c + a * (np.arange(spec.width) + 0.5), axes)
-    _write_axis(store, prefix, spec, "y", f + e * (np.arange(spec.height) + 0.5), axes)
+    _write_axis(store, prefix, spec, "x", c + a * (np.arange(spec.width) + 0.5), axes["x"])
+    _write_axis(store, prefix, spec, "y", f + e * (np.arange(spec.height) + 0.5), axes["y"])
 
 
 def _write_axis(
@@ -114,25 +114,42 @@ def _write_axis(
     spec: MaskSpec,
     name: str,
     centres: NDArray[np.floating[Any]],
-    axes: dict[str, dict[str, Any]],
+    attributes: dict[str, str],
 ) -> None:
     array = _create(
         store, f"{prefix}{name}", spec, centres.shape, dimensions=(name,),
-        attributes=axes.get(name.upper(), {"axis": name.upper()}),
+        attributes=attributes,
         chunks=centres.shape, dtype="float64", fill_value=float("nan"),
         compressed=False,  # so that all libraries write the same bytes
     )  # fmt: skip
     array[...] = centres
 
 
-def _axes(wkt: str | None) -> dict[str, dict[str, Any]]:
-    """The CF attributes of the coordinates, by axis."""
-    if wkt is None:
-        return {}
+def _axes(wkt: str | None) -> dict[str, dict[str, str]]:
+    """The CF attributes of the coordinates, by their names."""
+    # Not pyproj's own `cs_to_cf`, whose words may change from one version to the next.
+    if (crs := _crs(wkt)) is None:
+        return {"x": {"axis": "X"}, "y": {"axis": "Y"}}
+    if crs.is_geographic:
+        return {
+            "x": {"axis": "X", "standard_name": "longitude", "units": "degrees_east"},
+            "y": {"axis": "Y", "standard_name": "latitude", "units": "degrees_north"},
+        }
+    unit = {}
+    if crs.axis_info:
+        name = str(crs.axis_info[0].unit_name)
+        unit = {"units": "m" if name == "metre" else name.replace(" ", "_")}
+    return {
+        name: {"axis": name.upper(), "standard_name": f"projection_{name}_coordinate", **unit}
+        for name in "xy"
+    }
+
+
+def _crs(wkt: str | None) -> Any:
     from pyproj import CRS
     from pyproj.exceptions import ProjError
 
     try:
-        return {str(axis["axis"]): axis for axis in CRS.from_wkt(wkt).cs_to_cf() if "axis" in axis}
+        return None if wkt is None else CRS.from_wkt(wkt)
     except ProjError:
-        return {}  # a CRS that only GDAL knows
+        return None  # one that only GDAL knows

@@ -26,6 +26,9 @@ NO_ANSWER = 255
 SMALLEST_LEVEL = 512
 """A pyramid ends with the first level that has at most this many pixels on each side."""
 
+MOST_LEVELS = 64
+"""Of a pyramid, however it is halved."""
+
 Ngff = Literal["0.4", "0.5"]
 """A version of OME-Zarr (NGFF) that masks are written in."""
 
@@ -89,6 +92,10 @@ class MaskSpec:
     """Ground control points or RPCs on the mask's own grid, if the image has no transform."""
     partial: bool = False
     """Whether it was made of an unfinished run, whose missing blocks have no answer."""
+    level_count: int | None = None
+    """The number of levels; None: as many as it takes to be at most 512 pixels on each side."""
+    source: str | None = None
+    """The path from the mask's group to that of the image, if it lies within the image."""
     ngff: Ngff = "0.5"
     """The version of OME-Zarr in which it is stored: 0.5 in zarr format 3, 0.4 in format 2."""
     has_coordinates: bool = False
@@ -104,6 +111,8 @@ class MaskSpec:
             raise ValueError(f"{self.kind} cannot be a mask by themselves")
         if not 1 <= len(self.classes) <= NO_ANSWER:
             raise ValueError(f"a mask has 1 to {NO_ANSWER} classes, not {len(self.classes)}")
+        if self.level_count is not None and not 1 <= self.level_count <= MOST_LEVELS:
+            raise ValueError(f"a mask has 1 to {MOST_LEVELS} levels, not {self.level_count}")
         if self.has_coordinates and self.transform is None:
             raise ValueError("a mask without a transform has no coordinates")
         if self.background is not None and not 0 <= self.background < len(self.classes):
@@ -139,7 +148,8 @@ class MaskSpec:
     def levels(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of each pyramid level, half the one before, rounded up."""
         shapes = [(self.height, self.width)]
-        while max(shapes[-1]) > SMALLEST_LEVEL:
+        count = self.level_count
+        while max(shapes[-1]) > SMALLEST_LEVEL if count is None else len(shapes) < count:
             height, width = shapes[-1]
             shapes.append((-(-height // 2), -(-width // 2)))
         return tuple(shapes)
@@ -167,12 +177,11 @@ class MaskSpec:
         if not self.partial:  # as in masks from before there were such
             del document["partial"]
         # Masks that older versions can read are described as by these.
-        if self.ngff == "0.5":
-            del document["ngff"]
-        if not self.has_coordinates:
-            del document["has_coordinates"]
-        if self.ngff != "0.5" or self.has_coordinates:
-            document["format"] = 2
+        for name, default in _LATER.items():
+            if document[name] == default:
+                del document[name]
+            else:
+                document["format"] = 2
         return document
 
     @classmethod
@@ -193,6 +202,10 @@ class MaskSpec:
         if parts.get("control") is not None:
             parts["control"] = GroundControl.from_json(parts["control"])
         return decode(cls, parts)
+
+
+_LATER = {"ngff": "0.5", "has_coordinates": False, "level_count": None, "source": None}
+"""What a description of format 1 does not state."""
 
 
 @runtime_checkable

@@ -49,13 +49,8 @@ class Form:
 
     @classmethod
     def of_product(cls, spec: MaskSpec, product: Product) -> Form:
-        """The form of a product beside a mask; halves become float32, as readers want them."""
-        dtype = np.dtype("float32") if product.dtype == np.float16 else product.dtype
-        if dtype not in (np.dtype("uint8"), np.dtype("float32")):
-            raise InputError(
-                f"{product.name}: cannot be written as TIFF, because its pixels are {dtype}; it is "
-                "in the OME-Zarr"
-            )
+        """The form of a product beside a mask."""
+        dtype = file_dtype(product)
         planes = (MaskClass(product.name, WHITE),) if product.flat else spec.classes
         form = getattr(product, "form", None)
         shares = form if isinstance(form, ShareForm) else None
@@ -90,6 +85,20 @@ class Form:
         """
         document = self.spec.to_json()
         return document if self.holds == "mask" else {**document, "format": 2, "holds": self.holds}
+
+
+def file_dtype(product: Product) -> np.dtype[Any]:
+    """The type of a product's pixels in a TIFF: halves become float32, as readers want them.
+
+    Raises InputError if a TIFF does not hold the product.
+    """
+    dtype = np.dtype("float32") if product.dtype == np.float16 else product.dtype
+    if dtype not in (np.dtype("uint8"), np.dtype("float32")):
+        raise InputError(
+            f"{product.name}: cannot be written as TIFF, because its pixels are {dtype}; write an "
+            "OME-Zarr, -o MASK.ome.zarr"
+        )
+    return dtype
 
 
 def channel_numbers(spec: MaskSpec) -> list[int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilepipe.errors import InputError
 from tilepipe.products.base import Mask
+from tilepipe.products.label_path import label_path
 from tilepipe.products.product import product_named, product_names
 from tilepipe.storage import InputRefused, ObjectPath, StoragePath, readable, staged_locally
 from tilepipe.storage.hashing import hash_of
@@ -34,7 +35,12 @@ _SUFFIXES: tuple[tuple[str, Format], ...] = (
 
 
 def suffix_kind(path: StoragePath) -> Format:
-    """The format of a path, by its suffix; InputError for other suffixes."""
+    """The format of a path, by its suffix; InputError for other suffixes.
+
+    What lies in the folder ``labels`` of an OME-Zarr needs none.
+    """
+    if label_path(path) is not None:
+        return "ome-zarr"
     found = _suffix(path.name)
     if found is not None:
         return found[1]

@@ -149,8 +149,8 @@ class Layer:
     def _decoded(self, level: int, selection: tuple[int | slice, ...]) -> NDArray[Any]:
         try:
             return np.asarray(self._arrays[level][selection])
-        except (RuntimeError, ValueError, zlib.error) as error:
-            # The codecs raise these for a damaged chunk.
+        except (ArithmeticError, RuntimeError, ValueError, zlib.error) as error:
+            # The codecs raise these for a damaged chunk, or metadata.
             raise DamagedMaskError(
                 f"{self.path} is damaged ({first_line(error)}); write it again."
             ) from error

@@ -71,11 +71,12 @@ def write_like_image(mask: ZarrMask, target: StoragePath, spec: MaskSpec, neares
     """
     with staged_locally(target) as local:
         with complete_or_absent(local) as part:
-            _fill(create_mask(part, spec, mask.extras), mask, nearest)
+            fill_like_image(create_mask(part, spec, mask.extras), mask, nearest)
         return hash_of(local)
 
 
-def _fill(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
+def fill_like_image(result: ZarrMask, mask: ZarrMask, nearest: Nearest) -> None:
+    """Fill a new mask on the grid of the image from one that is complete at level 0."""
     spec = result.spec
     windows = _answered(mask, spec, nearest)
     for window in windows:

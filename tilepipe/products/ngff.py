@@ -47,6 +47,13 @@ def _group(spec: MaskSpec, form: PixelForm, others: dict[str, Any]) -> dict[str,
 
 def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple[float, float]]:
     """The pixel size of level 0, and the centre (y, x) of its first pixel."""
+    scale, translation = read_scale(multiscale)
+    unit = multiscale["axes"][-1].get("unit")
+    return None if unit is None else PixelSize(*scale, str(unit)), translation
+
+
+def read_scale(multiscale: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The distance of the pixel centres of level 0, and the first of them: each (y, x)."""
     scale, translation = [1.0, 1.0], [0.0, 0.0]
     datasets = multiscale["datasets"][0].get("coordinateTransformations", [])
     for step in (*datasets, *multiscale.get("coordinateTransformations", [])):
@@ -57,9 +64,7 @@ def read_pixel_size(multiscale: dict[str, Any]) -> tuple[PixelSize | None, tuple
         elif step.get("type") == "translation":
             shift = step["translation"][-2:]
             translation = [a + float(b) for a, b in zip(translation, shift, strict=True)]
-    unit = multiscale["axes"][-1].get("unit")
-    size = None if unit is None else PixelSize(scale[0], scale[1], str(unit))
-    return size, (translation[0], translation[1])
+    return (scale[0], scale[1]), (translation[0], translation[1])
 
 
 def _multiscale(spec: MaskSpec, product: PixelForm) -> dict[str, Any]:
@@ -108,7 +113,8 @@ def _image_label(spec: MaskSpec) -> dict[str, Any]:
         properties.append({"label-value": value, "name": named.name})
     colours.append({"label-value": NO_ANSWER, "rgba": [0, 0, 0, 0]})
     properties.append({"label-value": NO_ANSWER, "name": "no answer"})
-    return {"version": spec.ngff, "colors": colours, "properties": properties}
+    label = {"version": spec.ngff, "colors": colours, "properties": properties}
+    return label if spec.source is None else {**label, "source": {"image": spec.source}}
 
 
 def _omero(spec: MaskSpec, top: float = 1.0) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tilepipe.products.pyramid import downsample_block, pyramid_blocks
 from tilepipe.products.store import ZarrMask, create_mask
 from tilepipe.storage import StoragePath, complete_or_absent, staged_locally
 from tilepipe.storage.whole import temporary_folder
-from tilepipe.text import count
+from tilepipe.text import count, first_line
 
 MEMORY_SHARE = 16
 """Pixels that are copied at a time take one of so many parts of the memory; what is made of them,
@@ -63,17 +63,25 @@ def spec_of(mask: Mask, table: ClassTable | None, *, partial: bool = False) -> M
     elif mask.kind != "labels":
         table = table._replace(background=None)
     grid = mask.grid
+    if grid.pixel_size is not None and not grid.pixel_size.is_sound:
+        raise InputError(
+            f"{mask.path} has a pixel size of {grid.pixel_size.x:g} x {grid.pixel_size.y:g} "
+            f"{grid.pixel_size.unit}, so its metadata are damaged; copy it again"
+        )
     if mask.kind != "labels" and len(table.classes) != mask.planes:
         raise InputError(
             f"{mask.path} has {count(mask.planes, 'plane')}, and there are "
             f"{len(table.classes)} classes; give a class for each plane (--classes)"
         )
-    return MaskSpec(
-        *mask.shape, mask.kind, table.classes, grid.pixel_size, grid.crs, grid.transform,
-        grid.origin, Path(mask.path.name).stem.removesuffix(".ome") if said is None else said.name,
-        table.background, grid.control,
-        partial or (said is not None and said.partial),
-    )  # fmt: skip
+    name = Path(mask.path.name).stem.removesuffix(".ome") if said is None else said.name
+    partial = partial or (said is not None and said.partial)
+    try:
+        return MaskSpec(
+            *mask.shape, mask.kind, table.classes, grid.pixel_size, grid.crs, grid.transform,
+            grid.origin, name, table.background, grid.control, partial,
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(f"{mask.path} cannot be a mask: {first_line(error)}") from error
 
 
 def names_classes(mask: Mask) -> bool:

@@ -14,6 +14,9 @@ from tilepipe.text import one_line
 
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
 
+_HAIR = 1e-9
+"""A share that is not 0, and of no account."""
+
 SPEC_TAG = "TILEPIPE_MASK"
 """The metadata item with the description of the mask as JSON."""
 
@@ -102,7 +105,10 @@ def _band(form: Form, plane: int, files: list[str]) -> Element:
     if form.is_labels:
         _add_colours(band, spec)
     if form.shares is not None and form.shares.is_rounded:
-        SubElement(band, "Offset").text = repr(form.shares.offset)
+        # QGIS compares values with nodata after it has scaled them, so that a share of 0 would have
+        # no answer where nodata is 0.
+        hair = _HAIR if form.fill == 0 else 0.0
+        SubElement(band, "Offset").text = repr(form.shares.offset + hair)
         SubElement(band, "Scale").text = repr(form.shares.scale)
     height, width = spec.levels[0]
     source = SubElement(band, "SimpleSource")

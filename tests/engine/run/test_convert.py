@@ -294,3 +294,28 @@ def test_an_unfinished_run_is_converted_on_demand_only(tmp_path: Path, model: Pa
         tilepipe.convert(source, target, overwrite=True)
     tilepipe.convert(source, target, overwrite=True, partial=True)
     assert open_mask(target).spec.partial  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["attributes"]["tilepipe"]["pixel_size"].update(y=0), "pixel size of"),
+        (lambda d: d["attributes"]["tilepipe"].update(classes=[]), "cannot be opened as a mask"),
+    ],
+)
+def test_metadata_that_are_damaged_are_refused(tmp_path: Path, change: Any, says: str) -> None:
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((60, 70)))
+    document = json.loads((mask.path / "zarr.json").read_text())
+    change(document)
+    (mask.path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=says):
+        tilepipe.convert(mask.path, tmp_path / "n.tif", kind="mask")
+
+
+def test_an_array_without_pixels_is_refused(tmp_path: Path) -> None:
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((60, 70)))
+    document = json.loads((mask.path / "0" / "zarr.json").read_text())
+    document["shape"] = [0, 70]
+    (mask.path / "0" / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="70 x 0 pixels is empty"):
+        tilepipe.convert(mask.path, tmp_path / "n.tif")

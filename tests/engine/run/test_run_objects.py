@@ -199,7 +199,7 @@ def test_what_cannot_be_is_one_sentence(
 
 def test_only_objects_may_be_asked_for(place: Path, finished: Path, tmp_path: Path) -> None:
     run(place, str(tmp_path / "n.geojson"), probabilities=None)
-    assert {file.name for file in tmp_path.iterdir()} == {"n.geojson", "n.run.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {"n.geojson", "n.geojson.run.json"}
     count = len(json.loads((tmp_path / "n.geojson").read_text())["features"])
     assert count == expected(finished).max()
     again = run(place, str(tmp_path / "n.geojson"))
@@ -222,12 +222,12 @@ def test_a_mask_without_classes_needs_them(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused_or_named(place: Path, tmp_path: Path) -> None:
     class Stop(RunCallbacks):
-        def block(self, report: Any) -> None:
+        def submitted(self) -> None:
             raise KeyboardInterrupt
 
     mask = tmp_path / "m.ome.zarr"
     with pytest.raises(KeyboardInterrupt):
-        run(place, str(mask), watch=Stop(), memory="700MB")
+        run(place, str(mask), watch=Stop())
     with pytest.raises(InputError, match="lacks"):
         tilepipe.find_objects(mask, outputs=[str(tmp_path / "n.geojson")])
     tilepipe.find_objects(mask, outputs=[str(tmp_path / "n.ome.zarr")], partial=True)

@@ -17,7 +17,10 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products import product as product_module
+from tilepipe.products.product import register_product
 from tilepipe.products.store import open_zarr_mask
+from tilepipe.products.values import Values
 
 SIZE = 600, 700
 
@@ -174,3 +177,23 @@ def test_a_product_that_an_option_asks_for_keeps_its_form() -> None:
     assert named.extras == ("probabilities:uint8-from-1", "entropy:uint8")
     added = RunOptions("i.tif", outputs=("a.entropy.tif",), products=("entropy:float16",))
     assert added.extras == ("entropy:float16",)
+
+
+def test_a_product_that_tiff_does_not_hold_is_refused_before_the_run(
+    request_: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Distances(Values):
+        name = "distances"
+        is_main = False
+        dtype = np.dtype("float64")
+
+        def unavailable(self, output: Any) -> str | None:
+            return None
+
+    register_product(Distances)
+    try:
+        with pytest.raises(InputError, match="distances: cannot be written as TIFF"):
+            tilepipe.run(outputs=tmp_path / "out/m.distances.tif", **request_)
+    finally:
+        monkeypatch.delitem(product_module._registered, "distances")
+        product_module.product_named.cache_clear()

@@ -14,9 +14,9 @@ import tifffile
 import zarr
 
 import tilepipe
+from tests.engine.state.making import Told, edit, flip, stop
 from tests.making import digest, make_image, save_tiny
 from tilepipe.cli import call
-from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.ledger import Ledger, read_ledger
 from tilepipe.errors import CheckError, EnvironmentFailure, InputError
@@ -79,44 +79,11 @@ def masks(once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once, tmp_path / "masks"))
 
 
-class Told(RunCallbacks):
-    """Keeps what a run says; at a stage, does something."""
-
-    def __init__(self, stage: str = "", act: Callable[[], None] = lambda: None) -> None:
-        self.said: list[str] = []
-        self.at, self.act = stage, act
-
-    def on_warning(self, message: str) -> None:
-        self.said.append(message)
-
-    def stage(self, name: str) -> None:
-        if self.at and self.at in name:
-            self.at = ""
-            self.act()
-
-
-def stop() -> None:
-    raise EnvironmentFailure("stopped by a test")
-
-
-def flip(path: Path, place: float = 0.5) -> None:
-    """Change one bit of a file."""
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 4
-    path.write_bytes(content)
-
-
 def swap(one: Path, other: Path) -> None:
     between = one.with_name("between")
     one.rename(between)
     other.rename(one)
     between.rename(other)
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document, indent=2))
 
 
 def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:

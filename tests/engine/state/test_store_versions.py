@@ -15,7 +15,7 @@ import zarr
 from rasterio.transform import from_origin
 
 import tilepipe
-from tests.engine.state.test_integrity import Told, edit, flip, stop
+from tests.engine.state.making import Told, edit, flip, stop
 from tests.making import digest, make_image, save_tiny
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.grid import Window

@@ -127,5 +127,6 @@ def batch_of(geometries: list[Any], columns: tuple[Column, ...] = COLUMNS) -> Ob
     }
     outlines = Outlines.from_geometries(whole)
     points = outlines.points.astype(np.int32)
-    flat = Outlines(points, outlines.rings, outlines.polygons, outlines.objects)
+    nodes = np.zeros(len(points), np.bool_)  # what meets where matters to simpler outlines only
+    flat = Outlines(points, outlines.rings, outlines.polygons, outlines.objects, nodes)
     return ObjectBatch(values, flat)

@@ -77,7 +77,10 @@ def qupath(**changes: Any) -> dict[str, Any]:
         (qupath(objectType="nucleus"), "objectType"),
         (qupath(measurements={"Area": None}), "measurements"),
         (qupath(classification={"name": "a", "color": [1, 2, 300]}), "colour"),
-        (qupath(classification={}), "no name"),
+        (qupath(classification={"color": [0, 0, 0]}), "no name"),
+        (qupath(classification={"name": "a"}), "colour"),
+        (qupath(classification={"name": "a: ", "color": [0, 0, 0]}), "blank"),
+        (qupath(objectType="Detection"), "objectType"),
         ({**qupath(), "id": "7"}, "UUID"),
     ],
 )

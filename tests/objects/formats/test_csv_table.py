@@ -64,6 +64,12 @@ def test_a_pixel_size_that_is_no_length_is_not_known(tmp_path: Path) -> None:
     assert "xmin_px" in rows(making.make_table(tmp_path / "t", mask), tmp_path / "a.csv")[0]
 
 
+def test_large_pixels_without_a_map_are_measured_in_metres(tmp_path: Path) -> None:
+    mask = making.mask_of(pixel_size=PixelSize(0.25, 0.25, "meter"))
+    second = rows(making.make_table(tmp_path / "t", mask), tmp_path / "a.csv")[1]
+    assert (second["xmin_m"], second["ymin_m"]) == ("12.5", "2.5")
+
+
 def test_a_table_without_outlines_or_objects_is_written(tmp_path: Path) -> None:
     bare = making.make_table(tmp_path / "t", outlines=False)
     assert len(rows(bare, tmp_path / "a.csv")) == 3

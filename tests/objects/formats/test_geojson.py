@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from shapely.geometry import shape
 from tests.objects.formats import making
 from tilepipe.errors import InputError
 from tilepipe.objects.formats import registry, write_objects
-from tilepipe.objects.table import ImagePlace, ObjectTable
+from tilepipe.objects.shaped import shaped
+from tilepipe.objects.table import Column, ImagePlace, ObjectTable
+from tilepipe.products.base import MaskClass
 
 
 def written(table: ObjectTable, path: Path) -> Any:
@@ -219,6 +222,25 @@ def test_batches_do_not_show_in_the_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tilepipe.objects.formats.records.FIRST_BATCH", 1)
     write_objects(table, tmp_path / "b.geojson")
     assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+
+
+def test_simpler_outlines_are_written(tmp_path: Path) -> None:
+    table = shaped(making.make_table(tmp_path / "t", geometries=[making.box(0, 0, 8, 8)]), "simple")
+    (found,) = geometries(written(table, tmp_path / "a.geojson"))
+    assert found.is_valid
+    assert 48 < found.area < 64
+
+
+def test_names_that_qupath_refuses_are_changed(tmp_path: Path) -> None:
+    names = ("background", " : ", "Tumor: Positive", "Tumor::")
+    classes = tuple(MaskClass(name, "#102030") for name in names)
+    mask = replace(making.mask_of(), classes=classes)
+    twice = (*making.COLUMNS, Column("mean_b", "float32", title="Mean red"))
+    table = making.make_table(tmp_path / "t", mask, columns=twice)
+    features = written(table, tmp_path / "a.geojson")["features"]
+    found = [feature["properties"]["classification"]["name"] for feature in features]
+    assert found == ["Class 1", "Tumor: Positive", "Tumor"]
+    assert {"Mean red", "Mean red (2)"} <= set(features[0]["properties"]["measurements"])
 
 
 def test_other_suffixes_are_refused() -> None:

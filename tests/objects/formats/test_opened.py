@@ -68,13 +68,22 @@ def test_dask_reads_partitions(tmp_path: Path, suffix: str, rows: int) -> None:
     objects = opened(tmp_path, suffix)
     lazy = objects.to_dask(rows=rows)
     assert lazy.npartitions == -(-3 // rows)
+    found = lazy.compute(scheduler="synchronous").drop(columns="geometry", errors="ignore")
+    pandas.testing.assert_frame_equal(found, objects.to_pandas(), check_dtype=False)
+
+
+@pytest.mark.parametrize("suffix", WITH_OUTLINES)
+def test_dask_has_outlines_with_dask_geopandas(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("dask_geopandas", reason="dask-geopandas has outlines in dask")
+    objects = opened(tmp_path, suffix, making.on_map())
+    lazy = objects.to_dask(rows=2)
+    meant = objects.to_geopandas()
+    areas = lazy.geometry.to_crs(making.UTM).area
+    assert areas.sum().compute() == pytest.approx(meant.to_crs(making.UTM).area.sum())
     found = lazy.compute(scheduler="synchronous")
-    meant = objects.to_pandas() if suffix.startswith("csv") else objects.to_geopandas()
-    plain = [each.drop(columns="geometry", errors="ignore") for each in (found, meant)]
-    pandas.testing.assert_frame_equal(*plain, check_dtype=False)
-    if "geometry" in meant:
-        assert isinstance(found, geopandas.GeoDataFrame)
-        assert found.geometry.geom_equals(meant.geometry).all()
+    assert isinstance(found, geopandas.GeoDataFrame)
+    assert found.crs == meant.crs
+    assert found.geometry.geom_equals(meant.geometry).all()
 
 
 @pytest.mark.parametrize("suffix", EVERY)

@@ -105,6 +105,16 @@ def test_its_assets_are_beside_it(tmp_path: Path, model: Model) -> None:
     assert assets["model"]["href"].endswith(model.fingerprint)
 
 
+def test_names_of_files_are_escaped(tmp_path: Path, model: Model) -> None:
+    path = tmp_path / "b.stac.json"
+    outputs = [tmp_path / "a b#1.tif", tmp_path.parent / "c.gpkg"]
+    write_stac_item(outputs, grid_of(), model, path)
+    assets = json.loads(path.read_text("utf-8"))["assets"]
+    assert [assets[name]["href"] for name in ("a b#1.tif", "c.gpkg")] == [
+        "./a%20b%231.tif", "../c.gpkg",
+    ]  # fmt: skip
+
+
 def test_it_says_what_made_it(tmp_path: Path, model: Model) -> None:
     found = item(tmp_path, model)["properties"]
     assert found["mlm:architecture"] == "U-Net"

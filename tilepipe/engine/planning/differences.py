@@ -54,7 +54,7 @@ def differences(
         if (height, width) != (options.window, options.window):
             found.append(f"window was {width} x {height} (width x height), now {options.window}")
     found += region_differences(plan.region, options)
-    compare("like_image", *map(_shown, (plan.like_image is not None, options.like_image)))
+    compare("like_image", *map(_shown, (plan.like_image is not None, options.on_image_grid)))
     compare("channels", *map(_shown, (plan.channels, options.channels)))
     compare("device", plan.device, options.device)
     compare("precision", plan.precision, options.precision)

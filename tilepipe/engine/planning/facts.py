@@ -9,11 +9,14 @@ import numpy as np
 from tilepipe.engine.options import Ngff, RunOptions
 from tilepipe.engine.plan.plan import ImageFacts, absolute, at_model_scale
 from tilepipe.engine.plan.scale import Scale, base_pixel_size
+from tilepipe.engine.state.outputs import Outputs
 from tilepipe.images.base import Image
 from tilepipe.images.resampled import resampled_size
 from tilepipe.models.specs import Model
 from tilepipe.products.base import MaskClass, MaskSpec
+from tilepipe.products.image_labels import open_image_group
 from tilepipe.products.product import main_product
+from tilepipe.products.with_image import label_of_converted
 
 
 def image_facts(image: Image, scale: Scale) -> ImageFacts:
@@ -47,9 +50,11 @@ def mask_spec(
     )  # fmt: skip
 
 
-def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSpec:
-    """The description of the mask on the grid of the image's level 0."""
-    return replace(
+def like_image_spec(
+    image: Image, spec: MaskSpec, options: RunOptions, outputs: Outputs
+) -> MaskSpec:
+    """The description of the mask on the grid of the image's level 0, perhaps as its label."""
+    on_image = replace(
         spec,
         height=image.levels[0].height,
         width=image.levels[0].width,
@@ -58,3 +63,9 @@ def like_image_spec(image: Image, spec: MaskSpec, options: RunOptions) -> MaskSp
         control=image.control,
         origin=(0.0, 0.0),
     )
+    label = outputs.label
+    if label is None:
+        return on_image
+    if outputs.with_image is not None:
+        return label_of_converted(on_image, image, label.name)
+    return open_image_group(label, image).label(on_image, label.name)

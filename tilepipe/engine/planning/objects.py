@@ -44,8 +44,7 @@ def object_rule(
     if options.objects != "auto":
         rule = _of_method(options.objects, rule, model)
     rule = changed(rule or ObjectRule(), spec, options.min_area, options.fill_holes)
-    part_table(rule, spec.kind, [named.name for named in spec.classes], spec.background)
-    return rule
+    return with_classes(rule, spec)
 
 
 def changed(
@@ -70,6 +69,13 @@ def changed(
         return replace(rule, **given)
     except ValueError as error:
         raise InputError(f"objects: {error}") from error
+
+
+def with_classes(rule: ObjectRule, spec: MaskSpec) -> ObjectRule:
+    """A rule that names its classes; InputError if the mask has no such classes."""
+    names = [named.name for named in spec.classes]
+    table = part_table(rule, spec.kind, names, spec.background)
+    return replace(rule, classes=tuple(names[index] for index in table.classes))
 
 
 def _of_method(method: Method, rule: ObjectRule | None, model: Model) -> ObjectRule:

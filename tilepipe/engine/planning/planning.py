@@ -126,7 +126,8 @@ class _Planner:
             | model.predictor.versions(choice.runtime),
             runtime=choice.runtime, model_pixel_size=model.input.pixel_size,
             model_bands=model.input.band_names, region=region,
-            like_image=like_image_spec(self.image, mask, options) if options.like_image else None,
+            like_image=like_image_spec(self.image, mask, options, self.outputs)
+            if options.on_image_grid else None,
             objects=object_rule(options, model, mask, self.outputs.has_objects),
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.folder import RunState, read_document
@@ -142,9 +142,13 @@ def _is_mask(source: str | Path, kind: InputKind, options: MaskOptions) -> bool:
 
 def _ome(folder: StoragePath) -> dict[str, object]:
     """The OME-NGFF metadata of a folder, of version 0.5 or 0.4."""
-    attributes = read_document(folder / "zarr.json").get("attributes", {})
-    ome = attributes.get("ome", {}) if isinstance(attributes, dict) else {}
+    ome = _attributes(folder).get("ome")
     return ome if isinstance(ome, dict) and ome else read_document(folder / ".zattrs")
+
+
+def _attributes(folder: StoragePath) -> dict[str, Any]:
+    found = read_document(folder / "zarr.json").get("attributes")
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_image(source: Image | str | Path, target: StoragePath) -> None:

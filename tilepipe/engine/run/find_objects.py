@@ -14,7 +14,7 @@ from typing import Any
 from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale
-from tilepipe.engine.planning.objects import changed
+from tilepipe.engine.planning.objects import changed, with_classes
 from tilepipe.engine.run.convert import unfinished
 from tilepipe.engine.run.objects import image_place
 from tilepipe.engine.run.run import environment_errors_classified
@@ -29,8 +29,8 @@ from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import objects_format, require_installed, write_objects
 from tilepipe.objects.job import Intensity, ObjectsJob, Workspace, side_for, start
-from tilepipe.objects.layers import has_probabilities
 from tilepipe.objects.mappers import in_processes
+from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.options import ObjectsOptions
 from tilepipe.objects.rules import part_table
 from tilepipe.objects.shaped import Shape, shaped
@@ -158,12 +158,13 @@ class _Finding:
         if hole is not None:
             metres = PixelArea(self.spec).metres
             hole = str(area_in_pixels(hole, metres and metres[0] * metres[1]))
-        return changed(
+        rule = changed(
             rule, self.spec, options.min_area, options.fill_holes,
             classes=options.only or None, border=options.border, reach=options.reach,
             depth=options.depth, specks=options.specks,
             max_hole=None if hole is None else int(hole),
         )  # fmt: skip
+        return with_classes(rule, self.spec)
 
     def _outputs(self) -> tuple[StoragePath, ...]:
         given = self.options.outputs or (self._default_output(),)

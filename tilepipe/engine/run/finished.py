@@ -28,8 +28,6 @@ from tilepipe.engine.state.run_record import profile_paths
 from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.models.file import Model
-from tilepipe.objects.formats.registry import objects_format
-from tilepipe.products.formats import is_mask
 from tilepipe.products.store import open_zarr_mask
 from tilepipe.storage import size_of
 
@@ -64,11 +62,7 @@ def find_finished(request: Request, plan: Plan | None, stages: Sequence[Stage]) 
     if summary is None:
         refuse_strangers(outputs)
         return None
-    masks = [
-        path
-        for path in outputs.derived
-        if objects_format(path) is None and is_mask(path, channels=options.channels)
-    ]
+    masks = outputs.masks(channels=options.channels)
     if options.verify and masks:
         summary.verification = verify(masks[0], windows=options.verify)
         summary.write()

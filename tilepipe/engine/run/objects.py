@@ -16,7 +16,7 @@ from tilepipe.objects.areas import Area, PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import write_objects
 from tilepipe.objects.job import ObjectsJob, side_for, start
-from tilepipe.objects.layers import has_probabilities
+from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.rules import part_table
 from tilepipe.objects.summary import ObjectsSummary, summarise_objects
 from tilepipe.objects.table import ImagePlace, ObjectsInfo, open_table

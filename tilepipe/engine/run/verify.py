@@ -20,7 +20,7 @@ from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.run.verify_objects import with_objects
 from tilepipe.engine.state.folder import AlteredPlanError, RunState, read_document
-from tilepipe.engine.state.outputs import OBJECTS
+from tilepipe.engine.state.outputs import OBJECTS, mask_with_image
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.engine.work.device import Device
@@ -32,6 +32,7 @@ from tilepipe.models.file import Model, load_model
 from tilepipe.models.precision import Precision
 from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask, suffix_kind
+from tilepipe.products.label_path import label_path
 from tilepipe.products.store import ZarrMask, require_products
 from tilepipe.regions.cells import CellGrid, Placement, Region, touched_cells
 from tilepipe.storage import InputRefused, StoragePath, readable, refuse_links
@@ -78,6 +79,8 @@ def verify(
             raise InputError(f"{path}: does not exist")
     suffix_kind(path)
     refuse_links(path)
+    if label_path(path) is None and record_path(mask_with_image(path)).exists():
+        path = mask_with_image(path)
     try:
         plan, unreadable = _plan_of(path)
     except AlteredPlanError as error:

@@ -38,8 +38,8 @@ DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 def drop_altered_exports(progress: Progress, outputs: Outputs) -> None:
     """Read every export, and mark those that are not as they were written as not made."""
-    if outputs.resampled_mask is not None:
-        progress.drop_altered(outputs.name_of(outputs.resampled_mask), outputs.resampled_mask)
+    if (target := outputs.on_image_grid) is not None:
+        progress.drop_altered(outputs.name_of(target), target)
         if progress.damage:  # other exports may have been made from it
             progress.outdate_exports()
     for name in progress.exports:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,15 @@ from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
 from tilepipe.objects.formats.registry import objects_format, require_installed
-from tilepipe.products.formats import product_in_name, remove_side_files, suffix_kind
+from tilepipe.products.content import file_dtype
+from tilepipe.products.formats import (
+    is_mask,
+    product_in_name,
+    remove_side_files,
+    suffix_kind,
+)
+from tilepipe.products.image_labels import open_image_group, unlist_label
+from tilepipe.products.label_path import LabelPath, label_path
 from tilepipe.products.product import canonical_keys, main_product, product_named
 from tilepipe.storage import (
     StoragePath,
@@ -36,6 +44,15 @@ if TYPE_CHECKING:
     from tilepipe.models.file import Model
 
 
+WITH_IMAGE = "mask"
+"""The name of the label that is the mask, in an OME-Zarr that holds the image too."""
+
+
+def mask_with_image(target: StoragePath) -> StoragePath:
+    """The mask in an OME-Zarr that a run with ``--with-image`` wrote."""
+    return LabelPath(target, WITH_IMAGE).path
+
+
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """The paths that a run writes."""
@@ -52,6 +69,8 @@ class Outputs:
     """The mask on the image's own grid, made from the store; exports are then made from it."""
     keep_resampled: bool = False
     """Whether the user wants the resampled mask; otherwise it lies within the store."""
+    with_image: StoragePath | None = None
+    """The OME-Zarr of image and mask together; the resampled mask is then a label in it."""
 
     def name_of(self, export: StoragePath) -> str:
         """The name of an export in the ledger, relative to the store, so that both can move."""
@@ -89,8 +108,26 @@ class Outputs:
     @property
     def all_files(self) -> tuple[StoragePath, ...]:
         """What a run itself makes from the store."""
-        resampled = [] if self.resampled_mask is None else [self.resampled_mask]
+        resampled = [] if self.on_image_grid is None else [self.on_image_grid]
         return (*resampled, *self.exports, self.objects)
+
+    @property
+    def on_image_grid(self) -> StoragePath | None:
+        """What the mask on the image's own grid is written as: alone, or with the image."""
+        return self.with_image or self.resampled_mask
+
+    @property
+    def label(self) -> LabelPath | None:
+        """The place of the resampled mask, if that is a label of an OME-Zarr image."""
+        return None if self.resampled_mask is None else label_path(self.resampled_mask)
+
+    def masks(self, *, channels: bool) -> tuple[StoragePath, ...]:
+        """The outputs that can be opened as masks, without those of the store.
+
+        ``channels`` is as in `tilepipe.products.formats.is_mask`.
+        """
+        kept = (self.resampled_mask,) if self.resampled_mask and self.keep_resampled else ()
+        return (*kept, *(path for path in self.mask_exports if is_mask(path, channels=channels)))
 
     @property
     def requested(self) -> tuple[StoragePath, ...]:
@@ -100,7 +137,7 @@ class Outputs:
     @property
     def derived(self) -> tuple[StoragePath, ...]:
         """The outputs that the user wants, except the store."""
-        kept = self.resampled_mask if self.keep_resampled else None
+        kept = self.on_image_grid if self.keep_resampled else None
         return ((kept,) if kept is not None else ()) + self.exports
 
 
@@ -117,14 +154,13 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     kinds = [kind_of(path) for path in paths]
     new = {Path(f).absolute() for f in options.outputs if f.endswith("/") and not is_url(f)}
     for path, kind in zip(paths, kinds, strict=True):
-        # A folder that is named with a final slash may be created.
-        require_writable(path, may_make=path.parent in new)
+        # A folder that is named with a final slash may be created, and that of labels.
+        require_writable(path, may_make=path.parent in new or label_path(path) is not None)
         if kind == "cog" and isinstance(path, Path):
             utf8_path(path)  # GDAL accepts no other
         if kind != "objects":
             _refuse_form(path)
-        if within(as_path(image.path), path):
-            raise InputError(f"{path}: is the image, or contains it; choose another output")
+        _check_place(path, image)
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise InputError(f"the output {twice[0]} is named twice")
     stores = [path for path, kind in zip(paths, kinds, strict=True) if kind == "ome-zarr"]
@@ -140,12 +176,73 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
             "there are no objects"
         )
     first = paths[0]
+    if stores and options.with_image:
+        return _with_image(options, stores[0], exports, image, model)
+    if stores and (label := label_path(stores[0])) is not None:
+        open_image_group(label, image)
+        _check_label(options, stores[0], image, model)
+        return _as_label(label, exports)
+    if options.with_image:
+        raise InputError("with_image: needs an OME-Zarr output; add -o IMAGE_AND_MASK.ome.zarr")
     unfinished = first.with_name(f"{first.name}.unfinished.ome.zarr")
     kept, record = bool(stores), record_path(first)
     if options.like_image:
         resampled = stores[0] if stores else RunState(unfinished).folder / "on_image.ome.zarr"
         return Outputs(unfinished, False, exports, record, resampled, kept)
     return Outputs(stores[0] if stores else unfinished, kept, exports, record)
+
+
+def _check_place(path: StoragePath, image: Image) -> None:
+    """Refuse an output that is the image, contains it, or lies in it and is not its label."""
+    source = as_path(image.path)
+    if within(source, path):
+        raise InputError(f"{path}: is the image, or contains it; choose another output")
+    if image.kind == "OME-Zarr" and within(path, source) and label_path(path) is None:
+        raise InputError(
+            f"{path}: lies inside the image; only labels may, as -o {source / 'labels' / 'NAME'}"
+        )
+
+
+def _with_image(
+    options: RunOptions,
+    target: StoragePath,
+    exports: tuple[StoragePath, ...],
+    image: Image,
+    model: Model,
+) -> Outputs:
+    """The outputs of a run with ``--with-image``: the mask is a label in ``target``."""
+    if label_path(target) is not None:
+        raise InputError(
+            f"{target}: is in an OME-Zarr that has its image already; leave out --with-image"
+        )
+    label = LabelPath(target, WITH_IMAGE)
+    _check_label(options, label.path, image, model)
+    if options.ngff == "0.4":
+        raise InputError("with_image: images are converted to OME-Zarr 0.5 only; leave out --ngff")
+    return replace(_as_label(label, exports), with_image=target)
+
+
+def _as_label(label: LabelPath, exports: tuple[StoragePath, ...]) -> Outputs:
+    """The outputs of a run whose mask is a label in an image, which holds nothing else of it."""
+    beside = label.beside
+    require_writable(beside)
+    store = beside.with_name(f"{beside.name}.unfinished.ome.zarr")
+    return Outputs(store, False, exports, record_path(label.path), label.path, keep_resampled=True)
+
+
+def _check_label(options: RunOptions, path: StoragePath, image: Image, model: Model) -> None:
+    """Refuse what a label cannot be, or hold."""
+    product = main_product(model.output)
+    if not product.flat:
+        raise InputError(
+            f"{path}: a label has one number a pixel, and model {model.name} gives {product.name}; "
+            "write an OME-Zarr of its own (-o MASK.ome.zarr)"
+        )
+    if options.extras:
+        raise InputError(
+            f"{path}: a label cannot hold {', '.join(options.extras)}; write an OME-Zarr of its "
+            "own (-o MASK.ome.zarr)"
+        )
 
 
 def _check_channels(exports: Sequence[StoragePath], model: Model) -> None:
@@ -183,7 +280,9 @@ def _check_extras(
             reason = "it is named twice"
         if reason is not None:
             raise InputError(f"{product.name} cannot be written with model {model.name}: {reason}")
-        if not has_store and product.name not in exported:
+        if product.name in exported:
+            file_dtype(product)  # refuses what a TIFF does not hold
+        elif not has_store:
             raise InputError(
                 f"{product.name}: needs an output that holds it; add -o MASK.ome.zarr, or "
                 f"-o MASK.{product.name}.tif"
@@ -236,6 +335,8 @@ def _objects_suffix(placed: bool) -> str:
 
 def is_folder(output: str) -> bool:
     """Whether an output is a folder for masks, not a mask."""
+    if not output.endswith("/") and label_path(as_path(output)) is not None:
+        return False
     return output.endswith("/") or (not Path(output).suffix and Path(output).is_dir())
 
 
@@ -271,11 +372,9 @@ def remove_previous(outputs: Outputs) -> None:
     for path in files:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
-    store, resampled = outputs.store, outputs.resampled_mask
-    if resampled is not None and outputs.keep_resampled and resampled.exists():
-        _require_mask(resampled)
-        with RunState(resampled).locked():
-            remove(resampled)
+    store = outputs.store
+    if outputs.keep_resampled:
+        _remove_resampled(outputs)
     if store.is_dir():
         if any(store.iterdir()):
             _require_mask(store)
@@ -291,6 +390,18 @@ def remove_previous(outputs: Outputs) -> None:
         path.unlink(missing_ok=True)
     for path in outputs.mask_exports:
         remove_side_files(path)
+
+
+def _remove_resampled(outputs: Outputs) -> None:
+    """Remove the mask on the image's grid; with its image, where that was converted with it."""
+    mask, target = outputs.resampled_mask, outputs.on_image_grid
+    if mask is None or target is None or not target.exists():
+        return
+    _require_mask(mask)
+    if outputs.label is not None and outputs.with_image is None:
+        unlist_label(outputs.label)  # first, so that the list never names what is not there
+    with RunState(mask).locked():
+        remove(target)
 
 
 def _require_mask(store: StoragePath) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tilepipe.engine.options import image_stem
 from tilepipe.engine.state.folder import read_document
+from tilepipe.products.label_path import label_path
 from tilepipe.storage import StoragePath
 
 
@@ -19,9 +20,12 @@ def recorded_names(record: dict[str, Any]) -> list[str]:
 def record_path(output: StoragePath) -> StoragePath:
     """The run record beside an output: ``slide_mask.run.json``, whatever the output's format.
 
-    If that is the record of another run, whose outputs differ by their suffix alone, it is
+    That of ``slide.ome.zarr/labels/nuclei`` is ``slide_labels_nuclei.run.json``, beside the image.
+    If it is the record of another run, whose outputs differ by their suffix alone, it is
     ``slide_mask.tif.run.json`` instead.
     """
+    if (label := label_path(output)) is not None:
+        return label.beside.with_name(label.beside.name + ".run.json")
     record = output.with_name(image_stem(str(output)) + ".run.json")
     names = recorded_names(read_document(record))
     others = output.name not in names and any(n and output.with_name(n).exists() for n in names)

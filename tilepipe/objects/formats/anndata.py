@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from tilepipe.objects.formats.frame import Frame
-from tilepipe.objects.formats.records import CENTROID, CLASS, NUMBER, Records, class_names
+from tilepipe.objects.formats.records import CENTROID, CLASS, NUMBER, Records, class_names, unlike
 from tilepipe.objects.table import ROWS, ObjectTable
 
 REGION, INSTANCE = "region", "number"
@@ -57,17 +56,6 @@ def write_table(group: Any, table: ObjectTable, frame: Frame, region: str) -> No
         if spatial is not None:
             spatial[rows] = _side_by_side([values[i] for i in centroids], len(batch))
         start += len(batch)
-
-
-def unlike(names: Sequence[str]) -> list[str]:
-    """Names, no two of which are equal, as categories must be."""
-    found: list[str] = []
-    for name in names:
-        other, again = name, 2
-        while other in found:
-            other, again = f"{name} ({again})", again + 1
-        found.append(other)
-    return found
 
 
 def _centroids(records: Records) -> list[str]:

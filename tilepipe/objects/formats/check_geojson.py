@@ -13,7 +13,9 @@ import numpy as np
 from tilepipe.objects.formats.geojson_lines import features
 from tilepipe.objects.formats.problems import Problems
 
-_QUPATH_TYPES = {"annotation", "detection", "cell", "tile", "tma_core", "root", "unknown"}
+_QUPATH_TYPES = {
+    "annotation", "detection", "cell", "tile", "tmaCore", "tma_core", "root", "unknown",
+}  # fmt: skip
 
 _DEPTH = {"Polygon": 1, "MultiPolygon": 2}
 """How many lists are around a ring."""
@@ -97,29 +99,39 @@ def _of_ring(ring: Any, *, outer: bool, on_earth: bool) -> Iterator[str]:
 
 def _for_qupath(feature: Any, properties: dict[str, Any]) -> Iterator[str]:
     kind = properties["objectType"]
-    if not isinstance(kind, str) or kind.lower() not in _QUPATH_TYPES:
+    if not isinstance(kind, str) or kind not in _QUPATH_TYPES:
         yield f"QuPath has no objectType {kind!r}"
     try:
         uuid.UUID(feature["id"])
     except (KeyError, ValueError, AttributeError, TypeError):
         yield "its id is not a UUID, as QuPath wants it"
-    classification = properties.get("classification")
-    if classification is not None:
-        colour = classification.get("color") if isinstance(classification, dict) else None
-        named = isinstance(classification, dict) and isinstance(classification.get("name"), str)
-        if not named:
-            yield "its classification has no name"
-        if colour is not None and not _is_colour(colour):
-            yield "the colour of its classification is not [red, green, blue] of 0 to 255"
+    yield from _of_class(properties.get("classification"))
     measurements = properties.get("measurements", {})
     values: Any = measurements.values() if isinstance(measurements, dict) else [None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         yield "its measurements are not an object of numbers"
 
 
+def _of_class(classification: Any) -> Iterator[str]:
+    """A text, or an object of name (or names) and colour: QuPath reads it with both only."""
+    if classification is None or classification == {}:
+        return
+    name: Any = None
+    colour: Any = None
+    if isinstance(classification, str):
+        name, colour = classification, [0, 0, 0]
+    elif isinstance(classification, dict):
+        name = classification.get("name", ":".join(map(str, classification.get("names", []))))
+        colour = classification.get("color")
+    if not isinstance(name, str) or not all(part.strip() for part in name.split(":")):
+        yield "its classification has no name, or a blank one"
+    if not _is_colour(colour):
+        yield "the colour of its classification is not [red, green, blue] of 0 to 255"
+
+
 def _is_colour(colour: Any) -> bool:
     return (
         isinstance(colour, list)
-        and len(colour) == 3
+        and len(colour) in (3, 4)
         and all(type(value) is int and 0 <= value <= 255 for value in colour)
     )

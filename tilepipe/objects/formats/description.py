@@ -12,6 +12,7 @@ from tilepipe.text import one_line
 
 _PLACES = {
     "um": "Coordinates are micrometres from the upper left corner of the image, y pointing down.",
+    "m": "Coordinates are metres from the upper left corner of the image, y pointing down.",
     "px": "Coordinates are pixels from the upper left corner of {what}, y pointing down.",
     "": "Coordinates are those of the coordinate reference system of the image.",
 }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.images.base import Transform
+from tilepipe.objects.areas import PixelArea
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import ObjectsInfo
 
@@ -20,7 +21,7 @@ class Frame:
     matrix: Transform
     """Affine (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f."""
     unit: str = ""
-    """``um`` or ``px``, with y pointing down; empty where coordinates are those of a map."""
+    """``um``, ``m`` or ``px``, y pointing down; empty where coordinates are those of a map."""
     crs: str | None = None
     """As WKT; None for slides, and for maps whose CRS is not known."""
 
@@ -49,22 +50,21 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 def map_frame(info: ObjectsInfo) -> Frame:
     """The frame of files for maps and tables: the image's CRS, else micrometres, else pixels.
 
-    Micrometres and pixels are counted from the upper left corner of the image. Pixels are those of
-    its level 0, or of the mask where it is not known how that lies on the image.
+    Pixels of a millimetre or more, which no CRS places, are measured in metres, as areas are. All
+    are counted from the upper left corner of the image; pixels are those of its level 0, or of the
+    mask where it is not known how that lies on the image.
     """
     mask = info.mask
     if mask.transform is not None:
         return Frame(mask.transform, crs=mask.crs)
-    pixels = pixel_frame(info)
-    metres = None if mask.pixel_size is None else mask.pixel_size.metres()
-    if metres is None or mask.pixel_size is None or not mask.pixel_size.is_sound:
+    pixels, area = pixel_frame(info), PixelArea(mask)
+    if area.metres is None:
         return pixels
-    scale_y, scale_x = (
-        (1.0, 1.0) if info.image is None else (info.image.scale_y, info.image.scale_x)
-    )
-    y, x = _tidy(metres[0] * 1e6 / scale_y), _tidy(metres[1] * 1e6 / scale_x)
+    unit, factor = ("um", 1e6) if area.unit.small == "um2" else ("m", 1.0)
     a, _, c, _, e, f = pixels.matrix
-    return Frame((_tidy(a * x), 0.0, c * x, 0.0, _tidy(e * y), f * y), "um")
+    # Of a pixel of the image's level 0, of which one of the mask is a and e.
+    y, x = (_tidy(side * factor / each) for side, each in zip(area.metres, (e, a), strict=True))
+    return Frame((_tidy(a * x), 0.0, c * x, 0.0, _tidy(e * y), f * y), unit)
 
 
 def pixel_frame(info: ObjectsInfo) -> Frame:

@@ -21,14 +21,15 @@ from tilepipe.objects.formats.records import (
     NUMBER,
     Records,
     batches,
-    class_names,
     measurements,
     shortest,
     titled,
+    unlike,
 )
 from tilepipe.objects.formats.text_files import writing_bytes
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import ObjectBatch, ObjectsInfo, ObjectTable
+from tilepipe.text import one_line
 
 HEAD, BETWEEN, TAIL = b'{"type":"FeatureCollection","features":[\n', b",\n", b"\n]}\n"
 """What surrounds the features, each of which is a line."""
@@ -72,10 +73,13 @@ Features = Callable[[ObjectBatch, Outlines], Iterator[dict[str, Any]]]
 def _for_qupath(info: ObjectsInfo) -> Features:
     """Features as QuPath's own export has them (`qupath.lib.io.GsonTools`)."""
     frame, identity = pixel_frame(info), _identity(info)
-    named = zip(class_names(info), info.mask.classes, strict=True)
-    classes = [{"name": name, "color": list(each.rgb)} for name, each in named]
+    classes = [
+        {"name": _path_class(each.name, number), "color": list(each.rgb)}
+        for number, each in enumerate(info.mask.classes)
+    ]
     measured = measurements(info)
-    titles = [titled(column) for column in measured]
+    # QuPath refuses a file in which a feature has two measurements of one name.
+    _, *titles = unlike(["Number", *map(titled, measured)])
 
     def features(batch: ObjectBatch, outlines: Outlines) -> Iterator[dict[str, Any]]:
         numbers = batch.columns[NUMBER].tolist()
@@ -100,6 +104,16 @@ def _for_qupath(info: ObjectsInfo) -> Features:
             }
 
     return features
+
+
+def _path_class(name: str, number: int) -> str:
+    """The name of a class for QuPath, which refuses a file with a name without letters.
+
+    There, colons part a class from those derived of it (``Tumor: Positive``), and none of them may
+    be blank.
+    """
+    parts = [part.strip() for part in one_line(name).split(":")]
+    return ": ".join(part for part in parts if part) or f"Class {number}"
 
 
 def _on_earth(table: ObjectTable) -> Features:

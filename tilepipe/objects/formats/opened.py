@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ class Objects:
         return self._frame(self.to_arrow().read_all(), outlines=True)
 
     def to_dask(self, rows: int = PARTITION) -> Any:
-        """A lazy dask dataframe; where there are outlines, its partitions are geodataframes.
+        """A lazy dask dataframe; with dask-geopandas installed, a geodataframe with outlines.
 
         Parameters
         ----------
@@ -100,7 +101,9 @@ class Objects:
         _require("dask.dataframe", "dask[dataframe]", "a dask dataframe")
         import dask.dataframe as dd
 
-        outlines = self.outlines and find_spec("geopandas") is not None
+        outlines = self.outlines and find_spec("dask_geopandas") is not None
+        if outlines:
+            import_module("dask_geopandas")  # which tells dask what geodataframes are
         starts = list(range(0, len(self), rows)) or [0]
         meta = self._frame(self.read(0, 0), outlines=outlines)
         part = _Partition(self.path, rows, outlines)

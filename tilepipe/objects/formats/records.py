@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,17 @@ def titled(column: Column) -> str:
     """What a person reads: ``Major axis µm``."""
     title = one_line(column.title) or column.name.replace("_", " ").capitalize()
     return f"{title} {_UNITS.get(column.unit, column.unit)}".strip()
+
+
+def unlike(names: Sequence[str]) -> list[str]:
+    """Names, no two of which are equal: the second ``a`` is ``a (2)``."""
+    found: list[str] = []
+    for name in names:
+        other, again = name, 2
+        while other in found:
+            other, again = f"{name} ({again})", again + 1
+        found.append(other)
+    return found
 
 
 def shortest(values: NDArray[Any]) -> NDArray[Any]:

@@ -108,8 +108,14 @@ def require_installed(path: StoragePath, kind: ObjectFormat) -> None:
 def write_objects(table: ObjectTable, path: Path, labels: Labels | None = None) -> None:
     """Write a table in the format of the suffix of ``path``; the file appears when it is complete.
 
-    ``labels`` are the numbers of objects, pixel by pixel, for formats that hold them
-    (`ObjectFormat.labels`).
+    Parameters
+    ----------
+    table
+        The objects.
+    path
+        On a disk.
+    labels
+        The numbers of objects, pixel by pixel, for formats that hold them (`ObjectFormat.labels`).
 
     Raises
     ------

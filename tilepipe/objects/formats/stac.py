@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from tilepipe.models.specs import Model
 from tilepipe.objects.formats.crs import projjson
 from tilepipe.objects.formats.longitudes import LongitudesLatitudes
 from tilepipe.objects.outlines import Outlines
-from tilepipe.storage import StoragePath, name_from, write_whole
+from tilepipe.storage import StoragePath, is_url, name_from, write_whole
 from tilepipe.text import one_line
 
 SUFFIX = ".stac.json"
@@ -50,6 +51,13 @@ _MEDIA_TYPES = (
 """The first suffix that matches counts."""
 
 _PICTURES = (".png",)
+
+_ARTIFACTS = {
+    ".safetensors": "safetensors.torch.save_file",
+    ".onnx": "onnx.save",
+    ".pt2": "torch.export.save",
+}
+"""What MLM calls the kinds of model files, by their suffixes."""
 
 EDGE_POINTS = 16
 """Pieces of each side of the footprint, as straight sides are bent in longitude and latitude."""
@@ -255,8 +263,7 @@ def _class(value: int, spec: Any) -> dict[str, Any]:
 def _assets(outputs: Iterable[StoragePath], path: StoragePath) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for output in outputs:
-        href = name_from(output, path.parent)
-        asset: dict[str, Any] = {"href": href if ":" in href or href[0] in "./" else f"./{href}"}
+        asset: dict[str, Any] = {"href": _href(name_from(output, path.parent))}
         media = next((m for suffix, m in _MEDIA_TYPES if output.name.endswith(suffix)), None)
         if media is not None:
             asset["type"] = media
@@ -268,12 +275,19 @@ def _assets(outputs: Iterable[StoragePath], path: StoragePath) -> dict[str, Any]
     return found
 
 
+def _href(name: str) -> str:
+    """A path or address as a reference, in which spaces, ``#``, ``?`` and ``%`` are escaped."""
+    if is_url(name):
+        return name
+    escaped = quote(name)
+    return escaped if name.startswith(("/", "../")) else f"./{escaped}"
+
+
 def _model_asset(model: Model, href: str | None) -> dict[str, Any]:
-    onnx = model.predictor.suffix == ".onnx"
     return {
         "href": href or f"urn:sha256:{model.fingerprint}",
         "title": one_line(model.name),
         "description": f"The model that made this result; its SHA-256 is {model.fingerprint}.",
         "roles": ["mlm:model"],
-        "mlm:artifact_type": "onnx" if onnx else "safetensors.torch.save_file",
+        "mlm:artifact_type": _ARTIFACTS.get(model.predictor.suffix, model.predictor.suffix[1:]),
     }
