@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.products.making import KINDS, make_mask, make_spec
 from tilepipe.cli import call
 from tilepipe.errors import InputError
 from tilepipe.products.formats import export
-from tilepipe.products.ome_xml import ome_xml
+from tilepipe.products.store import create_mask
 from tilepipe.validation import registry
 from tilepipe.validation.readers import READERS, TABLE, openings
 from tilepipe.validation.result import Checked, Validation
@@ -122,8 +123,11 @@ def test_labels_that_their_image_does_not_list_are_named(tmp_path: Path) -> None
 
 def write_ome(path: Path, change: Callable[[str], str]) -> Path:
     """An OME-TIFF of labels whose XML is changed."""
-    spec = make_spec((300, 200))
-    xml = change(ome_xml(spec))
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / "m.ome.tif"
+        export(create_mask(Path(folder) / "m.ome.zarr", make_spec((300, 200))), whole)
+        with tifffile.TiffFile(whole) as file:
+            xml = change(str(file.ome_metadata))
     pixels = np.zeros((300, 200), np.uint8)
     tifffile.imwrite(path, pixels, tile=(128, 128), description=xml.encode(), metadata=None)
     return path
@@ -212,11 +216,36 @@ def test_the_readers_follow_from_the_facts(tmp_path: Path) -> None:
 def test_each_row_can_be_the_one_that_counts(row: Any) -> None:
     """No row is hidden by one before it, and each text can be filled in."""
     assert row.reader in ("", *READERS)
-    name, reader = row.format or "OME-TIFF", row.reader or READERS[0]
+    name, reader = row.format or "any other", row.reader or READERS[0]
     found = {one.reader: one for one in openings(Checked(name, (), row.when, ()), "m")}[reader]
     assert found.verdict == row.verdict
     assert found.what.startswith(row.what.split("{")[0])
     assert "{" not in found.what
+
+
+def feature(properties: Document, ring: list[list[float]]) -> Document:
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    name = "00000000-0000-4000-8000-000000000001"
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+
+
+RING: list[list[float]] = [[1, 1], [9, 1], [9, 9], [1, 9], [1, 1]]
+
+
+def test_files_of_objects_are_checked_too(tmp_path: Path) -> None:
+    for name, properties, ring, qupath in (
+        ("pixels", {"objectType": "detection"}, RING, "opens"),
+        ("map", {"class": "field"}, RING, "cannot"),
+        ("open", {"class": "field"}, RING[:-1], "cannot"),
+    ):
+        path = tmp_path / f"{name}.geojson"
+        document = {"type": "FeatureCollection", "features": [feature(properties, ring)]}
+        path.write_text(json.dumps(document))
+        found = tilepipe.validate(path)
+        assert found.valid is (name != "open")
+        assert found.format == "GeoJSON"
+        assert of_reader(found, "QuPath")[0] == qupath
+        assert of_reader(found, "spatialdata")[0] == "manual"
 
 
 def test_what_has_no_specification_is_refused(tmp_path: Path) -> None:

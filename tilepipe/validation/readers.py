@@ -137,6 +137,25 @@ TABLE: tuple[Row, ...] = (
     Row("spatialdata", "OME-Zarr", _ALL, "cannot",
         "it gives an empty object, without an error, as this is no SpatialData folder: open it "
         "with ome-zarr-py, and parse it with Labels2DModel or Image2DModel"),
+    # Objects
+    Row("QuPath", "GeoJSON", {"qupath": True}, "opens",
+        "names, colours and measurements: drag it onto the image (by its source, not tried)"),
+    Row("QuPath", "GeoJSON", {"qupath": False}, "cannot",
+        "its coordinates are of the map, and QuPath takes pixels"),
+    Row("QuPath", "", {"content": "objects"}, "cannot", "it reads objects as GeoJSON only"),
+    Row("OpenSlide", "", {"content": "objects"}, "cannot", "it reads images only"),
+    Row("QGIS", "GeoJSON", {"qupath": True}, "manual",
+        "its coordinates are pixels of the image, which QGIS takes for degrees: set the layer to "
+        "no CRS"),
+    Row("QGIS", "GeoJSON", {"qupath": False}, "opens", "place and attributes"),
+    Row("QGIS", "GeoPackage", _ALL, "opens", "attributes, and the colours of classes"),
+    Row("QGIS", "FlatGeobuf", _ALL, "opens", "attributes"),
+    Row("QGIS", "GeoParquet", _ALL, "manual", "where its GDAL has the Parquet driver"),
+    Row("GDAL", "GeoParquet", _ALL, "manual", "where it has the Parquet driver"),
+    Row("GDAL", "", {"content": "objects"}, "opens", "outlines and attributes"),
+    Row("xarray", "", {"content": "objects"}, "cannot", "it reads arrays; geopandas reads objects"),
+    Row("spatialdata", "", {"content": "objects"}, "manual",
+        "read it with geopandas, and parse it with ShapesModel"),
 )  # fmt: skip
 """What each reader makes of each kind of file; of a reader's rows the first that fits counts."""
 

@@ -21,6 +21,11 @@ CHECKERS: dict[str, str] = {
     ".ome.tiff": "tilepipe.validation.ome_tiff:check",
     ".tif": "tilepipe.validation.cog:check",
     ".tiff": "tilepipe.validation.cog:check",
+    ".geojson": "tilepipe.validation.objects:check",
+    ".geojson.gz": "tilepipe.validation.objects:check",
+    ".gpkg": "tilepipe.validation.objects:check",
+    ".fgb": "tilepipe.validation.objects:check",
+    ".parquet": "tilepipe.validation.objects:check",
 }
 """The checker of each suffix, ``MODULE:FUNCTION``. Of those that fit, the longest counts."""
 

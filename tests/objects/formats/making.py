@@ -126,7 +126,10 @@ def batch_of(geometries: list[Any], columns: tuple[Column, ...] = COLUMNS) -> Ob
         for column in columns
     }
     outlines = Outlines.from_geometries(whole)
-    points = outlines.points.astype(np.int32)
+    # As the stages write them: whole numbers, and the first point of a ring not again at its end.
+    ends = outlines.rings[1:] - 1
+    points = np.delete(outlines.points, ends, axis=0).astype(np.int32)
+    rings = outlines.rings - np.arange(len(outlines.rings))
     nodes = np.zeros(len(points), np.bool_)  # what meets where matters to simpler outlines only
-    flat = Outlines(points, outlines.rings, outlines.polygons, outlines.objects, nodes)
+    flat = Outlines(points, rings, outlines.polygons, outlines.objects, nodes)
     return ObjectBatch(values, flat)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.objects.formats.frame import Frame
+from tilepipe.objects.formats.frame import Frame, closed
 from tilepipe.objects.formats.records import Records, batches, shortest
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import ObjectBatch, ObjectTable
@@ -53,7 +53,7 @@ class ArrowRows:
         batch = self._table.read(start, stop)
         if batch.outlines is None:
             return self._rows(batch, None)
-        return self._rows(batch, wkb(self._frame.outlines(batch.outlines), multi=False))
+        return self._rows(batch, wkb(self._frame.outlines(closed(batch.outlines)), multi=False))
 
     def _rows(self, batch: ObjectBatch, geometries: list[bytes] | None) -> pa.RecordBatch:
         import pyarrow as pa

@@ -75,6 +75,20 @@ def pixel_frame(info: ObjectsInfo) -> Frame:
     return Frame((place.scale_x, 0.0, place.left, 0.0, place.scale_y, place.top), "px")
 
 
+def closed(outlines: Outlines) -> Outlines:
+    """The outlines with the first point of each ring at its end, too, as all formats have it."""
+    first, last = outlines.rings[:-1], outlines.rings[1:] - 1
+    points = outlines.points
+    if not len(first):
+        return outlines
+    opened = (points[first] != points[last]).any(axis=1)
+    if not opened.any():
+        return outlines
+    points = np.insert(points, last[opened] + 1, points[first[opened]], axis=0)
+    rings = outlines.rings + np.concatenate([[0], np.cumsum(opened)])
+    return Outlines(points, rings, outlines.polygons, outlines.objects)
+
+
 def counterclockwise(outlines: Outlines) -> Outlines:
     """The outlines with outer rings counterclockwise, and holes clockwise, in axes of x and y."""
     rings = outlines.rings

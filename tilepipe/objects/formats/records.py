@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
-from tilepipe.objects.formats.frame import Frame
+from tilepipe.objects.formats.frame import Frame, closed
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.table import BATCH, Column, ObjectBatch, ObjectsInfo, ObjectTable
 from tilepipe.text import one_line
@@ -25,6 +25,9 @@ BOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
 
 POINTS_AT_ONCE = 1 << 20
 """Points of outlines of a batch, about: objects may be nuclei, or lakes."""
+
+DIGITS = 12
+"""Of float64, in text."""
 
 FIRST_BATCH = 1000
 """Objects that are read before it is known how many points they have."""
@@ -129,17 +132,27 @@ def unlike(names: Sequence[str]) -> list[str]:
 
 
 def shortest(values: NDArray[Any]) -> NDArray[Any]:
-    """Values as Python writes them in the fewest digits: a float32 of 0.1 is 0.1.
+    """Values as they are written in few digits: 0.1 and not 0.10000000149 or 0.1000000000000003.
 
-    As float64 it would be 0.10000000149011612.
+    Of a float32, the fewest digits that tell it from all others; of a float64, `DIGITS`, as those
+    beyond come from rounding.
     """
     if values.dtype == np.float32:
         return values.astype("U").astype(np.float64)
-    return values
+    if values.dtype != np.float64:
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.floor(np.log10(np.abs(values)))
+    # Up to 10^22, powers are exact, and so is the quotient as far as it can be.
+    fits = (size <= DIGITS - 1) & (size >= DIGITS - 23)
+    scale = 10.0 ** np.where(fits, DIGITS - 1 - size, 0)
+    return np.where(fits, np.round(values * scale) / scale, values)
 
 
 def batches(table: ObjectTable, *, most: int = BATCH) -> Iterator[tuple[ObjectBatch, Outlines]]:
     """All rows with their outlines, in batches of about `POINTS_AT_ONCE` and at most ``most`` rows.
+
+    Rings are closed: their first point is at their end, too.
 
     Raises
     ------
@@ -155,7 +168,7 @@ def batches(table: ObjectTable, *, most: int = BATCH) -> Iterator[tuple[ObjectBa
     while start < len(table):
         batch = table.read(start, start + size)
         assert batch.outlines is not None, "asked above"
-        yield batch, batch.outlines
+        yield batch, closed(batch.outlines)
         start += len(batch)
         per_object = max(1, len(batch.outlines.points) // len(batch))
         size = min(most, max(1, POINTS_AT_ONCE // per_object))
