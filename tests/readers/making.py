@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 import tilepipe
 from tests.images.making import write_scene
 from tests.making import write_tiff
+from tilepipe.images import PixelSize
 from tilepipe.models import ClassSpec, InputSpec, OutputSpec, import_onnx
 from tilepipe.models.file import save_model
 
@@ -30,6 +32,10 @@ CLASSES = (
 LEVELS = [(1100, 1400), (550, 700), (275, 350)]
 BACKGROUND, NUCLEUS, FIBRE, NO_ANSWER = 0, 1, 2, 255
 PIXEL_UM = 0.25
+COARSE = 2
+"""How many pixels of the slide are a pixel of the mask ``coarse``, along each side."""
+
+BANDS = ("red", "green", "blue", "near infrared")
 TRANSFORM = (0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)
 CRS = "EPSG:32633"
 
@@ -72,7 +78,7 @@ def picture() -> NDArray[np.uint8]:
     return colours[labels()]
 
 
-def write_model(path: Path, activation: str) -> Path:
+def write_model(path: Path, activation: str, pixel_um: float | None = None) -> Path:
     """A model file of the convolution, with the softmax, sigmoid or no activation."""
     from tests.models.making_onnx import node, write
 
@@ -85,7 +91,9 @@ def write_model(path: Path, activation: str) -> Path:
         background=0 if activation == "softmax" else None,
         thresholds=(0.999,) * 3 if activation == "sigmoid" else None,
     )
-    model = import_onnx(raw, InputSpec(3, "uint8", 1 / 255, (0.0,) * 3, (1.0,) * 3), output)
+    size = None if pixel_um is None else PixelSize(pixel_um, pixel_um, "micrometer")
+    taken = InputSpec(3, "uint8", 1 / 255, (0.0,) * 3, (1.0,) * 3, pixel_size=size)
+    model = import_onnx(raw, taken, output)
     save_model(path, model)
     return path
 
@@ -129,6 +137,13 @@ def make_results(folder: Path) -> Results:
     _run(slide, "older", ("ome.zarr",), folder / "labels.onnx", ngff="0.4")
     for image in (slide, scene):
         _run(image, "objects", OBJECT_FILES, folder / "labels.onnx", objects="components")
+    coarse = write_model(folder / "coarse.onnx", "softmax", COARSE * PIXEL_UM)
+    _run(slide, "coarse", ("ome.zarr", "ome.tif", "geojson"), coarse, objects="components")
+    bands = np.concatenate([picture(), picture()[:, :, :1]], 2)
+    write_scene(folder / "four.tif", bands, 0, photometric="minisblack", **placed)
+    with rasterio.open(folder / "four.tif", "r+") as dataset:
+        dataset.descriptions = BANDS
+    tilepipe.convert(str(folder / "four.tif"), folder / "four_image.ome.zarr")
     tilepipe.convert(str(slide), folder / "slide_image.ome.zarr")
     return Results(folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.readers.asking import reader
-from tests.readers.making import CLASSES, LEVELS, PIXEL_UM
+from tests.readers.making import BANDS, CLASSES, COARSE, LEVELS, PIXEL_UM
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +88,19 @@ def test_an_image_that_was_converted_has_its_colours(layers: Layers) -> None:
     found = layers("slide_image.ome.zarr")
     assert [layer["colormap"] for layer in found] == ["red", "green", "blue"]
     assert all(layer["limits"] == [0, 255] for layer in found)
+
+
+@pytest.mark.xfail(strict=True, reason="napari-ome-zarr 0.10 takes the scale alone of level 0")
+def test_a_coarser_mask_lies_on_its_image(layers: Layers) -> None:
+    """The centre of its first pixel is that of the square of pixels that it covers."""
+    (layer,) = layers("slide_coarse.ome.zarr")
+    assert layer["scale"] == [COARSE * PIXEL_UM] * 2
+    assert layer["translate"] == [(COARSE - 1) / 2 * PIXEL_UM] * 2
+
+
+def test_bands_of_an_image_that_was_converted_have_their_names(layers: Layers) -> None:
+    found = layers("four_image.ome.zarr")
+    assert [layer["name"].split(": ")[1] for layer in found] == list(BANDS)
 
 
 def test_an_ome_tiff_is_an_image_of_one_level(layers: Layers) -> None:

@@ -153,9 +153,13 @@ def test_napari_opens_the_numbers_of_objects_as_labels(request: pytest.FixtureRe
 # ------------------------------------------------------------------ QuPath
 
 
-def test_geojson_of_a_slide_is_what_qupath_reads(results: Results) -> None:
-    """QuPath itself is not tried: these are the rules of its reader, as its source has them."""
-    features = json.loads(Path(results["slide_objects.geojson"]).read_text("utf-8"))["features"]
+@pytest.mark.parametrize("name", ["slide_objects.geojson", "slide_coarse.geojson"])
+def test_geojson_of_a_slide_is_what_qupath_reads(results: Results, name: str) -> None:
+    """QuPath itself is not tried: these are the rules of its reader, as its source has them.
+
+    Coordinates are pixels of the slide, also where those of the mask are larger.
+    """
+    features = json.loads(Path(results[name]).read_text("utf-8"))["features"]
     assert Counter(f["properties"]["classification"]["name"] for f in features) == CLASSES
     for feature in features:
         assert feature["type"] == "Feature"
