@@ -99,3 +99,23 @@ def write_table(
 
 
 __all__ = ["CLASSES", "SLIDE", "blobs", "label_mask", "table_of", "write_table"]
+
+
+def wkt(code: str) -> str:
+    """A CRS as WKT."""
+    from pyproj import CRS
+
+    return str(CRS.from_user_input(code).to_wkt())
+
+
+def scene(code: str, step: float) -> dict[str, Any]:
+    """A mask at 60 degrees north whose pixels are ``step`` units of the CRS."""
+    from pyproj import Transformer
+
+    x, y = Transformer.from_crs("OGC:CRS84", code, always_xy=True).transform(15.0, 60.0)
+    unit = "degree" if code == "EPSG:4326" else "meter"
+    return {
+        "crs": wkt(code),
+        "transform": (step, 0.0, x, 0.0, -step, y),
+        "pixel_size": PixelSize(step, step, unit),
+    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
-from tests.objects.test_summary import scene
+from tests.objects.tables import CLASSES, blobs, label_mask, scene, table_of, write_table
 from tests.products.making import tree
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
@@ -152,7 +151,11 @@ def test_every_format_holds_the_same_and_equal_maps_are_equal_bytes(tmp_path, na
     np.testing.assert_array_equal(read_all(first)[0], read_all(second)[0])
     assert read_all(first)[1].pixel_size == read_all(second)[1].pixel_size
     assert tree(second.parent) == tree(third.parent)
-    assert {file.split("/")[0] for file in tree(second.parent)} <= {name, name + ".aux.xml"}
+    assert {file.split("/")[0] for file in tree(second.parent)} <= {
+        name,
+        name + ".aux.xml",
+        "d.qml",
+    }
 
 
 def test_windows_do_not_change_the_map(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilepipe.errors import InputError
-from tilepipe.objects.options import FigureOptions
+from tilepipe.objects.options import ObjectsOptions
 from tilepipe.quantities import cell_side
 
 
@@ -16,16 +16,19 @@ from tilepipe.quantities import cell_side
 )  # fmt: skip
 def test_cells_are_lengths_or_pixels(text, side):
     assert cell_side(text) == side
-    assert FigureOptions.parse({"density": text}).density == text
+    assert ObjectsOptions.parse({"mask": "m.tif", "density": text}).density == text
 
 
 @pytest.mark.parametrize("text", ["0um", "-1px", "wide", "px", "", "infpx", "nan"])
 def test_other_cells_are_refused(text):
     with pytest.raises(InputError, match="density"):
-        FigureOptions.parse({"density": text})
+        ObjectsOptions.parse({"mask": "m.tif", "density": text})
 
 
 def test_outputs_may_be_several():
-    options = FigureOptions.parse({"per": "a.gpkg", "per-output": ["b.csv", "c.gpkg"]})
+    options = ObjectsOptions.parse(
+        {"mask": "m.tif", "per": "a.gpkg", "per-output": ["b.csv", "c.gpkg"]}
+    )
     assert options.per_output == ("b.csv", "c.gpkg")
-    assert FigureOptions.parse({"density_output": "b.tif"}).density_output == ("b.tif",)
+    one = ObjectsOptions.parse({"mask": "m.tif", "density_output": "b.tif"})
+    assert one.density_output == ("b.tif",)

@@ -38,7 +38,8 @@ def test_each_object_has_the_probability_of_its_class(stored: str, tmp_path: Pat
     given = np.full((3, 2, 4), 0.0, np.float32)
     given[1, 0, :2] = [0.5, 0.75]
     given[2, :, 3] = [1.0, np.nan]
-    layer = probability_layer(Reader(product.stored(given)).plane, product, CLASSES)
+    read = Reader(product.decoded(product.stored(given))).plane
+    layer = probability_layer(read, CLASSES)
     for tile in ((2, 4), (1, 1)):
         found = table_of(LABELS, tile, tmp_path / f"{tile}", [layer]).columns
         near = 1 / 254 if stored == "uint8" else 1e-12

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
-from tests.objects.test_summary import scene
+from tests.objects.tables import CLASSES, blobs, label_mask, scene, table_of, write_table
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.objects import areas, table

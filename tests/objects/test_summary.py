@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.objects.tables import CLASSES, blobs, label_mask, table_of, write_table
+from tests.objects.tables import CLASSES, blobs, label_mask, scene, table_of, write_table
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
 from tilepipe.images.base import PixelSize
@@ -172,19 +172,6 @@ def test_units_on_the_ground_follow_the_pixel_size(metres, large):
     assert pixel.of(Window(0, 0, 10, 10), np.ones((10, 10), bool)) == pytest.approx(
         100 * metres**2 / {"ha": 1e4, "km2": 1e6}[large]
     )
-
-
-def scene(code: str, step: float, shape=(400, 500)):
-    """A mask at 60 degrees north whose pixels are ``step`` units of the CRS."""
-    from pyproj import Transformer
-
-    x, y = Transformer.from_crs("OGC:CRS84", code, always_xy=True).transform(15.0, 60.0)
-    unit = "degree" if code == "EPSG:4326" else "meter"
-    return {
-        "crs": wkt(code),
-        "transform": (step, 0.0, x, 0.0, -step, y),
-        "pixel_size": PixelSize(step, step, unit),
-    }
 
 
 @pytest.mark.parametrize(

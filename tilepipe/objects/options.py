@@ -18,8 +18,8 @@ class ObjectsOptions(Options):
     mask: str = option(..., "The mask: a file, or an OME-Zarr folder")
     outputs: tuple[str, ...] = option(
         (),
-        "File to write: .geojson (QuPath, GIS), .gpkg, .fgb, .parquet or .csv, all but .parquet "
-        "and .gpkg also .gz; .ome.zarr or .objects.ome.tif for the numbers as pixels; "
+        "File to write: .geojson (QuPath, GIS), .geojson.gz, .gpkg, .fgb, .parquet, .csv or "
+        ".csv.gz; .ome.zarr or .objects.ome.tif for the numbers as pixels; "
         ".spatialdata.zarr for both; may be given several times",
         flag="output", short="-o", metavar="PATH",
         unset="MASK_objects.geojson, or .gpkg on maps, in the current folder",

@@ -25,7 +25,7 @@ class Outlines:
     points: NDArray[Any]
     """(P, 2): x and y; int32 along pixel edges, float64 once simplified or transformed."""
     rings: Offsets
-    """(R + 1,): where each ring begins in `points`. The first point of a ring is also its last."""
+    """(R + 1,): where each ring begins in `points`. Its first point is not repeated at its end."""
     polygons: Offsets
     """(Q + 1,): where each polygon begins in `rings`. Its first ring is outside, others holes."""
     objects: Offsets
