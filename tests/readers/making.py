@@ -38,6 +38,7 @@ COARSE = 2
 BANDS = ("red", "green", "blue", "near infrared")
 TRANSFORM = (0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)
 CRS = "EPSG:32633"
+_PLACED: dict[str, Any] = {"transform": TRANSFORM, "crs": CRS}
 
 GAP = 96
 """Rows at the top without an answer: nodata in the scene, outside the region of the slide."""
@@ -120,32 +121,42 @@ def places() -> list[str]:
 
 
 def make_results(folder: Path) -> Results:
-    """Run tilepipe on the slide and on the scene, once for each kind of mask."""
+    """Run tilepipe on the slide and on the scene, once for each kind of result."""
     slide, scene = folder / "slide.tif", folder / "scene.tif"
     write_tiff(slide, picture(), PIXEL_UM)
-    placed = {"transform": TRANSFORM, "crs": CRS}
-    write_scene(scene, picture(), 0, tiled=True, blockxsize=256, blockysize=256, **placed)
+    write_scene(scene, picture(), 0, tiled=True, blockxsize=256, blockysize=256, **_PLACED)
+    _run_all_kinds(slide, scene)
+    labels = folder / "labels.onnx"
+    _run(slide, "channels", ("ome.tif",), labels, channels=True)
+    _run(slide, "both", ("ome.zarr",), labels, with_image=True)
+    _run(slide, "older", ("ome.zarr",), labels, ngff="0.4")
+    for image in (slide, scene):
+        _run(image, "objects", OBJECT_FILES, labels, objects="components")
+    coarse = write_model(folder / "coarse.onnx", "softmax", COARSE * PIXEL_UM)
+    _run(slide, "coarse", ("ome.zarr", "geojson"), coarse, objects="components")
+    _convert_images(slide)
+    return Results(folder)
 
+
+def _run_all_kinds(slide: Path, scene: Path) -> None:
+    """Write IMAGE_labels, IMAGE_planes and IMAGE_values."""
     for kind, activation in (("labels", "softmax"), ("planes", "sigmoid"), ("values", "linear")):
-        model = write_model(folder / f"{kind}.onnx", activation)
+        model = write_model(slide.with_name(f"{kind}.onnx"), activation)
         scores = ("probabilities.tif", "entropy.tif") if kind == "labels" else ()
         more = {"probabilities": "uint8"} if kind == "labels" else {}
         _run(slide, kind, ("ome.zarr", "ome.tif", "tif", *scores), model, **more)
         _run(scene, kind, ("ome.zarr", "tif", *scores), model, **more)
-    _run(slide, "channels", ("ome.tif",), folder / "labels.onnx", channels=True)
-    _run(slide, "both", ("ome.zarr",), folder / "labels.onnx", with_image=True)
-    _run(slide, "older", ("ome.zarr",), folder / "labels.onnx", ngff="0.4")
-    for image in (slide, scene):
-        _run(image, "objects", OBJECT_FILES, folder / "labels.onnx", objects="components")
-    coarse = write_model(folder / "coarse.onnx", "softmax", COARSE * PIXEL_UM)
-    _run(slide, "coarse", ("ome.zarr", "ome.tif", "geojson"), coarse, objects="components")
+
+
+def _convert_images(slide: Path) -> None:
+    """Write the slide, and an image of four bands with names, as OME-Zarr."""
+    tilepipe.convert(str(slide), slide.with_name("slide_image.ome.zarr"))
+    four = slide.with_name("four.tif")
     bands = np.concatenate([picture(), picture()[:, :, :1]], 2)
-    write_scene(folder / "four.tif", bands, 0, photometric="minisblack", **placed)
-    with rasterio.open(folder / "four.tif", "r+") as dataset:
+    write_scene(four, bands, 0, photometric="minisblack", **_PLACED)
+    with rasterio.open(four, "r+") as dataset:
         dataset.descriptions = BANDS
-    tilepipe.convert(str(folder / "four.tif"), folder / "four_image.ome.zarr")
-    tilepipe.convert(str(slide), folder / "slide_image.ome.zarr")
-    return Results(folder)
+    tilepipe.convert(str(four), slide.with_name("four_image.ome.zarr"))
 
 
 def _run(image: Path, name: str, suffixes: tuple[str, ...], model: Path, **options: Any) -> None:

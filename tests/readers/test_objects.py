@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.readers.asking import reader
 from tests.readers.conftest import Facts
-from tests.readers.making import OBJECTS, PIXEL_UM, TRANSFORM, Results
+from tests.readers.making import OBJECTS, PIXEL_UM, SHAPE, TRANSFORM, Results
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +134,7 @@ def test_spatialdata_reads_shapes_labels_and_table(facts_of: Callable[..., Facts
     assert found["bounds"] == PIXELS
     assert found["bounds_um"] == [PIXEL_UM * n for n in PIXELS]
     assert found["labels"] == ["numbers"]
+    assert found["labels_extent"] == [0, SHAPE[1], 0, SHAPE[0]]
     assert Counter(found["classes"]) == CLASSES
     assert found["annotates"] == "objects"
 

@@ -23,6 +23,9 @@ def facts_of(found):
         facts["transformations"] = sorted(get_transformation(found[name], get_all=True))
         moved = spatialdata.transform(frame, to_coordinate_system="micrometer")
         facts["bounds_um"] = [float(n) for n in moved.total_bounds]
+    for labels in found.labels.values():
+        extent = spatialdata.get_extent(labels, coordinate_system="global")
+        facts["labels_extent"] = [float(n) for axis in "xy" for n in extent[axis]]
     for table in found.tables.values():
         facts["classes"] = [str(name) for name in table.obs["class"]]
         facts["annotates"] = table.uns["spatialdata_attrs"]["region"]
