@@ -29,9 +29,10 @@ else
 		$(SAMPLE) $(MASK).ome.zarr out/sample_nuclei.png; fi
 	@echo
 	@echo "Look at out/sample_nuclei.png first. Then, for example:"
-	@echo "  QuPath   open $(MASK).ome.tif"
+	@echo "  QuPath   open $(SAMPLE), and drag out/sample_objects.geojson onto it"
 	@echo "  napari   $(BIN)/tilepipe convert $(SAMPLE) out/sample.ome.zarr"
 	@echo "           napari out/sample.ome.zarr $(MASK).ome.zarr"
+	@echo "  objects  $(BIN)/tilepipe objects $(MASK).ome.zarr -o out/nuclei.csv"
 	@echo "  proof    $(BIN)/tilepipe verify $(MASK).ome.zarr"
 	@echo "  yours    make run IMAGE=slide.svs"
 endif

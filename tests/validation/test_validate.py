@@ -55,6 +55,22 @@ def test_what_tilepipe_writes_follows_its_specification(
         assert [one.reader for one in found.openings] == list(READERS)
 
 
+def test_what_is_made_for_viewers_is_known_as_such(tmp_path: Path) -> None:
+    """One channel a class, and products beside a mask, are no labels."""
+    mask = make_mask(tmp_path / "m.ome.zarr", make_spec((600, 700)), probabilities="uint8")
+    export(mask, tmp_path / "c.ome.tif", channels=True)
+    for suffix in (".tif", ".ome.tif"):
+        export(mask, tmp_path / f"m.probabilities{suffix}")
+    for name, content in {
+        "c.ome.tif": "channels", "m.probabilities.tif": "probabilities",
+        "m.probabilities.ome.tif": "probabilities",
+    }.items():  # fmt: skip
+        found = tilepipe.validate(tmp_path / name)
+        assert found.problems == ()
+        assert found.facts["content"] == content
+    assert of_reader(tilepipe.validate(tmp_path / "c.ome.tif"), "QuPath")[0] == "opens"
+
+
 def test_converted_images_follow_their_specification(tmp_path: Path) -> None:
     tilepipe.convert(write_tiff(tmp_path / "i.tif", make_image(700, 600)), tmp_path / "i.ome.zarr")
     found = tilepipe.validate(tmp_path / "i.ome.zarr")

@@ -15,6 +15,11 @@ import tifffile
 from PIL import Image
 
 import tilepipe
+from tilepipe.grid import Window
+from tilepipe.images import PixelSize
+from tilepipe.objects.table import open_table
+from tilepipe.products.base import MaskClass, MaskSpec
+from tilepipe.products.store import create_mask
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -105,24 +110,26 @@ def test_a_slide_for_benchmarks_has_the_side_asked_for(
         assert [level.width for level in image.levels] == [1200, 300]
 
 
-def spots() -> np.ndarray:
-    """Labels of 200 x 300 with three nuclei, one of them with a hole, and a speck."""
+def spots(folder: Path) -> Path:
+    """A mask of 200 x 300 with three nuclei, one of them with a hole, and a speck."""
     labels = np.zeros((200, 300), np.uint8)
     labels[20:60, 30:70] = 1
     labels[30:40, 40:50] = 0
     labels[100:140, 200:240] = labels[150:190, 10:50] = 1
     labels[80:82, 150:152] = 1
-    return labels
+    classes = (MaskClass("background", "#000000"), MaskClass("nucleus", "#00a0ff"))
+    size = PixelSize(0.25, 0.25, "micrometer")
+    path = folder / "mask.ome.zarr"
+    mask = create_mask(path, MaskSpec(200, 300, "labels", classes, size, background=0))
+    mask.write(Window(0, 0, 200, 300), labels)
+    objects = folder / "objects.ome.zarr"
+    tilepipe.find_objects(path, outputs=[str(objects)], min_area="60", fill_holes=True)
+    objects.rename(path / "objects")
+    return path
 
 
-def test_nuclei_are_counted_with_their_holes_and_without_specks() -> None:
-    objects = script("first_picture").objects_of(spots(), 0.25)
-    assert np.bincount(objects.ravel())[1:].tolist() == [1600, 1600, 1600]
-
-
-def test_outlines_enclose_what_is_counted() -> None:
-    module = script("first_picture")
-    lines = module.outlines(module.objects_of(spots(), 0.5), 0.5)
+def test_outlines_enclose_what_is_counted(tmp_path: Path) -> None:
+    lines = script("first_picture").outlines(open_table(spots(tmp_path) / "objects/table"), 0.5)
     assert len(lines) == 3
     for line in lines:
         assert (line[0] == line[-1]).all()
@@ -130,17 +137,15 @@ def test_outlines_enclose_what_is_counted() -> None:
 
 
 def test_the_picture_shows_the_nuclei_and_says_how_many(tmp_path: Path) -> None:
-    pixels = np.full((100, 150, 3), 200, np.uint8)
-    for name, array, size in (("image", pixels, 0.5), ("mask", spots(), 0.25)):
-        tifffile.imwrite(
-            tmp_path / f"{name}.ome.tif",
-            array,
-            photometric="rgb" if array.ndim == 3 else "minisblack",
-            metadata={"PhysicalSizeX": size, "PhysicalSizeY": size},
-        )
+    tifffile.imwrite(
+        tmp_path / "image.ome.tif",
+        np.full((100, 150, 3), 200, np.uint8),
+        photometric="rgb",
+        metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+    )
     target = tmp_path / "nuclei.png"
     module = script("first_picture")
-    said = module.picture_of(tmp_path / "image.ome.tif", tmp_path / "mask.ome.tif", target)
+    said = module.picture_of(tmp_path / "image.ome.tif", spots(tmp_path), target)
     assert said == "3 nuclei in 0.00375 mm², 800 per mm²"
     with Image.open(target) as picture:
         ink = np.asarray(picture.convert("RGB")).reshape(-1, 3)

@@ -44,7 +44,7 @@ def open_any_mask(source: str, largest_piece: int = PIECE) -> Mask:
 def _is_ours(folder: StoragePath) -> bool:
     """Whether tilepipe wrote the mask in a folder, as far as its attributes tell."""
     for name, inside in (("zarr.json", True), (".zattrs", False)):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError):
             document = load_json((folder / name).read_text(encoding="utf-8"))
             attributes = document.get("attributes", {}) if inside else document
             if "kind" in (attributes.get("tilepipe") or {}):

@@ -104,7 +104,7 @@ def _facts(file: tifffile.TiffFile, path: StoragePath) -> dict[str, Fact]:
     }
     spec = _spec(page)
     if spec is not None:
-        facts["content"] = str(spec.get("kind", "image"))
+        facts["content"] = str(spec.get("holds", spec.get("kind")))
         facts["top"] = max(1, len(spec.get("classes", ())) - 1)
     if facts["palette"]:
         facts["legend"] = "classes" if _has_colours(path) else "palette"

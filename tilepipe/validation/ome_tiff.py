@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 import tifffile
 
 from tilepipe.errors import InputError
-from tilepipe.products.base import MaskSpec
-from tilepipe.products.ome_xml import read_spec
+from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
 from tilepipe.validation.installed import installed, named, verdict
 from tilepipe.validation.result import Checked, Fact
 from tilepipe.validation.tiff import BROKEN_TIFF, LARGE, cut_off, open_tiff
+
+_SPEC = "tilepipe/mask"
+"""The namespace of the annotation with the description of a mask."""
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _ORDERS = {"XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC"}
@@ -48,7 +50,7 @@ def check(path: StoragePath) -> Checked:
             problems.append(f"its OME-XML is broken: {error}")
         else:
             problems += _xml(root, file)
-            _note(root, xml, facts)
+            _note(root, facts)
             types = installed("ome_types")
             if types is not None and installed("xmlschema") is not None:
                 by.append(f"the schema OME 2016-06, by {named('ome-types')}")
@@ -172,20 +174,28 @@ def _pyramid(file: tifffile.TiffFile) -> Iterator[str]:
             yield f"the SubIFDs of image {number} cannot be read: {first_line(error)}"
 
 
-def _note(root: ElementTree.Element, xml: str, facts: dict[str, Fact]) -> None:
+def _note(root: ElementTree.Element, facts: dict[str, Fact]) -> None:
     """Note what readers make of channels."""
     channels = list(root.iter(_tag("Channel")))
     facts["coloured"] = bool(channels) and all(c.get("Color") is not None for c in channels)
     facts["channels"] = len(channels)
-    spec = _spec(xml)
-    facts["content"] = "image" if spec is None else spec.kind
-    if spec is not None and spec.product.flat:
-        facts["top"] = max(1, len(spec.classes) - 1)
+    spec = _spec(root)
+    facts["content"] = "image"
+    if spec is not None:
+        facts["content"] = str(spec.get("holds", spec.get("kind")))
+        facts["top"] = max(1, len(spec.get("classes", ())) - 1)
+    if facts["content"] == "planes":
+        facts["top"] = 1
 
 
-def _spec(xml: str) -> MaskSpec | None:
-    """The description that tilepipe wrote into a mask; None in other files."""
-    try:
-        return read_spec(xml)
-    except (TypeError, ValueError):
-        return None
+def _spec(root: ElementTree.Element) -> dict[str, Any] | None:
+    """The description that tilepipe wrote into a file; None in others."""
+    for annotation in root.iter(_tag("MapAnnotation")):
+        if annotation.get("Namespace") == _SPEC:
+            text = annotation.findtext(f".//{_tag('M')}")
+            try:
+                found = load_json(text or "")
+            except ValueError:
+                return None
+            return found if isinstance(found, dict) else None
+    return None

@@ -41,7 +41,10 @@ class Row(NamedTuple):
     what: str
 
 
-_DISPLAY = "set the display range of the channels to 0 .. {top}, or all classes look black"
+_DISPLAY = (
+    "set the display range of the channels to 0 .. {top}, or all classes look black; tilepipe run "
+    "--channels writes files that need no step"
+)
 _BIO = "channels, colours and pixel size, through Bio-Formats"
 _INSTEAD = {"to_zarr": ".ome.zarr", "to_ome_tiff": ".ome.tif", "to_cog": ".tif"}
 """The words of a text that say which format this reader prefers, where the file is a mask."""
@@ -102,10 +105,12 @@ TABLE: tuple[Row, ...] = (
     # OME-Zarr
     Row("QuPath", "OME-Zarr", {"zarr": 2}, "opens", "by its source, not tried"),
     Row("QuPath", "OME-Zarr", {"zarr": 3}, "cannot",
-        "QuPath up to 0.8 reads zarr 2 only (by its source, not tried){to_ome_tiff}"),
+        "QuPath up to 0.8 reads zarr 2 only, as of tilepipe run --ngff 0.4 (by its source, not "
+        "tried){to_ome_tiff}"),
     Row("OMERO", "OME-Zarr", {"zarr": 2}, "opens", "by its source, not tried"),
     Row("OMERO", "OME-Zarr", {"zarr": 3}, "cannot",
-        "OMERO reads zarr 2 only (by its source, not tried){to_ome_tiff}"),
+        "OMERO reads zarr 2 only, as of tilepipe run --ngff 0.4 (by its source, not "
+        "tried){to_ome_tiff}"),
     Row("OpenSlide", "OME-Zarr", _ALL, "cannot",
         "it reads slides in single files{to_cog}"),
     Row("napari", "OME-Zarr", {"content": "labels", "in_image": True}, "opens",
