@@ -15,6 +15,9 @@ from tests.readers.making import CLASSES, FIBRE, NO_ANSWER, NUCLEUS, SHAPE, TRAN
 pytestmark = pytest.mark.slow
 
 NAMES = [c.name for c in CLASSES]
+RASTERS = ("rasterio", "rioxarray", "xarray", "rio_cogeo", "zarr")
+"""Modules that scripts/rasters.py imports."""
+
 COGS = ("scene_labels.tif", "scene_planes.tif", "scene_values.tif")
 PALETTE = {"1": [230, 25, 75, 255], "2": [60, 180, 75, 255]}
 
@@ -22,7 +25,7 @@ PALETTE = {"1": [230, 25, 75, 255], "2": [60, 180, 75, 255]}
 @pytest.fixture(scope="session", params=["rasterio", "xarray"])
 def facts(request: pytest.FixtureRequest, facts_of: Callable[..., Facts]) -> Facts:
     """What a new GDAL (3.12) says, and an older one (3.10)."""
-    found = reader(request.param, "rasterio", "rioxarray", "xarray", "rio_cogeo", "zarr")
+    found = reader(request.param, *RASTERS)
     return facts_of(found, "rasters", *places())
 
 
@@ -75,8 +78,10 @@ def test_gdalinfo_names_the_classes(request: pytest.FixtureRequest) -> None:
 # ------------------------------------------------------------------ OME-Zarr
 
 
-def test_xarray_opens_the_labels_of_an_ome_zarr(facts: Facts) -> None:
-    found = facts("scene_labels.ome.zarr")["xarray"]
+@pytest.mark.parametrize("name", ["labels", "objects"])
+def test_xarray_opens_the_labels_of_an_ome_zarr(facts: Facts, name: str) -> None:
+    """Whatever else is in it."""
+    found = facts(f"scene_{name}.ome.zarr")["xarray"]
     assert found["shape"] == list(SHAPE)
     assert found["dims"] == ["y", "x"]
 
@@ -92,10 +97,21 @@ def test_xarray_knows_the_place_of_an_ome_zarr(facts: Facts) -> None:
 @pytest.fixture(scope="session")
 def subdataset(facts_of: Callable[..., Facts], request: pytest.FixtureRequest) -> Any:
     """Level 0 of the scene's OME-Zarr, as a new GDAL opens it."""
-    found = reader("rasterio", "rasterio", "rioxarray", "xarray", "rio_cogeo", "zarr")
+    found = reader("rasterio", *RASTERS)
     results = request.getfixturevalue("results")
     name = f'ZARR:"{results["scene_labels.ome.zarr"]}":/0'
     return found.ask("rasters", name, *places())["rasterio"]
+
+
+def test_an_older_gdal_does_not_decode_an_ome_zarr(request: pytest.FixtureRequest) -> None:
+    """docs/open/python.md names the version that does."""
+    found = reader("xarray", *RASTERS)
+    results = request.getfixturevalue("results")
+    name = f'ZARR:"{results["scene_labels.ome.zarr"]}":/0'
+    said = found.ask("rasters", name)
+    if tuple(int(n) for n in said["gdal"].split(".")[:2]) > (3, 10):
+        pytest.skip(f"GDAL {said['gdal']} is not an older one")
+    assert "error" in said["rasterio"]
 
 
 def test_gdal_reads_the_pixels_of_an_ome_zarr(subdataset: Any) -> None:

@@ -120,3 +120,11 @@ def test_a_value_is_grey_and_stretched_over_its_range(layers: dict[str, Any]) ->
     assert layer["renderer"] in ("singlebandgray", "singlebandpseudocolor")
     drawn = picture(layer)
     assert at(drawn, BACKGROUND) != at(drawn, NUCLEUS)
+
+
+def test_probabilities_show_the_class_and_not_the_rest(layers: dict[str, Any]) -> None:
+    layer = layers["scene_labels.probabilities.tif"]
+    assert layer["bands"] == [f"Band {n}: {c.name}" for n, c in enumerate(CLASSES, 1)]
+    drawn = picture(layer)
+    assert at(drawn, NUCLEUS)[3] == 255
+    assert at(drawn, NUCLEUS) != at(drawn, BACKGROUND)
