@@ -33,7 +33,8 @@ def open_numbers(parts: Parts) -> Numbers:
 
 
 def _free(parts: Parts) -> Parts:
-    return (parts == FREE).view(np.uint8)
+    free: Parts = (parts == FREE).view(np.uint8)
+    return free
 
 
 def enclosing(

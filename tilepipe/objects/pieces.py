@@ -262,10 +262,11 @@ class _Basins:
         """Each pair of neighbours in two basins of one class: the basins, and the lower height."""
         basin, part, height = (a.reshape(-1) for a in (self._basin, self._part, self._height))
         found: list[tuple[Any, Any, Any]] = [(np.zeros(0, np.int32),) * 3]
+        width = self._basin.shape[-1]
         for here, there, at, step in _neighbours(self._basin.shape):
             # Few pixels differ from their neighbours.
             y, x = np.nonzero(self._basin[here] != self._basin[there])
-            pixel = at + y * self._basin.shape[1] + x
+            pixel = at + y * width + x
             other = pixel + step
             met = (basin[pixel] > 0) & (basin[other] > 0) & (part[pixel] == part[other])
             pixel, other = pixel[met], other[met]

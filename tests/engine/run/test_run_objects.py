@@ -252,9 +252,7 @@ def test_what_exists_is_kept(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_worker_processes_make_the_same_bytes(
-    place: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_worker_processes_make_the_same_bytes(place: Path, finished: Path, tmp_path: Path) -> None:
     run(place, f"{tmp_path / 'two'}/", probabilities="float16", workers=2)
     assert contents(tmp_path / "two") == contents(finished)
 
