@@ -260,9 +260,10 @@ class _Basins:
 
     def _borders(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """Each pair of neighbours in two basins of one class: the basins, and the lower height."""
-        basin, part, height = (a.reshape(-1) for a in (self._basin, self._part, self._height))
+        basin: Numbers = self._basin.reshape(-1)
+        part, height = self._part.reshape(-1), self._height.reshape(-1)
         found: list[tuple[Any, Any, Any]] = [(np.zeros(0, np.int32),) * 3]
-        width = self._basin.shape[-1]
+        width = self._ringed.width - 2
         for here, there, at, step in _neighbours(self._basin.shape):
             # Few pixels differ from their neighbours.
             y, x = np.nonzero(self._basin[here] != self._basin[there])
