@@ -1,6 +1,7 @@
 """Install other people's readers for the tests: `python tests/readers/install.py FOLDER`.
 
-Makes a virtual environment for each in FOLDER; name it in `TILEPIPE_READERS` when testing. QGIS,
+Makes a virtual environment for each in FOLDER; name it in `TILEPIPE_READERS` when testing. With
+Python 3.12 or newer, one of them has a GDAL (3.12) that reads OME-Zarr in its place. QGIS,
 gdalinfo, vipsheader, OpenSlide's own program, Chromium, Java and Node are taken from the system:
 on Debian, packages qgis, gdal-bin, libvips-tools, openslide-tools, chromium, default-jdk and npm.
 """
