@@ -197,7 +197,15 @@ class TableWriter:
             c.name: Growing(self._group, f"columns/{c.name}", c.dtype, ROWS) for c in columns
         }
         self._parts = [
-            Growing(self._group, f"outlines/{name}", dtype, POINTS, width, zeros)
+            Growing(
+                self._group,
+                f"outlines/{name}",
+                dtype,
+                POINTS,
+                width,
+                zeros,
+                dimension={"points": "point", "nodes": "point"}.get(name, f"{name}_end"),
+            )
             for name, (dtype, width, zeros) in _PARTS.items()
             if outlines
         ]
@@ -243,11 +251,14 @@ class Growing:
         chunk: int,
         width: int = 0,
         zeros: int = 0,
+        *,
+        dimension: str = "object",
     ) -> None:
         tail = (width,) if width else ()
         self._array = group.create_array(
             name, shape=(0, *tail), chunks=(chunk, *tail), dtype=dtype, fill_value=0,
             compressors=[ZstdCodec(level=3, checksum=True)],
+            dimension_names=(dimension, *(["axis"] if width else [])),
         )  # fmt: skip
         self._chunk, self._written = chunk, 0
         self._pending: list[NDArray[Any]] = [np.zeros((zeros, *tail), dtype)]

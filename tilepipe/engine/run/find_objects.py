@@ -111,6 +111,7 @@ class _Finding:
             self.rule = self._rule()
             outputs = self._outputs()
             place, intensity = self._image()
+            self._read_layer(place)
             folder = outputs[0].with_name(f"{outputs[0].name}.unfinished")
             with _locked(folder):
                 work = start(folder, self._job(mask, intensity, folder))
@@ -274,16 +275,23 @@ class _Finding:
         with in_processes(self._processes(limit)) as compute:
             return build_objects(work, self.spec, info, compute, self.on_step)
 
+    def _read_layer(self, place: ImagePlace | None) -> None:
+        """Open the layer of regions, so that what is wrong with it is said at once."""
+        self.layer = None
+        if self.options.per is not None:
+            from tilepipe.objects.regions import layer_for
+
+            self.layer = layer_for(self.options.per, ObjectsInfo(self.spec, (), 0, place))
+            self.warnings += self.layer.warnings
+
     def _regions(self, table: ObjectTable, mask: Mask, first: StoragePath) -> Any:
-        if self.options.per is None:
+        if self.layer is None:
             return None
         from tilepipe.objects.region_files import write_regions
-        from tilepipe.objects.regions import layer_for, summarise_regions
+        from tilepipe.objects.regions import summarise_regions
 
         self.on_step("regions")
-        layer = layer_for(self.options.per, table.info)
-        self.warnings += layer.warnings
-        regions = summarise_regions(table, mask, layer)
+        regions = summarise_regions(table, mask, self.layer)
         for path in self.options.per_output or (_beside(first, ".regions.csv"),):
             write_regions(regions, as_path(path))
         return regions
