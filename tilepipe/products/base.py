@@ -101,7 +101,7 @@ class MaskSpec:
     has_coordinates: bool = False
     """Whether CF coordinates lie beside level 0, as in all masks with a transform but older ones.
 
-    Each coarser level then lies in a group of its own, because xarray opens all arrays of a group
+    The coarser levels then lie in a group of their own, because xarray opens all arrays of a group
     together, and refuses those whose sizes differ."""
 
     def __post_init__(self) -> None:
@@ -157,8 +157,8 @@ class MaskSpec:
     @property
     def level_paths(self) -> tuple[str, ...]:
         """The path of each level's array in the mask's group."""
-        levels = range(1, len(self.levels))
-        return ("0", *(f"overviews/{n}/0" if self.has_coordinates else str(n) for n in levels))
+        coarser = "overviews/" if self.has_coordinates else ""
+        return ("0", *(f"{coarser}{level}" for level in range(1, len(self.levels))))
 
     @property
     def zarr_format(self) -> ZarrFormat:
