@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from skimage.measure import find_contours
 import tilepipe
 from tilepipe.errors import InputError, TilepipeError
 from tilepipe.grid import Window
-from tilepipe.objects.labelling import components
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.whole import number_parts
 
 NUCLEUS, NO_ANSWER = 1, 255
 SMALLEST_UM2 = 3.75
@@ -37,16 +39,13 @@ ENLARGED = 0.25
 """Side of the enlarged part, as a share of the whole."""
 
 
-def objects_of(labels: NDArray[Any], pixel_um: float) -> NDArray[np.int32]:
+def objects_of(labels: NDArray[Any], pixel_um: float) -> NDArray[np.int64]:
     """The nuclei of a mask, numbered from 1: connected pixels, holes filled, no specks; (H, W)."""
-    inside = ndimage.binary_fill_holes(labels == NUCLEUS)
-    numbered, _ = components(inside, corners=True)
-    kept = np.bincount(numbered.ravel()) * pixel_um**2 >= SMALLEST_UM2
-    kept[0] = False
-    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[numbered]
+    rule = ObjectRule(min_area=ceil(SMALLEST_UM2 / pixel_um**2), fill_holes=True)
+    return number_parts((labels == NUCLEUS).astype(np.uint8), rule)
 
 
-def outlines(objects: NDArray[np.int32], pixel_um: float) -> list[NDArray[np.float64]]:
+def outlines(objects: NDArray[np.int64], pixel_um: float) -> list[NDArray[np.float64]]:
     """Closed lines along the edges of the objects, each (N, 2) of x and y in micrometres."""
     lines = []
     for number, place in enumerate(ndimage.find_objects(objects), start=1):
@@ -58,7 +57,7 @@ def outlines(objects: NDArray[np.int32], pixel_um: float) -> list[NDArray[np.flo
     return lines
 
 
-def crowded(objects: NDArray[np.int32]) -> tuple[slice, slice]:
+def crowded(objects: NDArray[np.int64]) -> tuple[slice, slice]:
     """The part that is enlarged: of those side by side, the one with the most nuclei."""
     height, width = (round(side * ENLARGED) for side in objects.shape)
     places = [
@@ -69,7 +68,7 @@ def crowded(objects: NDArray[np.int32]) -> tuple[slice, slice]:
     return max(places, key=lambda place: np.unique(objects[place]).size)
 
 
-def draw(pixels: NDArray[Any], objects: NDArray[np.int32], pixel_um: float, title: str) -> Figure:
+def draw(pixels: NDArray[Any], objects: NDArray[np.int64], pixel_um: float, title: str) -> Figure:
     """The whole with its nuclei outlined, and a part enlarged, without and with outlines."""
     height, width = (side * pixel_um for side in objects.shape)
     rows, columns = crowded(objects)

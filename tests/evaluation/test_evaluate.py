@@ -25,7 +25,9 @@ from tests.products.making import whole
 from tilepipe.errors import InputError
 from tilepipe.evaluation.results import Evaluation
 from tilepipe.images.base import PixelSize
-from tilepipe.objects.labelling import objects_from_labels
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.rules import BORDER
+from tilepipe.objects.whole import number_parts
 from tilepipe.products import MaskClass, MaskSpec
 from tilepipe.products.base import Transform
 from tilepipe.products.geotiff import write_cog
@@ -264,7 +266,9 @@ def test_objects_against_numbered_ones(tmp_path: Path, form: str) -> None:
         objects.true_positives, objects.false_positives, objects.false_negatives,
         objects.common, objects.union,
     )  # fmt: skip
-    cut = np.where(known, objects_from_labels(said, 1), 0)
+    cut = np.where(
+        known, number_parts((said == 1).astype(np.uint8), ObjectRule(), corners=False), 0
+    )
     assert found == brute_force(cut, np.where(known, truth, 0))
     assert matrix(result) == expected(said, np.where(known, truth > 0, 255))
     filled = tilepipe.evaluate(tmp_path / "m.zarr", path, instances=True, no_answer_as=0)
@@ -278,7 +282,9 @@ def test_objects_of_three_classes_on_both_sides(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.zarr", labels[0], THREE)
     write_mask(tmp_path / "t.zarr", labels[1], THREE)
     result = tilepipe.evaluate(tmp_path / "m.zarr", tmp_path / "t.zarr", instances=True)
-    said, true = (objects_from_labels(side, 1, 2) for side in labels)
+    rule = ObjectRule("seeded", border="border")
+    parts = [np.where(side == 2, BORDER, side).astype(np.uint8) for side in labels]
+    said, true = (number_parts(side, rule, corners=False) for side in parts)
     objects = result.pooled.objects
     assert objects is not None
     assert (objects.true_positives, objects.false_positives) == brute_force(said, true)[:2]

@@ -53,7 +53,7 @@ class ObjectsJob:
     """What is to be found where: with equal jobs, all that passes keep on disk is equal."""
 
     mask: str
-    """The path of the mask."""
+    """The path of the mask. If it is empty, its parts are an array of the workspace, ``parts``."""
     fingerprint: str
     """Of its pixels."""
     height: int
@@ -65,6 +65,8 @@ class ObjectsJob:
     empty, they are kept as an array of the workspace, ``numbers``."""
     side: int = 2048
     """Of a window, in pixels."""
+    corners: bool = True
+    """Whether pixels that share a corner are connected, and not only those that share an edge."""
     outlines: bool = True
     """Whether objects are outlined, and not only measured."""
     probabilities: bool = False
@@ -96,6 +98,8 @@ class Workspace:
         assert read is not None, "the window is in the mask"
         if self.job.rule.fill_holes and not raw:
             return np.asarray(self.array("filled")[read.slices()]), read
+        if not self.job.mask:
+            return np.asarray(self.array("parts")[read.slices()]), read
         return self.job.parts.parts(self.mask.read(read)), read
 
     @property
