@@ -23,6 +23,7 @@ from tests.evaluation.making import brute_force, discs
 from tests.making import make_image
 from tests.products.making import whole
 from tilepipe.errors import InputError
+from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.results import Evaluation
 from tilepipe.images.base import PixelSize
 from tilepipe.models.object_rule import ObjectRule
@@ -297,6 +298,30 @@ def test_objects_that_another_program_numbered(tmp_path: Path) -> None:
     objects = tilepipe.evaluate(mask, truth, instances=True).pooled.objects
     assert objects is not None
     assert (objects.true_positives, objects.false_positives) == brute_force(said, true)[:2]
+
+
+@pytest.mark.parametrize("options", [{}, {"fill_holes": True, "min_size": 60}])
+def test_split_objects_are_those_of_the_rule(tmp_path: Path, options: dict[str, Any]) -> None:
+    said, true = (discs(2, side=300, count=90) > 0).astype(np.uint8), discs(1, side=300, count=60)
+    said[np.random.default_rng(0).random(said.shape) < 0.005] = 0
+    write_mask(tmp_path / "m.zarr", said)
+    truth = write_png(tmp_path / "t.png", true.astype(np.uint16))
+    result = tilepipe.evaluate(tmp_path / "m.zarr", truth, instances=True, split=True, **options)
+    rule = ObjectRule(
+        "split",
+        fill_holes=options.get("fill_holes", False),
+        min_area=options.get("min_size", 0),
+    )
+    assert result.pooled.objects == ObjectCounts.of(number_parts(said, rule), true)
+
+
+def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.zarr", patches(0, (90, 90), 3), THREE)
+    numbers = write_png(tmp_path / "n.png", discs(1, side=90).astype(np.uint16))
+    truth = write_png(tmp_path / "t.png", patches(1, (90, 90)))
+    for mask, complaint in ((tmp_path / "m.zarr", "--border-class none"), (numbers, "numbers its")):
+        with pytest.raises(InputError, match=complaint):
+            tilepipe.evaluate(mask, truth, instances=True, split=True)
 
 
 def test_planes_are_classes_of_their_own(tmp_path: Path) -> None:
