@@ -31,9 +31,9 @@ from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.grid import Window
 from tilepipe.images.reading import Reading
 from tilepipe.models import load_model
-from tilepipe.objects.labelling import components
 
 NUCLEUS = 1
+CORNERS = np.ones((3, 3), bool)
 CAP, ROUNDING = 24.0, 64
 """Of the distance to the background, in pixels; of the smoothed distance, parts of a pixel."""
 
@@ -88,7 +88,7 @@ def rules(smallest: int, hole: float) -> list[Rule]:
 
 def objects_of(labels: NDArray[Any], rule: Rule) -> Objects:
     """The objects of a label map, (H, W), by a rule."""
-    objects, _ = components(labels == NUCLEUS, corners=True)
+    objects, _ = ndimage.label(labels == NUCLEUS, CORNERS)
     for step in rule.steps:
         match step:
             case "drop":
@@ -110,7 +110,7 @@ def dropped(objects: Objects, smallest: int) -> Objects:
 
 def filled(objects: Objects, largest: float) -> Objects:
     """With the holes that one object encloses, except larger ones."""
-    holes, count = components(objects == 0)
+    holes, count = ndimage.label(objects == 0)
     numbers = np.arange(count + 1)
     # Beyond the edge there may be more: no hole.
     framed = np.pad(objects, 1, constant_values=-1)
@@ -207,7 +207,7 @@ def renumbered(basins: Objects, one: NDArray[Any], other: NDArray[Any]) -> Objec
 def flooded(inside: NDArray[np.bool_], h: float) -> Objects:
     """The control: a watershed of the whole image from the h-maxima of the same distance."""
     height = smooth_distance(inside)
-    seeds, _ = components(h_maxima(height, h).astype(bool) & inside, corners=True)
+    seeds, _ = ndimage.label(h_maxima(height, h).astype(bool) & inside, CORNERS)
     found: Objects = watershed(-height, seeds, connectivity=2, mask=inside).astype(np.int32)
     return found
 
@@ -269,7 +269,7 @@ def true_objects(path: Path) -> Objects:
     drawn = imread(path)
     if drawn.ndim == 3:
         drawn = drawn[..., 0]
-    return components(drawn > 0)[0] if np.unique(drawn).size <= 2 else drawn.astype(np.int32)
+    return ndimage.label(drawn > 0)[0] if np.unique(drawn).size <= 2 else drawn.astype(np.int32)
 
 
 def measure(case: Case, rules: Iterable[Rule]) -> dict[Rule, list[ObjectCounts]]:

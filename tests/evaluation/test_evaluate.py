@@ -23,9 +23,12 @@ from tests.evaluation.making import brute_force, discs
 from tests.making import make_image
 from tests.products.making import whole
 from tilepipe.errors import InputError
+from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.results import Evaluation
 from tilepipe.images.base import PixelSize
-from tilepipe.objects.labelling import objects_from_labels
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.rules import BORDER
+from tilepipe.objects.whole import number_parts
 from tilepipe.products import MaskClass, MaskSpec
 from tilepipe.products.base import Transform
 from tilepipe.products.geotiff import write_cog
@@ -264,7 +267,9 @@ def test_objects_against_numbered_ones(tmp_path: Path, form: str) -> None:
         objects.true_positives, objects.false_positives, objects.false_negatives,
         objects.common, objects.union,
     )  # fmt: skip
-    cut = np.where(known, objects_from_labels(said, 1), 0)
+    cut = np.where(
+        known, number_parts((said == 1).astype(np.uint8), ObjectRule(), corners=False), 0
+    )
     assert found == brute_force(cut, np.where(known, truth, 0))
     assert matrix(result) == expected(said, np.where(known, truth > 0, 255))
     filled = tilepipe.evaluate(tmp_path / "m.zarr", path, instances=True, no_answer_as=0)
@@ -278,7 +283,9 @@ def test_objects_of_three_classes_on_both_sides(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.zarr", labels[0], THREE)
     write_mask(tmp_path / "t.zarr", labels[1], THREE)
     result = tilepipe.evaluate(tmp_path / "m.zarr", tmp_path / "t.zarr", instances=True)
-    said, true = (objects_from_labels(side, 1, 2) for side in labels)
+    rule = ObjectRule("seeded", border="border")
+    parts = [np.where(side == 2, BORDER, side).astype(np.uint8) for side in labels]
+    said, true = (number_parts(side, rule, corners=False) for side in parts)
     objects = result.pooled.objects
     assert objects is not None
     assert (objects.true_positives, objects.false_positives) == brute_force(said, true)[:2]
@@ -291,6 +298,30 @@ def test_objects_that_another_program_numbered(tmp_path: Path) -> None:
     objects = tilepipe.evaluate(mask, truth, instances=True).pooled.objects
     assert objects is not None
     assert (objects.true_positives, objects.false_positives) == brute_force(said, true)[:2]
+
+
+@pytest.mark.parametrize("options", [{}, {"fill_holes": True, "min_size": 60}])
+def test_split_objects_are_those_of_the_rule(tmp_path: Path, options: dict[str, Any]) -> None:
+    said, true = (discs(2, side=300, count=90) > 0).astype(np.uint8), discs(1, side=300, count=60)
+    said[np.random.default_rng(0).random(said.shape) < 0.005] = 0
+    write_mask(tmp_path / "m.zarr", said)
+    truth = write_png(tmp_path / "t.png", true.astype(np.uint16))
+    result = tilepipe.evaluate(tmp_path / "m.zarr", truth, instances=True, split=True, **options)
+    rule = ObjectRule(
+        "split",
+        fill_holes=options.get("fill_holes", False),
+        min_area=options.get("min_size", 0),
+    )
+    assert result.pooled.objects == ObjectCounts.of(number_parts(said, rule), true)
+
+
+def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.zarr", patches(0, (90, 90), 3), THREE)
+    numbers = write_png(tmp_path / "n.png", discs(1, side=90).astype(np.uint16))
+    truth = write_png(tmp_path / "t.png", patches(1, (90, 90)))
+    for mask, complaint in ((tmp_path / "m.zarr", "--border-class none"), (numbers, "numbers its")):
+        with pytest.raises(InputError, match=complaint):
+            tilepipe.evaluate(mask, truth, instances=True, split=True)
 
 
 def test_planes_are_classes_of_their_own(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.evaluation.making import brute_force, discs, picture
 from tilepipe.evaluation.matching import ObjectCounts, OverlapTally
 from tilepipe.grid import Window, WindowGrid
-from tilepipe.objects.labelling import objects_from_labels
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.whole import number_parts
 
 
 def test_a_case_worked_by_hand() -> None:
@@ -62,12 +63,12 @@ def test_counts_of_images_add_up_as_if_they_lay_side_by_side() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_objects_share_adds_up_over_windows(seed: int, min_size: int) -> None:
     truth, labels = discs(seed), (discs(seed + 50, count=12) > 0).astype(np.uint8)
-    whole = objects_from_labels(labels, 1)
+    whole = number_parts(labels, ObjectRule())
     left_out = np.random.default_rng(seed).random(truth.shape) < 0.2
     tally = OverlapTally(min_size)
     for window in WindowGrid(Window(0, 0, *truth.shape), (17, 23)):
         part = window.slices()
         tally.add(whole[part], truth[part], ~left_out[part])
-    large = objects_from_labels(labels, 1, min_size=min_size)
+    large = number_parts(labels, ObjectRule(min_area=min_size))
     expected = ObjectCounts.of(np.where(left_out, 0, large), np.where(left_out, 0, truth))
     assert tally.total() == expected

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions, ObjectSource
+from tilepipe.objects.rules import BORDER, FREE
 from tilepipe.products.base import NO_ANSWER
 
 LARGER, NONE = 256, 257
@@ -40,7 +41,8 @@ class LabelMapping:
     object_class: int | None = None
     """The class of the objects; None if there are none to compare."""
     mask_parts: NDArray[np.uint8] | None = None
-    """For each bin of the mask 1, object, 2, border, or 0; None if its labels number objects."""
+    """For each bin of the mask 1, object, or what it is besides (`tilepipe.objects.rules`): the
+    border or nothing; None if its labels number objects."""
     truth_parts: NDArray[np.uint8] | None = None
     """The parts that the bins of the truth stand for, as `mask_parts` has those of the mask."""
 
@@ -134,11 +136,23 @@ def interpret(masks: LabelStats, truths: LabelStats, options: EvaluateOptions) -
     if chosen is None or not (required or options.object_class is not None):
         return LabelMapping(classes, mask_table, _table(truths, classes))
     mapping = _of_objects(classes, mask_table, truths, chosen, truth_binary, options)
+    if options.split:
+        _require_splittable(masks.path, mapping, numbered=mask_numbers)
     return replace(
         mapping,
         mask_parts=None if mask_numbers else mapping.mask_parts,
         truth_parts=None if truth_numbers else mapping.truth_parts,
     )
+
+
+def _require_splittable(path: str, mapping: LabelMapping, *, numbered: bool) -> None:
+    if numbered:
+        raise InputError(f"{path} numbers its objects, so --split would have nothing to split")
+    if mapping.mask_parts is not None and BORDER in mapping.mask_parts:
+        raise InputError(
+            f"{path} has a class of borders, which separates objects, so --split is not needed; "
+            "with --border-class none, borders are background"
+        )
 
 
 def _of_objects(
@@ -240,10 +254,10 @@ def _binary_table(foreground: int = 1) -> NDArray[np.uint8]:
 
 
 def _parts(table: NDArray[np.uint8], chosen: int, border: int | None) -> NDArray[np.uint8]:
-    parts = np.zeros(BINS, np.uint8)
+    parts = np.full(BINS, FREE, np.uint8)
     parts[table == chosen] = 1
     if border is not None:
-        parts[table == border] = 2
+        parts[table == border] = BORDER
     return parts
 
 

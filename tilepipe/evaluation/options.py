@@ -31,6 +31,9 @@ class EvaluateOptions(Options):
     )  # fmt: skip
     min_size: int = option(0, "Ignore smaller objects of the mask", metavar="PIXELS", least=0)
     fill_holes: bool = option(False, "Fill the holes of the mask's objects")
+    split: bool = option(
+        False, "Split the mask's objects where they are narrow, as a run does with --objects split"
+    )
     mask_objects: ObjectSource = option(
         "auto", "How the mask's objects are found: by their numbers (labels), or as components of "
         "a class",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isqrt
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,13 @@ from tilepipe.evaluation.label_maps import LabelMap, open_label_map
 from tilepipe.evaluation.label_semantics import BINS, NONE, LabelMapping, LabelStats, binned
 from tilepipe.evaluation.matching import ObjectCounts, OverlapTally
 from tilepipe.evaluation.metrics import Errors, joint_histogram
+from tilepipe.evaluation.objects import FoundObjects
 from tilepipe.evaluation.options import EvaluateOptions
 from tilepipe.evaluation.pairs import MaskPair
 from tilepipe.grid import CHUNK, Window, WindowGrid, round_down
-from tilepipe.objects.stitching import BORDER, StitchedObjects
+from tilepipe.models.object_rule import Method
+from tilepipe.objects.job import side_for
+from tilepipe.objects.rules import BORDER
 from tilepipe.products.base import NO_ANSWER, Kind
 from tilepipe.text import count
 
@@ -130,18 +135,26 @@ def _sparse(table: NDArray[np.int64]) -> SparseHistogram:
 def compare_objects(
     pair: MaskPair, mapping: LabelMapping, options: EvaluateOptions, progress: OnProgress
 ) -> ObjectCounts:
-    """The second pass over a pair: label objects across windows, and count what they share."""
+    """The second pass over a pair: find objects across windows, and count what they share."""
     tally = OverlapTally(options.min_size)
     with ExitStack() as stack:
         mask, truth = _open(pair, options, stack)
         grid = _grid(mask, truth, options.memory)
         mask_bins, truth_bins = _BinReader(mask), _BinReader(truth, options.ignore)
-        # The numbers of the objects of each side may take a quarter of the memory.
-        limit = options.memory // 4
+        side = side_for(options.memory, 1)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tilepipe-")))
         read_predicted = _object_reader(
-            mask_bins, mapping.mask_parts, grid, limit, fill_holes=options.fill_holes
+            mask_bins,
+            mapping.mask_parts,
+            grid,
+            folder / "mask",
+            side=side,
+            fill_holes=options.fill_holes,
+            split=options.split,
         )
-        read_true = _object_reader(truth_bins, mapping.truth_parts, grid, limit, fill_holes=False)
+        read_true = _object_reader(
+            truth_bins, mapping.truth_parts, grid, folder / "truth", side=side
+        )
         for window in _with_progress(grid, pair, progress):
             predicted, true = read_predicted(window), read_true(window)
             answered = (mapping.mask_table != NO_ANSWER)[mask_bins(window)]
@@ -160,11 +173,10 @@ class _BinReader:
         self._last: tuple[Window, NDArray[Any]] | None = None
 
     def __call__(self, window: Window) -> NDArray[Any]:
-        # Each window is needed with its rim and then without it, but read only once.
-        if self._last is None or not self._last[0].contains(window):
+        # A map of one window is read only once.
+        if self._last is None or self._last[0] != window:
             self._last = (window, self.bins_of(self.labels.read(window)[0]))
-        around, bins = self._last
-        return bins[window.slices(around)]
+        return self._last[1]
 
     def bins_of(self, labels: NDArray[Any]) -> NDArray[Any]:
         return binned(labels, self.labels.nodata, self._ignore)
@@ -174,18 +186,18 @@ def _object_reader(
     bins: _BinReader,
     parts: NDArray[np.uint8] | None,
     grid: WindowGrid,
-    memory: int,
+    folder: Path,
     *,
-    fill_holes: bool,
+    side: int,
+    fill_holes: bool = False,
+    split: bool = False,
 ) -> Callable[[Window], NDArray[Any]]:
     """A function that reads the objects of a window: the file's own numbers, or components."""
     if parts is not None:
-        return StitchedObjects(
-            lambda window: parts[bins(window)],
-            grid,
-            border=bool((parts == BORDER).any()),
-            fill_holes=fill_holes,
-            memory=memory,
+        blocks = ((window, parts[bins(window)]) for window in grid)
+        method: Method = "split" if split else "seeded" if BORDER in parts else "components"
+        return FoundObjects(
+            folder, grid.area.shape, blocks, method, fill_holes=fill_holes, side=side
         ).read
 
     def read_numbers(window: Window) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Holes: pixels of no class that one class of objects encloses, in the whole mask.
 
-Pixels without a class are connected by edges, as objects are by corners. What touches the border of
-the mask, pixels without an answer, or a second class, is no hole.
+Pixels without a class are connected by edges if objects are by corners, and by corners if those are
+by edges. What touches the border of the mask, pixels without an answer, or a second class, is no
+hole.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from tilepipe.objects.rules import BORDER, FREE, NO_ANSWER, Parts
 from tilepipe.objects.unions import Unions
 
 
-def open_pieces(parts: Parts, read: Window, window: Window, width: int) -> Pieces:
-    """The pieces of a window that have no class, by edges.
+def open_pieces(
+    parts: Parts, read: Window, window: Window, width: int, *, corners: bool = False
+) -> Pieces:
+    """The pieces of a window that have no class, by edges, or by ``corners`` too.
 
     ``parts`` are those of ``read``, which has one more pixel than ``window`` on all sides within
     the mask.
     """
-    return connected_pieces(_free(parts[window.slices(read)]), window, width, corners=False)
+    return connected_pieces(_free(parts[window.slices(read)]), window, width, corners=corners)
 
 
-def open_numbers(parts: Parts) -> Numbers:
+def open_numbers(parts: Parts, *, corners: bool = False) -> Numbers:
     """The numbers of `open_pieces`, of a window without pixels around it."""
-    return components(_free(parts), corners=False)[0]
+    return components(_free(parts), corners=corners)[0]
 
 
 def _free(parts: Parts) -> Parts:
@@ -59,6 +62,8 @@ def fillings(
     grid: WindowGrid,
     load: Callable[[int, int], tuple[Pieces, NDArray[np.uint8]]],
     max_hole: int,
+    *,
+    corners: bool = False,
 ) -> Iterator[tuple[int, int, Parts]]:
     """What each piece becomes: (row, column, parts), the parts (n + 1,) from piece 0 on.
 
@@ -70,8 +75,10 @@ def fillings(
         The pieces of a window, without their image, and what encloses them.
     max_hole
         Larger holes, in pixels, are kept; 0 for no limit.
+    corners
+        Whether the pieces are connected by corners too.
     """
-    unions = Unions(grid, lambda row, column: load(row, column)[0], corners=False)
+    unions = Unions(grid, lambda row, column: load(row, column)[0], corners=corners)
     low, high, area = _Growing(NO_ANSWER), _Growing(FREE), [np.zeros(1, np.int64)]
     kept: list[list[NDArray[np.uint32]]] = []
     for row, (objects, numbers) in enumerate(unions.rows()):

@@ -55,7 +55,7 @@ class ObjectsJob:
     """What is to be found where: with equal jobs, all that passes keep on disk is equal."""
 
     mask: str
-    """The path of the mask."""
+    """The path of the mask. If it is empty, its parts are an array of the workspace, ``parts``."""
     fingerprint: str
     """Of its pixels."""
     height: int
@@ -67,6 +67,8 @@ class ObjectsJob:
     empty, they are kept as an array of the workspace, ``numbers``."""
     side: int = 2048
     """Of a window, in pixels."""
+    corners: bool = True
+    """Whether pixels that share a corner are connected, and not only those that share an edge."""
     outlines: bool = True
     """Whether objects are outlined, and not only measured."""
     probabilities: bool = False
@@ -96,18 +98,23 @@ class Workspace:
         """
         read = self._padded(window, halo)
         if raw or not self.job.rule.fill_holes:
-            return self.job.parts.parts(self.mask.read(read)), read
+            return self._raw(read), read
         if not self.fills_small_holes:
             return np.asarray(self.array("filled")[read.slices()]), read
         wide = self._padded(read, self.job.rule.max_hole + 1)
-        found = fill_small_holes(self.job.parts.parts(self.mask.read(wide)), self.job.rule.max_hole)
+        found = fill_small_holes(self._raw(wide), self.job.rule.max_hole)
         return found[read.slices(wide)], read
+
+    def _raw(self, window: Window) -> Parts:
+        if not self.job.mask:
+            return np.asarray(self.array("parts")[window.slices()])
+        return self.job.parts.parts(self.mask.read(window))
 
     @property
     def fills_small_holes(self) -> bool:
         """Whether holes are so small that they are filled as windows are read."""
         rule = self.job.rule
-        return rule.fill_holes and 0 < rule.max_hole <= LARGEST_FILLED
+        return rule.fill_holes and self.job.corners and 0 < rule.max_hole <= LARGEST_FILLED
 
     def _padded(self, window: Window, halo: int) -> Window:
         found = window.pad(halo).intersect(self.grid.area)

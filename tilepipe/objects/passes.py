@@ -33,7 +33,7 @@ from tilepipe.objects.holes import enclosing, fillings, open_numbers, open_piece
 from tilepipe.objects.index import IndexRows, IndexWriter, ObjectIndex
 from tilepipe.objects.job import ObjectsJob, Workspace
 from tilepipe.objects.pieces import Pieces, connected_pieces, split_pieces
-from tilepipe.objects.rules import BORDER, FREE
+from tilepipe.objects.rules import BORDER, FREE, Parts
 from tilepipe.objects.specks import SpeckBorders, absorb, speck_borders, summed
 from tilepipe.objects.unions import Unions, grid_shape
 from tilepipe.storage import StoragePath
@@ -44,7 +44,7 @@ def holes(work: Workspace, window: Window) -> None:
     if work.has("holes", window):
         return
     parts, read = work.parts(window, 1, raw=True)
-    pieces = open_pieces(parts, read, window, work.grid.area.width)
+    pieces = _open_pieces(work, parts, read, window)
     beside = enclosing(pieces.numbers, len(pieces.part), parts, read, window)
     work.save("holes", window, {**pieces.tables, "beside": beside})
 
@@ -57,7 +57,9 @@ def judge_holes(work: Workspace) -> None:
         beside = tables.pop("beside")
         return Pieces.from_tables(tables), beside
 
-    found = fillings(work.grid, _by_place(work, load), work.job.rule.max_hole)
+    found = fillings(
+        work.grid, by_place(work, load), work.job.rule.max_hole, corners=not work.job.corners
+    )
     for row, column, becomes in found:
         work.save("fillings", work.grid.window(row, column), {"becomes": becomes})
     work.create_array("filled", "uint8")
@@ -68,7 +70,7 @@ def fill(work: Workspace, window: Window) -> None:
     parts, _ = work.parts(window, raw=True)
     becomes = work.load("fillings", window)["becomes"]
     if (becomes != FREE).any():
-        numbers = open_numbers(parts)
+        numbers = open_numbers(parts, corners=not work.job.corners)
         np.copyto(parts, becomes[numbers], where=numbers > 0)
     work.array("filled")[window.slices()] = parts
 
@@ -89,7 +91,8 @@ def pieces(work: Workspace, window: Window) -> None:
         parts, read = work.parts(window, basins.HALO)
         found = split_pieces(parts, read, window, width, _depth(work))
     else:
-        found = connected_pieces(work.parts(window)[0], window, width)
+        parts, _ = work.parts(window)
+        found = connected_pieces(parts, window, width, corners=work.job.corners)
     if len(found.part):
         work.array("pieces")[window.slices()] = found.numbers
     work.save("pieces", window, found.tables)
@@ -100,9 +103,10 @@ def join_pieces(work: Workspace) -> None:
     rule = work.job.rule
     unions = Unions(
         work.grid,
-        _by_place(work, lambda window: Pieces.from_tables(work.load("pieces", window))),
+        by_place(work, lambda window: Pieces.from_tables(work.load("pieces", window))),
         depth=_depth(work),
         min_area=0 if is_provisional(work) else rule.min_area,
+        corners=work.job.corners,
     )
     index = IndexWriter(work.path / "index" / ("seeds" if is_provisional(work) else "final"))
     for windows, (objects, numbers) in zip(work.rows(), unions.rows(), strict=True):
@@ -256,7 +260,12 @@ def _depth(work: Workspace) -> int:
     return round(rule.depth * basins.UNIT) if rule.method == "split" else 1
 
 
-def _by_place(work: Workspace, load: Callable[[Window], Any]) -> Callable[[int, int], Any]:
+def _open_pieces(work: Workspace, parts: Parts, read: Window, window: Window) -> Pieces:
+    corners = not work.job.corners
+    return open_pieces(parts, read, window, work.grid.area.width, corners=corners)
+
+
+def by_place(work: Workspace, load: Callable[[Window], Any]) -> Callable[[int, int], Any]:
     """Load by row and column; three rows of windows are kept, as joining goes along rows."""
     columns = grid_shape(work.grid)[1]
 

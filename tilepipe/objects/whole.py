@@ -20,7 +20,7 @@ from tilepipe.objects.unions import Unions
 Numbers = NDArray[np.int64]
 
 
-def number_parts(parts: Parts, rule: ObjectRule) -> Numbers:
+def number_parts(parts: Parts, rule: ObjectRule, *, corners: bool = True) -> Numbers:
     """Number the objects of a mask in memory.
 
     Parameters
@@ -29,6 +29,9 @@ def number_parts(parts: Parts, rule: ObjectRule) -> Numbers:
         The part of an object that each pixel is (`tilepipe.objects.rules`).
     rule : ObjectRule
         How pixels become objects.
+    corners : bool
+        Whether pixels that share a corner are connected, and not only those that share an edge;
+        basins, of split objects, always are.
 
     Returns
     -------
@@ -37,12 +40,12 @@ def number_parts(parts: Parts, rule: ObjectRule) -> Numbers:
     """
     whole = Window(0, 0, parts.shape[0], parts.shape[1])
     if rule.fill_holes:
-        parts = filled(parts, rule.max_hole)
+        parts = filled(parts, rule.max_hole, corners=corners)
     if rule.method == "split":
         depth = round(rule.depth * basins.UNIT)
         pieces = split_pieces(parts, whole, whole, whole.width, depth)
     else:
-        depth, pieces = 1, connected_pieces(parts, whole, whole.width)
+        depth, pieces = 1, connected_pieces(parts, whole, whole.width, corners=corners)
     unions = Unions(WindowGrid(whole, whole.shape), lambda _row, _column: pieces, depth=depth)
     _, (numbers,) = next(unions.rows())
     found = numbers.astype(np.int64)[pieces.numbers]
@@ -51,16 +54,17 @@ def number_parts(parts: Parts, rule: ObjectRule) -> Numbers:
     return in_raster_order(_without_specks(found, rule))
 
 
-def filled(parts: Parts, max_hole: int = 0) -> Parts:
+def filled(parts: Parts, max_hole: int = 0, *, corners: bool = True) -> Parts:
     """Fill what one class encloses, up to ``max_hole`` pixels (0: whatever its size)."""
     whole = Window(0, 0, parts.shape[0], parts.shape[1])
-    pieces = open_pieces(parts, whole, whole, whole.width)
+    pieces = open_pieces(parts, whole, whole, whole.width, corners=not corners)
     beside = enclosing(pieces.numbers, len(pieces.part), parts, whole, whole)
 
     def load(_row: int, _column: int) -> tuple[Pieces, NDArray[np.uint8]]:
         return pieces, beside
 
-    (_, _, becomes), *_ = fillings(WindowGrid(whole, whole.shape), load, max_hole)
+    grid = WindowGrid(whole, whole.shape)
+    (_, _, becomes), *_ = fillings(grid, load, max_hole, corners=not corners)
     return np.where(pieces.numbers > 0, becomes[pieces.numbers], parts).astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from tilepipe.errors import InputError
 from tilepipe.evaluation.label_maps import NO_LABEL, LabelMap, open_label_map
 from tilepipe.grid import Window
-from tilepipe.objects.labelling import components
+from tilepipe.objects.runs import runs_of
 from tilepipe.products.base import NO_ANSWER
 
 IGNORED = NO_ANSWER
@@ -170,16 +170,9 @@ def negative_label(path: str | Path, label: int) -> InputError:
 
 
 def _components(labels: NDArray[Any]) -> NDArray[Any]:
-    """The connected components of each class but background."""
-    found = np.zeros(labels.shape, np.int32)
-    count = 0
-    for label in np.unique(labels):
-        if label in (0, IGNORED):
-            continue
-        parts, new = components(labels == label)
-        found[parts > 0] = parts[parts > 0] + count
-        count += new
-    return found
+    """The components of each class but background, of pixels that share an edge."""
+    runs = runs_of(np.where(labels == IGNORED, 0, labels))
+    return runs.part[runs.of_pixel]
 
 
 def _small_numbers(objects: NDArray[Any]) -> NDArray[Any]:

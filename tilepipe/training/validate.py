@@ -16,8 +16,10 @@ from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.evaluation.metrics import Confusion, Errors, mean
 from tilepipe.grid import CHUNK, Tiling, Window, round_up
 from tilepipe.images import Image, read_with_valid
+from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.specs import Model
-from tilepipe.objects.labelling import objects_from_labels
+from tilepipe.objects.rules import BORDER
+from tilepipe.objects.whole import number_parts
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, main_product
 from tilepipe.training.labels import IGNORED, LabelScheme
@@ -133,8 +135,11 @@ class _ScoreTally:
 
     def add_objects(self, answer: Prediction, values: NDArray[Any]) -> None:
         # Objects are cut at the edges of windows, in prediction and truth alike.
-        border = 2 if self._scheme.border else None
-        predicted = objects_from_labels(answer.mask, object_class=1, border_class=border)
+        parts, rule = (answer.mask == 1).astype(np.uint8), ObjectRule()
+        if self._scheme.border:
+            parts[answer.mask == 2] = BORDER
+            rule = ObjectRule("seeded", border="border")
+        predicted = number_parts(parts, rule, corners=False)
         true = self._scheme.objects(values)
         self._objects = self._objects + ObjectCounts.of(predicted, true)
 
