@@ -19,6 +19,8 @@ def describe(model: Model) -> str:
     """A model as plain text, at most 88 columns wide."""
     lines = [f"{_plain(model.name)}: {_purpose(model)}", ""]
     lines += _classes(model)
+    if model.output.objects is not None:
+        lines += _entry("objects", str(model.output.objects))
     lines += _entry("pixel size", _pixel_size(model))
     lines += _entry("input", _input(model))
     lines += _entry("network", _network(model))

@@ -175,8 +175,8 @@ class _Finding:
             kind = objects_format(path)
             if kind is None and not is_instances(path):
                 raise InputError(
-                    f"{path}: is no format of objects; use .geojson, .gpkg, .fgb, .parquet, .csv, "
-                    ".spatialdata.zarr, .objects.ome.tif, or .ome.zarr for the numbers"
+                    f"{path}: objects cannot be written in this format; use .geojson, .gpkg, .fgb, "
+                    ".parquet, .csv, .spatialdata.zarr, or .ome.zarr for the numbers"
                 )
             if kind is not None:
                 require_installed(path, kind)
