@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,56 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.objects import oracle
+from tests.objects.windows import numbers_of
 from tilepipe.models.object_rule import ObjectRule
-from tilepipe.objects.job import ObjectsJob, start
-from tilepipe.objects.numbering import number_objects
-from tilepipe.objects.rules import BORDER, PartTable
-from tilepipe.products.base import MaskClass, MaskSpec
-from tilepipe.products.store import create_mask
-
-NAMES = ("background", "a", "b", "border")
-COLOURS = ("#000000", "#ff0000", "#00ff00", "#0000ff")
-
-
-def mask_of(folder: Path, labels: NDArray[Any]) -> Path:
-    path = folder / "mask.ome.zarr"
-    classes = tuple(MaskClass(*each) for each in zip(NAMES, COLOURS, strict=True))
-    spec = MaskSpec(*labels.shape, "labels", classes, background=0)
-    create_mask(path, spec).write(
-        _whole(labels.shape), np.ascontiguousarray(labels, dtype=np.uint8)
-    )
-    return path
-
-
-def _whole(shape: tuple[int, ...]) -> Any:
-    from tilepipe.grid import Window
-
-    return Window(0, 0, shape[0], shape[1])
-
-
-def serially(function: Any, items: Any) -> Any:
-    return (function(*item) for item in items)
-
-
-def numbers_of(
-    folder: Path, labels: NDArray[Any], rule: ObjectRule, side: int, compute: Any = serially
-) -> NDArray[Any]:
-    path = folder / "mask.ome.zarr"
-    if not path.exists():
-        mask_of(folder, labels)
-    border = BORDER if rule.border else 3
-    table = PartTable((0, 1, 2, border), (), (1, 2, 3))
-    job = ObjectsJob(str(path), "x", *labels.shape, rule, table, side=side)
-    work = start(folder / f"work{side}", job)
-    index = number_objects(work, compute, lambda _title: None)
-    found = np.asarray(work.array("numbers")[:])
-    rows = index.read()
-    assert len(index) == found.max(initial=0)
-    sizes = np.bincount(found.reshape(-1), minlength=len(index) + 1)[1:]
-    assert (rows.area == sizes).all()
-    assert (found.reshape(-1)[rows.first] == np.arange(1, len(index) + 1)).all()
-    assert (np.diff(rows.first) > 0).all()
-    return found
+from tilepipe.objects.rules import BORDER
 
 
 def expected(labels: NDArray[Any], rule: ObjectRule) -> NDArray[Any]:

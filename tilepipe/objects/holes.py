@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.grid import Window, WindowGrid
-from tilepipe.objects.pieces import Numbers, Pieces, connected_pieces
+from tilepipe.objects.pieces import Numbers, Pieces, components, connected_pieces
 from tilepipe.objects.rules import BORDER, FREE, NO_ANSWER, Parts
 from tilepipe.objects.unions import Unions
 
@@ -24,8 +24,17 @@ def open_pieces(parts: Parts, read: Window, window: Window, width: int) -> Piece
     ``parts`` are those of ``read``, which has one more pixel than ``window`` on all sides within
     the mask.
     """
-    free = (parts[window.slices(read)] == FREE).astype(np.uint8)
-    return connected_pieces(free, window, width, corners=False)
+    return connected_pieces(_free(parts[window.slices(read)]), window, width, corners=False)
+
+
+def open_numbers(parts: Parts) -> Numbers:
+    """The numbers of `open_pieces`, of a window without pixels around it."""
+    return components(_free(parts), corners=False)[0]
+
+
+def _free(parts: Parts) -> Parts:
+    free: Parts = (parts == FREE).view(np.uint8)
+    return free
 
 
 def enclosing(

@@ -18,6 +18,8 @@ from tilepipe.images.resampled import Factors
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.kept import load_arrays, save_arrays
 from tilepipe.objects.rules import Parts, PartTable
+from tilepipe.objects.small_holes import LARGEST as LARGEST_FILLED
+from tilepipe.objects.small_holes import fill_small_holes
 from tilepipe.objects.unions import grid_shape
 from tilepipe.products.any_mask import open_any_mask
 from tilepipe.products.base import Mask
@@ -92,11 +94,25 @@ class Workspace:
 
         Holes are filled if the rule says so, unless ``raw``.
         """
-        read = window.pad(halo).intersect(self.grid.area) if halo else window
-        assert read is not None, "the window is in the mask"
-        if self.job.rule.fill_holes and not raw:
+        read = self._padded(window, halo)
+        if raw or not self.job.rule.fill_holes:
+            return self.job.parts.parts(self.mask.read(read)), read
+        if not self.fills_small_holes:
             return np.asarray(self.array("filled")[read.slices()]), read
-        return self.job.parts.parts(self.mask.read(read)), read
+        wide = self._padded(read, self.job.rule.max_hole + 1)
+        found = fill_small_holes(self.job.parts.parts(self.mask.read(wide)), self.job.rule.max_hole)
+        return found[read.slices(wide)], read
+
+    @property
+    def fills_small_holes(self) -> bool:
+        """Whether holes are so small that they are filled as windows are read."""
+        rule = self.job.rule
+        return rule.fill_holes and 0 < rule.max_hole <= LARGEST_FILLED
+
+    def _padded(self, window: Window, halo: int) -> Window:
+        found = window.pad(halo).intersect(self.grid.area)
+        assert found is not None, "the window is in the mask"
+        return found
 
     @property
     def mask(self) -> Mask:
@@ -164,7 +180,8 @@ class Workspace:
         write_whole(self.path / "done" / step, b"", alone=False)
 
 
-LARGEST_SIDE = 2048
+SMALLEST_SIDE, LARGEST_SIDE = CHUNK, 2048
+"""Sides of windows, in pixels."""
 PIXEL_BYTES = 120
 """Memory that the most demanding pass takes for each pixel of a window."""
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from tilepipe.objects.job import PIXEL_BYTES, SMALLEST_SIDE
 from tilepipe.objects.numbering import Compute
+
+PROCESS = 250_000_000
+"""Bytes of a process before it has any window, about."""
+
+
+def processes_for(memory: int, windows: int | None = None) -> int:
+    """How many processes are worth it, on this machine's cores and within a memory limit.
+
+    ``windows`` is the number of windows there are to share, if it is known.
+    """
+    window = SMALLEST_SIDE**2 * PIXEL_BYTES
+    fitting = memory // 2 // (PROCESS + window)
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = most if windows is None else windows // 4
+    return max(1, min(most, shared, fitting))
 
 
 def serially(function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:

@@ -42,7 +42,10 @@ def _rule(test: Callable[[ObjectRule], bool]) -> Callable[[Workspace], bool]:
     return lambda work: test(work.job.rule)
 
 
-_fills = _rule(lambda rule: rule.fill_holes)
+def _fills(work: Workspace) -> bool:
+    return work.job.rule.fill_holes and not work.fills_small_holes
+
+
 _grows = _rule(lambda rule: rule.method == "seeded")
 _merges = _rule(lambda rule: rule.specks == "merge" and rule.min_area > 0)
 

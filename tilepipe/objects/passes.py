@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tilepipe.grid import Window
 from tilepipe.objects import basins
 from tilepipe.objects.growth import grow as grown
-from tilepipe.objects.holes import enclosing, fillings, open_pieces
+from tilepipe.objects.holes import enclosing, fillings, open_numbers, open_pieces
 from tilepipe.objects.index import IndexRows, IndexWriter, ObjectIndex
 from tilepipe.objects.job import ObjectsJob, Workspace
 from tilepipe.objects.pieces import Pieces, connected_pieces, split_pieces
@@ -68,7 +68,7 @@ def fill(work: Workspace, window: Window) -> None:
     parts, _ = work.parts(window, raw=True)
     becomes = work.load("fillings", window)["becomes"]
     if (becomes != FREE).any():
-        numbers = open_pieces(parts, window, window, work.grid.area.width).numbers
+        numbers = open_numbers(parts)
         np.copyto(parts, becomes[numbers], where=numbers > 0)
     work.array("filled")[window.slices()] = parts
 

@@ -93,22 +93,14 @@ def connected_pieces(parts: Parts, window: Window, width: int, *, corners: bool 
     corners
         Whether pixels that share a corner are connected, and not only those that share an edge.
     """
-    numbers, total = np.zeros(parts.shape, np.int32), 0
-    part = [np.zeros(0, np.uint8)]
-    for value in _classes_in(parts):
-        found, count = ndimage.label(parts == value, _CORNERS if corners else None)
-        np.copyto(numbers, found + total, where=found > 0)
-        part.append(np.full(count, value, np.uint8))
-        total += count
-    classes = np.concatenate(part)
-    numbers, order = _in_raster_order(numbers, len(classes))
+    numbers, classes = components(parts, corners=corners)
     flat = np.zeros(parts.shape, np.int16)
     touching = np.unique(np.concatenate(_edges(numbers)))
     touching = touching[touching > 0]
     basin = np.zeros(len(classes) + 1, np.int32)
     basin[touching] = np.arange(1, len(touching) + 1)
     return _described(
-        numbers, classes[order], window, width,
+        numbers, classes, window, width,
         basin_piece=touching.astype(np.int32),
         basin_peak=np.zeros(len(touching), np.int16),
         basin_exit=np.full(len(touching), -1, np.int64),
@@ -116,6 +108,23 @@ def connected_pieces(parts: Parts, window: Window, width: int, *, corners: bool 
         edge_height=_edges(flat),
         passes=np.zeros((0, 3), np.int32),
     )  # fmt: skip
+
+
+def components(parts: Parts, *, corners: bool = True) -> tuple[Numbers, Parts]:
+    """The numbers of the components of each class, (H, W), as in `Pieces`, and their classes."""
+    numbers, total = np.zeros(parts.shape, np.int32), 0
+    part = [np.zeros(0, np.uint8)]
+    for value in _classes_in(parts):
+        found, count = ndimage.label(parts == value, _CORNERS if corners else None)
+        if total:
+            np.copyto(numbers, found + total, where=found > 0)
+        else:
+            numbers = found
+        part.append(np.full(count, value, np.uint8))
+        total += count
+    classes = np.concatenate(part)
+    numbers, order = _in_raster_order(numbers, len(classes))
+    return numbers, classes[order]
 
 
 def split_pieces(parts: Parts, read: Window, window: Window, width: int, depth: int) -> Pieces:
@@ -149,6 +158,9 @@ def split_pieces(parts: Parts, read: Window, window: Window, width: int, depth: 
 
 
 def _classes_in(parts: Parts) -> list[int]:
+    most = int(np.where(parts < BORDER, parts, FREE).max(initial=FREE))
+    if most <= FREE + 1:  # mostly so, and seen in a tenth of the time
+        return [most] * (most > FREE)
     present = np.flatnonzero(np.bincount(parts.reshape(-1), minlength=256))
     return [int(value) for value in present if FREE < value < BORDER]
 
@@ -248,26 +260,35 @@ class _Basins:
 
     def _borders(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """Each pair of neighbours in two basins of one class: the basins, and the lower height."""
+        basin: Numbers = self._basin.reshape(-1)
+        part, height = self._part.reshape(-1), self._height.reshape(-1)
         found: list[tuple[Any, Any, Any]] = [(np.zeros(0, np.int32),) * 3]
-        for here, there in _neighbours(self._basin.shape):
-            one, other = self._basin[here], self._basin[there]
-            differ = (one != other) & (one > 0) & (other > 0)
-            differ &= self._part[here] == self._part[there]
-            way = np.minimum(self._height[here][differ], self._height[there][differ])
-            found.append((one[differ], other[differ], way.astype(np.int32)))
+        width = self._ringed.width - 2
+        for here, there, at, step in _neighbours(self._basin.shape):
+            # Few pixels differ from their neighbours.
+            y, x = np.nonzero(self._basin[here] != self._basin[there])
+            pixel = at + y * width + x
+            other = pixel + step
+            met = (basin[pixel] > 0) & (basin[other] > 0) & (part[pixel] == part[other])
+            pixel, other = pixel[met], other[met]
+            way = np.minimum(height[pixel], height[other])
+            found.append((basin[pixel], basin[other], way.astype(np.int32)))
         one, other, way = (np.concatenate(each) for each in zip(*found, strict=True))
         return one, other, way
 
 
 def _neighbours(
     shape: tuple[int, ...],
-) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Slices of an array that pair each pixel with its neighbours, each pair once."""
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], int, int]]:
+    """Slices of an array that pair each pixel with its neighbours, each pair once.
+
+    With them, the flat index of the first pixel, and how many pixels on its neighbour is.
+    """
     height, width = shape
     for y, x in ((0, 1), (1, -1), (1, 0), (1, 1)):
         rows = slice(0, height - y), slice(y, height)
         left, right = slice(max(0, -x), width - max(0, x)), slice(max(0, x), width + min(0, x))
-        yield (rows[0], left), (rows[1], right)
+        yield (rows[0], left), (rows[1], right), max(0, -x), y * width + x
 
 
 def _components(size: int, one: NDArray[Any], other: NDArray[Any]) -> Numbers:
@@ -290,19 +311,26 @@ def _highest(
 
 def _in_raster_order(numbers: Numbers, count: int) -> tuple[Numbers, NDArray[np.intp]]:
     """Renumber 1 .. count by first pixels; also the old index (from 0) of each."""
-    order = np.argsort(_first(numbers, count), kind="stable")
+    first, _ = _first_and_area(numbers, count)
+    order = np.argsort(first, kind="stable")
+    if (first[1:] > first[:-1]).all():
+        return numbers, order
     renamed = np.zeros(count + 1, np.int32)
     renamed[order + 1] = np.arange(1, count + 1)
     return renamed[numbers], order
 
 
-def _first(numbers: Numbers, count: int) -> NDArray[np.int64]:
-    """The flat index of the first pixel of each of 1 .. count."""
+def _first_and_area(numbers: Numbers, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The flat index of the first pixel of each of 1 .. count, and its pixels."""
     flat = numbers.reshape(-1)
-    at = np.flatnonzero(flat)[::-1]
+    begins = np.ones(flat.shape, bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    starts = np.flatnonzero(begins)
+    lengths, value = np.diff(starts, append=flat.size), flat[starts]
     first = np.zeros(count + 1, np.int64)
-    first[flat[at]] = at  # of several values for one place, numpy keeps the last
-    return first[1:]
+    first[value[::-1]] = starts[::-1]  # of several values for one place, numpy keeps the last
+    area = np.bincount(value, lengths, count + 1).astype(np.int64)
+    return first[1:], area[1:]
 
 
 def _edges(array: NDArray[Any]) -> tuple[Any, Any, Any, Any]:
@@ -311,7 +339,7 @@ def _edges(array: NDArray[Any]) -> tuple[Any, Any, Any, Any]:
 
 def _described(numbers: Numbers, part: Parts, window: Window, width: int, **rest: Any) -> Pieces:
     count = len(part)
-    y, x = np.divmod(_first(numbers, count), window.width)
-    area = np.bincount(numbers.reshape(-1), minlength=count + 1)[1:].astype(np.int64)
+    first, area = _first_and_area(numbers, count)
+    y, x = np.divmod(first, window.width)
     first = (y + window.y) * width + x + window.x
     return Pieces(numbers, part, area, first, **rest)

@@ -56,9 +56,9 @@ def downsample_block(mask: Layers, level: int, window: Window) -> None:
     """Write one unit of a level for all products, from the finer level, which must be complete.
 
     ``window`` consists of whole chunks. One row of chunks is in memory at a time, or one chunk if
-    there are several planes.
+    pixels have several planes or bytes.
     """
-    several = sum(layer.planes for layer in mask.layers) > 1
+    several = sum(layer.planes * layer.product.dtype.itemsize for layer in mask.layers) > 1
     for part in WindowGrid(window, (CHUNK, CHUNK if several else window.width)):
         above = _twice(part, mask.levels[level - 1])
         for layer in mask.layers:

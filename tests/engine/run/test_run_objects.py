@@ -16,6 +16,7 @@ from tests.making import make_image, make_model, write_tiff
 from tests.objects import oracle
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.errors import InputError
+from tilepipe.grid import Window
 from tilepipe.models.file import save_model
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.unet import UNetArguments
@@ -25,7 +26,7 @@ from tilepipe.objects.whole import number_parts
 from tilepipe.products.instances import open_instances
 from tilepipe.products.store import open_zarr_mask
 
-RULE = ObjectRule("split", ("nucleus",), min_area=6, fill_holes=True, max_hole=9)
+RULE = ObjectRule("split", ("nucleus",), min_area=6, fill_holes=True, max_hole=90)
 SHAPE = 700, 900
 
 
@@ -140,7 +141,7 @@ def test_another_rule_makes_others(finished: Path, tmp_path: Path) -> None:
         mask_in(finished), outputs=[str(tmp_path / "n.csv")], method="seeded", only=["nucleus"],
         border="border", reach=2, min_area="0.5um2",
     )  # fmt: skip
-    rule = ObjectRule("seeded", ("nucleus",), "border", 2, min_area=8, fill_holes=True, max_hole=9)
+    rule = ObjectRule("seeded", ("nucleus",), "border", 2, min_area=8, fill_holes=True, max_hole=90)
     assert found.rule == rule
     assert found.summary.total.count == expected(finished, rule).max()
 
@@ -248,3 +249,92 @@ def test_what_exists_is_kept(finished: Path, tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     tilepipe.find_objects(mask_in(finished), outputs=[str(path)], overwrite=True)
     assert path.read_bytes() == (finished / "slide_objects.geojson").read_bytes()
+
+
+@pytest.mark.slow
+def test_worker_processes_make_the_same_bytes(place: Path, finished: Path, tmp_path: Path) -> None:
+    run(place, f"{tmp_path / 'two'}/", probabilities="float16", workers=2)
+    assert contents(tmp_path / "two") == contents(finished)
+
+
+# ------------------------------------------------------------------ parts of an image, other grids
+
+
+def features(path: Path) -> list[Any]:
+    return list(json.loads(path.read_text())["features"])
+
+
+def polygons(path: Path) -> list[Any]:
+    import shapely
+
+    return [shapely.geometry.shape(each["geometry"]) for each in features(path)]
+
+
+def test_outlines_of_a_coarser_mask_lie_right_on_the_image(place: Path, tmp_path: Path) -> None:
+    """Objects are made on the model's grid, and their outlines are in pixels of the image."""
+    import shapely
+
+    plain, like = (
+        [str(tmp_path / f"{name}{suffix}") for suffix in (".ome.zarr", ".geojson")]
+        for name in ("plain", "like")
+    )
+    run(place, *plain, pixel_size=0.125)
+    run(place, *like, pixel_size=0.125, like_image=True)
+    assert open_zarr_mask(tmp_path / "like.ome.zarr").shape == SHAPE
+    same, other = (features(tmp_path / f"{name}.geojson") for name in ("plain", "like"))
+    # Their ids differ, as the masks have other names.
+    assert [each | {"id": ""} for each in same] == [each | {"id": ""} for each in other]
+    numbers = open_instances(tmp_path / "plain.ome.zarr" / "objects").read(Window(0, 0, 350, 450))
+    on_image = numbers.repeat(2, axis=0).repeat(2, axis=1)
+    found = polygons(tmp_path / "like.geojson")
+    assert len(found) == numbers.max() > 20
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    drawn = np.zeros(SHAPE, np.uint32)
+    for number, each in enumerate(found, 1):
+        left, top, right, bottom = (int(side) for side in each.bounds)
+        part = slice(top, bottom), slice(left, right)
+        drawn[part][shapely.contains_xy(each, x[part] + 0.5, y[part] + 0.5)] = number
+    assert (drawn == on_image).all()
+
+
+def test_objects_of_a_region_lie_in_it_and_their_density_is_by_what_has_an_answer(
+    place: Path, tmp_path: Path
+) -> None:
+    region = tmp_path / "region.geojson"
+    ring = [[100, 120], [420, 120], [420, 500], [100, 500], [100, 120]]
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    outputs = [str(tmp_path / name) for name in ("m.ome.zarr", "n.geojson")]
+    summary = run(place, *outputs, tissue=str(region))
+    answered = np.asarray(open_zarr_mask(tmp_path / "m.ome.zarr").as_dask()) != 255
+    assert 0 < answered.sum() < 0.5 * answered.size
+    found = polygons(tmp_path / "n.geojson")
+    assert len(found) == summary.objects.total.count > 5
+    for each in found:
+        x, y = each.representative_point().coords[0]
+        assert answered[int(y), int(x)]
+    area = answered.sum() * (0.25e-3) ** 2  # mm2
+    assert summary.objects.total.density == pytest.approx(len(found) / area, rel=1e-3)
+
+
+def test_objects_of_a_damaged_image_say_that_some_may_be_missing(
+    place: Path, tmp_path: Path
+) -> None:
+    from tests.making import zero_tiles
+
+    (tmp_path / "images").mkdir()
+    shutil.copy(place / "slide.tif", tmp_path / "images" / "slide.tif")
+    shutil.copy(place / "tiny.safetensors", tmp_path / "images" / "tiny.safetensors")
+    zero_tiles(tmp_path / "images" / "slide.tif", [0])
+    outputs = [str(tmp_path / name) for name in ("m.ome.zarr", "n.geojson", "n.gpkg")]
+    summary = run(tmp_path / "images", *outputs)
+    assert summary.incomplete
+    assert "could not be read whole" in summary.objects.partial
+    info = open_table(tmp_path / "m.ome.zarr" / "objects" / "table").info
+    assert info.partial == summary.objects.partial
+    assert summary.to_dict()["objects"]["partial"]
+    # Repaired, the run goes on where it was, and its objects are those of the whole image.
+    shutil.copy(place / "slide.tif", tmp_path / "images" / "slide.tif")
+    whole = run(tmp_path / "images", *outputs)
+    assert not whole.objects.partial
+    assert whole.objects.total.count > summary.objects.total.count
+    assert not open_table(tmp_path / "m.ome.zarr" / "objects" / "table").info.partial

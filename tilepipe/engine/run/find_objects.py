@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -28,8 +27,15 @@ from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.areas import PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import objects_format, require_installed, write_objects
-from tilepipe.objects.job import Intensity, ObjectsJob, Workspace, side_for, start
-from tilepipe.objects.mappers import in_processes
+from tilepipe.objects.job import (
+    LARGEST_SIDE,
+    Intensity,
+    ObjectsJob,
+    Workspace,
+    side_for,
+    start,
+)
+from tilepipe.objects.mappers import in_processes, processes_for
 from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.options import ObjectsOptions
 from tilepipe.objects.rules import part_table
@@ -46,6 +52,7 @@ from tilepipe.storage import (
     InputRefused,
     StoragePath,
     as_path,
+    make_folder,
     readable,
     remove,
     require_writable,
@@ -246,8 +253,8 @@ class _Finding:
     def _processes(self, memory: int) -> int:
         if self.options.workers is not None:
             return self.options.workers
-        tiles = -(-self.spec.height // 2048) * -(-self.spec.width // 2048)
-        return max(1, min(len(os.sched_getaffinity(0)), tiles // 2, memory // 700_000_000))
+        tiles = -(-self.spec.height // LARGEST_SIDE) * -(-self.spec.width // LARGEST_SIDE)
+        return processes_for(memory, tiles)
 
     def _table(self, work: Workspace, place: ImagePlace | None) -> ObjectTable:
         target = as_path(work.job.target)
@@ -304,6 +311,7 @@ class _Finding:
             self.on_step(f"writing {path.name}")
             with staged_locally(path) as local:
                 if is_instances(path):
+                    remove(work.path / "job.json")  # a later call finds nothing to go on with
                     _take_store(as_path(work.job.target), local)
                 else:
                     write_objects(shaped(table, shape), local, labels)
@@ -380,10 +388,15 @@ def _beside(path: StoragePath, suffix: str) -> str:
 
 
 def _take_store(made: StoragePath, path: Path) -> None:
-    """Move the finished store of numbers to its name."""
+    """Move the finished store of numbers to its name, or bring it there from an object store."""
     remove(path)
-    assert isinstance(made, Path), "outputs elsewhere are made here, and then copied"
-    made.rename(path)
+    if isinstance(made, Path):
+        made.rename(path)
+        return
+    for each in made.objects():
+        file = path / str(each).removeprefix(f"{made}/")
+        make_folder(file.parent)
+        file.write_bytes(each.read_bytes())
 
 
 @contextmanager

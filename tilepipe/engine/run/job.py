@@ -49,6 +49,7 @@ from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
 from tilepipe.objects.formats.registry import objects_format
+from tilepipe.objects.mappers import processes_for
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import as_path, make_folder, refuse_links, remove
 from tilepipe.text import some
@@ -249,6 +250,8 @@ class Job:
         resources = self.lazy_workers.resources
         run.memory = estimate.memory_limit
         run.slots = resources.slots * (resources.workers if resources.local else 1)
+        if resources.in_process:
+            run.processes = processes_for(run.memory)
         if not is_complete(run, self._stages):
             # A resumed run builds on what is there, and so reads all of it.
             run.progress = Progress.as_found(ledger.path, mask, plan.tiling, read=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tilepipe.engine.events import BlockReport
@@ -16,7 +17,9 @@ from tilepipe.objects.areas import Area, PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import write_objects
 from tilepipe.objects.job import ObjectsJob, side_for, start
+from tilepipe.objects.mappers import in_processes
 from tilepipe.objects.measures import has_probabilities
+from tilepipe.objects.numbering import Compute
 from tilepipe.objects.rules import part_table
 from tilepipe.objects.summary import ObjectsSummary, summarise_objects
 from tilepipe.objects.table import ImagePlace, ObjectsInfo, open_table
@@ -46,20 +49,31 @@ class Objects(Stage):
         job = ObjectsJob(
             str(run.outputs.store), _seal(run), *mask.shape, plan.objects,
             part_table(plan.objects, mask.kind, names, mask.spec.background), str(target),
-            side=side_for(run.memory, run.slots), probabilities=has_probabilities(mask),
+            side=side_for(run.memory, max(run.slots, run.processes)),
+            probabilities=has_probabilities(mask),
         )  # fmt: skip
         work = start(run.outputs.state.folder / "objects", job)
-
-        def compute(
-            function: Callable[..., Any], items: Iterable[tuple[Any, ...]]
-        ) -> Iterator[Any]:
-            for outcome in run.compute(object_task, ((function, *item) for item in items)):
-                yield outcome.value
-
-        build_objects(work, mask.spec, objects_info(run), compute, run.callbacks.stage)
+        with _computing(run, len(work.windows())) as compute:
+            build_objects(work, mask.spec, objects_info(run), compute, run.callbacks.stage)
         content = hash_of(target)
         remove(work.path)
         return {"bytes": size_of(target), "hash": content}
+
+
+@contextmanager
+def _computing(run: OpenRun, windows: int) -> Iterator[Compute]:
+    """Yield what computes tasks: processes of this machine, or the run's own workers."""
+    count = min(run.processes, windows // 4)
+    if count > 1:
+        with in_processes(count) as compute:
+            yield compute
+        return
+
+    def by_workers(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+        for outcome in run.compute(object_task, ((function, *item) for item in items)):
+            yield outcome.value
+
+    yield by_workers
 
 
 class ObjectExports(Stage):
