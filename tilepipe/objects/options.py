@@ -19,8 +19,8 @@ class ObjectsOptions(Options):
     outputs: tuple[str, ...] = option(
         (),
         "File to write: .geojson (QuPath, GIS), .geojson.gz, .gpkg, .fgb, .parquet, .csv or "
-        ".csv.gz; .ome.zarr for the numbers as pixels; .spatialdata.zarr for both; may be given "
-        "several times",
+        ".csv.gz; .ome.zarr, .objects.ome.tif or .objects.tif for the numbers as pixels; "
+        ".spatialdata.zarr for both; may be given several times",
         flag="output", short="-o", metavar="PATH",
         unset="MASK_objects.geojson, or .gpkg on maps, in the current folder",
     )  # fmt: skip

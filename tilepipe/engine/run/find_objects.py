@@ -183,7 +183,8 @@ class _Finding:
             if kind is None and not is_instances(path):
                 raise InputError(
                     f"{path}: objects cannot be written in this format; use .geojson, .gpkg, .fgb, "
-                    ".parquet, .csv, .spatialdata.zarr, or .ome.zarr for the numbers"
+                    ".parquet, .csv or .spatialdata.zarr; or for their numbers .ome.zarr, "
+                    ".objects.ome.tif or .objects.tif"
                 )
             if kind is not None:
                 require_installed(path, kind)
