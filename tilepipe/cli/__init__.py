@@ -20,7 +20,7 @@ from tilepipe.text import one_line
 COMMANDS = {
     "run": "Segment an image and write the mask.",
     "plan": "Show what `run` would do: window, blocks, memory, time.",
-    "objects": "Make objects of a mask: outlines, measurements, counts.",
+    "objects": "Find the objects of a mask: outlines, measurements, counts.",
     "verify": "Prove that a mask equals the whole-image answer.",
     "validate": "Check that a result follows its format, and who can open it.",
     "train": "Train a network on images and masks.",

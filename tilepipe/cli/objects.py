@@ -18,11 +18,11 @@ from tilepipe.objects.options import ObjectsOptions
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(mask: str, config: Path | None, quiet: bool, as_json: bool, **given: Any) -> None:
-    """Make objects of MASK: nuclei, fields, lakes, as outlines and measurements.
+    """Find the objects of MASK (nuclei, fields, lakes): outlines, measurements, counts.
 
-    Any mask will do, by tilepipe or another program (which needs --classes). An object is whole
-    wherever it lies, and the result does not depend on memory or workers. If stopped, the same
-    command resumes.
+    Any mask will do; one by another program may need --classes. Nothing is cut at the borders of
+    blocks, and the result does not depend on memory or workers. If stopped, the same command
+    resumes.
     """
     from tilepipe import api
     from tilepipe.cli.lines import say

@@ -23,8 +23,8 @@ _VERDICTS = {
 def command(result: str, as_json: bool) -> int:
     """Check that RESULT follows the specification of its format, and say who can open it.
 
-    RESULT is a mask or another output: OME-Zarr, OME-TIFF, GeoTIFF. Exit code 5 if it breaks its
-    specification.
+    RESULT is a mask, a file of objects or another output: OME-Zarr, OME-TIFF, GeoTIFF, GeoJSON,
+    GeoPackage, FlatGeobuf or GeoParquet. Exit code 5 if it breaks its specification.
     """
     from tilepipe import validate
 

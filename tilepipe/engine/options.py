@@ -52,9 +52,9 @@ class RunOptions(Options):
     model: str = option("nuclei-he", "Model file, or name of a shipped model", short="-m")
     outputs: tuple[str, ...] = option(
         (),
-        "Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png, or a folder "
-        "(masks/); NAME.probabilities.tif or NAME.entropy.ome.tif for what lies beside the mask; "
-        "for its objects .geojson, .gpkg, .fgb, .parquet or .csv; may be given several times",
+        "Mask to write: .ome.zarr, .ome.tif, .tif (cloud-optimised GeoTIFF) or .png; its objects: "
+        ".geojson, .gpkg, .fgb, .parquet or .csv; what lies beside it: NAME.probabilities.tif, "
+        "NAME.entropy.ome.tif; or a folder (masks/) for all defaults; may be given several times",
         flag="output", short="-o", metavar="PATH",
         unset="IMAGE_mask in the current folder, in the formats of its field",
     )  # fmt: skip
@@ -93,7 +93,7 @@ class RunOptions(Options):
     tissue: str = option(
         "none",
         "Compute only the tissue of an RGB slide (auto), or what lies inside a mask image or "
-        "GeoJSON polygons (PATH)",
+        "polygons (PATH)",
         metavar="auto|none|PATH", unset="none: the whole image",
     )  # fmt: skip
     region: tuple[int, int, int, int] | None = option(
@@ -140,12 +140,13 @@ class RunOptions(Options):
         None, "Write the class probabilities too", unset="off; uint8 for -o NAME.probabilities.tif"
     )  # fmt: skip
     uncertainty: Shares | None = option(
-        None, "Write how undecided the model is about each pixel: the entropy of the probabilities",
+        None,
+        "Write how undecided the model is about each pixel too: the entropy of the probabilities",
         unset="off; uint8 for -o NAME.entropy.tif",
     )  # fmt: skip
     channels: bool = option(
         False,
-        "Write the OME-TIFF with a channel of 0 and 255 for each class, which any viewer shows",
+        "Write the OME-TIFF with a channel of 0 and 255 for each class, which shows in any viewer",
     )
     ngff: Ngff | None = option(
         None, "OME-Zarr version of the mask: 0.4, in zarr format 2, is for QuPath and OMERO",
@@ -156,17 +157,17 @@ class RunOptions(Options):
     )
     objects: ObjectMethod = option(
         "auto",
-        "How to make objects of the mask: components of a class, split where they are narrow, or "
-        "seeded by a core class; none for no objects",
-        unset="as the model says, for outputs of objects: -o NAME.geojson, .gpkg, .fgb, .parquet, "
-        ".csv",
+        "How objects of the mask are told apart: connected pixels of a class (components), the "
+        "same cut where they are narrow (split), or cores of one class grown into another "
+        "(seeded); none makes no objects",
+        unset="as the model says, if an output holds objects",
     )  # fmt: skip
     min_area: str | None = option(
-        None, "Leave out smaller objects, in pixels of the mask or with a unit: 60, 20um2, 50m2",
+        None, "Leave out smaller objects; in pixels of the mask or with a unit: 60, 20um2, 50m2",
         parse=parse_area, metavar="AREA", unset="as the model says",
     )  # fmt: skip
     fill_holes: bool | None = option(
-        None, "Fill the holes of objects", unset="as the model says"
+        None, "Fill what one class of objects encloses", unset="as the model says"
     )  # fmt: skip
     products: tuple[str, ...] = option(
         (), "Product of an installed plug-in to write too; may be given several times",

@@ -237,7 +237,7 @@ def test_an_unfinished_run_is_refused_or_named(place: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["n.shp", "n.tif", "mask"])
 def test_no_format_of_objects_is_refused(finished: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="no format of objects"):
+    with pytest.raises(InputError, match="objects cannot be written in this format"):
         tilepipe.find_objects(mask_in(finished), outputs=[str(tmp_path / name)])
 
 

@@ -83,7 +83,8 @@ def _of_method(method: Method, rule: ObjectRule | None, model: Model) -> ObjectR
     if method == "seeded" and (rule is None or not rule.border):
         raise InputError(
             f"objects: model {model.name} does not say what its core and border classes are; make "
-            "objects of the finished mask with `tilepipe objects --core CLASS --border CLASS`"
+            "objects of the finished mask with `tilepipe objects MASK --method seeded --class CORE "
+            "--border BORDER`"
         )
     if rule is None:
         return ObjectRule(method)

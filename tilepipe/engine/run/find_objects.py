@@ -183,8 +183,9 @@ class _Finding:
             kind = objects_format(path)
             if kind is None and not is_instances(path):
                 raise InputError(
-                    f"{path}: is no format of objects; use .geojson, .gpkg, .fgb, .parquet, .csv, "
-                    ".spatialdata.zarr, .objects.ome.tif, or .ome.zarr for the numbers"
+                    f"{path}: objects cannot be written in this format; use .geojson, .gpkg, .fgb, "
+                    ".parquet, .csv or .spatialdata.zarr; or for their numbers .ome.zarr, "
+                    ".objects.ome.tif or .objects.tif"
                 )
             if kind is not None:
                 require_installed(path, kind)
