@@ -11,12 +11,12 @@ from xml.etree import ElementTree
 import tifffile
 
 from tilepipe.errors import InputError
-from tilepipe.products.base import MaskSpec
-from tilepipe.products.ome_xml import read_spec
+from tilepipe.products.base import ForViewersError, MaskSpec
+from tilepipe.products.ome_xml import description_in, read_spec
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
 from tilepipe.validation.installed import installed, named, verdict
-from tilepipe.validation.result import Checked, Fact
+from tilepipe.validation.result import Checked, Fact, content_of
 from tilepipe.validation.tiff import BROKEN_TIFF, LARGE, cut_off, open_tiff
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -178,7 +178,7 @@ def _note(root: ElementTree.Element, xml: str, facts: dict[str, Fact]) -> None:
     facts["coloured"] = bool(channels) and all(c.get("Color") is not None for c in channels)
     facts["channels"] = len(channels)
     spec = _spec(xml)
-    facts["content"] = "image" if spec is None else spec.kind
+    facts["content"] = content_of(_described(xml))
     if spec is not None and spec.product.flat:
         facts["top"] = max(1, len(spec.classes) - 1)
 
@@ -187,5 +187,14 @@ def _spec(xml: str) -> MaskSpec | None:
     """The description that tilepipe wrote into a mask; None in other files."""
     try:
         return read_spec(xml)
-    except (TypeError, ValueError):
+    except (ForViewersError, TypeError, ValueError):
         return None
+
+
+def _described(xml: str) -> dict[str, Any]:
+    """The description that tilepipe wrote into a file of any content; empty in other files."""
+    try:
+        found = description_in(xml)
+    except (RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
