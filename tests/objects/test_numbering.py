@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.objects import oracle
 from tests.objects.windows import numbers_of
 from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects.job import side_for
 from tilepipe.objects.rules import BORDER
 
 
@@ -70,3 +71,18 @@ def test_windows_do_not_change_objects(
     labels, rule, side = case
     found = numbers_of(tmp_path_factory.mktemp("numbering"), labels, rule, side)
     assert (found == expected(labels, rule)).all()
+
+
+@pytest.mark.parametrize(
+    ("memory", "at_once", "side"),
+    [
+        (700, 3, 512),
+        (800, 3, 512),
+        (1000, 3, 1024),
+        (1000, 1, 1024),
+        (4000, 3, 2048),
+        (300, 9, 512),
+    ],
+)  # fmt: skip
+def test_windows_are_as_large_as_memory_allows(memory: int, at_once: int, side: int) -> None:
+    assert side_for(memory * 10**6, at_once) == side

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +15,11 @@ from hypothesis.extra.numpy import arrays
 from tests.products.making import make_mask, make_spec, tree, whole
 from tilepipe.errors import InputError
 from tilepipe.grid import Window
-from tilepipe.products.instances import create_instances, open_instances
+from tilepipe.images.base import PixelSize
+from tilepipe.products.formats import open_mask
+from tilepipe.products.geotiff import write_cog
+from tilepipe.products.instances import InstanceContent, create_instances, open_instances
+from tilepipe.products.ome_tiff import write_ome_tiff
 from tilepipe.products.pyramid import build_pyramid
 from tilepipe.products.reduction import mode_of_objects
 from tilepipe.storage.hashing import read_seal
@@ -124,3 +131,76 @@ def test_each_pixel_of_a_coarser_level_is_a_vote(pixels: np.ndarray) -> None:
         votes = np.bincount(pixels[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel(), minlength=4)
         ranks = sorted(range(4), key=lambda n: (-votes[n], n == 0, n))
         assert winner == ranks[0]
+
+
+UTM = {
+    "crs": rasterio.crs.CRS.from_epsg(32633).to_wkt(),
+    "transform": (10.0, 0.0, 5e5, 0.0, -10.0, 4e6),
+    "pixel_size": PixelSize(10.0, 10.0, "meter"),
+}
+
+
+def numbered(path: Path, **spec: Any) -> InstanceContent:
+    """Numbers in the upper left corner of a mask of three rows of chunks."""
+    layer = create_instances(path, make_spec((1300, 1100), **spec))
+    corner = Window(0, 0, 512, 512)
+    layer.write(corner, numbers(corner.shape))
+    build_pyramid(layer)
+    return InstanceContent(open_instances(path))
+
+
+def test_numbers_as_ome_tiff_are_read_by_others(tmp_path: Path) -> None:
+    content = numbered(tmp_path / "o.ome.zarr")
+    for name in ("a", "b"):
+        write_ome_tiff(content, tmp_path / f"{name}.objects.ome.tif")
+    assert (tmp_path / "a.objects.ome.tif").read_bytes() == (
+        tmp_path / "b.objects.ome.tif"
+    ).read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.objects.ome.tif") as file:
+        series = file.series[0]
+        assert file.is_ome
+        assert (series.axes, series.dtype, len(series.levels)) == ("YX", np.uint32, 3)
+        for level, shape in enumerate(content.levels):
+            found = series.levels[level].asarray()
+            np.testing.assert_array_equal(found, content.read_plane(0, whole(shape), level))
+        assert 'PhysicalSizeX="0.5"' in str(file.ome_metadata)
+        assert 'Type="uint32"' in str(file.ome_metadata)
+        sizes = file.pages.first.databytecounts
+    assert sizes[0] > 10 * sizes[-1]  # tiles without objects cost little
+    with rasterio.open(tmp_path / "a.objects.ome.tif") as dataset:
+        assert dataset.dtypes == ("uint32",)
+        assert dataset.read(1).max() == content.read_plane(0, Window(0, 0, 512, 512)).max()
+
+
+def test_numbers_as_geotiff_are_read_by_others(tmp_path: Path) -> None:
+    content = numbered(tmp_path / "o.ome.zarr", **UTM)
+    for name in ("a", "b"):
+        write_cog(content, tmp_path / f"{name}.objects.tif")
+    one, other = (tmp_path / f"{name}.objects.tif" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+    with rasterio.open(one) as dataset:
+        assert dataset.dtypes == ("uint32",)
+        assert dataset.nodata == 0
+        assert dataset.crs.to_epsg() == 32633
+        assert tuple(dataset.transform)[:6] == UTM["transform"]
+        assert dataset.overviews(1) == [2, 4]
+        np.testing.assert_array_equal(
+            dataset.read(1), content.read_plane(0, whole(content.levels[0]))
+        )
+    with tifffile.TiffFile(one) as file:
+        assert [page.shape for page in file.pages] == list(content.levels)
+        for level, page in enumerate(file.pages):
+            np.testing.assert_array_equal(
+                page.asarray(), content.read_plane(0, whole(content.levels[level]), level)
+            )
+    style = (tmp_path / "a.objects.qml").read_text()
+    assert "singlebandpseudocolor" in style
+
+
+def test_files_of_numbers_are_not_taken_for_masks(tmp_path: Path) -> None:
+    content = numbered(tmp_path / "o.ome.zarr")
+    write_ome_tiff(content, tmp_path / "a.objects.ome.tif")
+    write_cog(content, tmp_path / "a.objects.tif")
+    for name in ("a.objects.ome.tif", "a.objects.tif"):
+        with pytest.raises(InputError):
+            open_mask(tmp_path / name)

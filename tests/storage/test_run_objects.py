@@ -1,4 +1,4 @@
-"""Objects of masks on an object store: of a run, of a finished mask, of a run that was killed."""
+"""Objects of masks on an object store: of a run that was killed, and of a finished mask."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def show_batch(summary: BatchSummary) -> str:
     for outcome in summary.outcomes:
         found, seconds = "", ""
         if outcome.summary is not None:
-            found = _shares(outcome.summary)
+            found = "; ".join(filter(None, (_shares(outcome.summary), _objects(outcome.summary))))
             if outcome.result != "done before":
                 seconds = f"{outcome.summary.seconds['total']:.1f}"
         rows.append((near(outcome.image), outcome.result, seconds, outcome.reason or found))
@@ -143,6 +143,13 @@ def show_batch(summary: BatchSummary) -> str:
         counts[outcome.result] = counts.get(outcome.result, 0) + 1
     told = ", ".join(f"{number} {result}" for result, number in counts.items())
     return "\n".join([*lines, "", f"{len(rows) - 1} images: {told}; {duration(summary.seconds)}"])
+
+
+def _objects(summary: Summary) -> str:
+    """How many objects of each class there are, and how dense."""
+    from tilepipe.objects.summary import show_counts
+
+    return "" if summary.objects is None else show_counts(summary.objects, SHOWN_CLASSES)
 
 
 def _shares(summary: Summary) -> str:

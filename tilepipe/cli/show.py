@@ -150,6 +150,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("ground", show_ground(plan)),
         ("region", None if plan.region is None else show_region(plan)),
         ("model", f"{plan.model}: {', '.join(c.name for c in plan.mask.classes)}"),
+        ("objects", None if plan.objects is None else one_line(str(plan.objects))),
         ("window", f"{framed}{tiling.input[1]} x {tiling.input[0]} in, {keep[1]} x {keep[0]} kept; "
                    f"margin {tiling.geometry.margin}, on a grid of "
                    f"{tiling.geometry.stride_factor}"),

@@ -190,13 +190,21 @@ class Workspace:
 SMALLEST_SIDE, LARGEST_SIDE = CHUNK, 2048
 """Sides of windows, in pixels."""
 PIXEL_BYTES = 120
-"""Memory that the most demanding pass takes for each pixel of a window."""
+"""Memory that the most demanding pass takes for each pixel of a window: to outline noise."""
+
+
+PROCESS_BYTES = 450 * 10**6
+"""What a process with its libraries, network and caches has beside."""
 
 
 def side_for(memory: int, at_once: int) -> int:
-    """The side of windows of which so many at once fit into half of a memory limit, in bytes."""
+    """The side of windows of which so many at once fit into a memory limit, in bytes.
+
+    They get half of it, and no more than a process leaves.
+    """
+    room = min(memory // 2, memory - PROCESS_BYTES)
     side = LARGEST_SIDE
-    while side > CHUNK and side * side * PIXEL_BYTES * at_once > memory // 2:
+    while side > CHUNK and side * side * PIXEL_BYTES * at_once > room:
         side //= 2
     return side
 

@@ -196,6 +196,22 @@ def show_objects(summary: ObjectsSummary) -> str:
     return "\n".join(lines)
 
 
+def show_counts(summary: ObjectsSummary, most: int) -> str:
+    """How many objects there are of each of at most so many classes, in one line."""
+    unit = SHOWN[summary.unit.large]
+
+    def shown(figures: Figures) -> str:
+        named = f"{figures.count:,} {one_line(figures.name)}"
+        density = "" if figures.density is None else f" ({short(figures.density)} per {unit})"
+        return named + density
+
+    more = len(summary.classes) - most
+    text = ", ".join(map(shown, summary.classes[:most])) + (
+        f", and {more} more" if more > 0 else ""
+    )
+    return f"objects: {text}"
+
+
 def short(value: float) -> str:
     """A figure in four digits, or in whole numbers: ``0.02345``, ``12,345``."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

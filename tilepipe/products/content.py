@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from tilepipe.products.shares import ShareForm
 from tilepipe.products.store import ZarrMask
 
 WHITE = "#ffffff"
+
+OBJECTS = "objects"
+"""What a file of the numbers of objects holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,21 @@ class Form:
         planes = tuple(spec.classes[number] for number in channel_numbers(spec))
         return cls(spec, planes, np.dtype("uint8"), None, "channels")
 
+    @classmethod
+    def of_objects(cls, spec: MaskSpec) -> Form:
+        """The form of the numbers of objects: 0 is none, and nodata."""
+        plane = MaskClass(OBJECTS, _only_colour(spec))
+        return cls(spec, (plane,), np.dtype("uint32"), 0, OBJECTS, is_flat=True)
+
     @property
     def is_labels(self) -> bool:
         """Whether each value is a class."""
         return self.holds == "mask" and self.spec.product.flat
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the range of values depends on the mask, so that it is found by looking."""
+        return self.holds == OBJECTS or (self.holds == "mask" and not self.spec.product.has_classes)
 
     @property
     def pixel_bytes(self) -> int:
@@ -113,12 +127,21 @@ def _only_colour(spec: MaskSpec) -> str:
     return spec.classes[numbers[0]].colour if len(numbers) == 1 else WHITE
 
 
+class Pyramid(Protocol):
+    """What has levels: a mask, or the numbers of its objects."""
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of each level, largest first."""
+        ...
+
+
 class Content(ABC):
     """What is exported of a mask, read plane by plane and window by window."""
 
-    def __init__(self, mask: ZarrMask, form: Form) -> None:
-        self.mask, self.form = mask, form
-        self.levels = mask.levels
+    def __init__(self, source: Pyramid, form: Form) -> None:
+        self.form = form
+        self.levels = source.levels
 
     @abstractmethod
     def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
@@ -134,7 +157,15 @@ class Content(ABC):
         return 0 if self.form.fill is None else self.form.fill
 
 
-class _Whole(Content):
+class OfMask(Content):
+    """Content of a mask, whose classes a picture can show."""
+
+    def __init__(self, mask: ZarrMask, form: Form) -> None:
+        super().__init__(mask, form)
+        self.mask = mask
+
+
+class _Whole(OfMask):
     """The mask itself."""
 
     def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
@@ -144,7 +175,7 @@ class _Whole(Content):
         return self.mask.stored_chunks(level, plane)
 
 
-class _Beside(Content):
+class _Beside(OfMask):
     """A product beside the mask."""
 
     def __init__(self, mask: ZarrMask, layer: Layer) -> None:
@@ -159,7 +190,7 @@ class _Beside(Content):
         return self._layer.stored_chunks(level, plane)
 
 
-class _Channels(Content):
+class _Channels(OfMask):
     """A channel for each class, 255 where the pixel belongs to it, and 0 elsewhere."""
 
     def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
@@ -175,7 +206,7 @@ class _Channels(Content):
         return self.mask.stored_chunks(level, 0 if flat else channel_numbers(self.form.spec)[plane])
 
 
-def content_of(mask: ZarrMask, product: str | None = None, *, channels: bool = False) -> Content:
+def content_of(mask: ZarrMask, product: str | None = None, *, channels: bool = False) -> OfMask:
     """What a file holds: a product beside the mask, channels, or by default the mask itself.
 
     Raises InputError for values as channels, and for a product that TIFF cannot hold; ValueError

@@ -18,7 +18,7 @@ from tilepipe.storage.hashing import hash_of
 
 if TYPE_CHECKING:
     from tilepipe.images.base import Image
-    from tilepipe.products.content import Content
+    from tilepipe.products.content import OfMask
     from tilepipe.products.store import ZarrMask
 
 Format = Literal["ome-zarr", "ome-tiff", "cog", "png"]
@@ -137,33 +137,34 @@ def export(
 
 
 def remove_side_files(path: StoragePath) -> None:
-    """Remove what lies beside an export for other programs, except a style that the user made."""
+    """Remove what lies beside a GeoTIFF for other programs, except a style that the user made."""
     from tilepipe.products.qgis_style import remove_style, style_path
 
-    if suffix_kind(path) == "cog":
+    found = _suffix(path.name)
+    if found is not None and found[1] == "cog":
         path.with_name(path.name + ".aux.xml").unlink(missing_ok=True)
         remove_style(style_path(path))
 
 
-def _export_ome_tiff(content: Content, path: Path, _image: Image | None) -> None:
+def _export_ome_tiff(content: OfMask, path: Path, _image: Image | None) -> None:
     from tilepipe.products.ome_tiff import write_ome_tiff
 
     write_ome_tiff(content, path)
 
 
-def _export_cog(content: Content, path: Path, _image: Image | None) -> None:
+def _export_cog(content: OfMask, path: Path, _image: Image | None) -> None:
     from tilepipe.products.geotiff import write_cog
 
     write_cog(content, path)
 
 
-def _export_preview(content: Content, path: Path, image: Image | None) -> None:
+def _export_preview(content: OfMask, path: Path, image: Image | None) -> None:
     from tilepipe.products.preview import write_preview
 
     write_preview(content.mask, image, path)
 
 
-EXPORTERS: dict[Format, Callable[[Content, Path, Image | None], None]] = {
+EXPORTERS: dict[Format, Callable[[OfMask, Path, Image | None], None]] = {
     "ome-tiff": _export_ome_tiff,
     "cog": _export_cog,
     "png": _export_preview,

@@ -13,10 +13,12 @@ import zarr
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
+from tilepipe.grid import Window
 from tilepipe.images.base import Placed
 from tilepipe.products import ngff
 from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import MaskSpec
+from tilepipe.products.content import Content, Form
 from tilepipe.products.layer import Arrays, Layer, open_levels
 from tilepipe.products.product import PixelForm
 from tilepipe.products.reduction import mode_of_objects
@@ -59,6 +61,22 @@ class InstanceLayer(Layer, Placed):
     def shape(self) -> tuple[int, int]:
         """(height, width) of level 0."""
         return self.levels[0]
+
+
+class InstanceContent(Content):
+    """The numbers of objects as they are exported: one plane of uint32, 0 where there is none."""
+
+    def __init__(self, numbers: InstanceLayer) -> None:
+        super().__init__(numbers, Form.of_objects(numbers.spec))
+        self._numbers = numbers
+
+    def read_plane(self, plane: int, window: Window, level: int = 0) -> NDArray[Any]:
+        """The numbers of a window, shape (H, W)."""
+        return self._numbers.read_plane(plane, window, level)
+
+    def stored_chunks(self, level: int, plane: int) -> set[tuple[int, int]]:
+        """The chunks that have objects."""
+        return self._numbers.stored_chunks(level, plane)
 
 
 def create_instances(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from xml.etree import ElementTree
 
 from tilepipe.images.base import PixelSize
@@ -12,7 +13,7 @@ from tilepipe.schema import load_json
 from tilepipe.text import one_line
 
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-_OME_TYPES = {"uint8": "uint8", "float32": "float"}
+_OME_TYPES = {"uint8": "uint8", "uint32": "uint32", "float32": "float"}
 _CLASSES = "tilepipe/classes"
 _SPEC = "tilepipe/mask"
 
@@ -43,6 +44,15 @@ def ome_xml(form: Form) -> str:
 
 def read_spec(xml: str) -> MaskSpec | None:
     """The description that `ome_xml` stored; None if there is none, ValueError if it is damaged."""
+    document = description_in(xml)
+    return None if document is None else MaskSpec.from_json(document)
+
+
+def description_in(xml: str) -> Any:
+    """The JSON document that `ome_xml` stored (`Form.to_json`), of whatever the file holds.
+
+    None if there is none; ValueError if it is damaged.
+    """
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
@@ -51,7 +61,7 @@ def read_spec(xml: str) -> MaskSpec | None:
         if annotation.get("Namespace") == _SPEC:
             value = annotation.find(f".//{{{_SCHEMA}}}M")
             if value is not None and value.text:
-                return MaskSpec.from_json(load_json(value.text))
+                return load_json(value.text)
     return None
 
 

@@ -20,8 +20,7 @@ def shown_ranges(content: Content) -> list[ShownRange]:
     So it depends on the mask alone, and costs at most a few hundred pixels a side.
     """
     form = content.form
-    measured = form.holds == "mask" and not form.spec.product.has_classes
-    if not measured:
+    if not form.is_measured:
         return [ShownRange()] * len(form.planes)
     level = len(content.levels) - 1
     whole = Window(0, 0, *content.levels[level])

@@ -12,7 +12,7 @@ from tilepipe.products.content import Form
 from tilepipe.products.ome_xml import pixel_size_um
 from tilepipe.text import one_line
 
-_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+_GDAL_TYPES = {"uint8": "Byte", "uint32": "UInt32", "float32": "Float32"}
 
 _HAIR = 1e-9
 """A share that is not 0, and of no account."""

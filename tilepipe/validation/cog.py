@@ -13,7 +13,7 @@ import tifffile
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 from tilepipe.validation.installed import installed, named
-from tilepipe.validation.result import Checked, Fact
+from tilepipe.validation.result import Checked, Fact, content_of
 from tilepipe.validation.tiff import LARGE, cut_off, open_tiff
 
 SMALL = 512
@@ -104,7 +104,7 @@ def _facts(file: tifffile.TiffFile, path: StoragePath) -> dict[str, Fact]:
     }
     spec = _spec(page)
     if spec is not None:
-        facts["content"] = str(spec.get("holds", spec.get("kind")))
+        facts["content"] = content_of(spec)
         facts["top"] = max(1, len(spec.get("classes", ())) - 1)
     if facts["palette"]:
         facts["legend"] = "classes" if _has_colours(path) else "palette"

@@ -15,7 +15,7 @@ from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 from tilepipe.text import first_line
 from tilepipe.validation.installed import installed, named, verdict
-from tilepipe.validation.result import Checked, Fact
+from tilepipe.validation.result import Checked, Fact, content_of
 from tilepipe.validation.tiff import BROKEN_TIFF, LARGE, cut_off, open_tiff
 
 _SPEC = "tilepipe/mask"
@@ -180,22 +180,21 @@ def _note(root: ElementTree.Element, facts: dict[str, Fact]) -> None:
     facts["coloured"] = bool(channels) and all(c.get("Color") is not None for c in channels)
     facts["channels"] = len(channels)
     spec = _spec(root)
-    facts["content"] = "image"
-    if spec is not None:
-        facts["content"] = str(spec.get("holds", spec.get("kind")))
+    facts["content"] = content_of(spec)
+    if spec:
         facts["top"] = max(1, len(spec.get("classes", ())) - 1)
     if facts["content"] == "planes":
         facts["top"] = 1
 
 
-def _spec(root: ElementTree.Element) -> dict[str, Any] | None:
-    """The description that tilepipe wrote into a file; None in others."""
+def _spec(root: ElementTree.Element) -> dict[str, Any]:
+    """The description that tilepipe wrote into a file; empty in others."""
     for annotation in root.iter(_tag("MapAnnotation")):
         if annotation.get("Namespace") == _SPEC:
             text = annotation.findtext(f".//{_tag('M')}")
             try:
                 found = load_json(text or "")
             except ValueError:
-                return None
-            return found if isinstance(found, dict) else None
-    return None
+                return {}
+            return found if isinstance(found, dict) else {}
+    return {}

@@ -7,13 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tilepipe.errors import InputError
+from tilepipe.errors import DamagedMaskError, InputError
+from tilepipe.objects.table import open_table
 from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath
 from tilepipe.storage.zarr_store import zarr_store
 from tilepipe.text import first_line, some
 from tilepipe.validation.installed import installed, named, verdict
-from tilepipe.validation.result import Checked, Fact
+from tilepipe.validation.result import NUMBERS, Checked, Fact
 
 _AXES = {"time": 0, "channel": 1, "space": 2}
 """The order of types of axes (OME-NGFF 0.5, section 2.3)."""
@@ -54,6 +55,7 @@ def check(path: StoragePath) -> Checked:
             problems.append(f"multiscales cannot be understood: {_told(error)}")
     problems += _labels_folder(path)
     problems += _within_labels(path, facts)
+    problems += _objects(path, attributes)
     own = ["tilepipe's own checks of OME-NGFF"]
     models = installed("ome_zarr_models")
     if models is not None and isinstance(path, Path):
@@ -77,10 +79,12 @@ def _document(path: StoragePath) -> tuple[dict[str, Any], int]:
 
 
 def _content(ome: dict[str, Any], attributes: dict[str, Any]) -> str:
-    """What it holds: labels, planes, values, probabilities, or an image."""
+    """What it holds: labels, planes, values, probabilities, numbers of objects, or an image."""
+    own = attributes.get("tilepipe")
+    if isinstance(own, dict) and "objects" in own:
+        return NUMBERS
     if "image-label" in ome:
         return "labels"
-    own = attributes.get("tilepipe")
     if isinstance(own, dict) and "probability" in own:
         return "probabilities"
     return str(own["kind"]) if isinstance(own, dict) and "kind" in own else "image"
@@ -229,6 +233,26 @@ def _labels_folder(path: StoragePath) -> list[str]:
         *([f"labels/ lists {some(missing)}, which are not there"] if missing else []),
         *([f"labels/ does not list {some(hidden)}, so readers do not find them"] if hidden else []),
     ]
+
+
+def _objects(path: StoragePath, attributes: dict[str, Any]) -> list[str]:
+    """Whether the objects of a mask are whole: numbers as OME-Zarr, and a row for each of them."""
+    own = attributes.get("tilepipe")
+    if not isinstance(own, dict):
+        return []
+    if "objects" in own:
+        try:
+            rows = open_table(path / "table")
+            for _ in rows.batches():
+                pass
+        except _BROKEN as error:
+            return [f"its table of objects cannot be read: {_told(error)}"]
+        except (DamagedMaskError, InputError) as error:
+            return [first_line(error)]
+        return []
+    if not (path / "objects" / "zarr.json").exists():
+        return []
+    return [f"objects: {problem}" for problem in check(path / "objects").problems]
 
 
 def _within_labels(path: StoragePath, facts: dict[str, Fact]) -> list[str]:

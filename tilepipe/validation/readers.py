@@ -20,7 +20,7 @@ SEEN_WITH = (
 """The versions of the readers whose behaviour the table states."""
 
 READERS = (
-    "QuPath", "OMERO", "OpenSlide", "napari", "QGIS", "GDAL", "xarray", "spatialdata",
+    "QuPath", "OMERO", "OpenSlide", "napari", "QGIS", "GDAL", "xarray", "spatialdata", "geopandas",
 )  # fmt: skip
 """The readers, in the order in which they are shown."""
 
@@ -45,6 +45,9 @@ _DISPLAY = (
     "set the display range of the channels to 0 .. {top}, or all classes look black; tilepipe run "
     "--channels writes files that need no step"
 )
+_NUMBERS = (
+    "grey by number; for objects with outlines give it the .geojson of the same run (not tried)"
+)
 _BIO = "channels, colours and pixel size, through Bio-Formats"
 _INSTEAD = {"to_zarr": ".ome.zarr", "to_ome_tiff": ".ome.tif", "to_cog": ".tif"}
 """The words of a text that say which format this reader prefers, where the file is a mask."""
@@ -52,6 +55,20 @@ _ALL: Mapping[str, Fact] = {}
 
 TABLE: tuple[Row, ...] = (
     Row("", "", {"whole": False}, "cannot", "part of the file is missing"),
+    # The numbers of objects
+    Row("QuPath", "OME-TIFF", {"content": "numbers"}, "manual", _NUMBERS),
+    Row("QuPath", "GeoTIFF", {"content": "numbers"}, "manual", _NUMBERS),
+    Row("OMERO", "OME-TIFF", {"content": "numbers"}, "manual", _NUMBERS),
+    Row("OpenSlide", "GeoTIFF", {"content": "numbers"}, "cannot", "it reads 8 and 16 bits only"),
+    Row("OpenSlide", "OME-TIFF", {"content": "numbers"}, "cannot", "it reads 8 and 16 bits only"),
+    Row("napari", "OME-TIFF", {"content": "numbers"}, "manual",
+        "an image of one level: convert the layer to labels (not tried)"),
+    Row("napari", "GeoTIFF", {"content": "numbers"}, "manual",
+        "an image of one level: convert the layer to labels (not tried)"),
+    Row("napari", "OME-Zarr", {"content": "numbers"}, "manual",
+        "with napari-ome-zarr: labels in colours of its own, but the layer is hidden: click on its "
+        "eye (not tried)"),
+    Row("GDAL", "GeoTIFF", {"content": "numbers", "placed": True}, "opens", "place, levels"),
     # OME-TIFF
     Row("QuPath", "OME-TIFF", {"content": "labels"}, "manual", _DISPLAY),
     Row("QuPath", "OME-TIFF", {"content": "planes"}, "manual", _DISPLAY),
@@ -161,6 +178,13 @@ TABLE: tuple[Row, ...] = (
     Row("xarray", "", {"content": "objects"}, "cannot", "it reads arrays; geopandas reads objects"),
     Row("spatialdata", "", {"content": "objects"}, "manual",
         "read it with geopandas, and parse it with ShapesModel"),
+    Row("geopandas", "GeoParquet", _ALL, "opens", "read_parquet: outlines, place and measurements"),
+    Row("geopandas", "GeoJSON", {"qupath": True}, "manual",
+        "read_file takes its pixels for degrees: set_crs(None, allow_override=True)"),
+    Row("geopandas", "", {"content": "objects"}, "opens",
+        "read_file: outlines, place and measurements"),
+    *(Row("geopandas", of_pixels, _ALL, "cannot", "it reads objects, not pixels")
+      for of_pixels in ("OME-TIFF", "GeoTIFF", "OME-Zarr")),
 )  # fmt: skip
 """What each reader makes of each kind of file; of a reader's rows the first that fits counts."""
 

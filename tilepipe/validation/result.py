@@ -13,6 +13,18 @@ Verdict = Literal["opens", "manual", "cannot", "unknown"]
 """``manual``: opens, with a step that the user does by hand; ``unknown``: nobody has tried."""
 
 
+NUMBERS = "numbers"
+"""What a file of the numbers of objects holds, pixel by pixel."""
+
+
+def content_of(description: Mapping[str, Any]) -> str:
+    """What a file holds by the description that tilepipe wrote into it: ``labels``, ``numbers``."""
+    holds = str(description.get("holds", "mask"))
+    if holds == "mask":
+        return str(description.get("kind", "image"))
+    return NUMBERS if holds == "objects" else holds
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What a checker found in a file."""

@@ -242,6 +242,7 @@ def test_the_table_has_a_row_for_each_class_of_each_image(
     assert (first["pixel_size"], first["pixel_size_unit"]) == ("0.5", "micrometer")
     assert float(last["area_ha"]) == pytest.approx(100 * float(last["area"]))
     assert not of[plain][0]["area"]
+    assert not first["objects"]
     (failed,) = of[bad]
     assert (failed["result"], failed["pixels"]) == ("failed", "")
     assert failed["reason"]
@@ -251,6 +252,29 @@ def test_the_table_has_a_row_for_each_class_of_each_image(
     assert read_table(table) == [
         {**row, "result": done.get(row["result"], row["result"])} for row in rows
     ]
+
+
+def test_the_table_and_the_screen_count_objects(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = [
+        write_tiff(tmp_path / f"{name}.tif", make_image(300, 420, seed=seed))
+        for seed, name in enumerate("ab")
+    ]
+    table = tmp_path / "classes.csv"
+    arguments = ["run", *map(str, slides), "-m", str(model), "-o", f"{tmp_path}/{{name}}.geojson"]
+    assert call([*arguments, "--table", str(table)]) == 0
+    told = capsys.readouterr()
+    for row in read_table(table):
+        if row["class"] == "background":
+            assert not row["objects"]
+            continue
+        found = json.loads((tmp_path / f"{Path(row['image']).stem}.geojson").read_text())
+        assert int(row["objects"]) == len(found["features"]) > 0
+        area = float(row["answered_area"])
+        assert float(row["density"]) == pytest.approx(int(row["objects"]) / area, rel=1e-6)
+        assert row["density_unit"] == "per mm2"
+        assert f"objects: {int(row['objects']):,} {row['class']} (" in told.out + told.err
 
 
 def test_a_single_image_has_a_table_too(images: list[Path], model: Path, tmp_path: Path) -> None:

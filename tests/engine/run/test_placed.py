@@ -382,3 +382,42 @@ def test_a_scene_keeps_its_scale_when_it_is_unscaled_for_a_model_of_floats(tmp_p
     whole = Window(0, 0, 200, 240)
     one, other = (tilepipe.open_mask(tmp_path / f"{n}.ome.zarr").read(whole) for n in "ab")
     assert (one == other).all()
+
+
+# ------------------------------------------------------------------ STAC items
+
+
+def test_an_item_lists_the_outputs_of_a_run(
+    tmp_path: Path, metre_model: Callable[[float], Path]
+) -> None:
+    image = scene(tmp_path / "i.tif", make_image(300, 360), "EPSG:32633", 0.6, (5e5, 4e6))
+    names = ("i.stac.json", "m.tif", "m.ome.zarr", "n.geojson", "n.objects.tif")
+    outputs = [str(tmp_path / name) for name in names]
+    options: dict[str, Any] = {"model": metre_model(0.6), "outputs": outputs, "window": 572}
+    tilepipe.run(image, **options)
+    item = json.loads((tmp_path / "i.stac.json").read_text())
+    assert set(item["assets"]) == {*names[1:], "model"}
+    assert item["assets"]["m.tif"]["href"] == "./m.tif"
+    assert item["properties"]["proj:code"] == "EPSG:32633"
+    assert item["properties"]["proj:shape"] == [300, 360]
+    west, south, east, north = item["bbox"]
+    assert 14.99 < west < east < 15.01
+    assert 36.1 < south < north < 36.2
+    first = (tmp_path / "i.stac.json").read_bytes()
+    again = tilepipe.run(image, **options)
+    assert again.resumed == again.blocks
+    (tmp_path / "i.stac.json").unlink()
+    tilepipe.run(image, **options)
+    assert (tmp_path / "i.stac.json").read_bytes() == first
+
+
+def test_an_item_of_nowhere_or_of_nothing_is_refused(
+    tmp_path: Path, model: Path, metre_model: Callable[[float], Path]
+) -> None:
+    slide = write_tiff(tmp_path / "slide.tif", make_image(300, 360), None)
+    item = str(tmp_path / "i.stac.json")
+    with pytest.raises(InputError, match="has no CRS and transform"):
+        tilepipe.run(slide, model=model, outputs=[str(tmp_path / "m.tif"), item])
+    image = scene(tmp_path / "i.tif", make_image(300, 360), "EPSG:32633", 0.6, (5e5, 4e6))
+    with pytest.raises(InputError, match="there are none"):
+        tilepipe.run(image, model=metre_model(0.6), outputs=[item])

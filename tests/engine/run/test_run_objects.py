@@ -80,6 +80,19 @@ def test_the_objects_of_a_run_are_those_of_the_whole_mask(finished: Path) -> Non
     assert len(document["features"]) == len(table)
 
 
+def test_the_plan_says_how_objects_are_made(place: Path, tmp_path: Path) -> None:
+    from tilepipe.cli.show import show_plan
+
+    image, model = place / "slide.tif", str(place / "tiny.safetensors")
+    named: dict[str, Any] = {"outputs": [str(tmp_path / "n.geojson")], "window": 572}
+    shown = show_plan(*tilepipe.plan(image, model=model, **named))
+    assert (
+        "objects   split nucleus, at necks 1 px deep, from 6 px, holes up to 9 px filled" in shown
+    )
+    assert "objects " not in show_plan(*tilepipe.plan(image, model=model, window=572, outputs=[
+        str(tmp_path / "m.ome.zarr")], objects="none"))  # fmt: skip
+
+
 def test_the_summary_counts_them(place: Path, finished: Path) -> None:
     again = run(place, f"{finished}/", probabilities="float16")  # from its record
     assert again.objects is not None
@@ -255,6 +268,50 @@ def test_what_exists_is_kept(finished: Path, tmp_path: Path) -> None:
 def test_worker_processes_make_the_same_bytes(place: Path, finished: Path, tmp_path: Path) -> None:
     run(place, f"{tmp_path / 'two'}/", probabilities="float16", workers=2)
     assert contents(tmp_path / "two") == contents(finished)
+
+
+LABELS = ("n.objects.ome.tif", "n.objects.tif")
+
+
+def test_numbers_are_written_as_tiff(place: Path, finished: Path, tmp_path: Path) -> None:
+    import tifffile
+
+    numbers = open_instances(mask_in(finished) / "objects").read(Window(0, 0, *SHAPE))
+    run(place, *(str(tmp_path / name) for name in LABELS))
+    for name in LABELS:
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / name), numbers)
+        found = tilepipe.validate(tmp_path / name)
+        assert found.problems == ()
+        assert found.facts["content"] == "numbers"
+    first = {name: (tmp_path / name).read_bytes() for name in LABELS}
+    (tmp_path / "n.objects.qml").unlink()
+    run(place, *(str(tmp_path / name) for name in LABELS), overwrite=True)
+    assert {name: (tmp_path / name).read_bytes() for name in LABELS} == first
+    assert (tmp_path / "n.objects.qml").exists()
+    tilepipe.find_objects(
+        mask_in(finished), outputs=[str(tmp_path / f"again.{name}") for name in LABELS]
+    )
+    for name in LABELS:
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / f"again.{name}"), numbers)
+
+
+def test_validate_looks_at_the_objects_of_a_mask(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(mask_in(finished), tmp_path / "m.ome.zarr")
+    mask = tmp_path / "m.ome.zarr"
+    assert tilepipe.validate(mask).problems == ()
+    numbers = tilepipe.validate(mask / "objects")
+    assert numbers.problems == ()
+    assert numbers.facts["content"] == "numbers"
+    chunk = next((mask / "objects" / "table" / "columns" / "number").rglob("c/0"))
+    chunk.unlink()
+    found = tilepipe.validate(mask)
+    assert any(
+        "objects: " in problem and "rows are missing" in problem for problem in found.problems
+    )
+    for name, verdict in (("slide_objects.geojson", "manual"), ("slide_mask.tif", "cannot")):
+        if (finished / name).exists():
+            readers = {one.reader: one for one in tilepipe.validate(finished / name).openings}
+            assert readers["geopandas"].verdict == verdict
 
 
 # ------------------------------------------------------------------ parts of an image, other grids

@@ -15,13 +15,16 @@ from tilepipe.text import table_row
 
 COLUMNS = (
     "image", "mask", "result", "label", "class", "pixels", "share", "area", "area_unit", "area_ha",
-    "pixel_size", "pixel_size_unit", "answered_pixels", "answered_share", "answered_area", "reason",
+    "pixel_size", "pixel_size_unit", "answered_pixels", "answered_share", "answered_area",
+    "objects", "density", "density_unit", "reason",
 )  # fmt: skip
 """Columns of the table.
 
 ``share`` and ``area`` are of pixels with an answer; ``area`` and ``answered_area`` are in
 ``area_unit``, mm2 or km2, and empty where the pixel size is no length. ``area_ha`` is the same area
-in hectares, on the ground only. Rows of images that failed have a ``reason`` and no numbers.
+in hectares, on the ground only. ``objects`` is how many objects of the class the run found, and
+``density`` how many there are for each ``density_unit`` with an answer; they are empty where none
+were looked for. Rows of images that failed have a ``reason`` and no numbers.
 """
 
 _HECTARES = {"km2": 100.0}
@@ -70,7 +73,20 @@ def class_rows(
             row["area"] = _number(found.area)
             if found.area is not None and unit in _HECTARES:
                 row["area_ha"] = _number(found.area * _HECTARES[unit])
-        yield row
+        yield {**row, **_of_objects(summary, found.name)}
+
+
+def _of_objects(summary: Summary, name: str) -> dict[str, Any]:
+    """The columns about the objects of a class."""
+    found = summary.objects
+    figures = next((each for each in found.classes if each.name == name), None) if found else None
+    if found is None or figures is None:
+        return {}
+    return {
+        "objects": figures.count,
+        "density": _number(figures.density),
+        "density_unit": f"per {found.unit.large}",
+    }
 
 
 def write_rows(path: StoragePath, rows: Iterable[dict[str, Any]]) -> None:

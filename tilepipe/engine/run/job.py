@@ -29,6 +29,7 @@ from tilepipe.engine.resources import Estimate, Resources
 from tilepipe.engine.run.blocks import Blocks
 from tilepipe.engine.run.exports import Exports, Resample
 from tilepipe.engine.run.finished import Request, earlier_verification, find_finished, is_complete
+from tilepipe.engine.run.items import Items
 from tilepipe.engine.run.objects import ObjectExports, Objects, summary_of
 from tilepipe.engine.run.pyramid import Pyramid, Ranges
 from tilepipe.engine.run.repair import resume_on_repaired_image
@@ -323,7 +324,7 @@ def stages_of(options: RunOptions) -> list[Stage]:
     """The stages after the blocks, in order."""
     others = [stage_named(name) for name in options.stages]
     proof = [Proof()] if options.verify else []
-    own = [Pyramid(), Ranges(), Resample(), Exports(), Objects(), ObjectExports()]
+    own = [Pyramid(), Ranges(), Resample(), Exports(), Objects(), ObjectExports(), Items()]
     return [*own, *others, *proof]
 
 

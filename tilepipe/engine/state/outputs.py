@@ -13,7 +13,7 @@ from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
-from tilepipe.objects.formats.registry import objects_format, require_installed
+from tilepipe.objects.formats.registry import STAC_ITEM, objects_format, require_installed
 from tilepipe.products.content import file_dtype
 from tilepipe.products.formats import (
     is_mask,
@@ -88,7 +88,13 @@ class Outputs:
     @property
     def mask_exports(self) -> tuple[StoragePath, ...]:
         """Files made of the mask's pixels."""
-        return tuple(path for path in self.exports if objects_format(path) is None)
+        others = {*self.object_exports, *self.items}
+        return tuple(path for path in self.exports if path not in others)
+
+    @property
+    def items(self) -> tuple[StoragePath, ...]:
+        """STAC items about all other outputs."""
+        return tuple(path for path in self.exports if is_item(path))
 
     @property
     def has_objects(self) -> bool:
@@ -156,9 +162,9 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
     for path, kind in zip(paths, kinds, strict=True):
         # A folder that is named with a final slash may be created, and that of labels.
         require_writable(path, may_make=path.parent in new or label_path(path) is not None)
-        if kind == "cog" and isinstance(path, Path):
+        if _by_gdal(path, kind) and isinstance(path, Path):
             utf8_path(path)  # GDAL accepts no other
-        if kind != "objects":
+        if kind not in ("objects", "item"):
             _refuse_form(path)
         _check_place(path, image)
     if twice := [path for path in paths if paths.count(path) > 1]:
@@ -175,6 +181,8 @@ def choose_outputs(options: RunOptions, image: Image, model: Model) -> Outputs:
             f"{paths[kinds.index('objects')]}: model {model.name} gives values, not classes, so "
             "there are no objects"
         )
+    if "item" in kinds:
+        _check_item(paths[kinds.index("item")], kinds, image)
     first = paths[0]
     if stores and options.with_image:
         return _with_image(options, stores[0], exports, image, model)
@@ -291,14 +299,38 @@ def _check_extras(
         raise InputError("ngff: needs an OME-Zarr output; add -o MASK.ome.zarr")
 
 
+def is_item(path: StoragePath) -> bool:
+    """Whether a path is that of a STAC item."""
+    return path.name.lower().endswith(STAC_ITEM) and path.name.lower() != STAC_ITEM
+
+
+def _check_item(path: StoragePath, kinds: Sequence[str], image: Image) -> None:
+    """Refuse a STAC item that could not say where the image lies, or of what files it is."""
+    if image.crs is None or image.transform is None:
+        raise InputError(
+            f"{path}: a STAC item says where on the Earth an image lies, and {image.path} has no "
+            "CRS and transform; leave this output out"
+        )
+    if all(kind == "item" for kind in kinds):
+        raise InputError(f"{path}: lists the other outputs, and there are none; add -o MASK.tif")
+
+
+def _by_gdal(path: StoragePath, kind: str) -> bool:
+    """Whether GDAL writes an output, as all that is GeoTIFF."""
+    name = path.name.lower()
+    return kind == "cog" or (kind == "objects" and name.endswith((".objects.tif", ".objects.tiff")))
+
+
 def kind_of(path: StoragePath) -> str:
-    """The format of an output by its suffix, ``objects`` for all formats of objects.
+    """The format of an output by its suffix: ``objects`` for all formats of objects, ``item``.
 
     Raises
     ------
     InputError
         For a suffix of none, and where what writes the format is not installed.
     """
+    if is_item(path):
+        return "item"
     kind = objects_format(path)
     if kind is None:
         return suffix_kind(path)
@@ -370,7 +402,7 @@ def remove_previous(outputs: Outputs) -> None:
     """
     files = (*outputs.exports, outputs.record, *profile_paths(outputs.record))
     for path in files:
-        if path.is_dir():
+        if path.is_dir() and not _is_spatialdata(path):
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")
     store = outputs.store
     if outputs.keep_resampled:
@@ -387,9 +419,16 @@ def remove_previous(outputs: Outputs) -> None:
     elif store.exists():
         raise InputError(f"{store}: is a file, not a zarr store; remove it, or choose another -o")
     for path in files:
-        path.unlink(missing_ok=True)
-    for path in outputs.mask_exports:
+        remove(path)
         remove_side_files(path)
+
+
+def _is_spatialdata(path: StoragePath) -> bool:
+    """Whether a folder is SpatialData, which is an export, too."""
+    try:
+        return "spatialdata_attrs" in group_attributes(path)
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def _remove_resampled(outputs: Outputs) -> None:

@@ -23,7 +23,7 @@ BOX = ("left", "top", "right", "bottom")
 
 BOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
 
-POINTS_AT_ONCE = 1 << 20
+POINTS_AT_ONCE = 1 << 18
 """Points of outlines of a batch, about: objects may be nuclei, or lakes."""
 
 DIGITS = 12

@@ -17,7 +17,7 @@ from tilepipe.objects.table import ObjectTable
 from tilepipe.storage import StoragePath
 
 if TYPE_CHECKING:
-    from tilepipe.objects.formats.spatialdata import Labels
+    from tilepipe.products.instances import InstanceLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class ObjectFormat:
         return tuple(name for name in self.needs if find_spec(name) is None)
 
 
+STAC_ITEM = ".stac.json"
+"""The suffix of a STAC item, which says where the other outputs of a run lie on the Earth."""
+
 _HERE = "tilepipe.objects.formats"
 _VECTOR = ("pyarrow", "pyogrio")
 
@@ -68,6 +71,18 @@ FORMATS: tuple[ObjectFormat, ...] = (
         (".spatialdata.zarr",),
         f"{_HERE}.spatialdata:write_spatialdata",
         needs=("pyarrow",),
+        labels=True,
+    ),
+    ObjectFormat(
+        (".objects.ome.tif", ".objects.ome.tiff"),
+        f"{_HERE}.label_tiff:write_label_ome_tiff",
+        outlines=False,
+        labels=True,
+    ),
+    ObjectFormat(
+        (".objects.tif", ".objects.tiff"),
+        f"{_HERE}.label_tiff:write_label_geotiff",
+        outlines=False,
         labels=True,
     ),
     ObjectFormat((".csv", ".csv.gz"), f"{_HERE}.csv_table:write_csv", outlines=False),
@@ -105,7 +120,7 @@ def require_installed(path: StoragePath, kind: ObjectFormat) -> None:
         )
 
 
-def write_objects(table: ObjectTable, path: Path, labels: Labels | None = None) -> None:
+def write_objects(table: ObjectTable, path: Path, labels: InstanceLayer | None = None) -> None:
     """Write a table in the format of the suffix of ``path``; the file appears when it is complete.
 
     Parameters

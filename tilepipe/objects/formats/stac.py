@@ -21,11 +21,10 @@ from tilepipe.images.base import RasterGrid
 from tilepipe.models.specs import Model
 from tilepipe.objects.formats.crs import projjson
 from tilepipe.objects.formats.longitudes import LongitudesLatitudes
+from tilepipe.objects.formats.registry import STAC_ITEM
 from tilepipe.objects.outlines import Outlines
 from tilepipe.storage import StoragePath, is_url, name_from, write_whole
 from tilepipe.text import one_line
-
-SUFFIX = ".stac.json"
 
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
@@ -105,7 +104,7 @@ def write_stac_item(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [_PROJECTION, _MLM],
-        "id": path.name.removesuffix(SUFFIX),
+        "id": path.name.removesuffix(STAC_ITEM),
         "geometry": geometry,
         "bbox": box,
         "properties": {**_date(date), **_projection(grid), **_mlm(model)},
