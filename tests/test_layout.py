@@ -23,7 +23,7 @@ def test_no_test_imports_from_another() -> None:
 
 def test_folders_of_tests_are_those_of_the_package() -> None:
     """`tests/images/` tests `tilepipe/images/`; a few folders are about the whole."""
-    whole = {"cluster", "faults", "faults/site", "fuzz", "workflows"}
+    whole = {"cluster", "faults", "faults/site", "fuzz", "readers", "readers/scripts", "workflows"}
     folders = {str(path.parent.relative_to(TESTS)) for path in TESTS.rglob("*/*.py")}
     package = Path(tilepipe.__file__).parent
     assert [name for name in folders - whole if not (package / name).is_dir()] == []

@@ -14,9 +14,8 @@ import pytest
 import tilepipe
 from tests.making import make_model
 from tests.storage.conftest import Service
-from tests.storage.making import at, objects
+from tests.storage.making import answers, at, named, objects, on_disk
 from tests.storage.server import BUCKET
-from tests.storage.test_runs import answers, named, on_disk
 from tilepipe.models.file import save_model
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.unet import UNetArguments

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 import tilepipe
 from tests.making import make_image, write_tiff
 from tests.storage.conftest import Service
-from tests.storage.making import at, objects
+from tests.storage.making import OUTPUTS, answers, at, named, objects, on_disk
 from tests.storage.server import BUCKET, KEY_ID, SECRET
 from tilepipe.cli import call
 from tilepipe.engine.events import RunCallbacks
@@ -27,26 +26,6 @@ from tilepipe.storage import as_path, lock, staged_locally
 from tilepipe.storage.objects import connection
 
 pytestmark = pytest.mark.slow
-
-OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif", "m.png")
-
-
-def answers(found: dict[str, bytes]) -> dict[str, bytes]:
-    """The bytes of mask, pyramid and exports, without ledger and run record."""
-    return {
-        name: content
-        for name, content in found.items()
-        if f"/{FOLDER}/" not in name and not name.endswith(".run.json")
-    }
-
-
-def on_disk(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def named(folder: object, names: Sequence[str] = OUTPUTS) -> list[str]:
-    return [f"{folder}/{name}" for name in names]
 
 
 @pytest.fixture(scope="module")
