@@ -24,7 +24,9 @@ VALUES = [
 BASE = {
     "run": ["image.tif", "-m", "m.safetensors", "-q", "--overwrite", "--window", "572"],
     "plan": ["image.tif", "-m", "m.safetensors", "--window", "572"],
+    "objects": ["done.ome.zarr", "-o", "o.csv", "-q", "--overwrite", "--workers", "1"],
     "verify": ["done.ome.zarr", "--windows", "1"],
+    "validate": ["done.ome.zarr"],
     "train": [
         "data", "-o", "t.safetensors", "--steps", "1", "--preset", "unet-small", "--width", "1",
         "--tile", "220", "--validation", "0", "-q", "--overwrite",
