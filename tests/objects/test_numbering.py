@@ -15,6 +15,7 @@ from tests.objects.windows import numbers_of
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.rules import BORDER
 
+
 def expected(labels: NDArray[Any], rule: ObjectRule) -> NDArray[Any]:
     parts = np.array([0, 1, 2, BORDER if rule.border else 3] + [255] * 252, np.uint8)[labels]
     if rule.fill_holes:

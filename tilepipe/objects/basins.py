@@ -48,7 +48,7 @@ def heights(inside: NDArray[np.bool_]) -> Heights:
 
 
 STRIP = 64
-"""Rows of which squared distances are found at a time, so that they stay in the processor's cache."""
+"""Rows whose squared distances are found at a time, so that they stay in the processor's cache."""
 
 
 def squared_distances(inside: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -33,7 +33,7 @@ def open_numbers(parts: Parts) -> Numbers:
 
 
 def _free(parts: Parts) -> Parts:
-    return (parts == FREE).view(np.uint8)
+    return np.asarray(parts == FREE).view(np.uint8)
 
 
 def enclosing(

@@ -263,9 +263,10 @@ class _Basins:
         basin, part, height = (a.reshape(-1) for a in (self._basin, self._part, self._height))
         found: list[tuple[Any, Any, Any]] = [(np.zeros(0, np.int32),) * 3]
         for here, there, at, step in _neighbours(self._basin.shape):
-            # Few pixels differ from their neighbours.
-            y, x = np.nonzero(self._basin[here] != self._basin[there])
-            pixel = at + y * self._basin.shape[1] + x
+            differ = self._basin[here] != self._basin[there]  # so do few
+            _, across = differ.shape
+            y, x = np.divmod(np.flatnonzero(differ), across)
+            pixel = at + y * len(self._basin[0]) + x
             other = pixel + step
             met = (basin[pixel] > 0) & (basin[other] > 0) & (part[pixel] == part[other])
             pixel, other = pixel[met], other[met]
