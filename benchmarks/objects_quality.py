@@ -3,8 +3,8 @@
     python benchmarks/objects_quality.py ../shared/data
 
 Each image is segmented once, whole. Its mask is then cut into objects by one rule after another
-(`rules`) as `tilepipe objects` does it, which are matched with those that people drew (IoU above 0.5). Needs scikit-image, for
-the watershed that is the control.
+(`rules`), as `tilepipe objects` does it, and these are matched with those that people drew (IoU
+above 0.5). Needs scikit-image, for the watershed that is the control.
 """
 
 from __future__ import annotations
