@@ -3,8 +3,8 @@
     python benchmarks/objects_quality.py ../shared/data
 
 Each image is segmented once, whole. Its mask is then cut into objects by one rule after another
-(`rules`), which are matched with those that people drew (IoU above 0.5). Needs scikit-image, for
-the watershed that is the control.
+(`rules`), as `tilepipe objects` does it, and these are matched with those that people drew (IoU
+above 0.5). Needs scikit-image, for the watershed that is the control.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import HERE, command_line, parse, record
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import ndimage
 from skimage.io import imread
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
@@ -31,185 +31,67 @@ from tilepipe.evaluation.matching import ObjectCounts
 from tilepipe.grid import Window
 from tilepipe.images.reading import Reading
 from tilepipe.models import load_model
+from tilepipe.models.object_rule import ObjectRule
+from tilepipe.objects import basins
+from tilepipe.objects.whole import filled, in_raster_order, number_parts
 
 NUCLEUS = 1
 CORNERS = np.ones((3, 3), bool)
-CAP, ROUNDING = 24.0, 64
-"""Of the distance to the background, in pixels; of the smoothed distance, parts of a pixel."""
 
-Objects = NDArray[np.int32]
+Objects = NDArray[np.int64]
 """The number of the object at each pixel, 0 elsewhere; shape (H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """How a mask becomes objects."""
+class Tried:
+    """A rule for objects, or the control in its place."""
 
-    steps: tuple[str, ...] = ()
-    """What is done, in this order: ``drop``, ``fill``, ``split`` or ``watershed``."""
-    smallest: int = 60
-    """Parts with fewer pixels are dropped."""
-    largest_hole: float = math.inf
-    """Larger holes are kept, in pixels."""
-    h: float = 1.0
-    """Peaks less than this above their border, in pixels of distance, are one object."""
+    rule: ObjectRule
+    control: bool = False
+    """Whether a watershed of the whole image takes the place of the split."""
 
     def __str__(self) -> str:
-        """Its steps with what each needs."""
-        words = {
-            "drop": f"drop below {self.smallest} px",
-            "fill": "fill holes"
-            + ("" if math.isinf(self.largest_hole) else f" up to {self.largest_hole:g} px"),
-            "split": f"split, h {self.h:g}",
-            "watershed": f"watershed, h {self.h:g}",
-        }
-        return "; ".join(words[step] for step in self.steps) or "components"
+        """What it does, in the order in which it is done."""
+        rule, words = self.rule, []
+        if rule.fill_holes:
+            words.append("fill holes" + (f" up to {rule.max_hole} px" if rule.max_hole else ""))
+        if rule.method == "split":
+            words.append(f"{'watershed' if self.control else 'split'}, h {rule.depth:g}")
+        else:
+            words.append("components")
+        if rule.min_area:
+            words.append(f"drop below {rule.min_area} px")
+        return "; ".join(words)
+
+    def objects(self, labels: NDArray[Any]) -> Objects:
+        """The objects of a label map, (H, W)."""
+        parts = (labels == NUCLEUS).astype(np.uint8)
+        return flooded(parts, self.rule) if self.control else number_parts(parts, self.rule)
 
 
-BEST = ("fill", "split", "drop")
-"""The order from which the others are tried."""
-CLEAN = ("drop", "fill")
-
-
-def rules(smallest: int, hole: float) -> list[Rule]:
+def rules(smallest: int, hole: int) -> list[Tried]:
     """What is tried with a model: its sizes in pixels, then more and less of each."""
-    best = Rule(BEST, smallest, hole)
-    return [
-        Rule(),
-        replace(best, steps=CLEAN),
+    best = ObjectRule("split", min_area=smallest, fill_holes=True, max_hole=hole)
+    tried = [
+        ObjectRule(),
+        replace(best, method="components"),
         best,
-        *(replace(best, h=h) for h in (0.5, 0.75, 1.5, 2.0)),
-        replace(best, steps=("fill", "watershed", "drop")),
-        *(replace(best, smallest=round(smallest * by)) for by in (0.5, 2.0)),
-        *(replace(best, largest_hole=size) for size in (0, math.inf)),
-        *(replace(best, steps=steps) for steps in ((*CLEAN, "split"), ("split", *CLEAN))),
+        *(replace(best, depth=h) for h in (0.5, 0.75, 1.5, 2.0)),
+        *(replace(best, min_area=round(smallest * by)) for by in (0.5, 2.0)),
+        replace(best, fill_holes=False),
+        replace(best, max_hole=0),
     ]
+    return [*map(Tried, tried), Tried(best, control=True)]
 
 
-def objects_of(labels: NDArray[Any], rule: Rule) -> Objects:
-    """The objects of a label map, (H, W), by a rule."""
-    objects, _ = ndimage.label(labels == NUCLEUS, CORNERS)
-    for step in rule.steps:
-        match step:
-            case "drop":
-                objects = dropped(objects, rule.smallest)
-            case "fill":
-                objects = filled(objects, rule.largest_hole)
-            case "split":
-                objects = split(objects > 0, rule.h)
-            case "watershed":
-                objects = flooded(objects > 0, rule.h)
-    return objects
-
-
-def dropped(objects: Objects, smallest: int) -> Objects:
-    """Without objects of fewer pixels."""
-    kept = np.bincount(objects.ravel()) >= smallest
-    return np.where(kept[objects], objects, 0)
-
-
-def filled(objects: Objects, largest: float) -> Objects:
-    """With the holes that one object encloses, except larger ones."""
-    holes, count = ndimage.label(objects == 0)
-    numbers = np.arange(count + 1)
-    # Beyond the edge there may be more: no hole.
-    framed = np.pad(objects, 1, constant_values=-1)
-    around = sliding_extremes(framed)
-    low, high = (
-        extreme(values, holes, numbers)
-        for extreme, values in zip((ndimage.minimum, ndimage.maximum), around, strict=True)
-    )
-    one = (low == high) & (low > 0) & (np.bincount(holes.ravel(), minlength=count + 1) <= largest)
-    one[0] = False
-    return np.where(one[holes], np.asarray(low)[holes], objects).astype(np.int32)
-
-
-def sliding_extremes(framed: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The least and the largest object among a pixel's neighbours by edges, (H, W) each.
-
-    Background does not count; -1 stands for what lies beyond the edge, and then is the least.
-    """
-    beside = np.stack((framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]))
-    most = np.iinfo(np.int32).max
-    return np.where(beside == 0, most, beside).min(0), np.where(beside == 0, -1, beside).max(0)
-
-
-def smooth_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The distance to the background, capped, smoothed and rounded; in pixels."""
-    distance = np.minimum(ndimage.distance_transform_edt(inside), CAP)
-    smooth = ndimage.gaussian_filter(distance, 1.0, truncate=4.0)
-    rounded: NDArray[np.float64] = np.rint(smooth * ROUNDING) / ROUNDING
-    return rounded
-
-
-def split(inside: NDArray[np.bool_], h: float) -> Objects:
-    """Basins of the distance; two are joined if their border is less than ``h`` below a peak."""
-    if not inside.any():
-        return np.zeros(inside.shape, np.int32)
-    height = np.where(inside, smooth_distance(inside), -np.inf)
-    basins = basins_of(height, inside)
-    peaks = ndimage.maximum(height, basins, np.arange(basins.max() + 1))
-    one, other, saddle = borders(height, basins)
-    joined = saddle > np.minimum(peaks[one], peaks[other]) - h
-    return renumbered(basins, one[joined], other[joined])
-
-
-def basins_of(height: NDArray[np.float64], inside: NDArray[np.bool_]) -> Objects:
-    """The pixels from which the steepest way ends at one place, numbered; (H, W)."""
-    rows, columns = height.shape
-    framed = np.pad(height, 1, constant_values=-np.inf)
-    highest = height.copy()
-    target = np.arange(height.size).reshape(height.shape)
-    own = target.copy()
-    for dy, dx in ((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x):
-        beside = framed[1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + columns]
-        # Of equal ones the first in raster order stays.
-        higher = beside > highest
-        highest[higher] = beside[higher]
-        target[higher] = own[higher] + dy * columns + dx
-    way = target.ravel()
-    while (way[way] != way).any():
-        way = way[way]
-    ends = np.unique(way[inside.ravel()])
-    found = np.where(inside, np.searchsorted(ends, way).reshape(height.shape) + 1, 0)
-    return found.astype(np.int32)
-
-
-def borders(height: NDArray[np.float64], basins: Objects) -> tuple[NDArray[Any], ...]:
-    """Pairs of basins that touch, by edges or corners, and the highest point of their border."""
-    pairs, values = [], []
-    for one, other in (
-        (np.s_[:, :-1], np.s_[:, 1:]),
-        (np.s_[:-1], np.s_[1:]),
-        (np.s_[:-1, :-1], np.s_[1:, 1:]),
-        (np.s_[:-1, 1:], np.s_[1:, :-1]),
-    ):
-        a, b = basins[one], basins[other]
-        met = (a != b) & (a > 0) & (b > 0)
-        pairs.append(np.sort(np.stack((a[met], b[met])), axis=0))
-        values.append(np.minimum(height[one], height[other])[met])
-    ends, place = np.unique(np.concatenate(pairs, 1), axis=1, return_inverse=True)
-    saddle = np.full(ends.shape[1], -np.inf)
-    np.maximum.at(saddle, place.ravel(), np.concatenate(values))
-    return ends[0], ends[1], saddle
-
-
-def renumbered(basins: Objects, one: NDArray[Any], other: NDArray[Any]) -> Objects:
-    """The basins with joined ones as one."""
-    size = int(basins.max()) + 1
-    graph = sparse.coo_matrix((np.ones(one.size), (one, other)), (size, size))
-    _, names = sparse.csgraph.connected_components(graph, directed=False)
-    # Number 0, the background, comes first and is joined with nothing.
-    joined: Objects = names.astype(np.int32)[basins]
-    return joined
-
-
-def flooded(inside: NDArray[np.bool_], h: float) -> Objects:
+def flooded(parts: NDArray[np.uint8], rule: ObjectRule) -> Objects:
     """The control: a watershed of the whole image from the h-maxima of the same distance."""
-    height = smooth_distance(inside)
-    seeds, _ = ndimage.label(h_maxima(height, h).astype(bool) & inside, CORNERS)
-    found: Objects = watershed(-height, seeds, connectivity=2, mask=inside).astype(np.int32)
-    return found
+    inside = filled(parts, rule.max_hole) > 0
+    height = np.where(inside, basins.heights(inside) / basins.UNIT, 0)
+    seeds, _ = ndimage.label(h_maxima(height, rule.depth).astype(bool) & inside, CORNERS)
+    found = watershed(-height, seeds, connectivity=2, mask=inside)
+    large = np.bincount(found.ravel()) >= rule.min_area
+    return in_raster_order(np.where(large[found], found, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +105,7 @@ class Case:
     """Their folder; the files have the images' names."""
 
     @property
-    def rules(self) -> list[Rule]:
+    def rules(self) -> list[Tried]:
         """What is tried, around the sizes that are best for the model."""
         return rules(60, 10) if self.model == "nuclei-he" else rules(20, 30)
 
@@ -264,7 +146,7 @@ def masks(model_name: str, images: Iterable[Path]) -> Iterator[NDArray[Any]]:
     device.close()
 
 
-def true_objects(path: Path) -> Objects:
+def true_objects(path: Path) -> NDArray[np.int32]:
     """What people drew: numbered, or the connected parts (by edges) of a binary mask."""
     drawn = imread(path)
     if drawn.ndim == 3:
@@ -272,13 +154,13 @@ def true_objects(path: Path) -> Objects:
     return ndimage.label(drawn > 0)[0] if np.unique(drawn).size <= 2 else drawn.astype(np.int32)
 
 
-def measure(case: Case, rules: Iterable[Rule]) -> dict[Rule, list[ObjectCounts]]:
+def measure(case: Case, rules: Iterable[Tried]) -> dict[Tried, list[ObjectCounts]]:
     """How the objects of each rule match, image by image."""
-    found: dict[Rule, list[ObjectCounts]] = {rule: [] for rule in rules}
+    found: dict[Tried, list[ObjectCounts]] = {rule: [] for rule in rules}
     for path, labels in zip(case.images, masks(case.model, case.images), strict=True):
         truth = true_objects(case.truths / path.name)
         for rule, counts in found.items():
-            counts.append(ObjectCounts.of(objects_of(labels, rule), truth))
+            counts.append(ObjectCounts.of(rule.objects(labels), truth))
     return found
 
 

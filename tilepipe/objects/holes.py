@@ -36,8 +36,7 @@ def open_numbers(parts: Parts, *, corners: bool = False) -> Numbers:
 
 
 def _free(parts: Parts) -> Parts:
-    free: Parts = (parts == FREE).view(np.uint8)
-    return free
+    return np.asarray(parts == FREE).view(np.uint8)
 
 
 def enclosing(

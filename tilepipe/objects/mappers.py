@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def in_processes(count: int) -> Iterator[Compute]:
         yield serially
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_client) as pool:
 
         def compute(function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Any:
             return pool.map(_call, ((function, item) for item in items))
@@ -55,3 +56,15 @@ def in_processes(count: int) -> Iterator[Compute]:
 def _call(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
     function, item = task
     return function(*item)
+
+
+def _end_with_client() -> None:
+    """End this process when the one that started it is killed, rather than write and wait on."""
+    client = multiprocessing.parent_process()
+    assert client is not None, "this is a process of a pool"
+
+    def watch() -> None:
+        client.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

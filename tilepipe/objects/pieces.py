@@ -265,8 +265,9 @@ class _Basins:
         found: list[tuple[Any, Any, Any]] = [(np.zeros(0, np.int32),) * 3]
         width = self._ringed.width - 2
         for here, there, at, step in _neighbours(self._basin.shape):
-            # Few pixels differ from their neighbours.
-            y, x = np.nonzero(self._basin[here] != self._basin[there])
+            differ = self._basin[here] != self._basin[there]  # so do few
+            _, across = differ.shape
+            y, x = np.divmod(np.flatnonzero(differ), across)
             pixel = at + y * width + x
             other = pixel + step
             met = (basin[pixel] > 0) & (basin[other] > 0) & (part[pixel] == part[other])

@@ -41,7 +41,7 @@ def complete_or_absent(path: Path, *, alone: bool = True) -> Iterator[Path]:
         Whether nobody else writes to that name now, as a lock ensures. Otherwise each process
         writes a part of its own, and the last to finish wins.
     """
-    mark = "" if alone else f".{os.getpid():x}-{threading.get_ident() & 0xFFFF:x}"
+    mark = "" if alone else f".{os.getpid():x}-{threading.get_native_id():x}"
     part = path.with_name(f"{path.name}{mark}.part")
     old = path.with_name(path.name + ".replaced")
     _remove(part)
