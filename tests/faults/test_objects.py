@@ -37,9 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("objects")
     write_tiff(folder / "slide.tif", make_image(520, 600))
     model = make_model(UNetArguments(3, 3, 2, 4))
-    save_model(
-        folder / "m.safetensors", replace(model, output=replace(model.output, objects=RULE))
-    )
+    save_model(folder / "m.safetensors", replace(model, output=replace(model.output, objects=RULE)))
     (folder / "whole").mkdir()
     run(folder, folder / "whole")
     return folder

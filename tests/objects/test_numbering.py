@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.objects import oracle
 from tilepipe.models.object_rule import ObjectRule
-from tilepipe.objects.job import ObjectsJob, start, side_for
+from tilepipe.objects.job import ObjectsJob, side_for, start
 from tilepipe.objects.numbering import number_objects
 from tilepipe.objects.rules import BORDER, PartTable
 from tilepipe.products.base import MaskClass, MaskSpec
@@ -122,7 +122,14 @@ def test_windows_do_not_change_objects(
 
 @pytest.mark.parametrize(
     ("memory", "at_once", "side"),
-    [(700, 3, 512), (800, 3, 512), (1000, 3, 1024), (1000, 1, 1024), (4000, 3, 2048), (300, 9, 512)],
+    [
+        (700, 3, 512),
+        (800, 3, 512),
+        (1000, 3, 1024),
+        (1000, 1, 1024),
+        (4000, 3, 2048),
+        (300, 9, 512),
+    ],
 )
 def test_windows_are_as_large_as_memory_allows(memory: int, at_once: int, side: int) -> None:
     assert side_for(memory * 10**6, at_once) == side
