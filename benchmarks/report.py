@@ -130,12 +130,12 @@ def table_of_others(rows: list[Row]) -> list[str]:
         "| benchmark | case | figure | value | goal | date, commit |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        if row["benchmark"] not in ("peers", *BY_CASE):
-            lines.append(
-                f"| {row['benchmark']} | {row['case']} | {row['figure']} | {_with_unit(row)} | "
-                f"{row['goal']} | {row['date']}, {row['commit']} |"
-            )
+    lines += [
+        f"| {row['benchmark']} | {row['case']} | {row['figure']} | {_with_unit(row)} | "
+        f"{row['goal']} | {row['date']}, {row['commit']} |"
+        for row in rows
+        if row["benchmark"] not in ("peers", *BY_CASE)
+    ]
     return [*lines, ""]
 
 

@@ -42,7 +42,7 @@ def heights(inside: NDArray[np.bool_]) -> Heights:
     distance = np.sqrt(np.arange(CAP * CAP + 1, dtype=np.float64))[squared_distances(inside)]
     smooth = ndimage.gaussian_filter(distance, SIGMA, mode="nearest", radius=TRUNCATED)
     np.rint(np.multiply(smooth, UNIT, out=smooth), out=smooth)
-    height = smooth.astype(np.int16)
+    height: Heights = smooth.astype(np.int16)
     np.copyto(height, np.int16(-1), where=~inside)
     return height
 
