@@ -85,6 +85,10 @@ def table_of_peers(rows: list[Row]) -> list[str]:
 
 
 BY_CASE = {
+    "objects": (
+        "objects", "whole command", "processor time", "peak of all processes", "size of the file",
+        "load of the machine",
+    ),
     "likeness": (
         "distance, median", "distance, most", "warned", "Dice", "object F1",
         "CPU time of the longest look",
@@ -110,10 +114,14 @@ def table_by_case(rows: list[Row], benchmark: str) -> list[str]:
         "|---" * (len(columns) + 2) + "|",
     ]
     for case, found in cases.items():
-        values = [found[name]["value"] if name in found else "" for name in columns]
+        values = [_with_unit(found[name]) if name in found else "" for name in columns]
         any_row = next(iter(found.values()))
         lines.append(f"| {case} | {' | '.join(values)} | {any_row['date']}, {any_row['commit']} |")
     return [*lines, ""]
+
+
+def _with_unit(row: Row) -> str:
+    return f"{row['value']} {row['unit']}".strip()
 
 
 def table_of_others(rows: list[Row]) -> list[str]:
@@ -122,13 +130,12 @@ def table_of_others(rows: list[Row]) -> list[str]:
         "| benchmark | case | figure | value | goal | date, commit |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        if row["benchmark"] not in ("peers", *BY_CASE):
-            value = f"{row['value']} {row['unit']}".strip()
-            lines.append(
-                f"| {row['benchmark']} | {row['case']} | {row['figure']} | {value} | "
-                f"{row['goal']} | {row['date']}, {row['commit']} |"
-            )
+    lines += [
+        f"| {row['benchmark']} | {row['case']} | {row['figure']} | {_with_unit(row)} | "
+        f"{row['goal']} | {row['date']}, {row['commit']} |"
+        for row in rows
+        if row["benchmark"] not in ("peers", *BY_CASE)
+    ]
     return [*lines, ""]
 
 
