@@ -168,10 +168,9 @@ def test_numbers_as_ome_tiff_are_read_by_others(tmp_path: Path) -> None:
         assert 'Type="uint32"' in str(file.ome_metadata)
         sizes = file.pages.first.databytecounts
     assert sizes[0] > 10 * sizes[-1]  # tiles without objects cost little
-    with (
-        pytest.warns(NotGeoreferencedWarning),
-        rasterio.open(tmp_path / "a.objects.ome.tif") as dataset,
-    ):
+    with pytest.warns(NotGeoreferencedWarning):
+        dataset = rasterio.open(tmp_path / "a.objects.ome.tif")
+    with dataset:
         assert dataset.dtypes == ("uint32",)
         assert dataset.read(1).max() == content.read_plane(0, Window(0, 0, 512, 512)).max()
 

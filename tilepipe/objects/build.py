@@ -27,7 +27,13 @@ from tilepipe.storage import as_path, remove
 
 
 def build_objects(
-    work: Workspace, spec: MaskSpec, info: ObjectsInfo, compute: Compute, on_step: OnStep
+    work: Workspace,
+    spec: MaskSpec,
+    info: ObjectsInfo,
+    compute: Compute,
+    on_step: OnStep,
+    *,
+    source: str | None = None,
 ) -> ObjectTable:
     """Number, outline and measure the objects of a mask.
 
@@ -44,12 +50,14 @@ def build_objects(
         Runs tasks.
     on_step
         Is told what begins.
+    source
+        The path from the target to the mask, if it is to lie in it.
     """
     target = as_path(work.job.target)
 
     def create(_work: Workspace) -> None:
         remove(target)
-        create_instances(target, spec, source="../")
+        create_instances(target, spec, source=source)
 
     step(work, "target", create)
     index = number_objects(work, compute, on_step)

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
+from tilepipe.errors import EnvironmentFailure
 from tilepipe.objects.job import PIXEL_BYTES, SMALLEST_SIDE
 from tilepipe.objects.numbering import Compute
 
@@ -48,6 +50,12 @@ def in_processes(count: int) -> Iterator[Compute]:
 
         try:
             yield compute
+        except BrokenProcessPool as error:
+            raise EnvironmentFailure(
+                "a process that made objects has died, perhaps for want of memory: allow less with "
+                "--memory, or use --workers 1; the same command goes on (a Python script needs "
+                '`if __name__ == "__main__":` around the call)'
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tilepipe.grid import Window
 from tilepipe.models.object_rule import ObjectRule
@@ -115,10 +116,10 @@ def _other_numbers(
     shape: tuple[int, int],
 ) -> tuple[list[str], int]:
     """Objects of a window whose pixels or order differ, and how many were compared."""
-    if rule.fill_holes and _in_a_hole(parts, stored):
-        return [], 0
     fresh = number_parts(parts, rule)
     known = _known(fresh, rule, window, shape)
+    if rule.fill_holes:
+        known[np.unique(fresh[_beside_holes(parts, stored)])] = False
     # An object is the same if its pixels have one number, and no others in the window have it.
     pixels = known[fresh]
     pairs = np.unique(np.stack((fresh[pixels], stored[pixels])), axis=1)
@@ -136,12 +137,19 @@ def _other_numbers(
     return wrong, len(np.unique(pairs[0]))
 
 
-def _in_a_hole(parts: Parts, stored: NDArray[np.int64]) -> bool:
-    """Whether a window lies in a hole so large that it does not see its end."""
+def _beside_holes(parts: Parts, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Pixels of, and beside, holes of which the window does not see the end; shape (H, W)."""
     whole = Window(0, 0, *parts.shape)
     free = connected_pieces((parts == FREE).astype(np.uint8), whole, whole.width, corners=False)
-    at_edge = np.unique(np.concatenate([free.numbers[edge] for edge in _EDGES]))
-    return bool((stored[np.isin(free.numbers, at_edge[at_edge > 0])] > 0).any())
+    is_open = np.zeros(len(free.part) + 1, np.bool_)
+    for edge in _EDGES:
+        is_open[free.numbers[edge]] = True
+    is_hole = np.zeros(len(is_open), np.bool_)
+    is_hole[free.numbers[stored > 0]] = True
+    is_hole &= is_open
+    is_hole[0] = False
+    grown: NDArray[np.bool_] = ndimage.binary_dilation(is_hole[free.numbers], np.ones((3, 3)))
+    return grown
 
 
 _EDGES = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])

@@ -28,6 +28,7 @@ from tilepipe.storage.ops import (
     size_of,
     staged_locally,
     within,
+    zarr_around,
 )
 from tilepipe.storage.whole import complete_or_absent, write_whole
 
@@ -60,4 +61,5 @@ __all__ = [
     "without_secrets",
     "write_whole",
     "written_here",
+    "zarr_around",
 ]

@@ -71,6 +71,14 @@ def remove_partials(folder: StoragePath) -> int:
     return len(partials)
 
 
+def zarr_around(path: StoragePath) -> Path | None:
+    """The zarr group on a disk in which a path lies, if it lies in one."""
+    if isinstance(path, ObjectPath):
+        return None
+    marks = ("zarr.json", ".zgroup", ".zattrs")
+    return next((p for p in path.parents if any((p / mark).exists() for mark in marks)), None)
+
+
 def name_from(path: StoragePath, folder: StoragePath) -> str:
     """Return a path relative to a folder, so that both can move; else the whole address."""
     if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):

@@ -87,7 +87,7 @@ def test_the_plan_says_how_objects_are_made(place: Path, tmp_path: Path) -> None
     named: dict[str, Any] = {"outputs": [str(tmp_path / "n.geojson")], "window": 572}
     shown = show_plan(*tilepipe.plan(image, model=model, **named))
     assert (
-        "objects   split nucleus, at necks 1 px deep, from 6 px, holes up to 9 px filled" in shown
+        "objects   split nucleus, at necks 1 px deep, from 6 px, holes up to 90 px filled" in shown
     )
     assert "objects " not in show_plan(*tilepipe.plan(image, model=model, window=572, outputs=[
         str(tmp_path / "m.ome.zarr")], objects="none"))  # fmt: skip

@@ -21,7 +21,7 @@ from tilepipe.engine.state.folder import RunState, read_document
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.errors import InputError
 from tilepipe.images import open_image
-from tilepipe.images.base import Image
+from tilepipe.images.base import Image, alike
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.objects.areas import PixelArea, answered_area
@@ -58,6 +58,7 @@ from tilepipe.storage import (
     require_writable,
     staged_locally,
     within,
+    zarr_around,
 )
 from tilepipe.storage.lock import LockedError, holding_lock
 
@@ -156,7 +157,7 @@ class _Finding:
         rule = self.plan.objects if self.plan is not None else None
         if rule is None or options.model is not None:
             rule = None if self.model is None else self.model.output.objects
-        rule = rule or ObjectRule()
+        rule = self._scaled(rule or ObjectRule())
         if options.method != "auto" and options.method != rule.method:
             border = options.border or ""
             if options.method == "seeded" and not border:
@@ -174,6 +175,27 @@ class _Finding:
         )  # fmt: skip
         return with_classes(rule, self.spec)
 
+    def _scaled(self, rule: ObjectRule) -> ObjectRule:
+        """The rule of a model for a mask whose pixels have another size than the model's."""
+        said = self.plan.mask.pixel_size if self.plan is not None else None
+        if self.options.model is not None and self.model is not None:
+            said = self.model.input.pixel_size
+        here = self.spec.pixel_size
+        if said is None or here is None or said.unit != here.unit or alike(said.x, here.x):
+            return rule
+        by = said.x / here.x
+        self.warnings.append(
+            f"the mask has {here.x:g} {here.unit} pixels, and its model {said.x:g}: the sizes in "
+            "the model's rule for objects are scaled, and objects are split less well"
+        )
+        return replace(
+            rule,
+            min_area=round(rule.min_area * by * by),
+            max_hole=max(1, round(rule.max_hole * by * by)) if rule.max_hole else 0,
+            reach=round(rule.reach * by),
+            depth=min(24.0, max(1 / 64, rule.depth * by)),
+        )
+
     def _outputs(self) -> tuple[StoragePath, ...]:
         given = self.options.outputs or (self._default_output(),)
         outputs = tuple(as_path(path).absolute() for path in given)
@@ -190,6 +212,8 @@ class _Finding:
             if kind is not None:
                 require_installed(path, kind)
             require_writable(path)
+            if (around := zarr_around(path)) is not None:
+                raise InputError(f"{path}: lies inside {around}, which is a zarr; choose another")
             if within(self.path, path):
                 raise InputError(f"{path}: is the mask, or contains it; choose another name")
             if path.exists() and not self.options.overwrite:

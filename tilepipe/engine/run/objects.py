@@ -54,7 +54,9 @@ class Objects(Stage):
         )  # fmt: skip
         work = start(run.outputs.state.folder / "objects", job)
         with _computing(run, len(work.windows())) as compute:
-            build_objects(work, mask.spec, objects_info(run), compute, run.callbacks.stage)
+            build_objects(
+                work, mask.spec, objects_info(run), compute, run.callbacks.stage, source="../"
+            )
         content = hash_of(target)
         remove(work.path)
         return {"bytes": size_of(target), "hash": content}

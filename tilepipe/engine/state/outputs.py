@@ -34,6 +34,7 @@ from tilepipe.storage import (
     require_writable,
     utf8_path,
     within,
+    zarr_around,
 )
 from tilepipe.storage.zarr_store import group_attributes
 
@@ -209,6 +210,8 @@ def _check_place(path: StoragePath, image: Image) -> None:
         raise InputError(
             f"{path}: lies inside the image; only labels may, as -o {source / 'labels' / 'NAME'}"
         )
+    if label_path(path) is None and (around := zarr_around(path)) is not None:
+        raise InputError(f"{path}: lies inside {around}, which is a zarr; choose another output")
 
 
 def _with_image(
