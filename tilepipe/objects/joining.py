@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.spill import Borders
-from tilepipe.objects.tracing import EACH, Pieces, begins
+from tilepipe.objects.tracing import EACH, Chains, begins
 from tilepipe.objects.walks import groups, offsets_of, ranges, walks
 
 Ints = NDArray[np.int64]
@@ -33,7 +33,7 @@ class Rings:
     polygon: Ints
     """(r,): the polygon of each, in any order of numbers."""
     first: Ints
-    """(r,): the place of its first point (`Pieces.first`)."""
+    """(r,): the place of its first point (`Chains.first`)."""
     shift: Ints
     """(r,): where that point is in the first of its pieces."""
     offsets: Ints
@@ -55,7 +55,7 @@ class Rings:
             offsets - offsets[0], self.block[pieces], self.index[pieces], self.size[pieces],
         )  # fmt: skip
 
-    def outlines(self, pieces: Callable[[int], Pieces]) -> Outlines:
+    def outlines(self, pieces: Callable[[int], Chains]) -> Outlines:
         """The outlines of their objects.
 
         ``pieces`` gives the pieces of a block, by its number; each block is asked for once.
@@ -103,7 +103,7 @@ class Joining:
         self._pairs = [np.zeros((0, 2), np.int64)]
         self._open: dict[Place, tuple[Borders, int]] = {}
 
-    def add(self, block: int, place: Place, pieces: Pieces, borders: Borders) -> None:
+    def add(self, block: int, place: Place, pieces: Chains, borders: Borders) -> None:
         """Add a block; those above it and to its left come before it."""
         first = self._parts
         self._parts += len(borders.parts)

@@ -15,7 +15,7 @@ from tilepipe.grid import Window
 from tilepipe.objects.measuring import Measures, Sums, sums_of
 from tilepipe.objects.outlines import Outlines
 from tilepipe.objects.runs import Runs, runs_of
-from tilepipe.objects.tracing import EACH, Pieces, crossing, open_parts, trace
+from tilepipe.objects.tracing import EACH, Chains, crossing, open_parts, trace
 from tilepipe.storage import StoragePath, write_whole
 
 Ints = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Spill:
     outlines: Outlines
     """Of the finished objects."""
     open: Sums
-    pieces: Pieces
+    pieces: Chains
     """Of the objects that go on beyond the block."""
     borders: Borders
 
@@ -100,12 +100,12 @@ class SpillFile:
         """The sums of objects that go on beyond it."""
         return Sums(*self._group("open", _SUMS))
 
-    def pieces(self, *, points: bool = True) -> Pieces:
+    def pieces(self, *, points: bool = True) -> Chains:
         """The pieces of objects that go on beyond it, with their points or without."""
         names = _PIECES if points else (*EACH, "offsets")
         found = dict(zip(names, self._group("pieces", names), strict=True))
         none = {"points": np.zeros((0, 2), np.int32), "nodes": np.zeros(0, bool)}
-        return Pieces(**{**none, **found})
+        return Chains(**{**none, **found})
 
     def borders(self) -> Borders:
         """Its parts along its borders."""

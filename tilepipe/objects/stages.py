@@ -19,7 +19,7 @@ from tilepipe.objects.measuring import Measures, Sums, measurements, merged
 from tilepipe.objects.outlines import Outlines, joined
 from tilepipe.objects.spill import SpillFile, spill_of
 from tilepipe.objects.table import ObjectBatch, TableWriter
-from tilepipe.objects.tracing import Pieces
+from tilepipe.objects.tracing import Chains
 from tilepipe.storage import StoragePath
 
 ReadLabels = Callable[[Window], NDArray[Any]]
@@ -159,7 +159,7 @@ def _drawn(
     number: NDArray[Any],
     finished: Outlines,
     rings: Rings,
-    pieces: Callable[[int], Pieces],
+    pieces: Callable[[int], Chains],
 ) -> Iterator[tuple[Sums, Outlines]]:
     """Some objects with their outlines, in batches of about `BATCH_POINTS`.
 
@@ -183,7 +183,7 @@ def _drawn(
         begin = stop
 
 
-def _pieces(folder: StoragePath, windows: list[Window], block: int) -> Pieces:
+def _pieces(folder: StoragePath, windows: list[Window], block: int) -> Chains:
     with SpillFile(spill_path(folder, windows[block])) as file:
         return file.pieces()
 

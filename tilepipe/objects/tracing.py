@@ -41,12 +41,12 @@ EACH = (
     "number", "part", "closed", "outside", "first", "first_at",
     "start", "start_direction", "end", "end_direction",
 )  # fmt: skip
-"""The arrays of `Pieces` with an entry for each."""
+"""The arrays of `Chains` with an entry for each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """Rings, and open chains that are parts of rings, of the objects of a window.
+class Chains:
+    """Closed chains (rings) and open ones (parts of rings) of the outlines of a window's objects.
 
     They are in order of their object, their part, and the first of their points, in raster order;
     of a part, the ring outside comes before the holes if both are closed. Places are counted in the
@@ -82,13 +82,13 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.number)
 
-    def take(self, chosen: NDArray[Any]) -> Pieces:
+    def take(self, chosen: NDArray[Any]) -> Chains:
         """Some of them, by their indices or by a mask."""
         index = np.arange(len(self))[chosen]
         sizes = np.diff(self.offsets)[index]
         named = {name: getattr(self, name)[index] for name in EACH}
         points = ranges(self.offsets[index], sizes)
-        return Pieces(
+        return Chains(
             **named, points=self.points[points], nodes=self.nodes[points], offsets=offsets_of(sizes)
         )
 
@@ -105,7 +105,7 @@ class Pieces:
         )
 
 
-_NONE = Pieces(
+_NONE = Chains(
     **{name: np.zeros(0, bool if name in ("closed", "outside") else np.int64) for name in EACH},
     points=np.zeros((0, 2), np.int32),
     nodes=np.zeros(0, bool),
@@ -150,7 +150,7 @@ def open_parts(labels: NDArray[Any], runs: Runs) -> NDArray[np.bool_]:
     return found
 
 
-def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) -> Pieces:
+def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) -> Chains:
     """The outlines of all labels of a window.
 
     Parameters
@@ -185,7 +185,7 @@ def trace(labels: NDArray[Any], runs: Runs, window: Window, image_width: int) ->
         return (y + window.y) * (image_width + 1) + x + window.x
 
     y, x = np.divmod(edges.vertex[order[turning]], edges.stride)
-    pieces = Pieces(
+    pieces = Chains(
         number=edges.number[begin],
         part=edges.part[begin],
         closed=successor[last] >= 0,
