@@ -62,7 +62,7 @@ def cases(draw: st.DrawFn) -> tuple[NDArray[Any], ObjectRule, int]:
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cases())
 def test_windows_do_not_change_objects(
