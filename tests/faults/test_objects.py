@@ -27,7 +27,7 @@ FORMATS = (
     *(("n.gpkg", "n.fgb") if find_spec("pyogrio") and find_spec("pyarrow") else ()),
 )  # fmt: skip
 RULE = ObjectRule(
-    "seeded", ("nucleus",), "border", 2, min_area=6, specks="merge", fill_holes=True, max_hole=9
+    "seeded", ("nucleus",), "border", 2, min_area=6, specks="merge", fill_holes=True, max_hole=90
 )
 
 
@@ -86,9 +86,8 @@ class FullFrom(RunCallbacks):
 
 @pytest.mark.parametrize(
     "title",
-    ["finding holes", "filling holes", "finding objects", "growing objects", "joining specks",
-     "pyramid of objects", "outlining objects", "table of objects",
-     *(f"writing {name}" for name in FORMATS)],
+    ["filling holes", "growing objects", "outlining objects", "table of objects",
+     *(f"writing {name}" for name in FORMATS[::3])],
 )  # fmt: skip
 def test_a_disk_that_is_full_stops_the_run_which_can_be_resumed(
     title: str, place: Path, disk: Path
