@@ -15,7 +15,6 @@ from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.state.progress import Progress
 from tilepipe.notebook import Shown
-from tilepipe.objects.summary import ObjectsSummary
 from tilepipe.storage import StoragePath, size_of, write_whole
 from tilepipe.text import count, duration
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from tilepipe.engine.report.bottleneck import Bottleneck
     from tilepipe.engine.state.outputs import Outputs
+    from tilepipe.objects.summary import ObjectsSummary
 
 PACKAGES = (
     "tilepipe", "torch", "numpy", "dask", "distributed", "zarr", "numcodecs", "tifffile",
@@ -161,6 +161,8 @@ class Summary(Shown):
         self.warnings = tuple(record["warnings"])
         self.verification = recorded_verification(record)
         if record.get("objects"):
+            from tilepipe.objects.summary import ObjectsSummary
+
             self.objects = ObjectsSummary.from_json(record["objects"])
 
     def write(self) -> None:

@@ -15,7 +15,7 @@ from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale
 from tilepipe.engine.planning.objects import changed, with_classes
 from tilepipe.engine.run.convert import unfinished
-from tilepipe.engine.run.objects import image_place
+from tilepipe.engine.run.object_work import image_place
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.folder import RunState, read_document
 from tilepipe.engine.state.run_record import record_path

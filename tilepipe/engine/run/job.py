@@ -30,7 +30,7 @@ from tilepipe.engine.run.blocks import Blocks
 from tilepipe.engine.run.exports import Exports, Resample
 from tilepipe.engine.run.finished import Request, earlier_verification, find_finished, is_complete
 from tilepipe.engine.run.items import Items
-from tilepipe.engine.run.objects import ObjectExports, Objects, summary_of
+from tilepipe.engine.run.objects import ObjectExports, Objects
 from tilepipe.engine.run.pyramid import Pyramid, Ranges
 from tilepipe.engine.run.repair import resume_on_repaired_image
 from tilepipe.engine.run.same_image import ImageState, forget_other_pixels, require_unchanged
@@ -50,7 +50,6 @@ from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.models.file import load_model
 from tilepipe.objects.formats.registry import objects_format
-from tilepipe.objects.mappers import processes_for
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import as_path, make_folder, refuse_links, remove
 from tilepipe.text import some
@@ -251,8 +250,7 @@ class Job:
         resources = self.lazy_workers.resources
         run.memory = estimate.memory_limit
         run.slots = resources.slots * (resources.workers if resources.local else 1)
-        if resources.in_process:
-            run.processes = processes_for(run.memory)
+        run.in_process = resources.in_process
         if not is_complete(run, self._stages):
             # A resumed run builds on what is there, and so reads all of it.
             run.progress = Progress.as_found(ledger.path, mask, plan.tiling, read=True)
@@ -298,7 +296,10 @@ class Job:
         summary.seconds = seconds
         summary.warnings = self.estimate.warnings
         summary.verification = run.verification
-        summary.objects = summary_of(run)
+        if plan.objects is not None:
+            from tilepipe.engine.run.object_work import summary_of
+
+            summary.objects = summary_of(run)
         if not resources.in_process:
             summary.peak_memory += sum(run.progress.peaks.values())
         setting = Setting(

@@ -1,33 +1,15 @@
-"""The stages that make objects of a mask, and files of them."""
+"""The stages that make objects of a mask, and files of them.
+
+What they do is imported when they do it, as most runs make no objects.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tilepipe.engine.events import BlockReport
-from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
-from tilepipe.engine.state.ledger import read_ledger
-from tilepipe.engine.work.objects import object_task
-from tilepipe.images.base import Image
-from tilepipe.objects.areas import Area, PixelArea, answered_area
-from tilepipe.objects.build import build_objects
-from tilepipe.objects.formats.registry import write_objects
-from tilepipe.objects.job import ObjectsJob, side_for, start
-from tilepipe.objects.mappers import in_processes
-from tilepipe.objects.measures import has_probabilities
-from tilepipe.objects.numbering import Compute
-from tilepipe.objects.rules import part_table
-from tilepipe.objects.summary import ObjectsSummary, summarise_objects
-from tilepipe.objects.table import ImagePlace, ObjectsInfo, open_table
-from tilepipe.products.base import MaskSpec
-from tilepipe.products.instances import open_instances
-from tilepipe.storage import remove, size_of, staged_locally
-from tilepipe.storage.hashing import hash_of
-from tilepipe.text import count
+from tilepipe.storage import size_of
 
 
 class Objects(Stage):
@@ -43,39 +25,10 @@ class Objects(Stage):
 
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Make the objects, or go on where an earlier run was stopped."""
-        plan, mask, target = run.plan, run.mask, run.outputs.objects
-        assert plan.objects is not None, "otherwise there is no step"
-        names = [named.name for named in mask.spec.classes]
-        job = ObjectsJob(
-            str(run.outputs.store), _seal(run), *mask.shape, plan.objects,
-            part_table(plan.objects, mask.kind, names, mask.spec.background), str(target),
-            side=side_for(run.memory, max(run.slots, run.processes)),
-            probabilities=has_probabilities(mask),
-        )  # fmt: skip
-        work = start(run.outputs.state.folder / "objects", job)
-        with _computing(run, len(work.windows())) as compute:
-            build_objects(
-                work, mask.spec, objects_info(run), compute, run.callbacks.stage, source="../"
-            )
-        content = hash_of(target)
-        remove(work.path)
-        return {"bytes": size_of(target), "hash": content}
+        from tilepipe.engine.run.object_work import make_objects
 
-
-@contextmanager
-def _computing(run: OpenRun, windows: int) -> Iterator[Compute]:
-    """Yield what computes tasks: processes of this machine, or the run's own workers."""
-    count = min(run.processes, windows // 4)
-    if count > 1:
-        with in_processes(count) as compute:
-            yield compute
-        return
-
-    def by_workers(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        for outcome in run.compute(object_task, ((function, *item) for item in items)):
-            yield outcome.value
-
-    yield by_workers
+        content = make_objects(run)
+        return {"bytes": size_of(run.outputs.objects), "hash": content}
 
 
 class ObjectExports(Stage):
@@ -91,57 +44,8 @@ class ObjectExports(Stage):
 
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Write one file."""
+        from tilepipe.engine.run.object_work import write_export
+
         path = next(p for p in run.outputs.object_exports if run.outputs.name_of(p) == step.key)
-        table = open_table(run.outputs.objects / "table")
-        with staged_locally(path) as local:
-            write_objects(table, local, open_instances(run.outputs.objects))
-            return {"bytes": size_of(local), "hash": hash_of(local)}
-
-
-def objects_info(run: OpenRun) -> ObjectsInfo:
-    """What the table of a run's objects says of itself."""
-    plan, model = run.plan, run.model
-    assert plan.objects is not None, "asked for runs that make objects"
-    missing = len(run.progress.incomplete)
-    return ObjectsInfo(
-        plan.mask, (), 0, image_place(run.planned_image, plan), plan.objects.to_json(),
-        {"name": model.name, "fingerprint": model.fingerprint, "about": model.about},
-        partial=f"{count(missing, 'block')} could not be read whole" if missing else "",
-    )  # fmt: skip
-
-
-def image_place(image: Image, plan: Plan) -> ImagePlace:
-    """How a mask lies on level 0 of its image, which is opened at the model's scale."""
-    level, whole = image.levels[plan.image.level], image.levels[0]
-    name = plan.image.path.rstrip("/").rpartition("/")[2]
-    return ImagePlace(name, whole.height, whole.width, level.scale_y, level.scale_x)
-
-
-def summary_of(run: OpenRun) -> ObjectsSummary | None:
-    """The objects of a run in numbers; None if it makes none."""
-    if run.plan.objects is None:
-        return None
-    table = open_table(run.outputs.objects / "table")
-    return summarise_objects(table, _answered(run, run.plan.mask))
-
-
-def _answered(run: OpenRun, spec: MaskSpec) -> Area:
-    """How much of the mask has an answer; read only where pixels differ in area."""
-    area = PixelArea(spec)
-    if area.differs:
-        return answered_area(run.mask, spec)
-    return Area(run.progress.answered, run.progress.answered * area.usual)
-
-
-def _seal(run: OpenRun) -> str:
-    """A fingerprint of the mask's pixels: of the latest report of each block."""
-    latest: dict[int, bytes] = {}
-    for record in read_ledger(run.outputs.state.ledger_file):
-        if record.get("kind") == "block":
-            report = BlockReport.from_record(record)
-            text = f"{report.number} {report.chunks} {report.counts} {report.answered}"
-            latest[report.number] = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    digest = hashlib.blake2b(digest_size=16)
-    for number in sorted(latest):
-        digest.update(latest[number])
-    return digest.hexdigest()
+        size, content = write_export(run, path)
+        return {"bytes": size, "hash": content}

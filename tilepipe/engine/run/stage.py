@@ -59,9 +59,8 @@ class OpenRun:
     """The memory limit in bytes: of this machine, or of each worker elsewhere."""
     slots: int = 1
     """How many tasks run at once within that."""
-    processes: int = 1
-    """How many processes of this machine a stage may use that does not need the network; 1 where
-    the workers are processes themselves."""
+    in_process: bool = False
+    """Whether the worker is this process, so that a stage without the network may use others."""
     verification: Verification | None = None
     """The verification of this run, or of an earlier one with the same blocks."""
 

@@ -18,7 +18,6 @@ from tilepipe.engine.run.comparison import Comparison
 from tilepipe.engine.run.examine import Examination, examine
 from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
-from tilepipe.engine.run.verify_objects import with_objects
 from tilepipe.engine.state.folder import AlteredPlanError, RunState, read_document
 from tilepipe.engine.state.outputs import OBJECTS, mask_with_image
 from tilepipe.engine.state.progress import Progress
@@ -112,6 +111,8 @@ def verify(
             unreadable=unreadable, device=device, on_image=on_image,
         )  # fmt: skip
         if plan.objects is not None and not on_image and isinstance(opened_mask, ZarrMask):
+            from tilepipe.engine.run.verify_objects import with_objects
+
             result = with_objects(result, plan, opened_mask, path / OBJECTS, windows, seed)
     damage = (*found.damage, *result.damage)
     return replace(result, damage=damage, covered=(*found.covered, *result.covered))
@@ -313,6 +314,10 @@ class Proof(Stage):
             unreadable=[number for number, _ in run.progress.incomplete],
             on_image=run.plan.like_image is not None,
         )  # fmt: skip
+        if run.plan.objects is None:
+            return {}
+        from tilepipe.engine.run.verify_objects import with_objects
+
         run.verification = with_objects(
             run.verification, run.plan, run.mask, run.outputs.objects, run.options.verify, 0
         )

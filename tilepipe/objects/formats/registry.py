@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import InputError
-from tilepipe.objects.table import ObjectTable
 from tilepipe.storage import StoragePath
 
 if TYPE_CHECKING:
+    from tilepipe.objects.table import ObjectTable
     from tilepipe.products.instances import InstanceLayer
 
 
