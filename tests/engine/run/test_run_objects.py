@@ -122,9 +122,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "title",
-    ["finding holes", "filling holes", "finding objects", "numbering objects",
-     "pyramid of objects", "outlining objects", "table of objects",
-     "writing slide_objects.geojson"],
+    ["filling holes", "finding objects", "numbering objects", "outlining objects",
+     "table of objects", "writing slide_objects.geojson"],
 )  # fmt: skip
 def test_a_run_stopped_in_any_stage_ends_with_the_same_bytes(
     title: str, place: Path, finished: Path, tmp_path: Path
