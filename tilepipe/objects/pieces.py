@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from scipy import ndimage
 
 from tilepipe.grid import Window
 from tilepipe.objects import basins
 from tilepipe.objects.rules import BORDER, FREE, Parts
+from tilepipe.objects.walks import connected
 
 _CORNERS = ndimage.generate_binary_structure(2, 2)
 
@@ -220,7 +220,7 @@ class _Basins:
             known = self._peak[basin] >= 0
             joins |= known & (way > self._peak[basin].astype(np.int32) - self._depth)
         size = len(self._peak)
-        piece = _components(size, one[joins], other[joins])
+        piece = connected(size, one[joins], other[joins])
         open_ends = (self._peak[one] < 0) | (self._peak[other] < 0)
         left = ~joins & open_ends & (piece[one] != piece[other])
         passes = _highest(one[left], other[left], way[left], size)
@@ -290,13 +290,6 @@ def _neighbours(
         rows = slice(0, height - y), slice(y, height)
         left, right = slice(max(0, -x), width - max(0, x)), slice(max(0, x), width + min(0, x))
         yield (rows[0], left), (rows[1], right), max(0, -x), y * width + x
-
-
-def _components(size: int, one: NDArray[Any], other: NDArray[Any]) -> Numbers:
-    """The component of each node 0 .. size - 1; node 0, which is joined to none, has number 0."""
-    graph = sparse.coo_matrix((np.ones(len(one), bool), (one, other)), (size, size))
-    _, found = csgraph.connected_components(graph, directed=False)
-    return np.asarray(found, np.int32)
 
 
 def _highest(

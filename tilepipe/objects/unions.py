@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from tilepipe.errors import InputError
 from tilepipe.grid import Window, WindowGrid
 from tilepipe.objects.index import IndexRows
 from tilepipe.objects.pieces import Pieces
+from tilepipe.objects.walks import connected
 
 Ids = NDArray[np.int64]
 Shifts = tuple[int, ...]
@@ -174,11 +173,9 @@ class Unions:
             pairs = [np.unique(np.concatenate(pairs, axis=1), axis=1)]
         one, other = pairs[0]
         self._open = np.unique(pairs[0])
-        size = len(self._open)
         ends = np.searchsorted(self._open, one), np.searchsorted(self._open, other)
-        graph = sparse.coo_matrix((np.ones(len(one), bool), ends), (size, size))
-        count, root = csgraph.connected_components(graph, directed=False)
-        self._root = root.astype(np.int64)
+        self._root = connected(len(self._open), *ends).astype(np.int64)
+        count = self._root.max(initial=-1) + 1
         self._sum_up(int(count))
 
     def _sum_up(self, count: int) -> None:

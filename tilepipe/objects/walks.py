@@ -20,8 +20,13 @@ def groups(count: int, one: Index, other: Index) -> Index:
 
     Groups are numbered 0, 1, 2 ... in the order of their first members.
     """
+    return in_order_of_first(connected(count, one, other))
+
+
+def connected(count: int, one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int32]:
+    """The same, with groups numbered in no order, but for the first thing, whose group is 0."""
     graph = sparse.coo_matrix((np.ones(len(one), bool), (one, other)), (count, count))
-    return in_order_of_first(csgraph.connected_components(graph, directed=False)[1])
+    return np.asarray(csgraph.connected_components(graph, directed=False)[1], np.int32)
 
 
 def in_order_of_first(names: NDArray[Any]) -> Index:

@@ -16,6 +16,7 @@ from tilepipe.objects.pieces import Pieces, connected_pieces, split_pieces
 from tilepipe.objects.rules import BORDER, Parts
 from tilepipe.objects.specks import absorb, speck_borders
 from tilepipe.objects.unions import Unions
+from tilepipe.objects.walks import in_order_of_first
 
 Numbers = NDArray[np.int64]
 
@@ -70,11 +71,9 @@ def filled(parts: Parts, max_hole: int = 0, *, corners: bool = True) -> Parts:
 
 def in_raster_order(numbers: NDArray[Any]) -> Numbers:
     """Renumber objects 1, 2, 3 ... by their first pixels, without gaps."""
-    present, first = np.unique(numbers, return_index=True)
-    first, present = first[present > 0], present[present > 0]
-    renamed = np.zeros(int(numbers.max(initial=0)) + 1, np.int64)
-    renamed[present[np.argsort(first)]] = np.arange(1, len(present) + 1)
-    found: Numbers = renamed[numbers]
+    found = np.zeros(numbers.shape, np.int64)
+    there = numbers > 0
+    found[there] = in_order_of_first(numbers[there]) + 1
     return found
 
 

@@ -9,8 +9,8 @@ from tilepipe.products.base import Mask
 from tilepipe.products.formats import open_mask
 from tilepipe.products.label_image import LabelImage
 from tilepipe.products.store import open_zarr_mask
-from tilepipe.schema import load_json
 from tilepipe.storage import StoragePath, readable
+from tilepipe.storage.zarr_store import group_attributes
 
 PIECE = 256 * 2**20
 """Bytes of a label image that may be decoded at a time, where nothing else is said."""
@@ -43,10 +43,6 @@ def open_any_mask(source: str, largest_piece: int = PIECE) -> Mask:
 
 def _is_ours(folder: StoragePath) -> bool:
     """Whether tilepipe wrote the mask in a folder, as far as its attributes tell."""
-    for name, inside in (("zarr.json", True), (".zattrs", False)):
-        with suppress(OSError, ValueError, AttributeError, TypeError):
-            document = load_json((folder / name).read_text(encoding="utf-8"))
-            attributes = document.get("attributes", {}) if inside else document
-            if "kind" in (attributes.get("tilepipe") or {}):
-                return True
+    with suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return "kind" in (group_attributes(folder).get("tilepipe") or {})
     return False

@@ -75,6 +75,15 @@ def identity(paths: Iterable[StoragePath]) -> str:
     return hash_bytes(repr([_facts(path) for path in paths]).encode())
 
 
+def identity_below(path: StoragePath) -> str:
+    """Hash the same of a file, or of all files of a folder, which is only listed."""
+    if isinstance(path, ObjectPath):
+        below = list(path.versions())
+        return hash_bytes(repr(below).encode()) if below else identity([path])
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return identity(files)
+
+
 def _facts(path: StoragePath) -> object:
     try:
         if isinstance(path, ObjectPath):

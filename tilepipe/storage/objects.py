@@ -108,6 +108,11 @@ class ObjectPath:
         """List all objects below it, at any depth, in the order of their keys."""
         return (ObjectPath(self.scheme, self.bucket, key) for key in sorted(self._listed()))
 
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """The key of each object below it, and what identifies its version, as a listing tells."""
+        listed = ((str(each["path"]), repr((each["size"], _version(each)))) for each in self._all())
+        return iter(sorted(listed))
+
     def mkdir(self, **_: Any) -> None:
         """Do nothing: a folder exists as soon as an object is in it."""
 
@@ -218,11 +223,14 @@ class ObjectPath:
         return f"{self.key}/" if self.key else None
 
     def _listed(self, most: int | None = None) -> Iterator[str]:
+        return (str(entry["path"]) for entry in self._all(most))
+
+    def _all(self, most: int | None = None) -> Iterator[Any]:
         import obstore
 
         pages = obstore.list(self._connection(), self._prefix(), chunk_size=most or 1000)
         while page := ask(str(self), next, pages, None):
-            yield from (str(entry["path"]) for entry in page)
+            yield from page
 
 
 StoragePath = Path | ObjectPath

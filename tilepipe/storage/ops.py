@@ -75,8 +75,7 @@ def zarr_around(path: StoragePath) -> Path | None:
     """The zarr group on a disk in which a path lies, if it lies in one."""
     if isinstance(path, ObjectPath):
         return None
-    marks = ("zarr.json", ".zgroup", ".zattrs")
-    return next((p for p in path.parents if any((p / mark).exists() for mark in marks)), None)
+    return next((p for p in path.parents if any((p / name).exists() for name in GROUPS)), None)
 
 
 def name_from(path: StoragePath, folder: StoragePath) -> str:

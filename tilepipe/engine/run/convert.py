@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tilepipe.engine.run.run import environment_errors_classified
-from tilepipe.engine.state.folder import RunState, read_document
+from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.state.progress import Progress
 from tilepipe.errors import InputError
 from tilepipe.images import open_image
@@ -34,6 +34,7 @@ from tilepipe.storage import (
     utf8_path,
     within,
 )
+from tilepipe.storage.zarr_store import group_attributes
 from tilepipe.text import count
 
 InputKind = Literal["auto", "image", "mask"]
@@ -142,13 +143,11 @@ def _is_mask(source: str | Path, kind: InputKind, options: MaskOptions) -> bool:
 
 def _ome(folder: StoragePath) -> dict[str, object]:
     """The OME-NGFF metadata of a folder, of version 0.5 or 0.4."""
-    ome = _attributes(folder).get("ome")
-    return ome if isinstance(ome, dict) and ome else read_document(folder / ".zattrs")
-
-
-def _attributes(folder: StoragePath) -> dict[str, Any]:
-    found = read_document(folder / "zarr.json").get("attributes")
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        attributes = group_attributes(folder)
+        ome = attributes.get("ome", attributes)
+        return ome if isinstance(ome, dict) else {}
+    return {}
 
 
 def _refuse_image(source: Image | str | Path, target: StoragePath) -> None:

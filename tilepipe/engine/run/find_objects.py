@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -60,6 +59,7 @@ from tilepipe.storage import (
     within,
     zarr_around,
 )
+from tilepipe.storage.hashing import identity_below
 from tilepipe.storage.lock import LockedError, holding_lock
 
 OnStep = Callable[[str], None]
@@ -271,7 +271,7 @@ class _Finding:
         table = part_table(self.rule, mask.kind, names, self.spec.background)
         limit = self.options.memory or default_memory()
         return ObjectsJob(
-            str(self.path.absolute()), _fingerprint(self.path), *self.spec.grid.shape, self.rule,
+            str(self.path.absolute()), identity_below(self.path), *self.spec.grid.shape, self.rule,
             table, str(folder / "objects"), side_for(limit, self._processes(limit)),
             probabilities=has_probabilities(mask), intensity=intensity,
         )  # fmt: skip
@@ -394,20 +394,6 @@ def _placed_by_size(image: Image, spec: MaskSpec) -> ImagePlace:
             f"{spec.width} x {spec.height} (width x height), so it is not of the whole image"
         )
     return ImagePlace(Path(image.path).name, whole.height, whole.width, y, x)
-
-
-def _fingerprint(path: StoragePath) -> str:
-    """Of the files of a mask, by their names, sizes and times."""
-    digest = hashlib.blake2b(digest_size=16)
-    if not isinstance(path, Path):
-        for each in path.objects():
-            digest.update(str(each).encode())
-        return digest.hexdigest()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            state = file.stat()
-            digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}".encode())
-    return digest.hexdigest()
 
 
 def _beside(path: StoragePath, suffix: str) -> str:
