@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.grid import Window
+from tilepipe.grid import CHUNK, Window
 from tilepipe.models.object_rule import REACH, Method, ObjectRule
 from tilepipe.objects.enclosed import fill_enclosed
 from tilepipe.objects.growth import grow
@@ -56,7 +56,7 @@ class FoundObjects:
         job = ObjectsJob("", "", *shape, rule, PartTable((), (), ()), side=side, corners=splits)
         self._work = start(folder, job)
         self._reach = REACH if method == "seeded" else 0
-        self._work.create_array("parts", "uint8")
+        self._work.create_array("parts", "uint8", CHUNK)
         array = self._work.array("parts")
         for window, parts in blocks:
             array[window.slices()] = parts

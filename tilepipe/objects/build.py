@@ -7,7 +7,7 @@ one was stopped, and ends with the same bytes.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from tilepipe.objects.index import ObjectIndex
 from tilepipe.objects.job import Workspace
 from tilepipe.objects.measures import measures_of
 from tilepipe.objects.measuring import columns_of
-from tilepipe.objects.numbering import Compute, OnStep, number_objects, step, workspace_at
+from tilepipe.objects.numbering import Compute, OnStep, all_of, number_objects, step, workspace_at
 from tilepipe.objects.stages import assemble, trace_block
 from tilepipe.objects.table import ObjectsInfo, ObjectTable, TableWriter, open_table
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.instances import create_instances
 from tilepipe.products.pyramid import downsample_block, pyramid_blocks
 from tilepipe.storage import as_path, remove
+from tilepipe.storage.fsync import fsync_below
 
 
 def build_objects(
@@ -61,16 +62,12 @@ def build_objects(
 
     step(work, "target", create)
     index = number_objects(work, compute, on_step)
-    _each(work, "pyramid", _build_pyramid, compute, on_step, "pyramid of objects")
-    if not work.is_done("traced"):
-        on_step("outlining objects" if work.job.outlines else "measuring objects")
-        for _ in compute(trace_task, ((str(work.path), window) for window in work.windows())):
-            pass
-        work.set_done("traced")
-    if not work.is_done("table"):
-        on_step("table of objects")
-        _write_table(work, spec, info, index)
-        work.set_done("table")
+    step(work, "pyramid", partial(_pyramid, compute), partial(on_step, "pyramid of objects"))
+    tasks = ((str(work.path), window) for window in work.windows())
+    title = "outlining objects" if work.job.outlines else "measuring objects"
+    step(work, "traced", all_of(compute, trace_task, tasks), partial(on_step, title))
+    table = partial(_write_table, spec=spec, info=info, index=index)
+    step(work, "table", table, partial(on_step, "table of objects"))
     return open_table(target / "table")
 
 
@@ -91,19 +88,11 @@ def pyramid_task(path: str, level: int, window: Window) -> None:
     target.flush(window, level)
 
 
-def _each(
-    work: Workspace, name: str, do: Any, compute: Compute, on_step: OnStep, title: str
-) -> None:
-    if not work.is_done(name):
-        on_step(title)
-        do(work, compute)
-        work.set_done(name)
-
-
-def _build_pyramid(work: Workspace, compute: Compute) -> None:
+def _pyramid(compute: Compute, work: Workspace) -> None:
+    """Write the coarser levels, each once the one before is whole."""
     for level, windows in pyramid_blocks(work.target).items():
-        for _ in compute(pyramid_task, ((str(work.path), level, window) for window in windows)):
-            pass
+        tasks = ((str(work.path), level, window) for window in windows)
+        all_of(compute, pyramid_task, tasks)(work)
 
 
 def _write_table(work: Workspace, spec: MaskSpec, info: ObjectsInfo, index: ObjectIndex) -> None:
@@ -117,6 +106,7 @@ def _write_table(work: Workspace, spec: MaskSpec, info: ObjectsInfo, index: Obje
         outlines=work.job.outlines,
     )  # fmt: skip
     writer.finish(replace(info, columns=columns, count=count, outlines=work.job.outlines))
+    fsync_below(path)  # before the step is recorded as done
 
 
 class _Classes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilepipe.objects.table import ROWS, Growing
 from tilepipe.storage import StoragePath
+from tilepipe.storage.fsync import fsync_below
 from tilepipe.storage.zarr_store import zarr_store
 
 COLUMNS = {"part": "uint8", "first": "int64", "area": "int64"}
@@ -52,6 +53,7 @@ class IndexWriter:
     """Writes an index in the order of numbers."""
 
     def __init__(self, path: StoragePath) -> None:
+        self._path = path
         group = zarr.open_group(zarr_store(path), mode="w", zarr_format=3)
         self._arrays = {name: Growing(group, name, dtype, ROWS) for name, dtype in COLUMNS.items()}
 
@@ -61,6 +63,7 @@ class IndexWriter:
             array.append(getattr(rows, name))
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write what is left, all of it to the disk."""
         for array in self._arrays.values():
             array.finish()
+        fsync_below(self._path)

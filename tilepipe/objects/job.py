@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tilepipe.products.base import Mask
 from tilepipe.products.instances import InstanceLayer, open_instances
 from tilepipe.schema import decode, load_json
 from tilepipe.storage import StoragePath, as_path, make_folder, remove, write_whole
+from tilepipe.storage.fsync import fsync_files
 from tilepipe.storage.zarr_store import zarr_store
 
 FORMAT = 1
@@ -133,11 +135,15 @@ class Workspace:
 
     # What is kept, pixel by pixel
 
-    def create_array(self, name: str, dtype: str) -> None:
-        """Create an array of the mask's shape, full of 0, in place of one that is there."""
+    def create_array(self, name: str, dtype: str, chunk: int | None = None) -> None:
+        """Create an array of the mask's shape, full of 0, in place of one that is there.
+
+        Its chunks are as large as windows, so that few files are written; or ``chunk`` pixels a
+        side, where others read it.
+        """
         zarr.create_array(
             zarr_store(self.path / "arrays"), name=name, shape=self.grid.area.shape,
-            chunks=(min(CHUNK, self.job.side),) * 2, dtype=dtype, fill_value=0,
+            chunks=(min(chunk or self.job.side, self.job.side),) * 2, dtype=dtype, fill_value=0,
             compressors=[ZstdCodec(level=1, checksum=True)], overwrite=True, zarr_format=3,
             config={"write_empty_chunks": False},
         )  # fmt: skip
@@ -145,6 +151,16 @@ class Workspace:
     def array(self, name: str) -> Any:
         """An array that was created."""
         return zarr.open_array(zarr_store(self.path / "arrays"), path=name, mode="r+")
+
+    def write_array(self, name: str, window: Window, values: NDArray[Any]) -> None:
+        """Write a window of an array, so that it is on the disk when this returns."""
+        array = self.array(name)
+        array[window.slices()] = values
+        if isinstance(self.path, Path):
+            folder, side = self.path / "arrays" / name, int(array.chunks[0])
+            rows = range(window.y // side, -(-window.stop_y // side))
+            columns = range(window.x // side, -(-window.stop_x // side))
+            fsync_files((folder / f"c/{row}/{col}" for row in rows for col in columns), folder)
 
     def remove_array(self, name: str) -> None:
         """Remove an array that no later pass needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tilepipe.grid import Window
@@ -81,22 +81,37 @@ def number_objects(work: Workspace, compute: Compute, on_step: OnStep) -> Object
         if not each.needed(work):
             continue
         step(work, f"{each.name}.begin", each.begin)
-        if not work.is_done(each.name):
-            on_step(each.title)
-            for _ in compute(run_task, ((str(work.path), each.name, w) for w in work.windows())):
-                pass
-            work.set_done(each.name)
+        tasks = ((str(work.path), each.name, window) for window in work.windows())
+        step(work, each.name, all_of(compute, run_task, tasks), partial(on_step, each.title))
         step(work, f"{each.name}.end", each.end)
         for name in each.done_with:
             work.remove_array(name)
     return ObjectIndex(work.path / "index" / "final")
 
 
-def step(work: Workspace, name: str, do: Callable[[Workspace], Any] | None) -> None:
-    """Do something once."""
+def step(
+    work: Workspace,
+    name: str,
+    do: Callable[[Workspace], Any] | None,
+    announce: Callable[[], None] = lambda: None,
+) -> None:
+    """Do something once, and say before that it begins."""
     if do is not None and not work.is_done(name):
+        announce()
         do(work)
         work.set_done(name)
+
+
+def all_of(
+    compute: Compute, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]
+) -> Callable[[Workspace], None]:
+    """What computes all of some tasks, for `step`."""
+
+    def do(_work: Workspace) -> None:
+        for _ in compute(function, items):
+            pass
+
+    return do
 
 
 def run_task(path: str, name: str, window: Window) -> None:

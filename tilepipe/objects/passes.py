@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.grid import Window
+from tilepipe.grid import CHUNK, Window
 from tilepipe.objects import basins
 from tilepipe.objects.growth import grow as grown
 from tilepipe.objects.holes import enclosing, fillings, open_numbers, open_pieces
@@ -72,14 +72,14 @@ def fill(work: Workspace, window: Window) -> None:
     if (becomes != FREE).any():
         numbers = open_numbers(parts, corners=not work.job.corners)
         np.copyto(parts, becomes[numbers], where=numbers > 0)
-    work.array("filled")[window.slices()] = parts
+    work.write_array("filled", window, parts)
 
 
 def prepare_pieces(work: Workspace) -> None:
     """Make room for the pieces of all windows."""
     work.create_array("pieces", "int32")
     if not work.job.target:
-        work.create_array("numbers", "uint32")
+        work.create_array("numbers", "uint32", CHUNK)
 
 
 def pieces(work: Workspace, window: Window) -> None:
@@ -94,7 +94,7 @@ def pieces(work: Workspace, window: Window) -> None:
         parts, _ = work.parts(window)
         found = connected_pieces(parts, window, width, corners=work.job.corners)
     if len(found.part):
-        work.array("pieces")[window.slices()] = found.numbers
+        work.write_array("pieces", window, found.numbers)
     work.save("pieces", window, found.tables)
 
 
@@ -125,7 +125,7 @@ def number(work: Workspace, window: Window) -> None:
         return
     found = numbers[np.asarray(work.array("pieces")[window.slices()])]
     if is_provisional(work):
-        work.array("seeds")[window.slices()] = found
+        work.write_array("seeds", window, found)
     else:
         _write(work, window, found)
 
@@ -152,7 +152,7 @@ def grow(work: Workspace, window: Window) -> None:
     there = np.flatnonzero(found)
     numbers, at, areas = np.unique(found.reshape(-1)[there], return_index=True, return_counts=True)
     if len(numbers):
-        work.array("grown")[window.slices()] = found
+        work.write_array("grown", window, found)
     y, x = np.divmod(there[at], window.width)
     first = (y + window.y) * work.grid.area.width + x + window.x
     tables = {"numbers": numbers, "areas": areas, "first": first}
@@ -250,9 +250,11 @@ def _specks_of(path: StoragePath, job: ObjectsJob) -> NDArray[np.bool_]:
 
 def _write(work: Workspace, window: Window, numbers: NDArray[np.uint32]) -> None:
     if work.job.target:
-        work.target.write(window, numbers)
+        target = work.target
+        target.write(window, numbers)
+        target.flush(window)
     else:
-        work.array("numbers")[window.slices()] = numbers
+        work.write_array("numbers", window, numbers)
 
 
 def _depth(work: Workspace) -> int:

@@ -5,7 +5,6 @@ A group of its own: ``objects/`` within the mask, or anywhere else.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from tilepipe.products.layer import Arrays, Layer, open_levels
 from tilepipe.products.product import PixelForm
 from tilepipe.products.reduction import mode_of_objects
 from tilepipe.storage import StoragePath
-from tilepipe.storage.fsync import fsync_files
+from tilepipe.storage.fsync import fsync_below
 from tilepipe.storage.zarr_store import SealingStore, zarr_store
 from tilepipe.text import first_line
 
@@ -111,8 +110,7 @@ def create_instances(
     document = {"objects": FORMAT, "mask": spec.to_json()}
     ome = ngff.instance_attributes(spec, Instances(), source)
     root.update_attributes({**ome, "tilepipe": document})
-    if isinstance(path, Path):
-        fsync_files((file for file in path.rglob("*") if file.is_file()), path)
+    fsync_below(path)
     return open_instances(path)
 
 

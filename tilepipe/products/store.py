@@ -7,7 +7,6 @@ and chunks without any answer are not stored. Writers of different chunks need n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named, product_names
 from tilepipe.products.shown import ShownMask
 from tilepipe.storage import StoragePath, remove_partials
-from tilepipe.storage.fsync import fsync_files
+from tilepipe.storage.fsync import fsync_below
 from tilepipe.storage.zarr_store import SealingStore, group_attributes, zarr_store
 from tilepipe.text import first_line
 
@@ -156,8 +155,7 @@ def create_mask(path: StoragePath, spec: MaskSpec, extras: Sequence[str] = ()) -
     if group_attributes(path):
         raise InputError(f"{path} already exists; remove it or choose another output.")
     layers = _create(zarr_store(path), spec, extras)
-    if isinstance(path, Path):
-        fsync_files((file for file in path.rglob("*") if file.is_file()), path)
+    fsync_below(path)
     return ZarrMask(path, spec, tuple(Layer(path, product, arrays) for product, arrays in layers))
 
 

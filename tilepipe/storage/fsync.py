@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tilepipe.storage.objects import StoragePath
+
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 """Errors of file systems that cannot, or need not, flush a folder."""
 
@@ -34,6 +36,12 @@ def fsync_files(files: Iterable[Path], root: Path) -> None:
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         fsync_folder(folder)
     fsync_folder(root)
+
+
+def fsync_below(folder: StoragePath) -> None:
+    """Flush all files of a folder to the disk; on an object store, they are there already."""
+    if isinstance(folder, Path):
+        fsync_files((file for file in folder.rglob("*") if file.is_file()), folder)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from tilepipe.objects.formats.frame import pixel_frame
 from tilepipe.objects.formats.geoparquet import write_shapes
 from tilepipe.objects.table import ObjectsInfo, ObjectTable
 from tilepipe.storage import complete_or_absent
-from tilepipe.storage.fsync import fsync_files
+from tilepipe.storage.fsync import fsync_below
 
 SHAPES, LABELS, TABLE = "objects", "numbers", "table"
 """The names of the elements."""
@@ -69,7 +69,7 @@ def write_spatialdata(table: ObjectTable, path: Path, labels: Labels | None = No
         if len(table):  # after that, as it is not zarr's
             shapes = part / "shapes" / SHAPES / "shapes.parquet"
             write_shapes(table, shapes, pixel_frame(table.info), INSTANCE)
-        fsync_files((file for file in part.rglob("*") if file.is_file()), part)
+        fsync_below(part)
 
 
 def _write_labels(group: Any, labels: Labels, info: ObjectsInfo) -> None:
