@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tilepipe.schema import decode
@@ -15,6 +15,11 @@ REACH = 4
 DEPTH = 1.0
 """By default, basins are joined if the way between them is not this much lower than both, in
 pixels of distance to the background."""
+
+
+LARGEST_REACH = 1024
+SMALLEST_DEPTH, LARGEST_DEPTH = 1 / 64, 24.0
+"""In pixels: heights are multiples of the one and at most the other (`tilepipe.objects.basins`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,9 @@ class ObjectRule:
             raise ValueError(f"border belongs to seeded objects, not to {self.method}")
         if self.border and self.border in self.classes:
             raise ValueError(f"{self.border!r} cannot be core and border at once")
-        if not 0 <= self.reach <= 1024:
-            raise ValueError(f"reach must be 0 to 1024 pixels, not {self.reach}")
-        if not 1 / 64 <= self.depth <= 24:
+        if not 0 <= self.reach <= LARGEST_REACH:
+            raise ValueError(f"reach must be 0 to {LARGEST_REACH} pixels, not {self.reach}")
+        if not SMALLEST_DEPTH <= self.depth <= LARGEST_DEPTH:
             raise ValueError(f"depth must be 1/64 to 24 pixels, not {self.depth:g}")
         if self.min_area < 0 or self.max_hole < 0:
             raise ValueError("areas must be at least 0 pixels")
@@ -74,6 +79,16 @@ class ObjectRule:
             size = f"holes up to {self.max_hole} px" if self.max_hole else "holes"
             parts.append(f"{size} filled")
         return ", ".join(parts)
+
+    def scaled(self, by: float) -> ObjectRule:
+        """The rule for pixels ``by`` times as small: with as large sizes in them."""
+        return replace(
+            self,
+            min_area=round(self.min_area * by * by),
+            max_hole=max(1, round(self.max_hole * by * by)) if self.max_hole else 0,
+            reach=min(round(self.reach * by), LARGEST_REACH),
+            depth=min(LARGEST_DEPTH, max(SMALLEST_DEPTH, self.depth * by)),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The rule as JSON values, without what the method does not use."""

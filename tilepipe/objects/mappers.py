@@ -19,16 +19,15 @@ PROCESS = 250_000_000
 """Bytes of a process before it has any window, about."""
 
 
-def processes_for(memory: int, windows: int | None = None) -> int:
-    """How many processes are worth it, on this machine's cores and within a memory limit.
+def processes_for(memory: int, cores: int, windows: int | None = None) -> int:
+    """How many processes are worth it on so many cores, and within a memory limit in bytes.
 
     ``windows`` is the number of windows there are to share, if it is known.
     """
     window = SMALLEST_SIDE**2 * PIXEL_BYTES
     fitting = memory // 2 // (PROCESS + window)
-    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shared = most if windows is None else windows // 4
-    return max(1, min(most, shared, fitting))
+    shared = cores if windows is None else windows // 4
+    return max(1, min(cores, shared, fitting))
 
 
 def serially(function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:

@@ -43,7 +43,7 @@ def object_rule(
     rule = model.output.objects
     if options.objects != "auto":
         rule = _of_method(options.objects, rule, model)
-    rule = changed(rule or ObjectRule(), spec, options.min_area, options.fill_holes)
+    rule = changed(rule or ObjectRule(), spec, options.min_area, fill_holes=options.fill_holes)
     return with_classes(rule, spec)
 
 
@@ -51,20 +51,19 @@ def changed(
     rule: ObjectRule,
     spec: MaskSpec,
     min_area: str | None = None,
-    fill_holes: bool | None = None,
+    max_hole: str | None = None,
     **others: Any,
 ) -> ObjectRule:
     """A rule with what is given in place of its own.
 
-    ``min_area`` is as `tilepipe.quantities.parse_area` gives it; the others are fields of the rule,
-    left as they are where they are None.
+    Areas are as `tilepipe.quantities.parse_area` gives them; the others are fields of the rule.
+    What is None stays as it is.
     """
     given: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
-    if min_area is not None:
-        metres = PixelArea(spec).metres
-        given["min_area"] = area_in_pixels(min_area, metres and metres[0] * metres[1])
-    if fill_holes is not None:
-        given["fill_holes"] = fill_holes
+    for name, area in (("min_area", min_area), ("max_hole", max_hole)):
+        if area is not None:
+            metres = PixelArea(spec).metres
+            given[name] = area_in_pixels(area, metres and metres[0] * metres[1])
     try:
         return replace(rule, **given)
     except ValueError as error:

@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tilepipe.engine.hardware import default_memory
+from tilepipe.engine.hardware import cores, default_memory
 from tilepipe.engine.inputs import open_planned
+from tilepipe.engine.options import image_stem
 from tilepipe.engine.plan.plan import Plan, at_model_scale
 from tilepipe.engine.planning.objects import changed, with_classes
 from tilepipe.engine.run.convert import unfinished
-from tilepipe.engine.run.object_work import image_place
+from tilepipe.engine.run.placing import image_place, place_of, placed_by_size
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.folder import RunState, read_document
+from tilepipe.engine.state.outputs import objects_suffix
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.errors import InputError
 from tilepipe.images import open_image
-from tilepipe.images.base import Image, alike
+from tilepipe.images.base import alike
 from tilepipe.models.file import Model, load_model
 from tilepipe.models.object_rule import ObjectRule
-from tilepipe.objects.areas import PixelArea, answered_area
+from tilepipe.objects.areas import answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import objects_format, require_installed, write_objects
 from tilepipe.objects.job import (
@@ -46,7 +48,6 @@ from tilepipe.products.base import Mask, MaskSpec
 from tilepipe.products.class_table import ClassTable, read_class_table
 from tilepipe.products.instances import open_instances
 from tilepipe.products.rewrite import spec_of
-from tilepipe.quantities import area_in_pixels
 from tilepipe.storage import (
     InputRefused,
     StoragePath,
@@ -163,15 +164,10 @@ class _Finding:
             if options.method == "seeded" and not border:
                 raise InputError("seeded objects grow into a border; name its class: --border NAME")
             rule = replace(rule, method=options.method, border=border)
-        hole = options.max_hole
-        if hole is not None:
-            metres = PixelArea(self.spec).metres
-            hole = str(area_in_pixels(hole, metres and metres[0] * metres[1]))
         rule = changed(
-            rule, self.spec, options.min_area, options.fill_holes,
+            rule, self.spec, options.min_area, options.max_hole, fill_holes=options.fill_holes,
             classes=options.only or None, border=options.border, reach=options.reach,
             depth=options.depth, specks=options.specks,
-            max_hole=None if hole is None else int(hole),
         )  # fmt: skip
         return with_classes(rule, self.spec)
 
@@ -183,18 +179,11 @@ class _Finding:
         here = self.spec.pixel_size
         if said is None or here is None or said.unit != here.unit or alike(said.x, here.x):
             return rule
-        by = said.x / here.x
         self.warnings.append(
             f"the mask has {here.x:g} {here.unit} pixels, and its model {said.x:g}: the sizes in "
             "the model's rule for objects are scaled, and objects are split less well"
         )
-        return replace(
-            rule,
-            min_area=round(rule.min_area * by * by),
-            max_hole=max(1, round(rule.max_hole * by * by)) if rule.max_hole else 0,
-            reach=round(rule.reach * by),
-            depth=min(24.0, max(1 / 64, rule.depth * by)),
-        )
+        return rule.scaled(said.x / here.x)
 
     def _outputs(self) -> tuple[StoragePath, ...]:
         given = self.options.outputs or (self._default_output(),)
@@ -221,10 +210,7 @@ class _Finding:
         return outputs
 
     def _default_output(self) -> str:
-        name = Path(self.path.name).stem.removesuffix(".ome")
-        layer = objects_format(Path("a.gpkg"))
-        on_map = self.spec.crs is not None and layer is not None and not layer.missing
-        return f"{name}_objects{'.gpkg' if on_map else '.geojson'}"
+        return f"{image_stem(self.path.name)}_objects{objects_suffix(self.spec.crs is not None)}"
 
     def _image(self) -> tuple[ImagePlace | None, Intensity | None]:
         """How the mask lies on its image, and the image to measure, if that is asked for."""
@@ -245,7 +231,7 @@ class _Finding:
                 place = image_place(at_model_scale(image, plan.image), plan)
                 level, factors = plan.image.level, plan.image.factors
             else:
-                place, level, factors = _placed_by_size(image, self.spec), 0, None
+                place, level, factors = placed_by_size(image, self.spec), 0, None
                 if options.intensity and image.levels[0].height != self.spec.height:
                     raise InputError(
                         f"{image.path}: has another scale than the mask; intensities are measured "
@@ -280,7 +266,7 @@ class _Finding:
         if self.options.workers is not None:
             return self.options.workers
         tiles = -(-self.spec.height // LARGEST_SIDE) * -(-self.spec.width // LARGEST_SIDE)
-        return processes_for(memory, tiles)
+        return processes_for(memory, cores(), tiles)
 
     def _table(self, work: Workspace, place: ImagePlace | None) -> ObjectTable:
         target = as_path(work.job.target)
@@ -365,35 +351,6 @@ def plan_of(mask: StoragePath) -> Plan | None:
         return Plan.from_json(json.dumps(document["plan"]))
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def place_of(spec: MaskSpec, plan: Plan | None) -> ImagePlace | None:
-    """How a mask lies on its image, as far as its own origin tells.
-
-    The centre of the first pixel of a mask that is f times coarser lies (f - 1) / 2 pixels of the
-    image further in, and `MaskSpec.origin` is that distance.
-    """
-    name = spec.name if plan is None else plan.image.path.rstrip("/").rpartition("/")[2]
-    size = spec.pixel_size
-    if size is None or not size.is_sound:
-        return ImagePlace(name, spec.height, spec.width)
-    y, x = (
-        1 / (1 - 2 * start / side)
-        for start, side in zip(spec.origin, (size.y, size.x), strict=True)
-    )
-    y, x = (float(f"{each:.12g}") for each in (y, x))
-    return ImagePlace(name, round(spec.height * y), round(spec.width * x), y, x)
-
-
-def _placed_by_size(image: Image, spec: MaskSpec) -> ImagePlace:
-    whole = image.levels[0]
-    y, x = whole.height / spec.height, whole.width / spec.width
-    if abs(y / x - 1) > 0.02 + 1 / min(spec.height, spec.width):
-        raise InputError(
-            f"{image.path}: has {whole.width} x {whole.height} pixels, and the mask "
-            f"{spec.width} x {spec.height} (width x height), so it is not of the whole image"
-        )
-    return ImagePlace(Path(image.path).name, whole.height, whole.width, y, x)
 
 
 def _beside(path: StoragePath, suffix: str) -> str:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from tilepipe.engine.events import BlockReport
-from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.hardware import cores
+from tilepipe.engine.run.placing import image_place
 from tilepipe.engine.run.stage import OpenRun
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.engine.work.objects import object_task
-from tilepipe.images.base import Image
 from tilepipe.objects.areas import Area, PixelArea, answered_area
 from tilepipe.objects.build import build_objects
 from tilepipe.objects.formats.registry import write_objects
@@ -22,7 +22,7 @@ from tilepipe.objects.measures import has_probabilities
 from tilepipe.objects.numbering import Compute
 from tilepipe.objects.rules import part_table
 from tilepipe.objects.summary import ObjectsSummary, summarise_objects
-from tilepipe.objects.table import ImagePlace, ObjectsInfo, open_table
+from tilepipe.objects.table import ObjectsInfo, open_table
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.instances import open_instances
 from tilepipe.storage import StoragePath, remove, size_of, staged_locally
@@ -35,7 +35,7 @@ def make_objects(run: OpenRun) -> str:
     plan, mask, target = run.plan, run.mask, run.outputs.objects
     assert plan.objects is not None, "otherwise there is no step"
     names = [named.name for named in mask.spec.classes]
-    processes = processes_for(run.memory) if run.in_process else 1
+    processes = processes_for(run.memory, cores()) if run.in_process else 1
     job = ObjectsJob(
         str(run.outputs.store), _seal(run), *mask.shape, plan.objects,
         part_table(plan.objects, mask.kind, names, mask.spec.background), str(target),
@@ -85,13 +85,6 @@ def objects_info(run: OpenRun) -> ObjectsInfo:
         {"name": model.name, "fingerprint": model.fingerprint, "about": model.about},
         partial=f"{count(missing, 'block')} could not be read whole" if missing else "",
     )  # fmt: skip
-
-
-def image_place(image: Image, plan: Plan) -> ImagePlace:
-    """How a mask lies on level 0 of its image, which is opened at the model's scale."""
-    level, whole = image.levels[plan.image.level], image.levels[0]
-    name = plan.image.path.rstrip("/").rpartition("/")[2]
-    return ImagePlace(name, whole.height, whole.width, level.scale_y, level.scale_x)
 
 
 def summary_of(run: OpenRun) -> ObjectsSummary | None:

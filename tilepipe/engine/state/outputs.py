@@ -355,13 +355,13 @@ def _asked(options: RunOptions, image: Image, model: Model) -> list[str]:
             if options.objects != "none" and (
                 model.output.objects is not None or options.objects != "auto"
             ):
-                asked.append(f"{output}{end}{name}_objects{_objects_suffix(placed)}")
+                asked.append(f"{output}{end}{name}_objects{objects_suffix(placed)}")
         else:
             asked.append(output.replace("{name}", name))
     return asked
 
 
-def _objects_suffix(placed: bool) -> str:
+def objects_suffix(placed: bool) -> str:
     """The format of objects of the field: GeoPackage on maps, if it is installed."""
     layer = Path("objects.gpkg")
     kind = objects_format(layer)
