@@ -110,7 +110,11 @@ class Workspace:
     def _raw(self, window: Window) -> Parts:
         if not self.job.mask:
             return np.asarray(self.array("parts")[window.slices()])
-        return self.job.parts.parts(self.mask.read(window))
+        stored = self.mask.read(window)
+        try:
+            return self.job.parts.parts(stored)
+        except InputError as error:
+            raise InputError(f"{self.job.mask}: {error}") from error
 
     @property
     def fills_small_holes(self) -> bool:

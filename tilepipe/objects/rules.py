@@ -47,8 +47,8 @@ class PartTable:
             if (unknown := parts == _UNKNOWN).any():
                 label = int(stored[unknown][0])
                 raise InputError(
-                    f"the mask has label {label}, and classes only for 0 to "
-                    f"{len(self.labels) - 1}; give a table that names all of them"
+                    f"has label {label}, and classes only for 0 to {len(self.labels) - 1}; give a "
+                    "table that names all of them"
                 )
             return parts
         found = np.full(stored.shape[1:], FREE, np.uint8)

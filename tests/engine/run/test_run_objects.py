@@ -394,3 +394,49 @@ def test_objects_of_a_damaged_image_say_that_some_may_be_missing(
     assert not whole.objects.partial
     assert whole.objects.total.count > summary.objects.total.count
     assert not open_table(tmp_path / "m.ome.zarr" / "objects" / "table").info.partial
+
+
+def test_a_coarser_mask_without_a_pixel_size_lies_right_or_asks_for_its_image(
+    tmp_path: Path,
+) -> None:
+    """Its scale is in its image alone."""
+    import tifffile
+
+    pixels = make_image(*SHAPE)
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        whole = {"tile": (128, 128), "photometric": "rgb", "metadata": None}
+        file.write(pixels, subifds=1, **whole)
+        file.write(pixels[::2, ::2], subfiletype=1, **whole)
+    model = make_model(UNetArguments(3, 3, 4, 4), pixel_size_um=None)
+    save_model(tmp_path / "m.safetensors", replace(
+        model, output=replace(model.output, objects=RULE)))  # fmt: skip
+    mask, of_run = tmp_path / "m.ome.zarr", tmp_path / "run.geojson"
+    outputs = [str(mask), str(of_run)]
+    tilepipe.run(path, model=str(tmp_path / "m.safetensors"), outputs=outputs, level=1, window=572)
+    features = json.loads(of_run.read_text())["features"]
+    corners = np.concatenate([np.reshape(f["geometry"]["coordinates"][0], (-1, 2))
+                              for f in features if f["geometry"]["type"] == "Polygon"])  # fmt: skip
+    assert corners.max() > max(SHAPE) // 2 + 2  # in pixels of level 0
+    later = tmp_path / "later.geojson"
+    tilepipe.find_objects(mask, outputs=[str(later)])
+    assert later.read_bytes() == of_run.read_bytes()
+    later.unlink()
+    moved = path.rename(tmp_path / "moved.tif")
+    with pytest.raises(InputError, match="give the image of the mask with --image"):
+        tilepipe.find_objects(mask, outputs=[str(later)])
+    tilepipe.find_objects(mask, outputs=[str(later)], image=str(moved))
+    assert later.read_bytes() == of_run.read_bytes()
+
+
+def test_labels_without_a_class_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    import tifffile
+
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:20, 10:20] = 9
+    tifffile.imwrite(tmp_path / "theirs.tif", labels, tile=(16, 16))
+    with pytest.raises(InputError, match=r"theirs\.tif: has label 9, and classes only for 0 to 1"):
+        tilepipe.find_objects(
+            tmp_path / "theirs.tif", outputs=[str(tmp_path / "n.csv")], classes="0=none,1=a"
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.tif"]

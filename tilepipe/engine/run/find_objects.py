@@ -15,7 +15,7 @@ from tilepipe.engine.options import image_stem
 from tilepipe.engine.plan.plan import Plan, at_model_scale
 from tilepipe.engine.planning.objects import changed, with_classes
 from tilepipe.engine.run.convert import unfinished
-from tilepipe.engine.run.placing import image_place, place_of, placed_by_size
+from tilepipe.engine.run.placing import image_place, place_without_image, placed_by_size
 from tilepipe.engine.run.run import environment_errors_classified
 from tilepipe.engine.state.folder import RunState, read_document
 from tilepipe.engine.state.outputs import objects_suffix
@@ -115,7 +115,11 @@ class _Finding:
             place, intensity = self._image()
             self._read_layer(place)
             folder = outputs[0].with_name(f"{outputs[0].name}.unfinished")
-            with _locked(folder):
+            with (
+                _locked(folder),
+                _removed_if_refused(folder),
+                environment_errors_classified(folder),
+            ):
                 work = start(folder, self._job(mask, intensity, folder))
                 table = self._table(work, place)
                 regions = self._regions(table, mask, outputs[0])
@@ -216,16 +220,17 @@ class _Finding:
         """How the mask lies on its image, and the image to measure, if that is asked for."""
         options, plan = self.options, self.plan
         on_model_grid = plan is not None and plan.mask.grid.shape == self.spec.grid.shape
-        if options.image is None and (plan is None or not options.intensity):
-            if options.intensity:
-                raise InputError("intensity: which image is the mask of? Give --image PATH")
-            return place_of(self.spec, plan), None
+        place = place_without_image(self.spec, plan)
+        if options.image is None and place is not None and not options.intensity:
+            return place, None
+        if options.image is None and plan is None:
+            raise InputError("intensity: which image is the mask of? Give --image PATH")
         try:
             image = self._opened_image()
         except InputError as error:
             if options.image is not None:
                 raise
-            raise InputError(f"intensity: {error}; give the image with --image PATH") from error
+            raise InputError(f"{error}; give the image of the mask with --image PATH") from error
         with closing(image):
             if plan is not None and on_model_grid:
                 place = image_place(at_model_scale(image, plan.image), plan)
@@ -373,6 +378,16 @@ def _take_store(made: StoragePath, path: Path) -> None:
         file = path / str(each).removeprefix(f"{made}/")
         make_folder(file.parent)
         file.write_bytes(each.read_bytes())
+
+
+@contextmanager
+def _removed_if_refused(folder: StoragePath) -> Iterator[None]:
+    """Remove a workspace that no later call can go on with, as the input is at fault."""
+    try:
+        yield
+    except InputError:
+        remove(folder)
+        raise
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.report.record import Summary
 from tilepipe.engine.run.job import Job, LazyWorkers
+from tilepipe.errors import EnvironmentFailure
+from tilepipe.storage import StoragePath
 
 
 def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
@@ -80,12 +82,15 @@ def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -
 
 
 @contextmanager
-def environment_errors_classified() -> Iterator[None]:
-    """Turn errors of the environment into `EnvironmentFailure`, whenever they occur."""
+def environment_errors_classified(where: StoragePath | None = None) -> Iterator[None]:
+    """Turn errors of the environment into `EnvironmentFailure`, whenever they occur.
+
+    The message begins with ``where``, if that is given.
+    """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
         cause = environment_failure(error)
         if cause is None:
             raise
-        raise cause from error
+        raise (cause if where is None else EnvironmentFailure(f"{where}: {cause}")) from error
