@@ -18,7 +18,7 @@ from tilepipe.products import ngff
 from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.content import Content, Form
-from tilepipe.products.layer import Arrays, Layer, open_levels
+from tilepipe.products.layer import BROKEN, Arrays, Layer, open_levels
 from tilepipe.products.product import PixelForm
 from tilepipe.products.reduction import mode_of_objects
 from tilepipe.storage import StoragePath
@@ -124,9 +124,7 @@ def open_instances(path: StoragePath) -> InstanceLayer:
         spec = MaskSpec.from_json(document["mask"])
         store = SealingStore(zarr_store(path))
         arrays = open_levels(store, spec.level_paths)
-    except (
-        ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
-    ) as error:  # fmt: skip
+    except BROKEN as error:
         raise InputError(
             f"{path} cannot be opened as objects ({first_line(error)}); give the OME-Zarr folder "
             "of objects that tilepipe wrote."

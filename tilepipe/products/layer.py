@@ -21,6 +21,11 @@ from tilepipe.storage.fsync import fsync_files
 from tilepipe.storage.zarr_store import SealingStore
 from tilepipe.text import first_line
 
+BROKEN = (
+    ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What zarr, and whoever reads its attributes, raises for a folder that is not as it should be."""
+
 Arrays = tuple["zarr.Array[Any]", ...]
 """The levels of a pyramid, largest first."""
 

@@ -20,7 +20,7 @@ from tilepipe.images.base import Placed
 from tilepipe.products import ngff
 from tilepipe.products.arrays import create_pyramid
 from tilepipe.products.base import NO_ANSWER, MaskClass, MaskSpec, lazy
-from tilepipe.products.layer import Arrays, Layer, open_levels
+from tilepipe.products.layer import BROKEN, Arrays, Layer, open_levels
 from tilepipe.products.probabilities import Probabilities
 from tilepipe.products.product import Product, product_named, product_names
 from tilepipe.products.shown import ShownMask
@@ -230,9 +230,7 @@ def open_zarr_mask(path: StoragePath) -> ZarrMask:
         for product in map(product_named, _extras_in(document) if ours else ()):
             nested = [f"{product.name}/{name}" for name in names]
             layers.append(Layer(path, product, open_levels(store, nested)))
-    except (
-        ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError
-    ) as error:  # fmt: skip
+    except BROKEN as error:
         raise InputError(
             f"{path} cannot be opened as a mask ({first_line(error)}); give an OME-Zarr image of "
             "labels."

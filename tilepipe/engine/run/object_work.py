@@ -25,14 +25,14 @@ from tilepipe.objects.summary import ObjectsSummary, summarise_objects
 from tilepipe.objects.table import ObjectsInfo, open_table
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.instances import open_instances
-from tilepipe.storage import StoragePath, remove, size_of, staged_locally
+from tilepipe.storage import StoragePath, remove, staged_locally
 from tilepipe.storage.hashing import hash_of
 from tilepipe.text import count
 
 
-def make_objects(run: OpenRun) -> str:
+def make_objects(run: OpenRun, target: StoragePath) -> str:
     """Make the objects of a run within its store; returns the hash of all their files."""
-    plan, mask, target = run.plan, run.mask, run.outputs.objects
+    plan, mask = run.plan, run.mask
     assert plan.objects is not None, "otherwise there is no step"
     names = [named.name for named in mask.spec.classes]
     processes = processes_for(run.memory, cores()) if run.in_process else 1
@@ -67,12 +67,12 @@ def _computing(run: OpenRun, processes: int) -> Iterator[Compute]:
     yield by_workers
 
 
-def write_export(run: OpenRun, path: StoragePath) -> tuple[int | None, str]:
-    """Write a file of the objects of a run; returns its size in bytes and its hash."""
+def write_export(run: OpenRun, path: StoragePath) -> str:
+    """Write a file of the objects of a run; returns its hash."""
     table = open_table(run.outputs.objects / "table")
     with staged_locally(path) as local:
         write_objects(table, local, open_instances(run.outputs.objects))
-        return size_of(local), hash_of(local)
+        return hash_of(local)
 
 
 def objects_info(run: OpenRun) -> ObjectsInfo:

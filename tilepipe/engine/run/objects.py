@@ -5,47 +5,41 @@ What they do is imported when they do it, as most runs make no objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from tilepipe.engine.run.stage import OpenRun, Stage, Step
-from tilepipe.storage import size_of
+from tilepipe.engine.run.stage import FileStage, OpenRun
+from tilepipe.storage import StoragePath
 
 
-class Objects(Stage):
+class Objects(FileStage):
     """Numbers, outlines and measures the objects of the mask, within its store."""
 
     name = "objects"
     clock = "objects"
 
-    def steps(self, run: OpenRun) -> Iterable[Step]:
-        """One step, or none."""
-        if run.plan.objects is not None:
-            yield self.file_step(run, run.outputs.objects)
+    def paths(self, run: OpenRun) -> Iterable[StoragePath]:
+        """One, or none."""
+        return [] if run.plan.objects is None else [run.outputs.objects]
 
-    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+    def write(self, run: OpenRun, path: StoragePath) -> str:
         """Make the objects, or go on where an earlier run was stopped."""
         from tilepipe.engine.run.object_work import make_objects
 
-        content = make_objects(run)
-        return {"bytes": size_of(run.outputs.objects), "hash": content}
+        return make_objects(run, path)
 
 
-class ObjectExports(Stage):
+class ObjectExports(FileStage):
     """Writes a file of the objects for each output that holds them."""
 
     name = "object exports"
     clock = "exports"
 
-    def steps(self, run: OpenRun) -> Iterable[Step]:
-        """A step for each file."""
-        for path in run.outputs.object_exports:
-            yield self.file_step(run, path)
+    def paths(self, run: OpenRun) -> Iterable[StoragePath]:
+        """The files that are made of the mask's objects."""
+        return run.outputs.object_exports
 
-    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+    def write(self, run: OpenRun, path: StoragePath) -> str:
         """Write one file."""
         from tilepipe.engine.run.object_work import write_export
 
-        path = next(p for p in run.outputs.object_exports if run.outputs.name_of(p) == step.key)
-        size, content = write_export(run, path)
-        return {"bytes": size, "hash": content}
+        return write_export(run, path)

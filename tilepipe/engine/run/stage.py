@@ -25,7 +25,7 @@ from tilepipe.errors import InputError
 from tilepipe.images import Image
 from tilepipe.plugins import made, plugin, plugin_names
 from tilepipe.products.store import ZarrMask, open_zarr_mask
-from tilepipe.storage import StoragePath
+from tilepipe.storage import StoragePath, size_of
 
 if TYPE_CHECKING:
     from tilepipe.engine.cluster.workers import Workers
@@ -147,6 +147,28 @@ class Stage(ABC):
         """
         name = run.outputs.name_of(path)
         return Step(name, f"writing {path.name}", {"kind": "export", "name": name}, path)
+
+
+class FileStage(Stage):
+    """A stage whose steps each write one file, or one folder."""
+
+    @abstractmethod
+    def paths(self, run: OpenRun) -> Iterable[StoragePath]:
+        """All that the stage writes, done or not, in order."""
+
+    @abstractmethod
+    def write(self, run: OpenRun, path: StoragePath) -> str:
+        """Write one of them completely, or leave no trace; returns the hash of its content."""
+
+    def steps(self, run: OpenRun) -> Iterable[Step]:
+        """A step for each."""
+        return (self.file_step(run, path) for path in self.paths(run))
+
+    def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
+        """Write one."""
+        assert step.path is not None, "as each step of this stage has one"
+        content = self.write(run, step.path)
+        return {"bytes": size_of(step.path), "hash": content}
 
 
 def run_stages(run: OpenRun, stages: Iterable[Stage]) -> None:
