@@ -58,7 +58,7 @@ class MemoryModel:
         runtime: str | None = None,
     ) -> None:
         self._image, self._level, self._model, self._resources = image, level, model, resources
-        self._gpu = device != "cpu"
+        self._gpu = device.startswith("cuda")  # other GPUs share the machine's memory
         products = (main_product(model.output), *map(product_named, extras))
         self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
         self._weights = model.predictor.weight_bytes
