@@ -4,8 +4,8 @@
 
 The device is a stand-in: it sleeps for as long as one of so many megapixels (of output) a second
 would compute, and answers with background. At a rate of 0 it takes no time at all. Everything else
-is a run's own: reading a slide of JPEG tiles, or one of uncompressed tiles, hashing, writing chunks,
-the ledger. The processor time per megapixel says how many cores a faster device would ask for.
+is a run's own: reading a slide of JPEG tiles, or one of uncompressed tiles, hashing, writing
+chunks, the ledger. The processor time per megapixel says how many cores a faster device asks for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GOAL = 100.0
 
 
 class Span(RunCallbacks):
-    """Seconds, of the clock and of the processor, from the first block submitted to the last written."""
+    """Seconds, of clock and processor, from the first block submitted to the last written."""
 
     def __init__(self) -> None:
         self.begun = self.ended = (0.0, 0.0)
@@ -98,7 +98,12 @@ def main() -> None:
                 Device._compute = stand_in(rate)  # type: ignore[method-assign]
                 try:
                     tilepipe.run(
-                        slide, model=model, outputs=store, level=0, runtime="torch", device="cpu",
+                        slide,
+                        model=model,
+                        outputs=store,
+                        level=0,
+                        runtime="torch",
+                        device="cpu",
                         watch=span,
                     )
                 finally:
