@@ -23,9 +23,9 @@ from tilepipe.models.unet import UNetArguments
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
-    "allocator", "compare", "constant", "gpu", "likeness", "limit", "memory", "million", "objects",
-    "objects_quality", "overhead", "plots", "report", "runtimes", "scheduling", "startup", "suite",
-    "tissue", "training", "peers/install",
+    "allocator", "compare", "constant", "feeding", "gpu", "likeness", "limit", "memory", "million",
+    "objects", "objects_quality", "overhead", "plots", "report", "runtimes", "scheduling",
+    "startup", "suite", "tissue", "training", "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")

@@ -34,7 +34,7 @@ MOST_THREADS = 1024
 _MOST = 1_000_000
 """Of whatever is counted, and of seconds to wait; more is a typing error."""
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Shares = Literal["float16", "uint8"]

@@ -29,7 +29,7 @@ class Resources:
     threads: int = 0
     """CPU threads of one pass; 0 while unknown."""
     device: str = "cpu"
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda`` or ``mps``."""
     memory: int = 0
     """The default memory limit in bytes: for this machine, or for the smallest worker."""
     environment: dict[str, Any] = field(default_factory=dict)

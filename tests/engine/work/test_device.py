@@ -14,8 +14,9 @@ import torch
 from tests.making import make_image, make_model
 from tilepipe.engine.planning.runtime_selection import choose_precision
 from tilepipe.engine.work.device import Device
-from tilepipe.engine.work.environment import choose_device, gpu_of_worker
+from tilepipe.engine.work.environment import choose_device, environment, gpu_of_worker
 from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.models.precision import Precision
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.product import product_named
 
@@ -46,6 +47,33 @@ def test_cuda_is_taken_where_it_is_and_refused_where_it_is_not(
     assert choose_device("auto") == "cpu"
     with pytest.raises(InputError, match="sees no CUDA device"):
         choose_device("cuda")
+
+
+def test_the_gpu_of_a_mac_is_used_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InputError, match="no GPU of a Mac"):
+        choose_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == "cpu"
+    assert choose_device("mps") == "mps"
+    assert gpu_of_worker("mps", 3) == "mps"
+    assert environment("mps", 2) == environment("cpu", 2) | {
+        "device": "mps", "instruction_set": "", "half": "",
+    }  # fmt: skip
+
+
+def test_the_gpu_of_a_mac_computes_fp32_and_has_no_fp64() -> None:
+    model = make_model(UNetArguments(width=2, depth=1))
+    assert choose_precision("auto", "mps", model) == "fp32"
+    assert choose_precision("fp16", "mps", model) == "fp16"
+    with pytest.raises(InputError, match=r"precision fp64: .* only, on device mps"):
+        choose_precision("fp64", "mps", model)
+    model.predictor.check("torch", "mps", Precision.FP32)
+    with pytest.raises(InputError, match="computes on CPUs only"):
+        model.predictor.check("openvino", "mps", Precision.FP32)
+    with pytest.raises(InputError, match="has none"):  # `verify --device mps` of an fp64 mask
+        Device(model, "mps", "fp64", threads=1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -61,7 +61,7 @@ class Plan:
     model_fingerprint: str
     tiling: Tiling
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda`` or ``mps``."""
     precision: str
     threads: int
     """CPU threads of one forward pass."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.cluster.connect import connect, gpu_memory
+from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.inputs import open_input
@@ -18,6 +19,7 @@ from tilepipe.engine.plan.coverage import can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts, Plan, absolute, at_model_scale
 from tilepipe.engine.plan.region import RegionFacts, region_of
 from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
+from tilepipe.engine.planning import trial
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.objects import object_rule
@@ -46,7 +48,7 @@ from tilepipe.errors import NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
-from tilepipe.products.product import canonical_keys
+from tilepipe.products.product import canonical_keys, main_product, product_named
 
 RATE_SECONDS = 120
 """How long an external worker may take to time one tile."""
@@ -112,7 +114,7 @@ class _Planner:
         model.predictor.check(self.settings.runtime, resources.device, precision)
         memory = self.memory_of(self.settings.runtime)
         check_room(model, facts, memory, self.limit, resources)
-        region, tiling = self._region_and_tiling(memory)
+        region, tiling, tried = self._region_and_tiling_that_runs(memory)
         choice, speed = self._choose_runtime(tiling, region)
         name = image_stem(str(self.outputs.requested[0]))
         mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
@@ -134,7 +136,7 @@ class _Planner:
         bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
         seconds = plan.coverage.work / speed / resources.workers if speed else None
         warnings = (
-            *plan_warnings(self.image, model, options, self.scale), *choice.warnings,
+            *plan_warnings(self.image, model, options, self.scale), *tried, *choice.warnings,
             *beyond_this_machine(plan.threads, resources, bound),
         )  # fmt: skip
         return plan, Estimate(bound, self.limit, seconds, warnings, choice.speeds)
@@ -169,6 +171,32 @@ class _Planner:
             self.as_read, self.scale.level, self.model, self.resources, self.resources.device,
             self.settings.precision, self.options.extras, runtime,
         )  # fmt: skip
+
+    def _region_and_tiling_that_runs(
+        self, memory: MemoryModel
+    ) -> tuple[RegionFacts | None, Tiling, list[str]]:
+        """Region and tiling, with windows that a GPU has computed one of; and what to warn of."""
+        region, tiling = self._region_and_tiling(memory)
+        first, fixed = tiling, self.model.predictor.fixed
+        while self.resources.device != "cpu" and not self._computes(tiling):
+            memory = trial.smaller(memory, tiling, self.options.window, fixed=fixed)
+            region, tiling = self._region_and_tiling(memory)
+        return region, tiling, [] if tiling is first else [trial.warning(first, tiling)]
+
+    def _computes(self, tiling: Tiling) -> bool:
+        products = (main_product(self.model.output), *map(product_named, self.options.extras))
+        if self.resources.local or self.workers is None:
+            return trial.computes(self.model, self.facts, tiling, self.settings, products)
+        try:
+            reference = model_reference(self.options.model)
+            return bool(
+                self.workers.client.submit(
+                    trial.computes_on_worker, reference, self.facts, tiling, self.settings,
+                    products, pure=False,
+                ).result(timeout=RATE_SECONDS)
+            )  # fmt: skip
+        except TimeoutError:
+            return True  # the run will report what is wrong with its workers
 
     def _region_and_tiling(self, memory: MemoryModel) -> tuple[RegionFacts | None, Tiling]:
         options, model, facts, device = self.options, self.model, self.facts, self.resources.device
@@ -227,6 +255,10 @@ class _Planner:
             return None, None  # the run will report what is wrong with its workers
         except NonFiniteError as error:
             raise NonFiniteError(f"{self.facts.path}: {error}") from error
+        except Exception as error:
+            if self.settings.device == "cpu" or not out_of_memory(error):
+                raise
+            return None, None  # the window of the plan has been tried
 
 
 def model_reference(name: str) -> str:

@@ -42,9 +42,10 @@ def choose_precision(asked: str, device: str, model: Model) -> Precision:
     if asked == "auto":
         return possible[0]
     if asked not in possible:
+        why = "as its file holds it" if len(possible) == 1 else f"on device {device}"
         raise InputError(
-            f"precision {asked}: model {model.name} computes in {' or '.join(possible)} only, as "
-            "its file holds it; leave --precision out"
+            f"precision {asked}: model {model.name} computes in {' or '.join(possible)} only, "
+            f"{why}; leave --precision out"
         )
     return Precision(asked)
 

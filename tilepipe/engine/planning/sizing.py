@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +60,7 @@ class MemoryModel:
         runtime: str | None = None,
     ) -> None:
         self._image, self._level, self._model, self._resources = image, level, model, resources
-        self._gpu = device != "cpu"
+        self._gpu = device.startswith("cuda")  # other GPUs share the machine's memory
         products = (main_product(model.output), *map(product_named, extras))
         self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
         self._weights = model.predictor.weight_bytes
@@ -80,13 +82,13 @@ class MemoryModel:
         if self.total(tiling) > limit:
             return False
         gpu = self._resources.gpu_memory
-        return gpu is None or self._gpu_bytes(tiling) <= gpu
+        return gpu is None or self.gpu_bytes(tiling) <= gpu
 
     def needs(self, tiling: Tiling) -> str:
         """The memory that a tiling needs, in words."""
         text, gpu = gigabytes(self.total(tiling)), self._resources.gpu_memory
         if gpu is not None:
-            text += f" and {gigabytes(self._gpu_bytes(tiling))} of the GPU's {gigabytes(gpu)}"
+            text += f" and {gigabytes(self.gpu_bytes(tiling))} of the GPU's {gigabytes(gpu)}"
         return text
 
     def worker(self, tiling: Tiling) -> int:
@@ -95,8 +97,15 @@ class MemoryModel:
         forward = 400 * 10**6 if self._gpu else self._pass_bytes(*tiling.input)
         return forward + self._resources.slots * self.slot(tiling)
 
-    def _gpu_bytes(self, tiling: Tiling) -> int:
+    def gpu_bytes(self, tiling: Tiling) -> int:
+        """The memory of a GPU that a pass takes, as far as it can be counted."""
         return self._weights + self._pass_bytes(*tiling.input)
+
+    def with_gpu(self, limit: int) -> MemoryModel:
+        """The same with so many bytes of the GPU's memory to fill."""
+        other = copy(self)
+        other._resources = replace(self._resources, gpu_memory=limit)
+        return other
 
     @property
     def chunk(self) -> tuple[int, int]:

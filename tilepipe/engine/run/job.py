@@ -307,7 +307,7 @@ class Job:
             slots=resources.slots,
             in_process=resources.in_process,
             local=resources.local,
-            gpu=plan.device == "cuda",
+            gpu=plan.device != "cpu",
             precision=plan.precision,
             bf16=bf16_in_hardware() if resources.local else None,
             tissue=plan.region is None and plan.image.bands == 3 and plan.mask.crs is None,

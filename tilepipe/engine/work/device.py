@@ -133,7 +133,8 @@ class Device:
 
         def work() -> NDArray[np.float64]:
             with torch.inference_mode():
-                logits = self._pass(Request(pixels, valid, keep, ())).double().cpu()[0]
+                # On the CPU: not every device has float64.
+                logits = self._pass(Request(pixels, valid, keep, ())).cpu().double()[0]
             return np.asarray(logits.numpy())
 
         return self._thread.submit(work).result()

@@ -18,9 +18,21 @@ _HALF = (
 
 
 def choose_device(asked: str) -> str:
-    """``cuda`` or ``cpu``; ``auto`` is CUDA if available. InputError if CUDA is not available."""
+    """``cuda``, ``mps`` or ``cpu``; ``auto`` is CUDA if available, else the CPU.
+
+    ``mps``, the GPU of a Mac, is taken only where it is asked for: no mask has been checked there.
+
+    Raises
+    ------
+    InputError
+        When the device is not available.
+    """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise InputError(
+            "device mps: torch sees no GPU of a Mac with Apple silicon here; use --device cpu"
+        )
     if asked == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "device cuda: torch sees no CUDA device on this machine; use --device cpu, or install "
@@ -46,14 +58,14 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
     ``half``, the instructions for half precision, matters only there: see `relevant_to`.
     """
-    cuda = device.startswith("cuda")
+    cuda, cpu = device.startswith("cuda"), device == "cpu"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "instruction_set": "" if cuda else torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if cuda else device,
+        "instruction_set": torch.backends.cpu.get_cpu_capability() if cpu else "",
         "machine": platform.machine(),
         "torch": torch.__version__,
         "threads": threads,
-        "half": "" if cuda else half_precision_instructions(),
+        "half": half_precision_instructions() if cpu else "",
     }
 
 

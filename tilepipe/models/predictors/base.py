@@ -109,7 +109,8 @@ class Predictor:
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Precisions it can compute in on a device; the first is the default."""
         default = Precision.FP16 if device.startswith("cuda") else Precision.FP32
-        return (default, *(precision for precision in Precision if precision is not default))
+        possible = [each for each in Precision if each is not Precision.FP64 or device != "mps"]
+        return (default, *(precision for precision in possible if precision is not default))
 
     def alternatives(self) -> tuple[str, ...]:
         """Runtimes installed here that are worth timing against the reference, on a CPU."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from tilepipe._torch import Tensor, torch
+from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
 from tilepipe.models.memory import PASS_OVERHEAD
 from tilepipe.models.onnx_network import OnnxArguments, OnnxNetwork
@@ -38,7 +39,11 @@ class OnnxPredictor(Predictor):
         return (self.network.graph.precision,)
 
     def check(self, runtime: str, device: str, precision: Precision) -> None:
-        """Refuse nothing: opening reports what is missing, and old plans name any runtime."""
+        """Refuse a Mac's GPU; opening reports what else is missing. Old plans name any runtime."""
+        if device == "mps":
+            raise InputError(
+                "device mps: ONNX Runtime computes on CPUs and CUDA only; use --device cpu"
+            )
 
     def versions(self, runtime: str) -> dict[str, str]:
         """The version of ONNX Runtime."""

@@ -53,7 +53,7 @@ class RuntimeSpec:
 _FP32, _BF16, _FP16 = Precision.FP32, Precision.BF16, Precision.FP16
 
 RUNTIMES: dict[str, RuntimeSpec] = {
-    "torch": RuntimeSpec(tuple(Precision), ("cpu", "cuda")),
+    "torch": RuntimeSpec(tuple(Precision), ("cpu", "cuda", "mps")),
     "compile": RuntimeSpec((_FP32, _BF16, _FP16), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": RuntimeSpec(
         (_FP32,), packages=("onnx", "onnxruntime"), extra="onnx", live=1.3, weights=5,
@@ -98,6 +98,8 @@ def check_runtime(name: str, device: str, precision: str) -> None:
             f"runtime {name}: computes in {' or '.join(spec.precisions)}, not {precision}; use "
             "--runtime torch"
         )
+    if device == "mps" and precision == Precision.FP64:
+        raise InputError("precision fp64: the GPU of a Mac has none; use --device cpu")
     if package := missing_package(name):
         raise InputError(
             f"runtime {name}: needs {package}, which is not installed: "
