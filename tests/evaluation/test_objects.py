@@ -55,7 +55,7 @@ def with_holes_filled(numbers: NDArray[Any]) -> NDArray[np.int64]:
     return out
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(
     st.integers(0, 2**32 - 1), st.tuples(st.integers(8, 50), st.integers(8, 50)),
     st.integers(16, 50), st.booleans(), st.booleans(), st.sampled_from([1, 5]),

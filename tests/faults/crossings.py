@@ -309,7 +309,7 @@ EVENTS: dict[str, Callable[[Trial], None]] = {
 Row = tuple[str, frozenset[str]]
 
 
-def rows(features: Iterable[str], events: Iterable[str], at_once: int = 4) -> list[Row]:
+def rows(features: Iterable[str], events: Iterable[str], at_once: int = 8) -> list[Row]:
     """Events with features, so few that each pair of them meets in one, and the same each time.
 
     Greedy: the event with most pairs to come; then, one by one, the feature that brings most.

@@ -27,7 +27,7 @@ from tilepipe.products.values import Values
 from tilepipe.storage import size_of, write_whole
 from tilepipe.storage.hashing import hash_of
 
-SIZE = 1100, 1300
+SIZE = 560, 680
 
 
 class Certainty(Product):
@@ -98,7 +98,7 @@ def request_(tmp_path: Path) -> dict[str, Any]:
         "model": tmp_path / "m.safetensors",
         "products": ("certainty",),
         "stages": ("histogram",),
-        "window": 572,
+        "window": 300,
         "runtime": "torch",
     }
 
