@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tests.products.making import KINDS, NO_ANSWER, make_content, make_mask, make_spec, whole
-from tilepipe.grid import CHUNK, Window
+from tests.products.making import (
+    KINDS,
+    NO_ANSWER,
+    make_content,
+    make_mask,
+    make_spec,
+    tree,
+    whole,
+)
+from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.pyramid import (
+    build_pyramid,
     downsample_block,
     pyramid_blocks,
+    within,
+    write_within,
 )
 from tilepipe.products.reduction import mean, mode, rounded_mean
 from tilepipe.products.store import create_mask
@@ -146,6 +157,52 @@ def test_what_was_never_written_stays_unwritten(tmp_path: Path) -> None:
     mask = create_mask(tmp_path / "m.ome.zarr", make_spec((1025, 700)))
     downsample_block(mask, 1, pyramid_blocks(mask)[1][0])
     assert not (tmp_path / "m.ome.zarr" / "1" / "c").exists()
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 8), st.integers(1, 8), st.data())
+def test_a_block_writes_those_chunks_of_coarser_levels_that_no_other_block_touches(
+    height: int, width: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    levels = make_spec((height, width)).levels
+    block = rows * CHUNK, columns * CHUNK
+    row = data.draw(st.integers(0, (height - 1) // block[0]))
+    column = data.draw(st.integers(0, (width - 1) // block[1]))
+    window = WindowGrid(Window(0, 0, height, width), block).window(row, column)
+    parts = within(window, levels)
+    assert len(parts) < len(levels)
+    for level, part in enumerate(parts, 1):
+        for own, size, side, at in (
+            ((part.y, part.stop_y), levels[level][0], (window.y, window.stop_y), height),
+            ((part.x, part.stop_x), levels[level][1], (window.x, window.stop_x), width),
+        ):
+            assert own[0] % CHUNK == 0
+            assert own[1] % CHUNK == 0 or own[1] == size
+            assert own[0] * 2**level == side[0]
+            assert own[1] * 2**level == side[1] or side[1] == at
+    if len(parts) + 1 < len(levels):
+        factor = CHUNK * 2 ** (len(parts) + 1)
+        ends = (window.stop_y, height), (window.stop_x, width)
+        shared = [start % factor != 0 for start in (window.y, window.x)]
+        shared += [stop % factor != 0 and stop != size for stop, size in ends]
+        assert any(shared), "the next level would have been the block's own, too"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_blocks_write_of_coarser_levels_is_what_is_made_of_the_whole_mask(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilepipe.products.pyramid.STRIP_BYTES", 100_000)
+    spec = make_spec((1100, 1061), kind)
+    make_mask(tmp_path / "whole.ome.zarr", spec)
+    mask = create_mask(tmp_path / "blocks.ome.zarr", spec)
+    content = make_content(spec)
+    for window in WindowGrid(whole(mask.shape), (1024, 1024)):
+        pixels = np.ascontiguousarray(content[(..., *window.slices(whole(mask.shape)))])
+        mask.write(window, pixels)
+        assert len(write_within(mask, window, (pixels,))) == 1
+    assert tree(tmp_path / "blocks.ome.zarr" / "1") == tree(tmp_path / "whole.ome.zarr" / "1")
+    build_pyramid(mask)
+    assert tree(tmp_path / "blocks.ome.zarr") == tree(tmp_path / "whole.ome.zarr")
 
 
 @pytest.mark.parametrize("probabilities", ["float16", "uint8"])

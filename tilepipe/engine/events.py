@@ -44,6 +44,9 @@ class BlockReport:
     """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
     areas: tuple[float, ...] = ()
     """Square metres of each class, if the plan measures areas on the ground."""
+    coarser: tuple[str, ...] = ()
+    """The seals of the chunks of levels 1, 2 ... that depend on this block alone, level by level
+    (`tilepipe.products.pyramid.within`); they were written with the block."""
 
     def to_record(self) -> dict[str, Any]:
         """The report as a ledger record."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.products.layer import Layer
+from tilepipe.products.product import PixelForm
 
 LARGEST_PIECE = 2048
 """Side of a unit of work, in pixels of the level that is written."""
+
+STRIP_BYTES = 1 << 20
+"""The bytes of finer pixels that are reduced at a time, when they are in memory already."""
 
 
 class Layers(Protocol):
@@ -63,6 +70,49 @@ def downsample_block(mask: Layers, level: int, window: Window) -> None:
         above = _twice(part, mask.levels[level - 1])
         for layer in mask.layers:
             layer.write(part, layer.product.reduce(layer.read(above, level - 1)), level)
+
+
+def within(window: Window, levels: Sequence[tuple[int, int]]) -> list[Window]:
+    """The parts of levels 1, 2 ... that depend on a window of level 0 alone, in whole chunks.
+
+    ``levels`` are (height, width) of each level. The first part that would share a chunk with the
+    window's neighbours ends the list, so a window of 2048 has two, and one of 1536 none.
+    """
+    parts: list[Window] = []
+    for finer in levels[:-1]:
+        ends = (window.stop_y, finer[0]), (window.stop_x, finer[1])
+        if any(start % (2 * CHUNK) for start in (window.y, window.x)) or any(
+            stop % (2 * CHUNK) and stop != size for stop, size in ends
+        ):
+            break
+        y, x = window.y // 2, window.x // 2
+        window = Window(y, x, -(-window.stop_y // 2) - y, -(-window.stop_x // 2) - x)
+        parts.append(window)
+    return parts
+
+
+def write_within(mask: Layers, window: Window, pixels: Sequence[NDArray[Any]]) -> list[Window]:
+    """Write what depends on a window of level 0 alone, from its pixels, an array for each layer.
+
+    The chunks are those that `downsample_block` would write. Returns `within`.
+    """
+    parts = within(window, mask.levels)
+    for layer, finer in zip(mask.layers, pixels, strict=True):
+        for level, part in enumerate(parts, 1):
+            finer = _reduced(layer.product, finer)
+            layer.write(part, finer, level)
+    return parts
+
+
+def _reduced(form: PixelForm, finer: NDArray[Any]) -> NDArray[Any]:
+    """`PixelForm.reduce` strip by strip, so that what it takes besides is bounded."""
+    height, width = finer.shape[-2:]
+    coarser = np.empty((*finer.shape[:-2], -(-height // 2), -(-width // 2)), finer.dtype)
+    rows = max(1, STRIP_BYTES * height // finer.nbytes // 2)
+    for row in range(0, coarser.shape[-2], rows):
+        strip = finer[..., 2 * row : 2 * (row + rows), :]
+        coarser[..., row : row + rows, :] = form.reduce(strip)
+    return coarser
 
 
 def build_pyramid(mask: Layers, computed: Iterable[Window] | None = None) -> None:

@@ -20,8 +20,10 @@ from tilepipe.cli import call
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.ledger import Ledger, read_ledger
 from tilepipe.errors import CheckError, EnvironmentFailure, InputError
+from tilepipe.grid import Window
 from tilepipe.images.fingerprints import HEAD_BYTES, SAMPLE_BYTES, SAMPLES
 from tilepipe.models.unet import UNetArguments
+from tilepipe.products.pyramid import downsample_block, within
 from tilepipe.products.store import open_zarr_mask
 from tilepipe.storage.hashing import ABSENT, read_seal
 
@@ -99,7 +101,32 @@ def test_a_ledger_holds_a_seal_of_every_chunk(once: Path, scene: Scene) -> None:
             keys = list(mask.chunk_keys(window, record.get("level", 0)))
             assert record["chunks"] == " ".join(read_seal(store / key) for key in keys)
             vouched.update(keys)
+        for level, seals in enumerate(record.get("coarser", ()), 1):
+            part = within(tiling.block_window(record["number"]), mask.levels)[level - 1]
+            keys = list(mask.chunk_keys(part, level))
+            assert seals == " ".join(read_seal(store / key) for key in keys)
     assert there == vouched
+
+
+def test_what_blocks_wrote_of_coarser_levels_is_made_again_only_where_it_is_damaged(
+    once: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[tuple[int, Window]] = []
+
+    def reduce(mask: Any, level: int, window: Window) -> None:
+        computed.append((level, window))
+        downsample_block(mask, level, window)
+
+    monkeypatch.setattr("tilepipe.engine.work.block.downsample_block", reduce)
+    masks = tmp_path / "masks"
+    scene.run(masks)
+    assert [level for level, _ in computed] == [2]
+    assert digest(masks) == digest(once)
+    computed.clear()
+    told = Told("pyramid level 1", lambda: flip(tmp_path / "again" / STORE / "1/c/1/1"))
+    scene.run(tmp_path / "again", watch=told)
+    assert [level for level, _ in computed] == [1, 2]
+    assert digest(tmp_path / "again") == digest(once)
 
 
 def scene_tiling(folder: Path) -> Any:

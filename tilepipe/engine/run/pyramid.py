@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
+from tilepipe.engine.state.coarser import written_with_blocks
 from tilepipe.engine.work.block import compute_pyramid_block
-from tilepipe.products.pyramid import pyramid_blocks
+from tilepipe.grid import Window
+from tilepipe.products.pyramid import pyramid_blocks, within
 from tilepipe.products.ranges import write_ranges
+from tilepipe.products.sealed import damaged_chunks
 from tilepipe.storage.hashing import ABSENT
 
 
 class Pyramid(Stage):
-    """Computes each level from the finer one, on the workers, window by window.
+    """Computes what the blocks have not written of each level, from the finer one, on the workers.
 
     It has no steps with `--like-image`: the resampled mask has its own pyramid.
     """
@@ -31,18 +34,39 @@ class Pyramid(Stage):
 
     def execute(self, run: OpenRun, step: Step) -> Mapping[str, Any]:
         """Write one level."""
-        plan, mask, level = run.plan, run.mask, int(step.key)
-        computed = None
-        if plan.region is not None:
-            computed = [plan.tiling.block_window(number) for number in plan.coverage]
+        mask, level = run.mask, int(step.key)
+        seals, computed = _by_blocks(run, level)
+        # Units that hold a block's part of the level, unless it is there already.
         windows = pyramid_blocks(mask, computed)[level]
-        seals: dict[str, str] = {}
         for outcome in run.compute(compute_pyramid_block, ((level, w) for w in windows)):
             keys = mask.chunk_keys(outcome.task.label[1], level)
             seals.update(zip(keys, outcome.value.split(" "), strict=True))
         # Windows outside the region are not written.
         chunks = " ".join(seals.get(key, ABSENT) for key in mask.chunk_keys(level=level))
         return {"bytes": mask.stored_bytes(level=level), "chunks": chunks}
+
+
+def _by_blocks(run: OpenRun, level: int) -> tuple[dict[str, str], list[Window]]:
+    """The seals of a level's chunks that blocks have written, and the windows of other blocks.
+
+    Chunks are read back, because an earlier run may have written them.
+    """
+    plan, mask = run.plan, run.mask
+    windows = {number: plan.tiling.block_window(number) for number in plan.coverage}
+    parts = {number: within(window, mask.levels) for number, window in windows.items()}
+    parts = {number: own for number, own in parts.items() if len(own) >= level}
+    if not parts:
+        return {}, list(windows.values())
+    run.ledger.flush()
+    seals = written_with_blocks(run.ledger.path, level)
+    there = [(n, own[level - 1], level, seals[n]) for n, own in parts.items() if n in seals]
+    lost = {number for number, _ in damaged_chunks(mask, there)}
+    found: dict[str, str] = {}
+    for number, part, _, sealed in there:
+        if number not in lost:
+            found.update(zip(mask.chunk_keys(part, level), sealed.split(" "), strict=True))
+            del windows[number]
+    return found, list(windows.values())
 
 
 class Ranges(Stage):

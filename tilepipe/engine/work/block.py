@@ -24,7 +24,7 @@ from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.images import read_with_valid
 from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.products.product import Product
-from tilepipe.products.pyramid import downsample_block
+from tilepipe.products.pyramid import downsample_block, write_within
 
 STRIP_ROWS = 64
 """Rows that are counted at a time: counting takes eight bytes per pixel."""
@@ -100,6 +100,7 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     context.require_current(run_id)
     mask.write(block, *answer.arrays)
     mask.flush(block)  # before the ledger records the block as done
+    coarser = _write_coarser(context, block, answer)
     write = time.perf_counter() - begin
 
     counts, answered = _count(mask.spec.product, answer.mask, len(mask.spec.classes))
@@ -108,8 +109,19 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
         compute=answer.seconds, write=write, worker=str(identity(this_worker())[0]),
         peak=peak_memory(), message=pixels.message, chunk_bytes=mask.stored_bytes(block),
         pixels_hash=pixels_hash, begin=begun, wait=wait, chunks=mask.take_seals(block),
-        areas=class_areas(answer.mask, block, plan),
+        areas=class_areas(answer.mask, block, plan), coarser=coarser,
     )  # fmt: skip
+
+
+def _write_coarser(context: WorkerContext, block: Window, answer: Prediction) -> tuple[str, ...]:
+    """Write the coarser chunks that depend on a block alone; returns their seals by level."""
+    if context.plan.like_image is not None:
+        return ()  # the resampled mask has its own pyramid
+    mask, seals = context.mask, []
+    for level, part in enumerate(write_within(mask, block, answer.arrays), 1):
+        mask.flush(part, level)
+        seals.append(mask.take_seals(part, level))
+    return tuple(seals)
 
 
 def _clear_unreadable(
