@@ -16,9 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from tests.products.making import CLASSES, KINDS, NO_ANSWER, SHAPES, make_mask, make_spec, whole
-from tilepipe.products.geotiff import require_whole, write_cog
-from tilepipe.products.pyramid import build_pyramid
-from tilepipe.products.store import create_mask
+from tilepipe.products.geotiff import write_cog
 
 UTM = CRS.from_epsg(32618).to_wkt()
 
@@ -201,27 +199,6 @@ def test_a_failure_of_gdal_is_an_os_error_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ome.zarr", "m.tif"]
 
 
-def test_a_disk_is_full_when_it_could_not_hold_the_file_that_gdal_gave_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = make_spec((1600, 1600), "values", classes=CLASSES[:1], background=None)
-    mask = create_mask(tmp_path / "m.ome.zarr", spec)
-    noise = np.random.default_rng(0).random((1, 1600, 1600), np.float32)
-    mask.write(whole(mask.shape), noise)
-    build_pyramid(mask)
-
-    def fails(*_: Any, **__: Any) -> None:
-        raise RasterioIOError("write failed")
-
-    monkeypatch.setattr(rasterio.shutil, "copy", fails)
-    for free, code in ((8 << 20, errno.ENOSPC), (32 << 20, errno.EIO)):
-        usage = type("Usage", (), {"free": free})
-        monkeypatch.setattr("shutil.disk_usage", lambda _, usage=usage: usage)
-        with pytest.raises(OSError, match="write failed") as caught:
-            write_cog(mask, tmp_path / "m.tif")
-        assert caught.value.errno == code
-
-
 def test_the_side_file_is_there_before_the_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,14 +223,3 @@ def test_what_a_killed_export_left_is_no_obstacle(tmp_path: Path) -> None:
     write_cog(mask, tmp_path / "m.tif")
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["m.ome.zarr", "m.tif", "m.tif.aux.xml"]
-
-
-@pytest.mark.parametrize("damage", ["cut", "zeroed"])
-def test_a_torn_tile_is_noticed(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "m.tif"
-    write_cog(make_mask(tmp_path / "m.ome.zarr", make_spec()), path)
-    require_whole(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:-6] if damage == "cut" else content[:-40] + bytes(40))
-    with pytest.raises(OSError, match="not whole"):
-        require_whole(path)

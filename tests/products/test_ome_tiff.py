@@ -14,7 +14,7 @@ from tilepipe.grid import CHUNK, Window
 from tilepipe.images.base import PixelSize
 from tilepipe.products.base import MaskSpec
 from tilepipe.products.content import Form
-from tilepipe.products.files import CHUNKS_A_READ, needs_bigtiff
+from tilepipe.products.files import READ_BYTES, needs_bigtiff
 from tilepipe.products.geotiff import write_cog
 from tilepipe.products.ome_tiff import write_ome_tiff
 from tilepipe.products.ome_xml import ome_xml, pixel_size_um, read_spec
@@ -126,7 +126,7 @@ def test_no_more_than_a_few_chunks_are_read_at_a_time(
     monkeypatch.setattr(ZarrMask, "read_plane", watched)
     write(mask, tmp_path / "m.ome.tif")
     assert sum(areas) == sum(height * width for height, width in mask.levels)
-    assert max(areas) <= CHUNKS_A_READ * CHUNK * CHUNK
+    assert max(areas) <= max(READ_BYTES, CHUNK * CHUNK)
 
 
 @pytest.mark.slow

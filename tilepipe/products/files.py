@@ -2,60 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.content import Content, Form
 
-CHUNKS_A_READ = 8
-"""Neighbouring chunks that are read, and so decoded, together."""
+READ_BYTES = 2 << 20
+"""Neighbouring chunks of up to this size are read, and so decoded, together."""
 
-ENCODE_THREADS = 2
+THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+"""Threads that read and encode; memory allows a few."""
 
 LARGEST_CLASSIC_TIFF = 2 << 30
 """The most bytes of uncompressed pixels for which a classic TIFF is written."""
 
 
 def deflated_tiles(
-    content: Content,
-    level: int,
-    plane: int,
-    *,
-    compression: int | None = None,
-    empty: bytes | None = None,
+    content: Content, level: int, planes: Sequence[int], *, predicted: bool = False
 ) -> Iterator[bytes]:
-    """Deflated tiles of 512 x 512 of one plane, row by row, padded with "no answer".
+    """Deflated tiles of 512 x 512, row by row, padded with "no answer".
 
-    Tiles that are not stored, because they have no answer, are all the same bytes: ``empty``, by
-    default a deflated tile. So a mask of a small region costs little more than the region.
-    ``compression`` is zlib's level, by default 6.
+    A tile holds the samples of all ``planes``, those of a pixel side by side. Tiles that are not
+    stored, because they have no answer, are all the same bytes, and deflated once. So a mask of a
+    small region costs little more than the region. With ``predicted``, pixels are floats, and
+    TIFF's predictor for these is applied.
     """
-    encode = partial(
-        tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE], level=compression
-    )
-    nothing = np.full((CHUNK, CHUNK), content.nothing, content.form.dtype)
-    deflated_nothing = encode(nothing) if empty is None else empty
-    stored = content.stored_chunks(level, plane)
+    nothing = np.full((CHUNK, CHUNK, len(planes)), content.nothing, content.form.dtype)
+    encode = _encoder(predicted=predicted)
+    deflated_nothing = encode(nothing)
+    stored = set().union(*(content.stored_chunks(level, plane) for plane in planes))
     height, width = content.levels[level]
-    with ThreadPoolExecutor(ENCODE_THREADS) as pool:
+    across = max(1, READ_BYTES // nothing.nbytes)
+    waiting: deque[list[bytes] | Future[list[bytes]]] = deque()
+
+    def encoded(row: int, columns: range) -> list[bytes]:
+        y, x = row * CHUNK, columns[0] * CHUNK
+        window = Window(y, x, min(CHUNK, height - y), min(len(columns) * CHUNK, width - x))
+        pixels = np.full((CHUNK, len(columns) * CHUNK, len(planes)), nothing[0, 0])
+        for sample, plane in enumerate(planes):
+            there = pixels[: window.height, : window.width, sample]
+            there[...] = content.read_plane(plane, window, level)
+        tiles = (pixels[:, x : x + CHUNK] for x in range(0, pixels.shape[1], CHUNK))
+        return [encode(np.ascontiguousarray(tile)) for tile in tiles]
+
+    with ThreadPoolExecutor(THREADS) as pool:
         for row in range(-(-height // CHUNK)):
-            for first in range(0, -(-width // CHUNK), CHUNKS_A_READ):
-                columns = range(first, min(first + CHUNKS_A_READ, -(-width // CHUNK)))
-                if not any((row, column) in stored for column in columns):
-                    yield from repeat(deflated_nothing, len(columns))
-                    continue
-                y, x = row * CHUNK, first * CHUNK
-                window = Window(y, x, min(CHUNK, height - y), min(len(columns) * CHUNK, width - x))
-                pixels = np.full((CHUNK, len(columns) * CHUNK), content.nothing, nothing.dtype)
-                pixels[: window.height, : window.width] = content.read_plane(plane, window, level)
-                whole = (pixels[:, x : x + CHUNK] for x in range(0, pixels.shape[1], CHUNK))
-                yield from pool.map(encode, map(np.ascontiguousarray, whole))
+            for first in range(0, -(-width // CHUNK), across):
+                columns = range(first, min(first + across, -(-width // CHUNK)))
+                if any((row, column) in stored for column in columns):
+                    waiting.append(pool.submit(encoded, row, columns))
+                else:
+                    waiting.append([deflated_nothing] * len(columns))
+                if len(waiting) > 2 * THREADS:
+                    yield from _result(waiting.popleft())
+        while waiting:
+            yield from _result(waiting.popleft())
+
+
+def _result(tiles: list[bytes] | Future[list[bytes]]) -> list[bytes]:
+    return tiles if isinstance(tiles, list) else tiles.result()
+
+
+def _encoder(*, predicted: bool) -> Callable[[NDArray[np.generic]], bytes]:
+    deflate: Callable[..., bytes] = tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE]
+    if not predicted:
+        return deflate
+    predict = partial(tifffile.TIFF.PREDICTORS[tifffile.PREDICTOR.FLOATINGPOINT], axis=-2)
+    return lambda tile: deflate(predict(tile))
 
 
 def needs_bigtiff(form: Form) -> bool:

@@ -5,25 +5,21 @@ from __future__ import annotations
 import errno
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 import tifffile
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 
 from tilepipe.grid import CHUNK
-from tilepipe.products.cog_gaps import fill_gaps
+from tilepipe.products.cog_tiles import put_tiles
 from tilepipe.products.content import Content, Form, content_of
 from tilepipe.products.files import deflated_tiles, needs_bigtiff
 from tilepipe.products.qgis_style import style_path, write_style
@@ -45,11 +41,11 @@ _FULL = 1 << 20
 def write_cog(mask: ZarrMask | Content, path: Path) -> None:
     """Write a mask, or other content of one, and its pyramid as COG: tiles of 512, deflate, nodata.
 
-    Each level is streamed to a temporary tiled TIFF beside ``path``. GDAL's COG driver combines
-    them without the empty tiles, which are filled in last. So the overviews are the mask's own
-    pyramid, not one that GDAL computes. Equal masks give equal bytes. An existing file is replaced
-    once the new one is complete. Raises OSError if it cannot be written, because the disk is full
-    for example.
+    GDAL's COG driver writes a file without tiles beside ``path``, and they are put in as they are
+    read from the mask. So the overviews are the mask's own pyramid, not one that GDAL computes, and
+    nothing is compressed twice. Equal masks give equal bytes. An existing file is replaced once the
+    new one is complete. Raises OSError if it cannot be written, because the disk is full for
+    example.
 
     Labels have a colour table, and class names as metadata items. QGIS takes its legend only from
     ``PATH.aux.xml``, so both are there too; for all else it takes its style from ``NAME.qml``. They
@@ -58,33 +54,15 @@ def write_cog(mask: ZarrMask | Content, path: Path) -> None:
     content = mask if isinstance(mask, Content) else content_of(mask)
     with complete_or_absent(path) as part:
         with temporary_folder(path, ".levels.part") as folder:
-            sparse = folder / "sparse.tif"
-            _copy_to_cog(_write_levels(content, folder), sparse, content.form)
-            fill_gaps(sparse, part, content.nothing, partial(_deflated_nothing, content))
-        require_whole(part)
+            skeleton = folder / "skeleton.tif"
+            _copy_to_cog(_write_levels(content, folder), skeleton, content.form)
+            planes, predicted = range(len(content.form.planes)), _predicted(content.form)
+            put_tiles(
+                skeleton, part, len(content.levels),
+                lambda level: deflated_tiles(content, level, planes, predicted=predicted),
+            )  # fmt: skip
         _write_side_file(content.form, part, path.with_name(path.name + ".aux.xml"))
         write_style(content, style_path(path))
-
-
-def require_whole(path: Path) -> None:
-    """Raise OSError if a tile of a deflated TIFF is missing or incomplete.
-
-    GDAL may not report an error while it closes a file, so every tile is decompressed once, which
-    also compares its checksum.
-    """
-    with tifffile.TiffFile(path) as file, path.open("rb") as raw:
-        before = b""
-        for page in file.pages:
-            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-                raw.seek(offset)
-                tile = raw.read(size)
-                if tile == before:
-                    continue  # most tiles are equal in a mask of a small region
-                try:
-                    zlib.decompress(tile)
-                except zlib.error as error:
-                    raise _write_error(path, "a tile of it is not whole") from error
-                before = tile
 
 
 def _write_side_file(form: Form, tiff: Path, path: Path) -> None:
@@ -105,20 +83,18 @@ def _crs(tiff: Path) -> CRS | None:
 
 
 def _write_levels(content: Content, folder: Path) -> Path:
-    """Write one TIFF for each level, and a VRT that has all but the first as overviews.
+    """Write an empty TIFF for each level, and a VRT that has all but the first as overviews.
 
-    GDAL is not used, because it may skip a tile that it cannot write without an error.
+    All tiles are left out.
     """
     files = [folder / f"{level}.tif" for level in range(len(content.levels))]
     form, planes = content.form, len(content.form.planes)
-    for level, file in enumerate(files):
+    for (height, width), file in zip(content.levels, files, strict=True):
+        tiles = planes * -(-height // CHUNK) * -(-width // CHUNK)
         with tifffile.TiffWriter(file, bigtiff=True) as writer:
             writer.write(
-                chain.from_iterable(
-                    deflated_tiles(content, level, n, compression=1, empty=b"")
-                    for n in range(planes)
-                ),
-                shape=(*((planes,) if planes > 1 else ()), *content.levels[level]),
+                repeat(b"", tiles),
+                shape=(*((planes,) if planes > 1 else ()), height, width),
                 dtype=form.dtype,
                 tile=(CHUNK, CHUNK),
                 compression="zlib",
@@ -133,8 +109,13 @@ def _write_levels(content: Content, folder: Path) -> Path:
     return virtual
 
 
+def _predicted(form: Form) -> bool:
+    """Whether TIFF's predictor for floats is applied."""
+    return form.dtype.kind == "f"
+
+
 def _layout(form: Form) -> dict[str, Any]:
-    predictor = "YES" if form.dtype.kind == "f" else "NO"
+    predictor = "YES" if _predicted(form) else "NO"
     return {"driver": "COG", "blocksize": CHUNK, "compress": "DEFLATE", "predictor": predictor}
 
 
@@ -151,39 +132,12 @@ def _copy_to_cog(source: Path, target: Path, form: Form) -> None:
                 sparse_ok=True,
             )
     except (RasterioError, CPLE_BaseError) as error:
-        # GDAL has removed the unfinished file by now. A COG takes about as much as its levels.
-        needed = sum(file.stat().st_size for file in source.parent.iterdir())
-        raise _write_error(target, str(error), needed + needed // 4) from error
+        raise _write_error(target, str(error)) from error
 
 
-def _deflated_nothing(content: Content) -> bytes:
-    """A tile without any answer, as GDAL compresses it in a COG of such content."""
-    form = content.form
-    nothing = np.full((len(form.planes), CHUNK, CHUNK), content.nothing, form.dtype)
-    with (
-        rasterio.Env(**_ENV),
-        _without_georeference_warning(),
-        MemoryFile() as plain,
-        MemoryFile() as cog,
-    ):
-        shape = {
-            "height": CHUNK,
-            "width": CHUNK,
-            "count": len(form.planes),
-            "dtype": form.dtype.name,
-        }
-        with plain.open(driver="GTiff", **shape) as dataset:
-            dataset.write(nothing)
-        rasterio.shutil.copy(plain.name, cog.name, strict=True, **_layout(form))
-        with tifffile.TiffFile(cog) as file:
-            page = file.pages[0]
-            cog.seek(page.dataoffsets[0])
-            return bytes(cog.read(page.databytecounts[0]))
-
-
-def _write_error(path: Path, reason: str, needed: int = 0) -> OSError:
+def _write_error(path: Path, reason: str) -> OSError:
     """The error for a failed write; GDAL hides the cause, so the free space decides on it."""
-    full = shutil.disk_usage(path.parent).free < max(needed, _FULL)
+    full = shutil.disk_usage(path.parent).free < _FULL
     return OSError(errno.ENOSPC if full else errno.EIO, f"cannot be written: {reason}", str(path))
 
 

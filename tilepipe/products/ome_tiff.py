@@ -35,7 +35,7 @@ def write_ome_tiff(mask: ZarrMask | Content, path: Path) -> None:
             first = level == 0
             planes = range(len(form.planes))
             writer.write(
-                chain.from_iterable(deflated_tiles(content, level, n) for n in planes),
+                chain.from_iterable(deflated_tiles(content, level, [n]) for n in planes),
                 shape=form.shape(size),
                 dtype=form.dtype,
                 tile=(CHUNK, CHUNK),
