@@ -45,6 +45,36 @@ def some_windows(height: int, width: int, count: int = 12) -> list[Window]:
     return windows
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_pixel_is_a_sum_of_rows_and_then_of_columns_in_order(dtype: str) -> None:
+    pixels = (make_image(7, 9, 1).astype(dtype) - (100 if dtype != "uint8" else 0)).astype(dtype)
+    image = ResampledImage(MemoryImage(pixels), 0, (0.6, 1.9))
+    result = image.read(whole_of(image))
+
+    def terms(position: int, factor: float, size: int) -> list[tuple[int, np.float32]]:
+        centre, reach = (position + 0.5) * factor, max(1.0, factor)
+        first = math.floor(centre - reach + 0.5)
+        places = range(first, first + math.ceil(2 * reach))
+        shares = [max(0.0, 1 - abs(place + 0.5 - centre) / reach) for place in places]
+        shares = [s if 0 <= p < size else 0.0 for p, s in zip(places, shares, strict=True)]
+        total = sum(shares)
+        return [
+            (place, np.float32(share / total))
+            for place, share in zip(places, shares, strict=True)
+            if share
+        ]
+
+    for y, x in np.ndindex(result.shape[:2]):
+        across = np.float32(0)
+        for column, share in terms(x, 1.9, 9):
+            down = np.float32(0)
+            for row, weight in terms(y, 0.6, 7):
+                down += np.float32(pixels[row, column, 0]) * weight
+            across += down * share
+        whole = across if dtype == "float32" else np.floor(across + np.float32(0.5))
+        assert result[y, x, 0] == whole.astype(dtype)
+
+
 @pytest.mark.parametrize("factors", FACTORS, ids=str)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
 def test_a_window_is_bit_for_bit_that_part_of_the_whole_mirrored_after_resampling(

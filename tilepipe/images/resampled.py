@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tilepipe.grid import Window
 from tilepipe.images.base import Image, Level, Placed
+from tilepipe.images.helpers import MOST_THREADS, for_each
 from tilepipe.images.mirroring import mirroring
 from tilepipe.images.shown import ShownImage
 from tilepipe.images.validity import Validity, all_valid, of_pixels
@@ -149,7 +150,8 @@ class ResampledImage(ShownImage, Placed):
             size * factor + 2 * max(1.0, factor)
             for size, factor in zip((height, width), self._factors, strict=True)
         )
-        strips = 6 * STRIP_VALUES * np.dtype(_working(self.dtype)).itemsize
+        values = (6 + 2 * math.ceil(self._factors[0])) * STRIP_VALUES * MOST_THREADS
+        strips = values * np.dtype(_working(self.dtype)).itemsize
         return 2 * int(min(source * self.decoded_bytes, SOURCE_BYTES)) + strips
 
     @property
@@ -203,17 +205,21 @@ class ResampledImage(ShownImage, Placed):
             lost = (~valid).astype(np.uint8)
             known = np.empty((*part.shape, valid.shape[2]), np.bool_)
         step = max(1, STRIP_VALUES // (max(source.width, part.width) * self.bands))
-        for row in range(0, part.height, step):
+
+        def fill(row: int) -> None:
             strip = slice(row, row + step)
             values = _summed(pixels, rows.part(strip), columns, dtype)
             if lost is not None:
                 assert known is not None, "made with it"
                 share = _summed(lost, rows.part(strip), columns, dtype)
-                known[strip] = share < 0.5
+                seen = share < 0.5
                 # Only where something is lost, so that all else is the same with it and without.
-                np.divide(values, 1 - share, out=values, where=(share > 0) & (share < 0.5))
-                np.copyto(values, 0, where=~known[strip])
-            result[strip] = _rounded(values, self.dtype)
+                np.divide(values, 1 - share, out=values, where=(share > 0) & seen)
+                np.copyto(values, 0, where=~seen)
+                known[strip] = seen.transpose(1, 2, 0)
+            _round(values, result[strip])
+
+        for_each(fill, range(0, part.height, step))
         return known
 
 
@@ -258,27 +264,32 @@ def _summed(
     """The weighted sums of a source (h, w, bands): first down its columns, then along its rows.
 
     Products and sums are single operations of numpy, which rounds each in the same way wherever in
-    an array it stands; those of a matrix product may be put together in any order.
+    an array it stands; those of a matrix product may be put together in any order. Returns an array
+    (bands, height, width): numbers of a band lie side by side, which is what numpy is fast at.
     """
-    _, width, bands = source.shape
-    height = len(rows.places)
-    down = np.zeros((height, width, bands), dtype)
-    product = np.empty((width, bands), dtype)
-    for target, places, weights in zip(down, rows.places, rows.weights.astype(dtype), strict=True):
-        for place, weight in zip(places, weights, strict=True):
-            if weight:
-                np.multiply(source[place], weight, out=product)
-                target += product
-    # Turned, so that a column is one run of numbers.
-    turned = np.ascontiguousarray(down.transpose(1, 0, 2)).reshape(width, height * bands)
-    across = np.zeros((len(columns.places), height * bands), dtype)
-    taken = np.empty_like(across)
-    weights_of = columns.weights.astype(dtype)
-    for term in range(columns.places.shape[1]):
-        np.take(turned, columns.places[:, term], axis=0, out=taken, mode="clip")
-        taken *= weights_of[:, term, None]
-        across += taken
-    return across.reshape(-1, height, bands).transpose(1, 0, 2)
+    first, stop = int(rows.places.min()), int(rows.places.max()) + 1
+    planes = np.empty((source.shape[2], stop - first, source.shape[1]), dtype)
+    for band, plane in enumerate(planes):
+        plane[...] = source[first:stop, :, band]
+    down = _along(planes, 1, rows.places - first, rows.weights)
+    return _along(down, 2, columns.places, columns.weights)
+
+
+def _along(
+    planes: NDArray[Any], axis: int, places: NDArray[np.intp], weights: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Sums along an axis of planes (bands, h, w), of places and weights (pixels, terms)."""
+    shape = (*planes.shape[:axis], len(places), *planes.shape[axis + 1 :])
+    total, product = np.empty(shape, planes.dtype), np.empty(shape, planes.dtype)
+    of_axis = (-1, 1) if axis == 1 else (-1,)
+    for term, share in enumerate(weights.T.astype(planes.dtype, order="C")):
+        into = product if term else total
+        np.take(planes, places[:, term], axis=axis, out=into, mode="clip")
+        into *= share.reshape(of_axis)
+        if term:
+            total += product
+    total += 0  # so that no zero has a sign
+    return total
 
 
 def _working(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
@@ -286,9 +297,11 @@ def _working(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
     return np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
 
 
-def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """In the image's own type; whole numbers are rounded half up."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    rounded: NDArray[Any] = np.floor(values + values.dtype.type(0.5)).astype(dtype)
-    return rounded
+def _round(values: NDArray[Any], result: NDArray[Any]) -> None:
+    """Put values (bands, h, w) into a result (h, w, bands); whole numbers are rounded half up."""
+    if result.dtype.kind != "f":
+        values += values.dtype.type(0.5)
+    if result.dtype.kind == "i":  # without a sign, the cast itself is the floor
+        np.floor(values, out=values)
+    for band, plane in enumerate(values):
+        result[..., band] = plane

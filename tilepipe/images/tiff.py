@@ -25,6 +25,7 @@ from tilepipe.images.bands import RGB, narrowed
 from tilepipe.images.base import RasterGrid
 from tilepipe.images.byte_ranges import Ahead, FileBytes, ObjectBytes, open_bytes
 from tilepipe.images.fingerprints import fingerprint_files
+from tilepipe.images.helpers import for_each
 from tilepipe.images.levels import pyramid
 from tilepipe.images.library_warnings import listening, remarks
 from tilepipe.images.ome_sets import check_set, companion_xml
@@ -283,12 +284,20 @@ class TiffSource:
         plane = self._planes[level]
         pixels = np.empty((*window.shape, self.description.bands), self.description.dtype)
         readers = self._readers(plane, window)
-        for number, part in plane.segments(window):
+
+        def read(segment: tuple[int, Window]) -> None:
+            number, part = segment
             common = window.intersect(part)
             assert common is not None, "a segment that the window does not touch"
             inside, target = common.slices(part), common.slices(window)
             for band, samples in self._samples(plane, number, readers):
                 self._place(samples, band, inside, pixels[target], valid, target)
+
+        if is_url(self._path):  # readers of objects fetch ahead, in order
+            for segment in plane.segments(window):
+                read(segment)
+        else:
+            for_each(read, plane.segments(window))
         return pixels
 
     def _readers(self, plane: Plane, window: Window) -> list[FileBytes | Ahead]:

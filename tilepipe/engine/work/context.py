@@ -14,6 +14,7 @@ from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.environment import environment, gpu_of_worker, relevant_to
 from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, UnfitWorkerError
 from tilepipe.images import Image
+from tilepipe.images.helpers import set_helpers
 from tilepipe.models.file import Model, load_model
 from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask, open_zarr_mask, require_products
@@ -54,6 +55,8 @@ class WorkerContext:
             here = environment(on, plan.threads) | model.predictor.versions(plan.runtime)
             check_environment(plan, relevant_to(here, plan.precision))
         self.device: Device = _devices.take(model, on, plan)
+        # A pass on a GPU leaves the cores that the plan counts for one to reading.
+        set_helpers(plan.threads - 1 if on.startswith("cuda") else 0)
         self.users = 0
         """The number of tasks that use the context."""
         self.left = False
