@@ -16,8 +16,8 @@ import time
 from common import HERE, command_line, parse
 
 PARTS = (
-    "startup", "overhead", "allocator", "memory", "limit", "compare", "constant", "million",
-    "objects",
+    "startup", "overhead", "reading", "tail", "allocator", "memory", "limit", "compare", "constant",
+    "million", "objects",
 )  # fmt: skip
 """Scripts; without `training.py`, which needs a data set, and `gpu.py`, which needs a GPU."""
 

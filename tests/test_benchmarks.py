@@ -24,8 +24,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
     "allocator", "compare", "constant", "feeding", "gpu", "likeness", "limit", "memory", "million",
-    "objects", "objects_quality", "overhead", "plots", "report", "runtimes", "scheduling",
-    "startup", "suite", "tissue", "training", "peers/install",
+    "objects", "objects_quality", "overhead", "plots", "reading", "report", "runtimes",
+    "scheduling", "startup", "suite", "tail", "tissue", "training", "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")
