@@ -91,17 +91,16 @@ def within(window: Window, levels: Sequence[tuple[int, int]]) -> list[Window]:
     return parts
 
 
-def write_within(mask: Layers, window: Window, pixels: Sequence[NDArray[Any]]) -> list[Window]:
-    """Write what depends on a window of level 0 alone, from its pixels, an array for each layer.
+def write_parts(mask: Layers, parts: Sequence[Window], pixels: Sequence[NDArray[Any]]) -> None:
+    """Write parts of levels 1, 2 ... from the pixels of level 0, an array for each layer.
 
-    The chunks are those that `downsample_block` would write. Returns `within`.
+    ``parts`` are the first ones, or all, of `within`. The chunks are those that `downsample_block`
+    would write.
     """
-    parts = within(window, mask.levels)
     for layer, finer in zip(mask.layers, pixels, strict=True):
         for level, part in enumerate(parts, 1):
             finer = _reduced(layer.product, finer)
             layer.write(part, finer, level)
-    return parts
 
 
 def _reduced(form: PixelForm, finer: NDArray[Any]) -> NDArray[Any]:

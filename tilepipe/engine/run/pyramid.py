@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
-from tilepipe.engine.state.coarser import written_with_blocks
+from tilepipe.engine.state.coarser import own_parts, written_with_blocks
 from tilepipe.engine.work.block import compute_pyramid_block
 from tilepipe.grid import Window
-from tilepipe.products.pyramid import pyramid_blocks, within
+from tilepipe.products.pyramid import pyramid_blocks
 from tilepipe.products.ranges import write_ranges
 from tilepipe.products.sealed import damaged_chunks
 from tilepipe.storage.hashing import ABSENT
@@ -53,9 +53,8 @@ def _by_blocks(run: OpenRun, level: int) -> tuple[dict[str, str], list[Window]]:
     """
     plan, mask = run.plan, run.mask
     windows = {number: plan.tiling.block_window(number) for number in plan.coverage}
-    parts = {number: within(window, mask.levels) for number, window in windows.items()}
-    parts = {number: own for number, own in parts.items() if len(own) >= level}
-    if not parts:
+    parts = {number: own_parts(plan, number) for number in windows}
+    if any(len(own) < level for own in parts.values()):
         return {}, list(windows.values())
     run.ledger.flush()
     seals = written_with_blocks(run.ledger.path, level)

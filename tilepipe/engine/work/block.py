@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tilepipe.engine.events import BlockReport
 from tilepipe.engine.hardware import peak_memory
 from tilepipe.engine.plan.coverage import Coverage
+from tilepipe.engine.state.coarser import own_parts
 from tilepipe.engine.work.areas import class_areas
 from tilepipe.engine.work.context import WorkerContext, borrowed, identity, this_worker
 from tilepipe.engine.work.device import Prediction
@@ -24,7 +25,7 @@ from tilepipe.grid import CHUNK, Window, WindowGrid
 from tilepipe.images import read_with_valid
 from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.products.product import Product
-from tilepipe.products.pyramid import downsample_block, write_within
+from tilepipe.products.pyramid import downsample_block, write_parts
 
 STRIP_ROWS = 64
 """Rows that are counted at a time: counting takes eight bytes per pixel."""
@@ -100,7 +101,7 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     context.require_current(run_id)
     mask.write(block, *answer.arrays)
     mask.flush(block)  # before the ledger records the block as done
-    coarser = _write_coarser(context, block, answer)
+    coarser = _write_coarser(context, number, answer)
     write = time.perf_counter() - begin
 
     counts, answered = _count(mask.spec.product, answer.mask, len(mask.spec.classes))
@@ -113,15 +114,13 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     )  # fmt: skip
 
 
-def _write_coarser(context: WorkerContext, block: Window, answer: Prediction) -> tuple[str, ...]:
+def _write_coarser(context: WorkerContext, number: int, answer: Prediction) -> tuple[str, ...]:
     """Write the coarser chunks that depend on a block alone; returns their seals by level."""
-    if context.plan.like_image is not None:
-        return ()  # the resampled mask has its own pyramid
-    mask, seals = context.mask, []
-    for level, part in enumerate(write_within(mask, block, answer.arrays), 1):
+    mask, parts = context.mask, own_parts(context.plan, number)
+    write_parts(mask, parts, answer.arrays)
+    for level, part in enumerate(parts, 1):
         mask.flush(part, level)
-        seals.append(mask.take_seals(part, level))
-    return tuple(seals)
+    return tuple(mask.take_seals(part, level) for level, part in enumerate(parts, 1))
 
 
 def _clear_unreadable(
