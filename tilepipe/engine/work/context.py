@@ -56,7 +56,7 @@ class WorkerContext:
             check_environment(plan, relevant_to(here, plan.precision))
         self.device: Device = _devices.take(model, on, plan)
         # A pass on a GPU leaves the cores that the plan counts for one to reading.
-        set_helpers(plan.threads - 1 if on.startswith("cuda") else 0)
+        set_helpers(0 if on == "cpu" else plan.threads - 1)
         self.users = 0
         """The number of tasks that use the context."""
         self.left = False
