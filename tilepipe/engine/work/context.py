@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,11 +168,12 @@ def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
 
 
 def this_worker() -> Any:
-    """The Dask worker that runs the calling task; None outside of a task."""
-    from distributed import get_worker
-
+    """The Dask worker that runs the calling task; None in the worker inside the client."""
+    distributed = sys.modules.get("distributed")  # a Dask worker has loaded it
+    if distributed is None:
+        return None
     try:
-        return get_worker()
+        return distributed.get_worker()
     except ValueError:
         return None
 
