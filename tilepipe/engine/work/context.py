@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tilepipe.engine.inputs import open_planned
+from tilepipe.engine.inputs import model_of_run, open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.environment import environment, gpu_of_worker, relevant_to
 from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, UnfitWorkerError
 from tilepipe.images import Image
-from tilepipe.models.file import Model, load_model
+from tilepipe.models.file import Model
 from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask, open_zarr_mask, require_products
 from tilepipe.storage import as_path
@@ -43,7 +43,7 @@ class WorkerContext:
                 f"{plan.image.path}: on this worker, it is not the image that the run began with; "
                 "it must be the same file on every worker"
             )
-        model = load_model(plan.model)
+        model = model_of_run(plan.model)
         if model.fingerprint != plan.model_fingerprint:
             raise InputError(
                 f"{plan.model}: on this worker, it is not the model that the run began with"
