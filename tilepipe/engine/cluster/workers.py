@@ -137,7 +137,7 @@ class Renewal:
 
 
 class Workers:
-    """A Dask client, and the workers behind it that take part in a run.
+    """A client, and the workers behind it that take part in a run.
 
     A worker that joins later is first asked what the others were asked (`ask`). One that cannot
     take part is named once and gets no task, but is not closed, because others may use it.
@@ -145,7 +145,7 @@ class Workers:
     Parameters
     ----------
     client
-        A connected `distributed.Client`.
+        A connected `distributed.Client`, or an `InProcessClient`.
     wait
         Seconds to wait for a new worker after all are lost.
     watch
