@@ -42,6 +42,14 @@ def _one_machine_for_all() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that tests start keep what they make where nobody else looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILEPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def _data_folder() -> Path:
     named = os.environ.get("TILEPIPE_DATA")
     return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"

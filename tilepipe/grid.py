@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 CHUNK = 512
 """Side of a chunk of the mask, in pixels, whatever the window."""
@@ -355,7 +356,11 @@ def candidate_tilings(
             yield Tiling(height, width, (block_y, block_x), (keep_y, keep_x), geometry)
 
 
-def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def _axis_candidates(
+    size: int, geometry: Geometry, largest_keep: int
+) -> tuple[tuple[int, int], ...]:
+    """(block, keep) along an axis; asked for anew for each one of the other axis."""
     factor = geometry.stride_factor
     best: dict[int, tuple[int, int]] = {}
     for keep in range(factor, min(largest_keep, round_up(size, factor)) + 1, factor):
@@ -372,7 +377,7 @@ def _axis_candidates(size: int, geometry: Geometry, largest_keep: int) -> list[t
         block, keep = best[tiles]
         if not chosen or keep < chosen[-1][1]:
             chosen.append((block, keep))
-    return chosen
+    return tuple(chosen)
 
 
 LEAST_ROWS = 16

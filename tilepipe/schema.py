@@ -156,8 +156,13 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _check_keys(kind: Any, document: Mapping[Any, Any], key: str, *, complete: bool) -> None:
-    known = [field.name for field in fields(kind)]
+    known = _fields(kind)
     for name in document:
         if name not in known:
             raise ValueError(no_such_key(_join(key, str(name)), known))
@@ -166,13 +171,19 @@ def _check_keys(kind: Any, document: Mapping[Any, Any], key: str, *, complete: b
             raise ValueError(f"{_join(key, name)} is missing")
 
 
+_PLAIN = (str, int, bool, NoneType)
+"""Types of values that have no parts, and are finite."""
+
+
 def _check_parts(document: Any, result: Any, key: str) -> None:
     """Refuse unknown keys within a document, and numbers that are not finite."""
     if is_dataclass(result) and isinstance(document, dict):
         _check_keys(type(result), document, key, complete=False)
         for name, value in document.items():
-            _check_parts(value, getattr(result, name), _join(key, name))
-            if type(value) is int and isinstance(getattr(result, name), float):
+            part = getattr(result, name)
+            if type(value) not in _PLAIN:
+                _check_parts(value, part, _join(key, name))
+            if type(value) is int and isinstance(part, float):
                 # 1 and not 1.0: a document that is written again keeps its bytes.
                 object.__setattr__(result, name, value)
     elif isinstance(result, tuple | list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from copy import deepcopy
 from typing import Any, get_args
 
 import numpy as np
@@ -208,3 +209,17 @@ def test_graph_weights_are_those_of_the_network() -> None:
     onnx.checker.check_model(model)
     first = onnx.numpy_helper.to_array(model.graph.initializer[0])
     np.testing.assert_array_equal(first, next(net.parameters()).numpy())
+
+
+def test_a_graph_is_kept_for_its_own_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    from tilepipe.models.runtimes import graph
+
+    net = network(NETWORKS["valid"])
+    other = deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    made = graph.as_onnx(net)
+    monkeypatch.setattr(graph, "_made", lambda net: b"made again")
+    assert graph.as_onnx(net) == made
+    assert graph.as_onnx(other) == b"made again"

@@ -1,8 +1,10 @@
-"""Opening the image of a run: for a model, or as a plan describes it."""
+"""Opening the image of a run, for a model or as a plan describes it, and its model."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -15,17 +17,38 @@ from tilepipe.images.bands import places_by_name, show_bands
 from tilepipe.images.sampling import usual_range
 from tilepipe.images.source import OpenFile
 from tilepipe.images.windowed import WindowedImage
+from tilepipe.models.file import Model, load_model, shipped_models
+from tilepipe.storage.hashing import identity
 from tilepipe.text import count
 
 if TYPE_CHECKING:
     from tilepipe.engine.options import RunOptions
     from tilepipe.engine.plan.plan import ImageFacts
     from tilepipe.images.reading import Reading
-    from tilepipe.models.file import Model
 
 
 _opened: WeakValueDictionary[tuple[str, int | str | None], OpenFile] = WeakValueDictionary()
 """The image files that runs in this process have open."""
+
+_loaded: WeakValueDictionary[tuple[str, str], Model] = WeakValueDictionary()
+"""The models that runs in this process use."""
+
+_loading = threading.Lock()
+
+
+def model_of_run(name: str) -> Model:
+    """The model of that name or path, not to be changed: runs in this process share it.
+
+    It is loaded once, as long as one of them uses it and the file stays as it is. Raises InputError
+    as `tilepipe.models.file.load_model`.
+    """
+    with _loading:
+        where = name if name in shipped_models() else absolute(name)
+        key = where, identity([Path(where)])
+        model = _loaded.get(key)
+        if model is None:
+            model = _loaded[key] = load_model(name)
+        return model
 
 
 def open_input(options: RunOptions, model: Model) -> WindowedImage:

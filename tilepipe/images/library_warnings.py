@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from rasterio.errors import NotGeoreferencedWarning
-
 LOGGERS = ("tifffile", "rasterio._env", "rasterio._err")
 """Loggers of tifffile and, by way of rasterio, of GDAL."""
 
@@ -34,14 +32,6 @@ HARMLESS: tuple[tuple[str, str], ...] = (
     ),
 )
 """Messages (regular expressions) that are not shown, and why."""
-
-HARMLESS_PYTHON: tuple[tuple[type[Warning], str], ...] = (
-    (
-        NotGeoreferencedWarning,
-        "an image without a place on Earth is as good as any: that it has none, `info` shows",
-    ),
-)
-"""Python warnings that are not shown, and why."""
 
 MOST = 5
 """Most remarks on one file that are shown."""
@@ -95,10 +85,12 @@ def listening(heard: list[str] | None = None) -> Iterator[list[str]]:
 
 @contextmanager
 def ignoring_harmless() -> Iterator[None]:
-    """Without the Python warnings of `HARMLESS_PYTHON`; of one thread at a time."""
+    """Without Python warnings that say nothing of use; of one thread at a time."""
+    from rasterio.errors import NotGeoreferencedWarning  # slow to load: few images need it
+
     with warnings.catch_warnings():
-        for category, _ in HARMLESS_PYTHON:
-            warnings.simplefilter("ignore", category)
+        # An image without a place on Earth is as good as any: that it has none, `info` shows.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
 

@@ -32,7 +32,6 @@ from tilepipe.images.ome_sets import check_set, companion_xml
 from tilepipe.images.orientation import TAG as ORIENTATION
 from tilepipe.images.orientation import orientation_notes
 from tilepipe.images.probe import TIFF_SIGNATURES, Probe
-from tilepipe.images.raster import has_gdal_metadata
 from tilepipe.images.series import choose, show_choices
 from tilepipe.images.source import Description, UndecodableError
 from tilepipe.images.tiff_bands import band_names
@@ -90,7 +89,11 @@ def recognises(probe: Probe) -> bool:
     if not probe.head.startswith(TIFF_SIGNATURES):
         return False
     notes = _plain_notes(probe)
-    if notes is None or not has_gdal_metadata(probe):
+    if notes is None:
+        return True
+    from tilepipe.images.raster import has_gdal_metadata  # slides do without GDAL, slow to load
+
+    if not has_gdal_metadata(probe):
         return True
     probe.notes = notes
     return False

@@ -66,7 +66,7 @@ class OutputSpec:
     """How the mask's pixels become objects; None where the model does not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Model:
     """A network and everything needed to use it on an image; made by `build_model`."""
 

@@ -8,6 +8,7 @@ glass, and an image that is all tissue must not be cut in two.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,9 @@ def _threshold(saturation: NDArray[np.float32]) -> float:
 
 def _saturation(small: NDArray[np.float32], white: float) -> tuple[NDArray[np.float32], Bools]:
     """(max - min) / max of the bands, 0 where it is dark; and where that is."""
-    high, low = small.max(2), small.min(2)
+    # Band by band: along an axis of three, numpy takes ten times as long.
+    bands = np.moveaxis(small, 2, 0)
+    high, low = reduce(np.maximum, bands), reduce(np.minimum, bands)
     if white > 255:
         white = max(1.0, float(np.percentile(high, 99.9)))  # 10 or 12 bits in 16
     dark = high < DARK * white

@@ -63,6 +63,7 @@ def crew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
 
     monkeypatch.setattr("tilepipe.engine.cluster.workers.LOOK_SECONDS", 0.05)
     monkeypatch.setattr("tilepipe.engine.cluster.pool.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("tilepipe.engine.cluster.bundle.MOST", 1)
     scheduler = {
         "cls": Scheduler,
         "options": {"protocol": "inproc://", "dashboard_address": "127.0.0.1:0"},

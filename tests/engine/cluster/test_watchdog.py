@@ -105,7 +105,7 @@ def test_a_task_that_hangs_is_told_of_and_ends_the_run_when_that_was_asked_for(
         workers.ask(_fit)
         task_pool = TaskPool(
             workers, 0, timeout=1.0,
-            on_late=lambda task, seconds, worker: told.append((task.label, worker)),
+            on_late=lambda tasks, seconds, worker: told.append((tasks[0].label, worker)),
         )  # fmt: skip
         outcomes = task_pool.run([Task(_hangs, (0,), 0), Task(_hangs, (1,), 1)])
         first = next(outcomes)

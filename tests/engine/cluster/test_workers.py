@@ -186,9 +186,12 @@ def _failing(number: int) -> int:
     return number
 
 
-def test_no_more_tasks_are_in_flight_than_the_workers_need() -> None:
+def test_no_more_tasks_are_in_flight_than_the_workers_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from distributed import Client, LocalCluster
 
+    monkeypatch.setattr("tilepipe.engine.cluster.bundle.MOST", 1)
     drawn: list[int] = []
 
     def tasks() -> Iterator[Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilepipe.engine.state.ledger import Ledger, read_ledger
+from tilepipe.engine.state.ledger import Ledger, read_in_place, read_ledger
 
 RECORDS = [{"kind": "block", "number": n, "counts": [n, 2 * n]} for n in range(5)]
 
@@ -57,3 +57,19 @@ def test_sound_records_of_another_form_are_done_again(tmp_path: Path) -> None:
         ledger.append({"kind": "export", "name": "mask.tif"})
     progress = Progress.from_ledger(path)
     assert (progress.answered, progress.partial, progress.exports) == (0, {}, {"mask.tif"})
+
+
+def test_only_records_of_blocks_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    others = [
+        {"kind": "changed", "number": 3},
+        {"kind": "damaged", "name": '"kind":"block"', "was": {"kind": "a block"}},
+    ]
+    with Ledger(path) as ledger:
+        for other in others:
+            ledger.append({"kind": "block", "message": "changed"})
+            ledger.append(other)
+    with path.open("ab") as file:
+        file.write(b'00000000 {"kind":"changed"}\n')
+    assert list(read_in_place(path, blocks=False)) == [(1, others[0]), (3, others[1])]
+    assert [place for place, _ in read_in_place(path)] == [0, 1, 2, 3]

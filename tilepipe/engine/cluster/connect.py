@@ -16,6 +16,7 @@ from tilepipe.engine.cluster.cluster_file import (
     start_cluster,
 )
 from tilepipe.engine.cluster.dask_settings import NO_PAGES, OWN_CLUSTER, RUN, dask_settings
+from tilepipe.engine.cluster.in_process import InProcessClient
 from tilepipe.engine.cluster.workers import Renewal, Workers
 from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.options import RunOptions
@@ -51,7 +52,6 @@ def connect(
         When the scheduler is lost, or no worker starts.
     """
     with ExitStack() as stack:
-        stack.enter_context(dask_settings(RUN))
         if options.scheduler is not None:
             yield _external(options, options.scheduler, watch, stack)
         elif options.cluster is not None:
@@ -66,6 +66,7 @@ def _external(
     """Connect to a running scheduler."""
     from distributed import Client
 
+    stack.enter_context(dask_settings(RUN))
     try:
         client = stack.enter_context(
             Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -87,24 +88,34 @@ def _local(
     options: RunOptions, gpus: int, watch: RunCallbacks | None, stack: ExitStack
 ) -> tuple[Workers, Resources]:
     """Start the worker inside this process, or worker processes of this machine."""
-    from distributed import Client
-
     processes = options.workers or (gpus if gpus > 1 else None)
     check_workers(processes or 1, options.memory or default_memory())
+    resources = Resources(
+        processes or 1, processes is None, SLOTS, gpu_memory=gpu_memory(gpus, processes or 1)
+    )
+    if processes is None:
+        client = stack.enter_context(InProcessClient(SLOTS))
+        return Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch), resources
+    return _processes(options, processes, gpus, watch, stack), resources
+
+
+def _processes(
+    options: RunOptions, count: int, gpus: int, watch: RunCallbacks | None, stack: ExitStack
+) -> Workers:
+    """Start worker processes of this machine."""
+    from distributed import Client
+
+    from tilepipe.engine.cluster.local_cluster import start_local_cluster
+
+    stack.enter_context(dask_settings(RUN))
     cluster = None
     if gpus > 1 and options.workers is None:
-        cluster = _cuda_cluster(processes, options.retries)
+        cluster = _cuda_cluster(count, options.retries)
     if cluster is None:
-        from tilepipe.engine.cluster.local_cluster import start_local_cluster
-
-        cluster = start_local_cluster(processes, SLOTS, options.retries)
+        cluster = start_local_cluster(count, SLOTS, options.retries)
     stack.enter_context(cluster)
     client = stack.enter_context(Client(cluster, set_as_default=False))
-    workers = Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch)
-    if processes is not None:
-        stack.enter_context(workers.monitored())
-    memory = gpu_memory(gpus, processes or 1)
-    return workers, Resources(processes or 1, processes is None, SLOTS, gpu_memory=memory)
+    return stack.enter_context(Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch).monitored())
 
 
 def _own_cluster(
@@ -113,6 +124,7 @@ def _own_cluster(
     """Start the cluster of a cluster file, and wait for its first worker."""
     from distributed import Client
 
+    stack.enter_context(dask_settings(RUN))
     file = read_cluster_file(path)
     wait = file.wait if options.wait is None else options.wait
     stack.enter_context(dask_settings(OWN_CLUSTER | ({} if file.has_dashboard else NO_PAGES)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import CancelledError
 
 from tilepipe.errors import EnvironmentFailure, NonFiniteError
 from tilepipe.text import first_line
@@ -47,6 +48,13 @@ def environment_failure(error: BaseException) -> EnvironmentFailure | None:
     if out_of_memory(error):
         return EnvironmentFailure(f"out of memory; {MORE_MEMORY}")
     return None
+
+
+def is_loss_of_scheduler(error: BaseException) -> bool:
+    """Whether an error of Dask's client tells that its scheduler is gone."""
+    # By name: a run inside this process loads no Dask.
+    lost = isinstance(error, CancelledError | TimeoutError)
+    return lost or type(error).__name__ == "CommClosedError"
 
 
 def may_pass(error: BaseException) -> bool:

@@ -1,8 +1,7 @@
-"""Workers on this machine that other users cannot reach.
+"""Worker processes of this machine that other users cannot reach.
 
-Anybody who can connect to a Dask scheduler or worker can run code in it. So the worker inside this
-process does not listen, and worker processes accept only connections with the key of this run.
-There is no dashboard, and no port for one.
+Anybody who can connect to a Dask scheduler or worker can run code in it. So these accept only
+connections with the key of this run. There is no dashboard, and no port for one.
 """
 
 from __future__ import annotations
@@ -45,18 +44,17 @@ class QuietNanny(Nanny):  # type: ignore[misc]
         super().__init__(*arguments, worker_class=QuietWorker, **options)
 
 
-def start_local_cluster(processes: int | None, threads: int, allowed_failures: int) -> Any:
+def start_local_cluster(processes: int, threads: int, allowed_failures: int) -> Any:
     """Start a scheduler and ``processes`` workers on this machine, for this process alone.
 
-    None processes are one worker inside this process. Each worker runs up to ``threads`` tasks at
-    once. A task is given up after ``allowed_failures`` workers have died while they ran it.
+    Each worker runs up to ``threads`` tasks at once. A task is given up after ``allowed_failures``
+    workers have died while they ran it.
     """
-    options: dict[str, Any] = {"protocol": "inproc://", "security": Security()}
-    if processes is not None:
-        # Keys and certificates are kept in memory, so other users have none.
-        options = {"protocol": "tls://", "host": LOOPBACK, "security": Security.temporary()}
+    # Keys and certificates are kept in memory, so other users have none.
+    security = Security.temporary()
+    options: dict[str, Any] = {"protocol": "tls://", "host": LOOPBACK, "security": security}
     worker = {
-        "cls": QuietWorker if processes is None else QuietNanny,
+        "cls": QuietNanny,
         "options": {
             **options,
             "nthreads": threads,
@@ -69,9 +67,9 @@ def start_local_cluster(processes: int | None, threads: int, allowed_failures: i
             "cls": QuietScheduler,
             "options": {**options, "dashboard": False, "allowed_failures": allowed_failures},
         },
-        workers=dict.fromkeys(range(processes or 1), worker),
+        workers=dict.fromkeys(range(processes), worker),
         worker=worker,
-        security=options["security"],
+        security=security,
         # The run reports failures in one line, without a worker's traceback.
         silence_logs=logging.CRITICAL,
     )

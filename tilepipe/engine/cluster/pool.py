@@ -6,11 +6,17 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tilepipe.engine.cluster.failures import environment_failure, may_pass
+from tilepipe.engine.cluster.bundle import BUNDLE_SECONDS, Answers, Pace, call_in_turn
+from tilepipe.engine.cluster.failures import (
+    environment_failure,
+    is_loss_of_scheduler,
+    may_pass,
+)
 from tilepipe.engine.cluster.watchdog import Watchdog
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.errors import EnvironmentFailure, UnfitWorkerError
@@ -18,6 +24,8 @@ from tilepipe.text import first_line
 
 TICK_SECONDS = 1.0
 """Time between two checks of the workers while no task comes back."""
+
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A task that the scheduler has."""
+    """A bundle of tasks that the scheduler has."""
 
-    task: Task
+    tasks: list[Task]
     future: Any
     bound_to: frozenset[str] | None
     """Workers that may run it; None: any."""
@@ -56,9 +64,10 @@ class _Submitted:
 class TaskPool:
     """Feeds tasks to workers, and yields the outcome of each once.
 
-    The scheduler has at most one task more than each worker can run at once. A task that raised is
-    tried again after the others. Workers that join get their share. The tasks of workers that are
-    lost, or cannot take part, go to others, which does not count as an attempt.
+    The scheduler has at most one bundle of tasks more than each worker can run at once: single
+    tasks, or several if they are short. A task that raised is tried again after the others. Workers
+    that join get their share. The tasks of workers that are lost, or cannot take part, go to
+    others, which does not count as an attempt.
 
     Parameters
     ----------
@@ -69,8 +78,8 @@ class TaskPool:
     timeout
         Seconds without any outcome after which to stop; None: never.
     on_late
-        Called with a task that does not come back, the seconds since it was submitted, and the
-        address of its worker, or ''.
+        Called with tasks that do not come back, the seconds since they were submitted, and the
+        address of their worker, or ''.
     """
 
     def __init__(
@@ -78,7 +87,7 @@ class TaskPool:
         workers: Workers,
         retries: int,
         timeout: float | None = None,
-        on_late: Callable[[Task, float, str], None] | None = None,
+        on_late: Callable[[list[Task], float, str], None] | None = None,
     ) -> None:
         self._workers, self._client = workers, workers.client
         self._retries, self._on_late = retries, on_late
@@ -88,21 +97,20 @@ class TaskPool:
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._drawn = False  # all tasks
         self._watchdog = Watchdog(timeout)
+        self._pace = Pace()
 
     def add(self, task: Task) -> None:
         """Add a task that goes before all others; to be called in the loop over `run`."""
         self._first.append(task)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Outcome]:
         """Yield the outcome of each task as it finishes; tasks are drawn when a worker is free.
+
+        None among them tells that the next may be long in coming: what was drawn is not to wait.
 
         Raises EnvironmentFailure when no task finished for ``timeout`` seconds, when the scheduler
         or all workers are lost, or when a disk is full, so that all other tasks would fail as well.
         """
-        from concurrent.futures import CancelledError
-
-        from distributed.comm import CommClosedError
-
         waiting = iter(tasks)
         changes = self._workers.roster.changes
         self._workers.begin()
@@ -115,43 +123,54 @@ class TaskPool:
                 if self._workers.roster.changes != changes:
                     changes = self._workers.roster.changes
                     self._take_back_from_the_lost()
-                outcome = self._next_outcome()
-                if outcome is not None:
-                    yield outcome
-        except (CommClosedError, CancelledError, TimeoutError) as error:
+                yield from self._next_outcomes()
+        except (OSError, CancelledError) as error:
+            if not is_loss_of_scheduler(error):
+                raise
             raise EnvironmentFailure(f"the scheduler was lost ({first_line(error)})") from error
         finally:
             for submitted in self._submitted.values():
                 submitted.future.release()
 
-    def _submit(self, waiting: Iterator[Task]) -> None:
+    def _submit(self, waiting: Iterator[Task | None]) -> None:
         """Submit tasks until the workers have enough."""
         while len(self._submitted) < self._workers.roster.in_flight():
-            task = self._next_task(waiting)
-            if task is None:
+            tasks = self._next_tasks(waiting)
+            if not tasks:
                 return
             bound_to = self._workers.roster.eligible()
             if bound_to == []:  # all workers were lost meanwhile
-                self._first.append(task)
+                self._first.extend(tasks)
                 return
+            calls = [(task.function, task.arguments) for task in tasks]
             future = self._client.submit(
-                task.function, *task.arguments, pure=False, workers=bound_to
+                call_in_turn, calls, BUNDLE_SECONDS, pure=False, workers=bound_to
             )
             bound = None if bound_to is None else frozenset(bound_to)
             changes = self._workers.roster.changes
-            self._submitted[future.key] = _Submitted(task, future, bound, changes)
-            self._watchdog.submitted(future.key, task, time.monotonic())
+            self._submitted[future.key] = _Submitted(tasks, future, bound, changes)
+            self._watchdog.submitted(future.key, tasks, time.monotonic())
             future.add_done_callback(self._done.put)
 
-    def _next_task(self, waiting: Iterator[Task]) -> Task | None:
-        if self._first:
-            return self._first.popleft()
-        if not self._drawn:
-            task = next(waiting, None)
-            if task is not None:
-                return task
-            self._drawn = True
-        return self._last.popleft() if self._last else None
+    def _next_tasks(self, waiting: Iterator[Task | None]) -> list[Task]:
+        """The tasks of the next bundle; empty if none is left."""
+        tasks: list[Task] = []
+        while len(tasks) < self._pace.tasks:
+            if self._first:
+                tasks.append(self._first.popleft())
+            elif not self._drawn:
+                task = next(waiting, _END)
+                if isinstance(task, Task):
+                    tasks.append(task)
+                elif task is _END:
+                    self._drawn = True
+                elif tasks:
+                    break
+            elif self._last:
+                tasks.append(self._last.popleft())
+            else:
+                break
+        return tasks
 
     def _take_back_from_the_lost(self) -> None:
         """Take back tasks that are bound to lost workers."""
@@ -161,40 +180,49 @@ class TaskPool:
                 del self._submitted[key]
                 self._watchdog.finished(key, time.monotonic())
                 submitted.future.cancel()
-                self._first.append(submitted.task)
+                self._first.extend(submitted.tasks)
 
-    def _next_outcome(self) -> Outcome | None:
-        """Wait a moment for a task to finish; None if none did, or if it is tried again."""
+    def _next_outcomes(self) -> Iterator[Outcome]:
+        """Wait a moment for a bundle, and yield the outcomes of those that are not tried again."""
         try:
             future = self._done.get(timeout=min(TICK_SECONDS, self._watchdog.patience / 2))
         except queue.Empty:
             self._require_scheduler()
-            for key, task, seconds in self._watchdog.late(time.monotonic()):
+            for key, tasks, seconds in self._watchdog.late(time.monotonic()):
                 worker = _restart_holder(self._client, key)
                 if self._on_late is not None:
-                    self._on_late(task, seconds, worker)
-            return None
+                    self._on_late(tasks, seconds, worker)
+            return
         self._watchdog.finished(future.key, time.monotonic())
         submitted = self._submitted.pop(future.key, None)
         if submitted is None:  # taken back
-            return None
+            return
         if future.status == "cancelled":
             raise EnvironmentFailure("the scheduler was lost")
         self._require_scheduler()
         if future.status == "error":
-            return self._failed(submitted, future.exception())
-        try:
-            value = future.result(timeout=TICK_SECONDS)
-        except TimeoutError:
-            # Its worker was lost before it delivered the result.
-            self._submitted[future.key] = submitted
-            future.add_done_callback(self._done.put)
-            return None
+            error = future.exception()
+            answers = Answers([(None, error) for _ in submitted.tasks], 0.0)
+        else:
+            try:
+                answers = future.result(timeout=TICK_SECONDS)
+            except TimeoutError:
+                # Its worker was lost before it delivered the result.
+                self._submitted[future.key] = submitted
+                future.add_done_callback(self._done.put)
+                return
+            self._pace.note(answers)
         future.release()
-        return Outcome(submitted.task, value)
+        self._first.extendleft(reversed(submitted.tasks[len(answers.found) :]))
+        for task, (value, error) in zip(submitted.tasks, answers.found, strict=False):
+            outcome = (
+                Outcome(task, value) if error is None else self._failed(task, error, submitted)
+            )
+            if outcome is not None:
+                yield outcome
 
-    def _failed(self, submitted: _Submitted, error: BaseException) -> Outcome | None:
-        task = submitted.task
+    def _failed(self, task: Task, error: BaseException, submitted: _Submitted) -> Outcome | None:
+        """What becomes of a task that raised; None if it is tried again."""
         if self._is_the_workers(error, submitted):
             self._first.append(task)
         elif task.attempt < self._retries and may_pass(error):

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ class Renewal:
 
 
 class Workers:
-    """A Dask client, and the workers behind it that take part in a run.
+    """A client, and the workers behind it that take part in a run.
 
     A worker that joins later is first asked what the others were asked (`ask`). One that cannot
     take part is named once and gets no task, but is not closed, because others may use it.
@@ -144,7 +145,7 @@ class Workers:
     Parameters
     ----------
     client
-        A connected `distributed.Client`.
+        A connected `distributed.Client`, or an `InProcessClient`.
     wait
         Seconds to wait for a new worker after all are lost.
     watch
@@ -294,7 +295,7 @@ class Workers:
         if not addresses:
             return {}, {}
         found = self.client.run(
-            _asked, version("tilepipe"), function, arguments,
+            _asked, _version(), function, arguments,
             workers=addresses, on_error="return",
         )  # fmt: skip
         reports: dict[str, Any] = {}
@@ -324,7 +325,7 @@ def _asked(
     wanted: str, function: Callable[..., Any], arguments: tuple[Any, ...], dask_worker: Any
 ) -> Any:
     """Call the function on the worker, unless its tilepipe has another version."""
-    if (here := version("tilepipe")) != wanted:
+    if (here := _version()) != wanted:
         return {
             "error": f"has tilepipe {here}, but the client has {wanted}; install the same "
             "environment on client and workers"
@@ -332,3 +333,9 @@ def _asked(
     if "dask_worker" in inspect.signature(function).parameters:
         return function(*arguments, dask_worker=dask_worker)
     return function(*arguments)
+
+
+@cache
+def _version() -> str:
+    """The version of tilepipe; looking it up parses a file each time."""
+    return version("tilepipe")

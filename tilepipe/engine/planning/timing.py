@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.validity import Validity
 from tilepipe.models.file import load_model
 from tilepipe.models.precision import Precision
+from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.specs import Model
 
 PASSES = 2
@@ -58,10 +60,21 @@ def central_tile(image: Image, facts: ImageFacts, geometry: Geometry) -> Sample 
         return None  # the run will report it
 
 
+_speeds: WeakKeyDictionary[Predictor, dict[Any, float]] = WeakKeyDictionary()
+"""Of the networks in use, so that the images of a batch do not all time the same."""
+
+
 def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
-    """Input pixels per second of passes on a tile; NonFiniteError if the network overflows."""
-    with closing(Device(model, *settings)) as device:
-        return _speed(device, tile)
+    """Input pixels per second of passes on a tile, timed once for a model in use.
+
+    Raises NonFiniteError if the network overflows on the tile that is timed.
+    """
+    known = _speeds.setdefault(model.predictor, {})
+    key = settings, tile.pixels.shape, tile.valid is None
+    if key not in known:
+        with closing(Device(model, *settings)) as device:
+            known[key] = _speed(device, tile)
+    return known[key]
 
 
 def logits_and_speed(

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +258,7 @@ def summary_from_record(record: dict[str, Any], outputs: Outputs) -> Summary | N
         return None
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results may depend on."""
     found = {"python": platform.python_version()}

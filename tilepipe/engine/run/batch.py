@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.events import RunCallbacks
+from tilepipe.engine.inputs import model_of_run
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.report.class_rows import class_rows, table_path, write_rows
 from tilepipe.engine.report.record import Summary
@@ -19,7 +20,7 @@ from tilepipe.engine.run.job import Job, LazyWorkers
 from tilepipe.engine.run.run import compute_blocks, environment_errors_classified
 from tilepipe.engine.state.outputs import is_folder
 from tilepipe.errors import InputError, TilepipeError
-from tilepipe.models.file import load_model
+from tilepipe.models.file import Model
 from tilepipe.storage import StoragePath
 
 Result = Literal["done", "done before", "in part", "not exact", "failed"]
@@ -130,10 +131,10 @@ def run_batch(many: Sequence[RunOptions], watch: BatchCallbacks | None = None) -
         When the machine stopped the batch; the same call resumes it.
     """
     refuse_collisions(many)
-    load_model(many[0].model)  # its faults concern all images
+    model = model_of_run(many[0].model)  # its faults concern all images
     begin = time.perf_counter()
     with environment_errors_classified():
-        outcomes = _Batch(many, watch or BatchCallbacks()).run()
+        outcomes = _Batch(many, watch or BatchCallbacks(), model).run()
     return BatchSummary(outcomes, time.perf_counter() - begin)
 
 
@@ -161,8 +162,9 @@ def refuse_collisions(many: Sequence[RunOptions]) -> None:
 class _Batch:
     """A batch: one thread plans the next image, the caller's computes, a third one finishes."""
 
-    def __init__(self, many: Sequence[RunOptions], watch: BatchCallbacks) -> None:
+    def __init__(self, many: Sequence[RunOptions], watch: BatchCallbacks, model: Model) -> None:
         self.many, self.watch = many, watch
+        self._model = model  # kept, so that all runs share it
         self.outcomes: dict[int, Outcome] = {}
         self.numbers: dict[Job, int] = {}
         self.finishing: set[Future[None]] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tilepipe.engine.cluster.pool import Outcome, Task
@@ -11,7 +11,7 @@ from tilepipe.engine.run.stage import OpenRun
 from tilepipe.engine.state.totals import Totals
 from tilepipe.engine.work.block import compute_block
 from tilepipe.errors import EnvironmentFailure, NonFiniteError, TilepipeError, UnreadableError
-from tilepipe.text import duration
+from tilepipe.text import duration, some
 
 
 class Blocks:
@@ -91,10 +91,13 @@ class Blocks:
             self.error.__cause__ = error
         return None
 
-    def late(self, number: int, seconds: float, worker: str) -> None:
-        """Warn that a block does not come back."""
+    def late(self, numbers: Sequence[int], seconds: float, worker: str) -> None:
+        """Warn that a block, or one of several, does not come back."""
         where = f" on worker {worker}" if worker else ""
+        what = f"block {numbers[0]}"
+        if len(numbers) > 1:
+            what = f"one of the blocks {some([str(number) for number in numbers])}"
         self._run.callbacks.on_warning(
-            f"block {number} has been running for {duration(seconds)}{where}; reading or writing "
-            "may be stuck: check the disks of the image and of the mask"
+            f"{what} has been running for {duration(seconds)}{where}; reading or writing may be "
+            "stuck: check the disks of the image and of the mask"
         )

@@ -12,7 +12,7 @@ from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.hardware import bf16_in_hardware
-from tilepipe.engine.inputs import open_input
+from tilepipe.engine.inputs import model_of_run, open_input
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment, relocated
 from tilepipe.engine.plan.scale import choose_scale
@@ -48,7 +48,6 @@ from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work.context import prepare, release_context
 from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
-from tilepipe.models.file import load_model
 from tilepipe.objects.formats.registry import objects_format
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import as_path, make_folder, refuse_links, remove
@@ -182,7 +181,7 @@ class Job:
         self.close()
 
     def _open(self) -> Request:
-        model = load_model(self.options.model)
+        model = model_of_run(self.options.model)
         image = open_input(self.options, model)
         self._stack.callback(image.close)
         state = ImageState.at(image)

@@ -56,17 +56,19 @@ def compute_blocks(workers: Workers, jobs: Iterable[Job], options: RunOptions) -
         if job.blocks.is_computed and begun.pop(job.run.run_id, None) is not None:
             computed.append(job)
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[Task | None]:
         for job in jobs:
             begun[job.run.run_id] = job
             yield from job.blocks.tasks()
             note(job)
+            yield None  # the next job may still be prepared
 
     def job_of(task: Task) -> Job:
         return begun[str(task.arguments[1])]  # by the id of its run
 
-    def late(task: Task, seconds: float, worker: str) -> None:
-        job_of(task).blocks.late(task.label, seconds, worker)
+    def late(tasks: list[Task], seconds: float, worker: str) -> None:
+        # Those of a bundle are of one job, except where one of another is tried again.
+        job_of(tasks[0]).blocks.late([task.label for task in tasks], seconds, worker)
 
     pool = TaskPool(workers, options.retries, options.timeout_seconds, late)
     for outcome in pool.run(tasks()):

@@ -25,6 +25,9 @@ from tilepipe.storage.objects import ConditionError
 BATCH_RECORDS = 64
 BATCH_SECONDS = 5.0
 
+_OF_A_BLOCK = b'"kind":"block"'
+"""In the line of a block's record, and of no other: in a text, the quotes would be escaped."""
+
 
 class Ledger:
     """An open ledger, appended to by one process (the holder of the output's lock)."""
@@ -143,6 +146,18 @@ def read_ledger(
     ``begin`` and ``end`` are positions such as `Ledger.since`.
     """
     yield from (record for line in _lines(path, begin, end) if (record := decode(line)) is not None)
+
+
+def read_in_place(
+    path: StoragePath, *, blocks: bool = True
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The valid records of a ledger, each with the number of its line.
+
+    Without ``blocks``, records of blocks, which are nearly all, are passed over unread.
+    """
+    for place, line in enumerate(_lines(path, 0, None)):
+        if (blocks or _OF_A_BLOCK not in line) and (record := decode(line)) is not None:
+            yield place, record
 
 
 def _lines(path: StoragePath, begin: int, end: int | None) -> Iterator[bytes]:

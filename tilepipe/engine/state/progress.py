@@ -9,7 +9,7 @@ from typing import Any
 
 from tilepipe.engine.events import BlockReport
 from tilepipe.engine.state.damage import Damage
-from tilepipe.engine.state.ledger import read_ledger
+from tilepipe.engine.state.ledger import read_in_place, read_ledger
 from tilepipe.engine.state.totals import Totals
 from tilepipe.grid import Tiling, Window
 from tilepipe.products.sealed import can_be_decoded, damaged_chunks, sizes_differ
@@ -74,12 +74,12 @@ class Progress:
         # Reports before such a record no longer count: the image or the chunks have changed since.
         changed = {
             record["number"]: place
-            for place, record in enumerate(read_ledger(path))
+            for place, record in read_in_place(path, blocks=False)
             if record.get("kind") in ("changed", "damaged")
             and isinstance(record.get("number"), int)
         }
         progress = cls()
-        for place, record in enumerate(read_ledger(path)):
+        for place, record in read_in_place(path):
             # Records of another form are ignored, like those whose checksum does not match.
             with suppress(ValueError, KeyError, TypeError):
                 if record["kind"] != "block":

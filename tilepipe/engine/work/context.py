@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tilepipe.engine.inputs import open_planned
+from tilepipe.engine.inputs import model_of_run, open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work.device import Device
@@ -15,7 +16,7 @@ from tilepipe.engine.work.environment import environment, gpu_of_worker, relevan
 from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, UnfitWorkerError
 from tilepipe.images import Image
 from tilepipe.images.helpers import set_helpers
-from tilepipe.models.file import Model, load_model
+from tilepipe.models.file import Model
 from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask, open_zarr_mask, require_products
 from tilepipe.storage import as_path
@@ -43,7 +44,7 @@ class WorkerContext:
                 f"{plan.image.path}: on this worker, it is not the image that the run began with; "
                 "it must be the same file on every worker"
             )
-        model = load_model(plan.model)
+        model = model_of_run(plan.model)
         if model.fingerprint != plan.model_fingerprint:
             raise InputError(
                 f"{plan.model}: on this worker, it is not the model that the run began with"
@@ -170,11 +171,12 @@ def prepare(store: str, run_id: str, dask_worker: Any = None) -> dict[str, str]:
 
 
 def this_worker() -> Any:
-    """The Dask worker that runs the calling task; None outside of a task."""
-    from distributed import get_worker
-
+    """The Dask worker that runs the calling task; None in the worker inside the client."""
+    distributed = sys.modules.get("distributed")  # a Dask worker has loaded it
+    if distributed is None:
+        return None
     try:
-        return get_worker()
+        return distributed.get_worker()
     except ValueError:
         return None
 

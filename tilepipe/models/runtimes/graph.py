@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,36 @@ from numpy.typing import NDArray
 
 from tilepipe._torch import Tensor, nn
 from tilepipe.models.unet import UNet, Upsample
+from tilepipe.storage.cache import kept
 
 OPSET, IR_VERSION = 17, 8
+FORM = 1
+"""To be raised when other nodes are made of the same network: graphs are kept between runs."""
 
 
 def as_onnx(network: UNet) -> bytes:
     """The graph of an ONNX model: ``x`` (1, bands, H, W) to ``y`` (1, outputs, h, w), float32.
+
+    It is kept in the user's cache: loading the package ``onnx`` takes longer than all the rest.
 
     Parameters
     ----------
     network
         Without batch normalisation (see `fold_batch_normalisation`).
     """
+    return kept(f"unet-{_identity(network)}.onnx", lambda: _made(network))
+
+
+def _identity(network: UNet) -> str:
+    """A hash of all that the graph depends on."""
+    digest = hashlib.sha256(f"{FORM} {OPSET} {IR_VERSION} {network.arguments}".encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(_array(tensor).data)
+    return digest.hexdigest()[:32]
+
+
+def _made(network: UNet) -> bytes:
     import onnx
 
     arguments = network.arguments
