@@ -86,10 +86,10 @@ def unpacked(content: bytes) -> tuple[bytes, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             members = [file.getinfo(name) for name in (_XML, _WEIGHTS)]
             if any(m.compress_type != zipfile.ZIP_STORED for m in members):
-                raise ValueError("it is compressed")
+                raise zipfile.BadZipFile("it is compressed")
             xml, weights = map(file.read, members)
     except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"no quantised network: {error}") from error
     return xml, weights
 
 

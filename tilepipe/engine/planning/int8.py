@@ -15,6 +15,10 @@ MOST_CHANGE = {"int8": 0.05, "fastest": 0.005}
 each may change by default."""
 
 
+TRIAL_SECONDS = 30
+"""Of a run in fp32, below which quantising takes about as long as it would save."""
+
+
 def allowed_change(options: RunOptions) -> float:
     """The largest share of labels that a precision which is tried may change."""
     asked = options.max_label_change
@@ -45,12 +49,20 @@ def obstacle(model: Model, image: ImageFacts, device: str, runtime: str = "auto"
     return None
 
 
-def offer(model: Model, image: ImageFacts, resources: Resources) -> str | None:
-    """What a user is told who could have int8 and has not asked for it; None where it is no use."""
+def offer(
+    model: Model, image: ImageFacts, resources: Resources, seconds: float | None
+) -> str | None:
+    """What a user is told who could have int8 and has not asked for it; None where it is no use.
+
+    ``seconds`` is how long the run takes without it, if that is known.
+    """
     if not resources.environment.get("int8") or obstacle(model, image, resources.device):
+        return None
+    if seconds is not None and seconds < TRIAL_SECONDS:
         return None
     package = missing_package() if resources.local else None
     needs = "" if package is None else ' (needs pip install "tilepipe[int8]")'
     return (
-        f"--precision int8 quantises the network for this processor{needs}; see docs/precision.md"
+        f"--precision int8{needs} may be several times as fast on this processor; it first "
+        "measures how many labels differ"
     )

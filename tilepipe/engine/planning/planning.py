@@ -156,7 +156,9 @@ class _Planner:
             *choice.warnings, *beyond_this_machine(plan.threads, resources, bound),
         )  # fmt: skip
         speeds = self.settled.speeds or choice.speeds
-        offered = offer(model, facts, resources) if options.precision == "auto" else None
+        offered = None
+        if options.precision == "auto":
+            offered = offer(model, facts, resources, seconds)
         return NewPlan(
             plan, Estimate(bound, self.limit, seconds, warnings, speeds, offered), self.settled
         )
