@@ -63,6 +63,12 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
 
     Raises InputError for everything about image, model or options that a run would refuse.
     """
+    found = plan_alone(options)
+    return found.plan, found.estimate
+
+
+def plan_alone(options: RunOptions) -> NewPlan:
+    """As `make_plan`, with the model as the run would compute it."""
     with ExitStack() as stack:
         model = load_model(options.model)
         image = open_input(options, model)
@@ -77,8 +83,7 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
             memory = gpu_memory(gpus(options), count)
             workers, resources = None, Resources(count, in_process, SLOTS, gpu_memory=memory)
         resources = survey(options, workers, resources)
-        planned = new_plan(options, image, model, outputs, resources, workers)
-        return planned.plan, planned.estimate
+        return new_plan(options, image, model, outputs, resources, workers)
 
 
 class NewPlan(NamedTuple):
