@@ -1,8 +1,9 @@
 """Quantising a network to int8 with NNCF: an ONNX model and pixels in, an OpenVINO network out.
 
 Weights get a scale for each output channel, activations one for each tensor, from their range on
-the pixels given. The first and the last layer stay in floating point: they are a small part of the
-work, and the first one alone causes most of the error (see benchmarks/README.md).
+the pixels given. The first and the last layer stay in floating point: the first alone causes most
+of the error. Of the labels of nuclei-he on CMU-1-Small-Region (24 tiles to calibrate, 16 others to
+measure), 0.65 % changed with all layers quantised, 0.058 % without the first, 0.046 % without both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-import os
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -99,17 +100,17 @@ def _nncf() -> Any:
         raise InputError(
             f'precision int8: needs {package}, which is not installed: pip install "tilepipe[int8]"'
         )
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"  # read once, at its import: it then reports nothing to anyone
+    # Without this package, it reports nothing to its makers.
+    telemetry = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import nncf
     finally:
-        if before is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = before
+        del sys.modules["openvino_telemetry"]
+        if telemetry is not None:
+            sys.modules["openvino_telemetry"] = telemetry
     nncf.set_log_level(logging.ERROR)
     return nncf
 
