@@ -18,14 +18,15 @@ import tifffile
 
 from tests.making import save_tiny
 from tests.training.making import write_folder
+from tilepipe.models.quantise import missing_package
 from tilepipe.models.unet import UNetArguments
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "tiatoolbox")
 STARTED = {
     "allocator", "compare", "constant", "feeding", "gpu", "likeness", "limit", "memory", "million",
-    "objects", "objects_quality", "overhead", "plots", "reading", "report", "runtimes",
-    "scheduling", "startup", "suite", "tail", "tissue", "training", "peers/install",
+    "objects", "objects_quality", "overhead", "plots", "precision", "reading", "report",
+    "runtimes", "scheduling", "startup", "suite", "tail", "tissue", "training", "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")
@@ -34,7 +35,10 @@ MODULES = {"common", "nothing", "peers/network"}
 SCRIPTS = sorted(
     name
     for name in STARTED
-    - {"compare", "likeness", "million", "objects_quality", "plots", "report", "suite", "training"}
+    - {
+        "compare", "likeness", "million", "objects_quality", "plots", "precision", "report",
+        "suite", "training",
+    }
     if "/" not in name
 )  # fmt: skip
 """Those that need nothing but `--quick`."""
@@ -106,6 +110,14 @@ def test_objects_are_scored(work: Path, data: Path) -> None:
     mine = [row for row in figures(work) if row["benchmark"] == "objects_quality"]
     assert {row["case"].split(" on ")[0] for row in mine} == {"nuclei-he", "nuclei-fluo"}
     assert all(0 <= float(row["value"]) <= 1 for row in mine)
+
+
+@pytest.mark.skipif(missing_package() is not None, reason="needs the extra int8")
+def test_precisions_are_compared(work: Path, data: Path) -> None:
+    start("precision", work, data, "--quick")
+    mine = [row for row in figures(work) if row["benchmark"] == "precision"]
+    assert {row["case"].split(" ")[0].rstrip(",") for row in mine} == {"nuclei-he", "nuclei-fluo"}
+    assert any(row["figure"] == "Dice lost" for row in mine)
 
 
 def test_trainings_are_compared(work: Path, tmp_path: Path) -> None:

@@ -69,6 +69,23 @@ def parse_length(text: Any) -> Any:
         ) from None
 
 
+def parse_share(text: Any) -> Any:
+    """A share from ``0.5%`` or ``0.005``.
+
+    Raises
+    ------
+    InputError
+        For text that is not a share.
+    """
+    if not isinstance(text, str):
+        return text
+    number = text.strip()
+    try:
+        return float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"{text!r} is not a share; use, for example, 0.5% or 0.005") from None
+
+
 def parse_cell(text: Any) -> Any:
     """The side of a cell, ``100um``, ``1 km`` or ``64px``, as it was written; see `cell_side`.
 

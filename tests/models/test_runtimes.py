@@ -167,7 +167,7 @@ def test_kinds_are_what_the_options_offer() -> None:
     from tilepipe.engine.options import RuntimeName
 
     assert set(get_args(RuntimeName)) == {"auto", *RUNTIMES}
-    assert set(get_args(PrecisionOption)) == {"auto", *Precision}
+    assert set(get_args(PrecisionOption)) == {"auto", "fastest", *Precision}
 
 
 @pytest.mark.slow

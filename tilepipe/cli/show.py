@@ -159,6 +159,8 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
                    f"{coverage.work / coverage.pixels:.2f} pixels convolved for each"),
         ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
                    f"{count(plan.threads, 'thread')}{_runtime(plan, estimate)}"),
+        ("labels", None if plan.change is None else str(plan.change)),
+        ("hint", estimate.offer),
         ("memory", f"at most {gigabytes(estimate.memory)} of "
                    f"{gigabytes(estimate.memory_limit)} allowed"),
         ("time", "not measured" if estimate.seconds is None

@@ -22,6 +22,7 @@ from tilepipe.quantities import (
     parse_region,
     parse_rescale,
     parse_series,
+    parse_share,
 )
 from tilepipe.storage import as_path
 
@@ -35,7 +36,7 @@ _MOST = 1_000_000
 """Of whatever is counted, and of seconds to wait; more is a typing error."""
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+Precision = Literal["auto", "fastest", "fp32", "bf16", "fp16", "int8", "fp64"]
 RuntimeName = Literal["auto", "torch", "compile", "onnxruntime", "openvino"]
 Shares = Literal["float16", "uint8"]
 StoredShares = Literal["float16", "uint8", "uint8-from-1"]
@@ -111,8 +112,14 @@ class RunOptions(Options):
     )  # fmt: skip
     device: Device = option("auto", "Device to compute on")
     precision: Precision = option(
-        "auto", "Precision of the network; fp64 is for proofs",
+        "auto", "Precision of the network: int8 quantises it (CPU only), fastest measures and "
+        "chooses on a CPU, fp64 is for proofs",
         unset="fp32 on a CPU, fp16 on CUDA",
+    )  # fmt: skip
+    max_label_change: float | None = option(
+        None, "With --precision int8 or fastest: the share of labels, on tiles of the image, that "
+        "may differ from fp32's",
+        parse=parse_share, metavar="SHARE", least=0, most=1, unset="5% for int8, 0.5% for fastest",
     )  # fmt: skip
     runtime: RuntimeName = option(
         "auto", "Library that runs the network",
@@ -201,6 +208,11 @@ class RunOptions(Options):
             raise InputError(
                 f"{starters[0]} and {starters[1]} exclude each other: a running scheduler has its "
                 "own workers, and a cluster file starts its own"
+            )
+        if self.max_label_change is not None and self.precision not in ("int8", "fastest"):
+            raise InputError(
+                "max_label_change: bounds what --precision int8 or --precision fastest may change; "
+                "give one of them"
             )
 
     @property

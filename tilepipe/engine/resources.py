@@ -47,7 +47,10 @@ class Estimate:
     """Time of the forward passes, extrapolated from one tile; None if it was not measured."""
     warnings: tuple[str, ...] = ()
     speeds: tuple[tuple[str, float], ...] = ()
-    """Input pixels per second of each runtime that was measured."""
+    """Input pixels per second of each runtime that was measured; with `--precision fastest`, of
+    each precision, by the faster of its runtimes."""
+    offer: str | None = None
+    """A faster precision that the user may ask for, in words; None if there is none."""
 
 
 def check_workers(workers: int, limit: int) -> None:

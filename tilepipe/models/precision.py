@@ -1,4 +1,4 @@
-"""Precisions of floating point: which there are, and how far results in each may be trusted."""
+"""Precisions of a pass: which there are, and how far results in each may be trusted."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ ROUNDING = 1e-5
 
 
 class Precision(StrEnum):
-    """Floating-point type of a forward pass; equal to its name, as plans and options hold it."""
+    """Number type of a forward pass; equal to its name, as plans and options hold it."""
 
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
     FP64 = "fp64"
+    INT8 = "int8"
+    """Of a quantised network (`tilepipe.models.quantise`), which takes and gives float32."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Torch's name of the type."""
+        """Torch's name of the type of pixels and logits."""
         from tilepipe._torch import torch
 
         found: torch.dtype = getattr(
             torch,
-            {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}[self],
+            {"bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}.get(self, "float32"),
         )
         return found
 
@@ -53,3 +55,7 @@ class Precision(StrEnum):
         the reference computes in this precision.
         """
         return {Precision.FP32: ROUNDING / 2, Precision.BF16: 0.02}.get(self)
+
+
+FLOATING = tuple(precision for precision in Precision if precision is not Precision.INT8)
+"""The precisions in which a network computes as it is, without being quantised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilepipe._torch import Tensor, torch
 from tilepipe.models.precision import Precision
-from tilepipe.models.specs import Model
+from tilepipe.models.specs import InputSpec, Model
 
 
 class ReadyModel:
@@ -14,12 +14,8 @@ class ReadyModel:
         self, model: Model, device: torch.device, precision: Precision, threads: int, runtime: str
     ) -> None:
         self.runtime = model.predictor.open(device, precision, threads, runtime)
-        self._geometry, self._scale = model.geometry, model.input.scale
-        kind = torch.float64 if self.runtime.dtype == torch.float64 else torch.float32
-        self._mean, self._std = (
-            torch.tensor(values, dtype=kind, device=device)
-            for values in (model.input.mean, model.input.std)
-        )
+        self._geometry = model.geometry
+        self._normalise = Normalisation(model.input, device, self.runtime.dtype)
 
     def predict(self, pixels: Tensor, holes: Tensor | None, keep: tuple[int, int]) -> Tensor:
         """Logits of one window, (1, outputs, rows, columns).
@@ -34,10 +30,21 @@ class ReadyModel:
         keep
             (rows, columns) of outputs kept, from the model's margin on.
         """
-        logits = self.runtime(self._normalised(pixels, holes))
+        logits = self.runtime(self._normalise(pixels, holes))
         return logits[(..., *self._geometry.crop(keep))]
 
-    def _normalised(self, pixels: Tensor, holes: Tensor | None) -> Tensor:
+
+class Normalisation:
+    """Pixels of an image to the input of a network, on a device, in the type that it takes."""
+
+    def __init__(self, spec: InputSpec, device: torch.device, dtype: torch.dtype) -> None:
+        self._scale, self._dtype = spec.scale, dtype
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        self._mean, self._std = (
+            torch.tensor(values, dtype=kind, device=device) for values in (spec.mean, spec.std)
+        )
+
+    def __call__(self, pixels: Tensor, holes: Tensor | None) -> Tensor:
         """The network's input, (1, bands, height, width), of pixels (height, width, bands)."""
         height, width, bands = pixels.shape
         # By rows of interleaved bands: three times as fast as by bands, and bit for bit the same.
@@ -48,4 +55,4 @@ class ReadyModel:
         if holes is not None:
             # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
             x.masked_fill_(holes.permute(2, 0, 1)[None], 0.0)
-        return x.to(dtype=self.runtime.dtype, memory_format=torch.channels_last)
+        return x.to(dtype=self._dtype, memory_format=torch.channels_last)

@@ -126,12 +126,13 @@ def test_a_plan_of_before_there_were_runtimes_is_one_of_torch(
     assert Plan.from_json(json.dumps(document)) == plan
 
 
-def test_only_half_precision_depends_on_instructions_for_it() -> None:
+def test_only_small_types_depend_on_instructions_for_them() -> None:
     here = environment("cpu", 1)
-    assert "half" in here
-    assert "half" not in relevant_to(here, "fp32")
-    assert "half" not in relevant_to(here, "fp64")
-    assert relevant_to(here, "bf16") == here
+    assert {"half", "int8"} <= set(here)
+    for precision in ("fp32", "fp64"):
+        assert not {"half", "int8"} & set(relevant_to(here, precision))
+    assert set(relevant_to(here, "bf16")) == set(here) - {"int8"}, "as plans had it before int8"
+    assert relevant_to(here, "int8") == here
 
 
 class FakeDevice:

@@ -88,6 +88,12 @@ def test_too_few_blocks_for_the_workers() -> None:
     assert not result.sure
 
 
+def test_int8_is_named_where_the_plan_offered_it() -> None:
+    slow = receipts(100, 0.1, 1.9, 1, 0.1)
+    assert "int8" not in found(101, slow).help
+    assert "or --precision int8" in found(101, slow, replace(HERE, int8=True)).help
+
+
 def test_a_short_run_says_so() -> None:
     result = found(0.9, receipts(1, 0.1, 0, 0.7, 0.1), start=4.0, exports=0.1)
     assert not result.sure

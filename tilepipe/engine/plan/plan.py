@@ -9,6 +9,7 @@ from typing import Any
 
 from tilepipe.engine.options import StoredShares, extra_products
 from tilepipe.engine.plan.coverage import Coverage
+from tilepipe.engine.plan.label_change import LabelChange
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.errors import InputError
 from tilepipe.grid import Tiling
@@ -85,6 +86,11 @@ class Plan:
     """Whether OME-TIFF has a channel for each class."""
     objects: ObjectRule | None = None
     """How the mask's pixels become objects; None if the run makes none."""
+    network: str | None = None
+    """SHA-256 of the quantised network that computes the run (`RunState.network_file`); None: the
+    model's own."""
+    change: LabelChange | None = None
+    """How far the precision's labels are from fp32's, if that was measured."""
 
     @property
     def coverage(self) -> Coverage:
@@ -112,6 +118,9 @@ class Plan:
             del document["products"]
         if not self.channels:
             del document["channels"]
+        for name in ("network", "change"):
+            if document[name] is None:
+                del document[name]
         if self.objects is None:
             del document["objects"]
         else:

@@ -8,10 +8,12 @@ from typing import Any
 
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.describe import show_resampling
+from tilepipe.engine.plan.label_change import percent
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.region import RegionFacts
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.planning.int8 import MOST_CHANGE, allowed_change
 from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.region import source_fingerprint, tissue_name
 from tilepipe.engine.state.outputs import Outputs
@@ -57,12 +59,26 @@ def differences(
     compare("like_image", *map(_shown, (plan.like_image is not None, options.on_image_grid)))
     compare("channels", *map(_shown, (plan.channels, options.channels)))
     compare("device", plan.device, options.device)
-    compare("precision", plan.precision, options.precision)
+    if options.precision != "fastest":
+        compare("precision", plan.precision, options.precision)
+    found += _other_bound(plan, options)
     compare("threads", plan.threads, options.threads)
     compare("runtime", plan.runtime, options.runtime)
     compare("ngff", plan.mask.ngff, options.ngff)
     found += _other_objects(plan, options, model, outputs)
     return found + _other_products(plan, options)
+
+
+def _other_bound(plan: Plan, options: RunOptions) -> list[str]:
+    """How a plan exceeds the changes that a trial of precisions may make."""
+    if options.precision not in MOST_CHANGE or plan.precision == "fp32":
+        return []
+    if plan.change is None:
+        return [f"precision was {plan.precision}, whose changes were not measured"]
+    most = allowed_change(options)
+    if plan.change.share <= most:
+        return []
+    return [f"{percent(plan.change.share)} of labels differ from fp32's, now {percent(most)} may"]
 
 
 def _other_objects(plan: Plan, options: RunOptions, model: Model, outputs: Outputs) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning import trial
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
+from tilepipe.engine.planning.int8 import MOST_CHANGE, offer
 from tilepipe.engine.planning.objects import object_rule
+from tilepipe.engine.planning.precision_trial import Settled, Trial
 from tilepipe.engine.planning.region import find_region
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
@@ -49,6 +52,7 @@ from tilepipe.grid import Tiling
 from tilepipe.images import Image, check_bounded
 from tilepipe.models.file import Model, load_model, shipped_models
 from tilepipe.products.product import canonical_keys, main_product, product_named
+from tilepipe.regions.cells import Region
 
 RATE_SECONDS = 120
 """How long an external worker may take to time one tile."""
@@ -59,6 +63,12 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
 
     Raises InputError for everything about image, model or options that a run would refuse.
     """
+    found = plan_alone(options)
+    return found.plan, found.estimate
+
+
+def plan_alone(options: RunOptions) -> NewPlan:
+    """As `make_plan`, with the model as the run would compute it."""
     with ExitStack() as stack:
         model = load_model(options.model)
         image = open_input(options, model)
@@ -76,6 +86,15 @@ def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
         return new_plan(options, image, model, outputs, resources, workers)
 
 
+class NewPlan(NamedTuple):
+    """The plan of a new run, and what belongs to it."""
+
+    plan: Plan
+    estimate: Estimate
+    settled: Settled
+    """The model as the run computes it, and its quantised network if there is one."""
+
+
 def new_plan(
     options: RunOptions,
     image: Image,
@@ -83,8 +102,8 @@ def new_plan(
     outputs: Outputs,
     resources: Resources,
     workers: Workers | None,
-) -> tuple[Plan, Estimate]:
-    """The plan of a new run. Runs the network on one tile, to time it.
+) -> NewPlan:
+    """The plan of a new run. Runs the network on one tile, to time it, or on more to quantise it.
 
     Raises
     ------
@@ -107,10 +126,10 @@ class _Planner:
     resources: Resources
     workers: Workers | None
 
-    def plan(self) -> tuple[Plan, Estimate]:
-        model, options, resources = self.model, self.options, self.resources
-        facts, precision = self.facts, self.settings.precision
+    def plan(self) -> NewPlan:
         check_bounded(self.image, self.scale.level, self.limit // 4)
+        model, options, resources = self.settled.model, self.options, self.resources
+        facts, precision = self.facts, self.settings.precision
         model.predictor.check(self.settings.runtime, resources.device, precision)
         memory = self.memory_of(self.settings.runtime)
         check_room(model, facts, memory, self.limit, resources)
@@ -119,7 +138,8 @@ class _Planner:
         name = image_stem(str(self.outputs.requested[0]))
         mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
         plan = Plan(
-            image=facts, model=model_reference(options.model), model_fingerprint=model.fingerprint,
+            image=facts, model=model_reference(options.model),
+            model_fingerprint=self.model.fingerprint,
             tiling=tiling, device=resources.device, precision=precision, threads=resources.threads,
             probabilities=options.stored_probabilities,
             products=canonical_keys(options.further_products), mask=mask,
@@ -131,15 +151,22 @@ class _Planner:
             like_image=like_image_spec(self.image, mask, options, self.outputs)
             if options.on_image_grid else None,
             objects=object_rule(options, model, mask, self.outputs.has_objects),
+            network=self.settled.network_hash, change=self.settled.change,
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
         bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
         seconds = plan.coverage.work / speed / resources.workers if speed else None
         warnings = (
-            *plan_warnings(self.image, model, options, self.scale), *tried, *choice.warnings,
-            *beyond_this_machine(plan.threads, resources, bound),
+            *plan_warnings(self.image, model, options, self.scale), *self.settled.warnings, *tried,
+            *choice.warnings, *beyond_this_machine(plan.threads, resources, bound),
         )  # fmt: skip
-        return plan, Estimate(bound, self.limit, seconds, warnings, choice.speeds)
+        speeds = self.settled.speeds or choice.speeds
+        offered = None
+        if options.precision == "auto":
+            offered = offer(model, facts, resources, seconds)
+        return NewPlan(
+            plan, Estimate(bound, self.limit, seconds, warnings, speeds, offered), self.settled
+        )
 
     @cached_property
     def scale(self) -> Scale:
@@ -154,12 +181,35 @@ class _Planner:
         return at_model_scale(self.image, self.facts)
 
     @cached_property
+    def region(self) -> RegionFacts | None:
+        return find_region(
+            self.image, self.as_read, self.scale.level, self.options,
+            base_pixel_size(self.image, self.options), self.model.geometry.stride_factor,
+            self.limit // 4,
+        )  # fmt: skip
+
+    @cached_property
+    def cells(self) -> Region | None:
+        facts = self.facts
+        return None if self.region is None else region_of(self.region, facts.height, facts.width)
+
+    @cached_property
+    def settled(self) -> Settled:
+        """The precision and runtime as asked for, or as a trial of them came out."""
+        options = self.options
+        if options.precision not in MOST_CHANGE:
+            return Settled(self.model, options.precision, options.runtime)
+        return Trial(
+            options, self.model, self.as_read, self.facts, self.cells, self.resources, self.limit
+        ).settle()
+
+    @cached_property
     def settings(self) -> PassSettings:
         """The settings of a pass, with the network's reference runtime if none is given."""
-        device, threads = self.resources.device, self.resources.threads
-        precision = choose_precision(self.options.precision, device, self.model)
+        device, threads, settled = self.resources.device, self.resources.threads, self.settled
+        precision = choose_precision(settled.precision, device, settled.model)
         return PassSettings(
-            device, precision, threads, choose_runtime(self.options.runtime, self.model)
+            device, precision, threads, choose_runtime(settled.runtime, settled.model)
         )
 
     @property
@@ -168,8 +218,8 @@ class _Planner:
 
     def memory_of(self, runtime: str) -> MemoryModel:
         return MemoryModel(
-            self.as_read, self.scale.level, self.model, self.resources, self.resources.device,
-            self.settings.precision, self.options.extras, runtime,
+            self.as_read, self.scale.level, self.settled.model, self.resources,
+            self.resources.device, self.settings.precision, self.options.extras, runtime,
         )  # fmt: skip
 
     def _region_and_tiling_that_runs(
@@ -200,13 +250,10 @@ class _Planner:
 
     def _region_and_tiling(self, memory: MemoryModel) -> tuple[RegionFacts | None, Tiling]:
         options, model, facts, device = self.options, self.model, self.facts, self.resources.device
-        region = find_region(
-            self.image, self.as_read, self.scale.level, options,
-            base_pixel_size(self.image, options), model.geometry.stride_factor, self.limit // 4,
-        )  # fmt: skip
-        cells = None if region is None else region_of(region, facts.height, facts.width)
-        # Tiles cut to a region have many shapes; a GPU needs one.
+        region, cells = self.region, self.cells
+        # Tiles cut to a region have many shapes; a GPU needs one, and so does a quantised network.
         free = options.window == "auto" and not model.predictor.fixed and device == "cpu"
+        free = free and self.settled.network is None
         tiling = choose_tiling(
             model, facts, memory, self.limit, options, self.resources, cells, framed=free
         )
@@ -223,20 +270,20 @@ class _Planner:
         # Tiles of a region have many shapes, which suits torch best. In floating-point images an
         # overflow must be noticed, and only torch keeps NaN as NaN.
         comparable = region is None and np.dtype(self.facts.dtype).kind in "ui"
-        if self.options.runtime != "auto" or not comparable or tile is None or not speed:
+        if self.settled.runtime != "auto" or not comparable or tile is None or not speed:
             return reference, speed
         if self.settings.device != "cpu" or self.settings.precision.agreement is None:
             return reference, speed
         needed = self.memory_of(reference.runtime).total(tiling)
         names = fitting(
-            self.model.predictor.alternatives(),
+            self.settled.model.predictor.alternatives(),
             lambda name: self.memory_of(name).total(tiling) - needed,
             self.limit - needed,
         )
         run_seconds = tiling.work / speed / self.resources.workers
         if not worth_timing(len(names), tile.area / speed, run_seconds):
             return reference, speed
-        choice = fastest_runtime(self.model, tile, self.settings, names)
+        choice = fastest_runtime(self.settled.model, tile, self.settings, names)
         return choice, dict(choice.speeds).get(choice.runtime, speed)
 
     def _time_a_pass(self) -> tuple[Sample | None, float | None]:
@@ -244,12 +291,14 @@ class _Planner:
         try:
             if self.resources.local or self.workers is None:
                 tile = central_tile(self.as_read, self.facts, self.model.geometry)
-                speed = None if tile is None else speed_of(self.model, tile, self.settings)
+                model = self.settled.model
+                speed = None if tile is None else speed_of(model, tile, self.settings)
                 return tile, speed
             reference = model_reference(self.options.model)
             asked = self.workers.client.submit(
-                speed_on_worker, reference, self.facts, self.settings, pure=False
-            )
+                speed_on_worker, reference, self.facts, self.settings, self.settled.network,
+                pure=False,
+            )  # fmt: skip
             return None, asked.result(timeout=RATE_SECONDS)
         except TimeoutError:
             return None, None  # the run will report what is wrong with its workers

@@ -20,6 +20,7 @@ from tilepipe.images.validity import Validity
 from tilepipe.models.file import load_model
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.base import Predictor
+from tilepipe.models.predictors.quantised import with_network
 from tilepipe.models.specs import Model
 
 PASSES = 2
@@ -94,8 +95,10 @@ def _speed(device: Device, tile: Sample) -> float:
     return tile.area / min(seconds)
 
 
-def speed_on_worker(model: str, facts: ImageFacts, settings: PassSettings) -> float | None:
-    """Input pixels per second on the worker where this runs.
+def speed_on_worker(
+    model: str, facts: ImageFacts, settings: PassSettings, network: bytes | None = None
+) -> float | None:
+    """Input pixels per second on the worker where this runs, by a quantised network if given.
 
     None if it cannot open image or model; the reason is reported when all workers are prepared.
     """
@@ -105,6 +108,7 @@ def speed_on_worker(model: str, facts: ImageFacts, settings: PassSettings) -> fl
         return None
     try:
         loaded = load_model(model)
+        loaded = loaded if network is None else with_network(loaded, network)
         tile = central_tile(at_model_scale(image, facts), facts, loaded.geometry)
         return None if tile is None else speed_of(loaded, tile, settings)
     except NonFiniteError:

@@ -18,6 +18,7 @@ from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment, r
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.differences import differences
+from tilepipe.engine.planning.int8 import MOST_CHANGE
 from tilepipe.engine.planning.planning import model_reference, new_plan
 from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.planning.survey import gpus, memory_limit, survey
@@ -38,6 +39,7 @@ from tilepipe.engine.run.stage import OpenRun, Stage, run_stages, stage_named
 from tilepipe.engine.run.verify import Proof
 from tilepipe.engine.state.integrity import drop_altered_exports, mend
 from tilepipe.engine.state.ledger import Ledger
+from tilepipe.engine.state.network import as_planned, keep_network
 from tilepipe.engine.state.outputs import (
     Outputs,
     choose_outputs,
@@ -50,7 +52,7 @@ from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
 from tilepipe.objects.formats.registry import objects_format
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
-from tilepipe.storage import as_path, make_folder, refuse_links, remove
+from tilepipe.storage import as_path, make_folder, refuse_links, remove, write_whole
 from tilepipe.text import some
 
 
@@ -134,13 +136,19 @@ class Job:
         if done is not None:
             return done
         workers, resources = self.lazy_workers.connected()
+        network = None
         if existing is None:
-            plan, estimate = new_plan(
+            if self.options.precision in MOST_CHANGE:
+                self.callbacks.stage("trying the precision on tiles of the image")
+            plan, estimate, settled = new_plan(
                 self.options, request.image, request.model, request.outputs, resources, workers
             )
+            request, network = replace(request, model=settled.model), settled.network
         else:
+            model = as_planned(existing, request.model, request.outputs.store)
+            request = replace(request, model=model)
             plan, estimate = _resumed_plan(existing, request, resources)
-        self._begin(request, plan, existing, estimate, workers)
+        self._begin(request, plan, existing, estimate, workers, network)
         workers.ask(prepare, str(request.outputs.store), self.run.run_id)
         self._stopwatch.seconds["start"] = self._stopwatch.total
         self.blocks = Blocks(self.run)
@@ -164,9 +172,12 @@ class Job:
             run_stages(run, self._stages)
         self._require_unchanged()
         summary = self._summarise()
+        temporary = not run.outputs.keep_store and not run.progress.incomplete
+        if temporary:
+            keep_network(run.outputs.state, run.outputs.record)
         summary.write()
         self.close()
-        if not run.outputs.keep_store and not run.progress.incomplete:
+        if temporary:
             run.outputs.state.discard()
         return summary
 
@@ -223,6 +234,7 @@ class Job:
         existing: Plan | None,
         estimate: Estimate,
         workers: Workers,
+        network: bytes | None,
     ) -> None:
         """Lock the output, and find out what is done."""
         outputs, options, callbacks = request.outputs, self.options, self.callbacks
@@ -232,7 +244,7 @@ class Job:
             remove_previous(outputs)
         # Everything that is opened from here on closes before the lock is released.
         self._stack.enter_context(outputs.state.locked())
-        mask = _open_or_create(outputs, plan, existing, callbacks)
+        mask = _open_or_create(outputs, plan, existing, network, callbacks)
         run_id = outputs.state.begin(allow_mixed=options.allow_mixed)
         # Workers are released last: a task that starts then finds that its run has ended.
         self._stack.callback(workers.release, release_context, run_id)
@@ -309,6 +321,7 @@ class Job:
             gpu=plan.device != "cpu",
             precision=plan.precision,
             bf16=bf16_in_hardware() if resources.local else None,
+            int8=self.estimate.offer is not None,
             tissue=plan.region is None and plan.image.bands == 3 and plan.mask.crs is None,
         )
         summary.bottleneck = find_bottleneck(seconds, self.blocks.totals, setting)
@@ -346,7 +359,11 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
 
 
 def _open_or_create(
-    outputs: Outputs, plan: Plan, existing: Plan | None, callbacks: RunCallbacks
+    outputs: Outputs,
+    plan: Plan,
+    existing: Plan | None,
+    network: bytes | None,
+    callbacks: RunCallbacks,
 ) -> ZarrMask:
     """The run's mask. The plan is frozen last, because a mask without a plan is not trusted."""
     now = outputs.state.read_plan()
@@ -358,6 +375,8 @@ def _open_or_create(
                 remove(entry)
         outputs.state.forget()
         create_mask(outputs.store, plan.mask, plan.extras)
+        if network is not None:
+            write_whole(outputs.state.network_file, network)
     else:
         for sentence in mend(outputs.state, plan):
             callbacks.on_warning(sentence)

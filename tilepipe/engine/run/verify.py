@@ -12,18 +12,24 @@ import numpy as np
 
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.coverage import Coverage
-from tilepipe.engine.plan.plan import Plan, at_model_scale, nearest_of
+from tilepipe.engine.plan.plan import Plan, at_model_scale, describe_differences, nearest_of
 from tilepipe.engine.report.verification import Verification
 from tilepipe.engine.run.comparison import Comparison
 from tilepipe.engine.run.examine import Examination, examine
 from tilepipe.engine.run.seams import seam_windows
 from tilepipe.engine.run.stage import OpenRun, Stage, Step
 from tilepipe.engine.state.folder import AlteredPlanError, RunState, read_document
+from tilepipe.engine.state.network import as_planned
 from tilepipe.engine.state.outputs import OBJECTS, mask_with_image
 from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.engine.work.device import Device
-from tilepipe.engine.work.environment import choose_device, gpu_of_worker
+from tilepipe.engine.work.environment import (
+    choose_device,
+    environment,
+    gpu_of_worker,
+    relevant_to,
+)
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
 from tilepipe.grid import Window
 from tilepipe.images import Image, Level, read_with_valid
@@ -129,7 +135,7 @@ def _open_inputs(
     loaded = load_model(model or plan.model)
     if loaded.fingerprint != plan.model_fingerprint:
         raise InputError(f"{model or plan.model}: is not the model that {mask} was made with")
-    return opened_image, loaded
+    return opened_image, as_planned(plan, loaded, mask)
 
 
 def _only_damaged(plan: Plan, model: Model, found: Examination) -> Verification:
@@ -165,6 +171,8 @@ def verify_plan(
         nearest_of(image, plan) if on_image else None,
     )  # fmt: skip
     chosen = choose_device(device if device != "auto" else plan.device)
+    if plan.network is not None:
+        _require_alike(plan, model)
     half = Precision(plan.precision).is_half
     # fp32 is compared with the reference runtime, whichever computed the mask. The bound of half
     # precision belongs to the runtime that computed it.
@@ -185,6 +193,17 @@ def verify_plan(
     finally:
         runner.close()
     return comparison.result()
+
+
+def _require_alike(plan: Plan, model: Model) -> None:
+    """Refuse to judge int8 by another processor, whose roundings differ by more than ties."""
+    here = environment("cpu", plan.threads) | model.predictor.versions(plan.runtime)
+    found = describe_differences(plan.environment, relevant_to(here, plan.precision))
+    if found:
+        raise InputError(
+            f"the mask was computed in int8 by another kind of machine ({found}), which rounds "
+            "differently; verify it on that kind"
+        )
 
 
 def _compare(

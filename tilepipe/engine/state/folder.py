@@ -80,6 +80,11 @@ class RunState:
         return self.folder / "run.json"
 
     @property
+    def network_file(self) -> StoragePath:
+        """The quantised network that computes the run, if the plan has one."""
+        return self.folder / "network.zip"
+
+    @property
     def seals_file(self) -> StoragePath:
         """Hashes of the plans that were frozen here, and of the mask's metadata."""
         return self.folder / "seals"
@@ -144,9 +149,10 @@ class RunState:
             remove(self.store)
 
     def forget(self) -> None:
-        """Remove plan, ledger and hashes, the plan first."""
+        """Remove plan, ledger, network and hashes, the plan first."""
         self.plan_file.unlink(missing_ok=True)
         remove(self.ledger_file)
+        self.network_file.unlink(missing_ok=True)
         self.seals_file.unlink(missing_ok=True)
 
     def begin(self, *, allow_mixed: bool = False) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
+from tilepipe.engine.state.network import network_beside
 from tilepipe.engine.state.run_record import profile_paths, record_path
 from tilepipe.errors import InputError
 from tilepipe.images.base import Image
@@ -403,7 +404,8 @@ def remove_previous(outputs: Outputs) -> None:
 
     Raises InputError when a folder of that name is not a mask that tilepipe wrote.
     """
-    files = (*outputs.exports, outputs.record, *profile_paths(outputs.record))
+    record = outputs.record
+    files = (*outputs.exports, record, network_beside(record), *profile_paths(record))
     for path in files:
         if path.is_dir() and not _is_spatialdata(path):
             raise InputError(f"{path}: is a folder; remove it, or choose another -o")

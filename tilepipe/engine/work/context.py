@@ -11,6 +11,7 @@ from typing import Any
 from tilepipe.engine.inputs import model_of_run, open_planned
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment
 from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.state.network import as_planned
 from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.environment import environment, gpu_of_worker, relevant_to
 from tilepipe.errors import EnvironmentFailure, InputError, TilepipeError, UnfitWorkerError
@@ -49,6 +50,7 @@ class WorkerContext:
             raise InputError(
                 f"{plan.model}: on this worker, it is not the model that the run began with"
             )
+        model = as_planned(plan, model, as_path(store))
         require_products(as_path(store), plan.extras)
         self.mask: ZarrMask = open_zarr_mask(as_path(store))
         on = device or plan.device

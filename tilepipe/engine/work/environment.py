@@ -15,6 +15,9 @@ _HALF = (
     "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "avx_ne_convert", "bf16", "svebf16",
     "asimdhp", "sme",
 )  # fmt: skip
+_INT8 = (
+    "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "i8mm", "svei8mm", "asimddp",
+)  # fmt: skip
 
 
 def choose_device(asked: str) -> str:
@@ -56,7 +59,8 @@ def gpu_of_worker(device: str, worker_name: Any, *, bound: bool = False) -> str:
 def environment(device: str, threads: int) -> dict[str, Any]:
     """The device, instruction set and versions that float results depend on.
 
-    ``half``, the instructions for half precision, matters only there: see `relevant_to`.
+    ``half`` and ``int8``, the instructions for half precision and for int8, matter only there: see
+    `relevant_to`.
     """
     cuda, cpu = device.startswith("cuda"), device == "cpu"
     return {
@@ -66,25 +70,38 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": threads,
         "half": half_precision_instructions() if cpu else "",
+        "int8": int8_instructions() if cpu else "",
     }
 
 
 def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
     """The part of an environment that results in this precision depend on."""
-    if precision in [each for each in Precision if each.is_half]:
-        return found
-    return {key: value for key, value in found.items() if key != "half"}
+    irrelevant = {"half", "int8"}
+    if precision == Precision.INT8:
+        irrelevant = set()  # layers that are not quantised are in bf16 where there is some
+    elif precision in [each for each in Precision if each.is_half]:
+        irrelevant = {"int8"}
+    return {key: value for key, value in found.items() if key not in irrelevant}
 
 
-@functools.cache
 def half_precision_instructions() -> str:
     """The processor's instructions for half precision, by their Linux names.
 
     Torch's own name of the instruction set (``AVX512``) does not distinguish them.
     """
+    return " ".join(flag for flag in _HALF if flag in _flags())
+
+
+def int8_instructions() -> str:
+    """The processor's instructions for sums of int8 products (VNNI, AMX), by their Linux names."""
+    return " ".join(flag for flag in _INT8 if flag in _flags())
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return ""
+        return frozenset()
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return " ".join(flag for flag in _HALF if flag in flags.split())
+    return frozenset(flags.split())

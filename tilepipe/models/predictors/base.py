@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 from tilepipe._torch import nn, torch
 from tilepipe.grid import Geometry
 from tilepipe.models.memory import PASS_OVERHEAD, ForwardMemory
-from tilepipe.models.precision import Precision
+from tilepipe.models.precision import FLOATING, Precision
 from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, check_runtime, version
 
 
@@ -53,6 +53,8 @@ class Predictor:
     runtimes: ClassVar[tuple[str, ...]] = ("torch", "compile")
     """Names of what can compute it. The first is the reference: the default, and what the others
     and `verify` are held against."""
+    quantisable: ClassVar[bool] = False
+    """Whether it can be quantised to int8 (`tilepipe.models.quantise`)."""
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class Predictor:
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Precisions it can compute in on a device; the first is the default."""
         default = Precision.FP16 if device.startswith("cuda") else Precision.FP32
-        possible = [each for each in Precision if each is not Precision.FP64 or device != "mps"]
+        possible = [each for each in FLOATING if each is not Precision.FP64 or device != "mps"]
         return (default, *(precision for precision in possible if precision is not default))
 
     def alternatives(self) -> tuple[str, ...]:
@@ -157,6 +159,10 @@ class Predictor:
     def weight_copies(self, runtime: str) -> float:
         """Copies of the weights that are held at most besides one in the precision of the run."""
         return RUNTIMES[runtime].weights
+
+    def graph(self) -> bytes:
+        """The network as an ONNX model of one input and one output, if it is `quantisable`."""
+        raise NotImplementedError
 
     # What a run opens
 

@@ -17,6 +17,7 @@ class UNetPredictor(Predictor):
 
     arguments_type = UNetArguments
     runtimes = tuple(RUNTIMES)
+    quantisable = True
     arguments: UNetArguments
     network: UNet
 
@@ -65,6 +66,12 @@ class UNetPredictor(Predictor):
         folds = self._folds and precision is not Precision.FP64
         return fold_batch_normalisation(self.network) if folds else self.network
 
+    def graph(self) -> bytes:
+        """The network, without batch normalisation, as an ONNX model."""
+        from tilepipe.models.runtimes.graph import as_onnx
+
+        return as_onnx(self.inference_network(Precision.FP32))
+
     def open(
         self, device: torch.device, precision: Precision, threads: int, runtime: str
     ) -> Runtime:
@@ -74,9 +81,10 @@ class UNetPredictor(Predictor):
         self.check(runtime, str(device), precision)
         network = self.inference_network(precision)
         if runtime == "openvino":
+            from tilepipe.models.runtimes.graph import as_onnx
             from tilepipe.models.runtimes.openvino_cpu import OpenVino
 
-            return OpenVino(network, precision, threads)
+            return OpenVino(as_onnx(network), precision, threads)
         from tilepipe.models.runtimes.onnxruntime_cpu import OnnxRuntime
 
         return OnnxRuntime(network, threads)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
-from tilepipe.models.precision import Precision
+from tilepipe.models.precision import FLOATING, Precision
 
 
 class Runtime(ABC):
@@ -53,7 +53,7 @@ class RuntimeSpec:
 _FP32, _BF16, _FP16 = Precision.FP32, Precision.BF16, Precision.FP16
 
 RUNTIMES: dict[str, RuntimeSpec] = {
-    "torch": RuntimeSpec(tuple(Precision), ("cpu", "cuda", "mps")),
+    "torch": RuntimeSpec(FLOATING, ("cpu", "cuda", "mps")),
     "compile": RuntimeSpec((_FP32, _BF16, _FP16), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": RuntimeSpec(
         (_FP32,), packages=("onnx", "onnxruntime"), extra="onnx", live=1.3, weights=5,

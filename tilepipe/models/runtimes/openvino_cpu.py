@@ -1,4 +1,4 @@
-"""tilepipe's U-Nets in OpenVINO, on CPUs."""
+"""Networks in OpenVINO, on CPUs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,35 @@ from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 from tilepipe.models.runtimes import Runtime
-from tilepipe.models.runtimes.graph import as_onnx
-from tilepipe.models.unet import UNet
 
 HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
 
 class OpenVino(Runtime):
-    """A network compiled for one shape of window at a time, its memory laid out beforehand."""
+    """A network compiled for one shape of window at a time, its memory laid out beforehand.
 
-    def __init__(self, network: UNet, precision: Precision, threads: int) -> None:
+    Parameters
+    ----------
+    content
+        The network: an ONNX model, or OpenVINO's own XML.
+    precision
+        In int8, layers that are not quantised are computed in bf16 where the processor has it.
+    threads
+        Of a pass.
+    weights
+        The weights of an XML.
+    """
+
+    def __init__(
+        self, content: bytes, precision: Precision, threads: int, weights: bytes | None = None
+    ) -> None:
         import openvino
 
         self._core = openvino.Core()
         # read_model, not convert_model: no tracing of modules, and no telemetry.
-        self._model = self._core.read_model(as_onnx(network))
+        self._model = self._core.read_model(content, weights)
         self._settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],  # left alone, it may take bf16
+            "INFERENCE_PRECISION_HINT": self._hint(precision),  # left alone, it may take bf16
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Bound to cores, its threads would fight with those of other processes.
@@ -39,6 +51,12 @@ class OpenVino(Runtime):
             self._compile(tuple(x.shape))
         result = self._request.infer({0: x.contiguous().numpy()}, share_inputs=True)
         return torch.from_numpy(result[0])
+
+    def _hint(self, precision: Precision) -> str:
+        if precision is not Precision.INT8:
+            return HINTS[precision]
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if has_bf16 else "f32"
 
     def _compile(self, shape: tuple[int, ...]) -> None:
         self._request, self._shape = None, ()  # the memory of the last shape, before the next

@@ -1,0 +1,68 @@
+"""Where int8 is possible, what it may change, and who is told of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.plan import ImageFacts
+from tilepipe.engine.resources import Resources
+from tilepipe.models.quantise import missing_package
+from tilepipe.models.specs import Model
+
+MOST_CHANGE = {"int8": 0.05, "fastest": 0.005}
+"""The values of ``--precision`` that are tried on the image, and the largest share of labels that
+each may change by default."""
+
+
+TRIAL_SECONDS = 30
+"""Of a run in fp32, below which quantising takes about as long as it would save."""
+
+
+def allowed_change(options: RunOptions) -> float:
+    """The largest share of labels that a precision which is tried may change."""
+    asked = options.max_label_change
+    return MOST_CHANGE[options.precision] if asked is None else asked
+
+
+def obstacle(model: Model, image: ImageFacts, device: str, runtime: str = "auto") -> str | None:
+    """Why int8 is not possible, and what to do; None if it is."""
+    if device != "cpu":
+        return "is for CPUs only; use --device cpu, or another precision"
+    if not model.predictor.quantisable:
+        return (
+            f"model {model.name} cannot be quantised, which only tilepipe's own U-Nets can be; use "
+            "another precision"
+        )
+    if model.output.activation == "linear":
+        return (
+            f"model {model.name} gives values, and what int8 changes is measured in labels; use "
+            "another precision"
+        )
+    if np.dtype(image.dtype).kind not in "ui":
+        return (
+            f"{image.path} holds {image.dtype}, in which an overflow must be noticed, and int8 "
+            "hides it; use another precision"
+        )
+    if runtime not in ("auto", "openvino"):
+        return f"runtime {runtime} does not compute it; leave --runtime out"
+    return None
+
+
+def offer(
+    model: Model, image: ImageFacts, resources: Resources, seconds: float | None
+) -> str | None:
+    """What a user is told who could have int8 and has not asked for it; None where it is no use.
+
+    ``seconds`` is how long the run takes without it, if that is known.
+    """
+    if not resources.environment.get("int8") or obstacle(model, image, resources.device):
+        return None
+    if seconds is not None and seconds < TRIAL_SECONDS:
+        return None
+    package = missing_package() if resources.local else None
+    needs = "" if package is None else ' (needs pip install "tilepipe[int8]")'
+    return (
+        f"--precision int8{needs} may be several times as fast on this processor; it first "
+        "measures how many labels differ"
+    )

@@ -1,0 +1,280 @@
+"""``--precision int8`` and ``fastest``: quantising and measuring on tiles of the image.
+
+What comes of it is frozen with the plan: the precision, the quantised network by its hash, and how
+far its labels are from fp32's. A resumed run tries nothing again.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from tilepipe._torch import torch
+from tilepipe.engine.hardware import bf16_in_hardware
+from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.label_change import LabelChange, percent
+from tilepipe.engine.plan.plan import ImageFacts
+from tilepipe.engine.planning.int8 import allowed_change, obstacle
+from tilepipe.engine.planning.runtime_selection import MIN_SPEEDUP, fastest_runtime
+from tilepipe.engine.planning.tiles import TrialTiles, read_tiles
+from tilepipe.engine.planning.timing import PassSettings, speed_of
+from tilepipe.engine.resources import Resources
+from tilepipe.engine.work.device import Device
+from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.images import Image
+from tilepipe.models.precision import Precision
+from tilepipe.models.predictors.quantised import network_hash, with_network
+from tilepipe.models.quantise import missing_package, quantised
+from tilepipe.models.ready import Normalisation
+from tilepipe.models.specs import Model
+from tilepipe.regions.cells import Region
+from tilepipe.text import gigabytes
+
+CALIBRATING, MEASURING = 16, 8
+"""Tiles of the image for each, at most."""
+
+LIVE, WEIGHTS, ROOM = 4, 6, 60 * 10**6
+"""Bounds of the memory that quantising takes: of the live tensors of a pass in float32, of the
+weights, and bytes besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A precision, and what a plan needs to compute in it."""
+
+    model: Model
+    """The model; its network is quantised, if that is the precision."""
+    precision: str
+    """As options have it, as is the runtime."""
+    runtime: str
+    network: bytes | None = None
+    """The quantised network."""
+    change: LabelChange | None = None
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Input pixels per second of each precision that was timed."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def network_hash(self) -> str | None:
+        """The hash of the quantised network, by which the plan knows it."""
+        return None if self.network is None else network_hash(self.network)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network, and the image on which precisions of it are tried."""
+
+    options: RunOptions
+    model: Model
+    image: Image
+    """As the run reads it, at the level of ``facts``."""
+    facts: ImageFacts
+    region: Region | None
+    resources: Resources
+    limit: int
+    """Bytes of memory that the run may take."""
+
+    def settle(self) -> Settled:
+        """Quantise and measure, and for ``fastest`` choose.
+
+        Raises
+        ------
+        InputError
+            Where the precision is impossible here, or changes more labels than may be.
+        NonFiniteError
+            Where the network overflows on a tile.
+        """
+        try:
+            if self.options.precision == "fastest":
+                return self._fastest()
+            int8 = self._int8()
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{self.facts.path}: {error}") from error
+        most = allowed_change(self.options)
+        if int8.change is not None and int8.change.share > most:
+            raise InputError(
+                f"precision int8: does not suit model {self.model.name} on {self.facts.path}: "
+                f"{int8.change}, and {percent(most)} may; use --precision fp32, or allow "
+                "more with --max-label-change"
+            )
+        return int8
+
+    def _int8(self) -> Settled:
+        """The quantised network, and what it changes; InputError where there can be none."""
+        options, facts = self.options, self.facts
+        reason = obstacle(self.model, facts, self.resources.device, options.runtime)
+        if reason is not None:
+            raise InputError(f"precision int8: {reason}")
+        if package := missing_package():
+            raise InputError(
+                f"precision int8: needs {package}, which is not installed: "
+                'pip install "tilepipe[int8]"'
+            )
+        self._check_memory()
+        self._check_openvino()
+        content = quantised(
+            self.model.predictor.graph(), self._inputs(),
+            saturates=self._machine.startswith("x86") and not self._instructions,
+        )  # fmt: skip
+        model = with_network(self.model, content)
+        change = self._change(model, self._settings(Precision.INT8, "openvino"))
+        warnings = [] if self._instructions else [
+            "this processor has no instructions for int8 (VNNI): int8 works, but may be no faster "
+            "than fp32"
+        ]  # fmt: skip
+        if self._tiles.plain or change.dice is None:
+            warnings.append(
+                "int8 was calibrated and compared on tiles that hold nothing but background: where "
+                "the image holds more, labels may differ more from fp32's; give a --region or "
+                "--tissue that does"
+            )
+        return Settled(model, "int8", "openvino", content, change, warnings=tuple(warnings))
+
+    def _fastest(self) -> Settled:
+        """The fastest precision whose labels change little enough; fp32 if none is faster."""
+        self._check_fastest()
+        tile, model, runtime = self._tiles.measuring[0], self.model, self.options.runtime
+        named = runtime != "auto"
+        # As for a runtime that is chosen by itself: see `_Planner._choose_runtime`.
+        comparable = self._is_integer and self.region is None
+        others = model.predictor.alternatives() if comparable and not named else ()
+        settled: list[Settled] = []
+        speeds: dict[str, float] = {}
+        warnings: list[str] = []
+        possible = model.predictor.precisions("cpu")
+        floats = [Precision.FP32, *([Precision.BF16] if bf16_in_hardware() else [])]
+        for precision in (each for each in floats if each in possible):
+            first = self._settings(precision, runtime if named else model.predictor.runtimes[0])
+            model.predictor.check(first.runtime, first.device, precision)
+            choice = fastest_runtime(model, tile, first, others)
+            warnings += choice.warnings
+            speeds[str(precision)] = dict(choice.speeds)[choice.runtime]
+            change = None
+            if precision is not Precision.FP32:
+                change = self._change(model, first._replace(runtime=choice.runtime))
+            settled.append(Settled(model, precision, choice.runtime, change=change))
+        try:
+            int8 = self._int8()
+            speeds["int8"] = speed_of(int8.model, tile, self._settings(Precision.INT8, "openvino"))
+            settled.append(int8)
+        except InputError as error:
+            if isinstance(error, NonFiniteError):
+                raise
+            warnings.append(f"{error} (left out)")
+        best, fp32 = settled[0], speeds["fp32"]
+        for each in settled[1:]:
+            if each.change is not None and each.change.share > allowed_change(self.options):
+                warnings.append(f"precision {each.precision} is left out: {each.change}")
+            elif speeds[each.precision] > max(MIN_SPEEDUP * fp32, speeds[best.precision]):
+                best = each
+        return replace(best, speeds=tuple(speeds.items()), warnings=(*warnings, *best.warnings))
+
+    def _check_fastest(self) -> None:
+        """Refuse where a choice by speed and labels means nothing."""
+        if self.resources.device != "cpu":
+            raise InputError(
+                "precision fastest: chooses on CPUs only; on a GPU leave --precision out (fp16)"
+            )
+        if not self.resources.local:
+            raise InputError(
+                "precision fastest: measures on this machine, and the workers are elsewhere; name "
+                "a precision"
+            )
+        if self.model.output.activation == "linear":
+            raise InputError(
+                f"precision fastest: model {self.model.name} gives values, and changes are "
+                "measured in labels; name a precision"
+            )
+        possible = self.model.predictor.precisions("cpu")
+        if Precision.FP32 not in possible:
+            raise InputError(
+                f"precision fastest: model {self.model.name} computes in "
+                f"{' or '.join(possible)} only, as its file holds it; leave --precision out"
+            )
+
+    def _check_openvino(self) -> None:
+        """Refuse a library that does not compute the network, in fp32, as the reference does."""
+        tile, apart = self._tiles.measuring[0], Precision.FP32.agreement
+        logits = []
+        for runtime in (self.model.predictor.runtimes[0], "openvino"):
+            settings = self._settings(Precision.FP32, runtime)
+            with closing(Device(self.model, *settings)) as device:
+                logits.append(device.logits(*tile))
+        span = float(np.ptp(logits[0])) or 1.0
+        difference = float(np.abs(logits[1] - logits[0]).max()) / span
+        if apart is None or not difference <= apart:  # NaN is not either
+            raise InputError(
+                f"precision int8: runtime openvino, which computes it, differs in fp32 from "
+                f"{self.model.predictor.runtimes[0]} by {difference:.1e} of the logits' range on "
+                f"{self.facts.path}, more than {apart:.0e}; use --precision fp32"
+            )
+
+    def _change(self, model: Model, settings: PassSettings) -> LabelChange:
+        labels = self._labels(model, settings)
+        return LabelChange.between(labels, self._truth, self.model.output.background)
+
+    def _labels(self, model: Model, settings: PassSettings) -> list[NDArray[Any]]:
+        with closing(Device(model, *settings)) as device:
+            return [device.answer(*tile).result().mask for tile in self._tiles.measuring]
+
+    @cached_property
+    def _truth(self) -> list[NDArray[Any]]:
+        """The labels of fp32, by the reference runtime."""
+        settings = self._settings(Precision.FP32, self.model.predictor.runtimes[0])
+        return self._labels(self.model, settings)
+
+    def _settings(self, precision: Precision, runtime: str) -> PassSettings:
+        return PassSettings("cpu", precision, self.resources.threads, runtime)
+
+    @property
+    def _is_integer(self) -> bool:
+        return np.dtype(self.facts.dtype).kind in "ui"
+
+    @property
+    def _instructions(self) -> str:
+        return str(self.resources.environment.get("int8", ""))
+
+    @property
+    def _machine(self) -> str:
+        return str(self.resources.environment.get("machine", ""))
+
+    @cached_property
+    def _tiles(self) -> TrialTiles:
+        tiles = read_tiles(
+            self.image, self.facts.level, self.model, self.region, CALIBRATING + MEASURING
+        )
+        if not tiles.measuring:
+            raise InputError(
+                f"precision {self.options.precision}: no tile of {self.facts.path} can be read to "
+                "try it on; use --precision fp32"
+            )
+        return tiles
+
+    def _inputs(self) -> list[NDArray[np.float32]]:
+        """The network's input on the tiles to calibrate on."""
+        normalise = Normalisation(self.model.input, torch.device("cpu"), torch.float32)
+        inputs = []
+        for pixels, valid, _ in self._tiles.calibrating:
+            holes = None if valid is None else torch.from_numpy(~valid)
+            x = normalise(torch.from_numpy(np.ascontiguousarray(pixels)), holes)
+            inputs.append(np.ascontiguousarray(x.numpy()))
+        return inputs
+
+    def _check_memory(self) -> None:
+        model, side = self.model, self._tiles.measuring[0].pixels.shape[0]
+        live = model.predictor.live_bytes(model.geometry, Precision.FP32)(side, side)
+        inputs = 4 * len(self._tiles.calibrating) * side * side * model.input.bands
+        needed = LIVE * live + WEIGHTS * model.predictor.weight_bytes + inputs + ROOM
+        held = int(psutil.Process().memory_info().rss)
+        if held + needed > self.limit and self.resources.local:
+            raise InputError(
+                f"precision int8: quantising model {model.name} needs "
+                f"{gigabytes(held + needed)}, and --memory is {gigabytes(self.limit)}; allow that "
+                "much, or use another precision"
+            )
