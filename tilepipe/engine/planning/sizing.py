@@ -65,8 +65,9 @@ class MemoryModel:
         self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
         self._weights = model.predictor.weight_bytes
         self._pass_bytes = model.predictor.memory(
-            model.geometry, Precision(precision), runtime or model.predictor.runtimes[0]
-        )
+            model.geometry, Precision(precision), runtime or model.predictor.runtimes[0],
+            device.split(":")[0],
+        )  # fmt: skip
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
