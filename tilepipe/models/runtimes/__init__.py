@@ -60,8 +60,8 @@ RUNTIMES: dict[str, RuntimeSpec] = {
         constant=100 * 10**6,
     ),
     "openvino": RuntimeSpec(
-        (_FP32, _BF16), packages=("onnx", "openvino"), extra="openvino", live=1.15, live_half=1.5,
-        weights=5, constant=100 * 10**6,
+        (_FP32, _BF16), packages=("onnx", "openvino"), extra="openvino", live=1.7, live_half=1.7,
+        weights=5, constant=200 * 10**6,
     ),
 }  # fmt: skip
 
