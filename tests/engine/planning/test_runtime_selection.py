@@ -95,6 +95,21 @@ def test_what_a_runtime_computes_in_half_precision_is_judged_by_its_own_bound(
     assert "half" in summary.plan.environment
 
 
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_every_runtime_computes_tiles_that_are_cut_to_a_region(
+    name: str, odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"model": shallow, "threads": 1, "runtime": name}
+    whole, part = tmp_path / "whole.ome.zarr", tmp_path / "part.ome.zarr"
+    tilepipe.run(odd, outputs=whole, **asked)
+    plan = tilepipe.run(odd, outputs=part, region=(64, 96, 300, 170), **asked).plan
+    assert plan.region is not None
+    assert plan.region.framed == (name != "compile")
+    assert plan.coverage.work < 0.5 * plan.tiling.work
+    there = (slice(64, 364), slice(96, 266))
+    assert (labels(part)[there] != labels(whole)[there]).mean() < 1e-3, "ties at most"
+
+
 def test_a_run_goes_on_with_the_runtime_it_began_with(
     odd: Path, shallow: Path, tmp_path: Path
 ) -> None:
@@ -314,13 +329,12 @@ def status(key):
 
 model = make_model(UNetArguments(width=width))
 bound = foretold(model, name, side)
-keep = (side - 188, side - 188)
 pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 device = Device(model, "cpu", "fp32", 1, name)
-for _ in range(3):
-    device.answer(pixels, None, keep).result()
+for less in (0, 0, 0, 16, 32, 48, 64):  # tiles of a region have many shapes
+    device.answer(pixels[less:, 2 * less :], None, (16, 16)).result()
 print((status("VmHWM") - before) / bound)
 """
 

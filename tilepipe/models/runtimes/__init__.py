@@ -53,7 +53,8 @@ class RuntimeSpec:
 _FP32, _BF16, _FP16 = Precision.FP32, Precision.BF16, Precision.FP16
 
 RUNTIMES: dict[str, RuntimeSpec] = {
-    "torch": RuntimeSpec(tuple(Precision), ("cpu", "cuda", "mps")),
+    # It holds the weights a second time, channels last.
+    "torch": RuntimeSpec(tuple(Precision), ("cpu", "cuda", "mps"), weights=1),
     "compile": RuntimeSpec((_FP32, _BF16, _FP16), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": RuntimeSpec(
         (_FP32,), packages=("onnx", "onnxruntime"), extra="onnx", live=1.3, weights=5,
