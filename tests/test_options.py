@@ -38,7 +38,7 @@ def run_options(**values: Any) -> RunOptions:
         ({"pixel-size": float("inf")}, "pixel-size must be a finite number, not inf"),
         ({"memory": "plenty"}, "memory: 'plenty' is not a memory size; use, for example, 2GB"),
         ({"unscale": "yes"}, "unscale must be true or false, not 'yes'"),
-        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, not 'tpu'"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps, not 'tpu'"),
         ({"window": "large"}, "window must be a whole number or auto, not 'large'"),
         ({"outputs": [1]}, "outputs[0] must be a string, not 1"),
         ({"model": " "}, "model is empty; give it a value, or leave it out"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from tilepipe.errors import InputError
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.unet import UNetPredictor
-from tilepipe.models.runtimes import RUNTIMES, Runtime, check_runtime, installed
+from tilepipe.models.runtimes import RUNTIMES, Runtime, check_runtime, installed, strips
 from tilepipe.models.unet import UNet, UNetArguments
 
 CPU = torch.device("cpu")
@@ -55,6 +56,34 @@ def pixels(arguments: UNetArguments, rows: int, columns: int) -> torch.Tensor:
 def apart(found: torch.Tensor, truth: torch.Tensor) -> float:
     assert found.shape == truth.shape
     return float((found.float() - truth).abs().max() / (truth.max() - truth.min()))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("rows", [2, 10])
+def test_strips_give_what_all_rows_together_give(
+    kind: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = replace(NETWORKS[kind], normalisation="none")
+    net = network(arguments)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 1)
+    monkeypatch.setattr(strips, "LEAST_ROWS", rows)
+    in_strips = strips.Strips(net, CPU, torch.float32)
+    # A small window after a large one finds the memory of that.
+    shapes = [(48, 32), (16, 32), (32, 48)]
+    with torch.inference_mode():
+        results = [in_strips(pixels(arguments, *shape)) for shape in shapes]
+        for shape, found in zip(shapes, results, strict=True):
+            assert apart(found, net(pixels(arguments, *shape))) < 1e-5
+
+
+def test_strips_keep_nan_and_are_never_thin() -> None:
+    arguments = NETWORKS["valid"]
+    x = pixels(arguments, 32, 32)
+    x[0, 0, 40, 40] = float("nan")
+    with torch.inference_mode():
+        assert strips.Strips(network(arguments), CPU, torch.float32)(x).isnan().any()
+    assert strips.strip_rows((4096, 1000, 1000), 4) == strips.LEAST_ROWS
+    assert strips.strip_rows((1, 10, 10), 4) == 10
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -142,8 +171,8 @@ def test_copies_of_the_weights_are_counted() -> None:
         UNetPredictor(net.arguments, net)
         for net in (network(NETWORKS["valid"]), network(NETWORKS["padded, batch norm"]))
     )
-    assert plain.weight_copies("torch") == 0
-    assert normalised.weight_copies("torch") == 1
+    assert plain.weight_copies("torch") == 1
+    assert normalised.weight_copies("torch") == 2
 
 
 @pytest.mark.parametrize("name", ["torch", *OTHERS])

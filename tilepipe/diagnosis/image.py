@@ -56,7 +56,7 @@ def check_model(name: str, free: int, usual: int | None = None) -> list[Finding]
     device = choose_device("auto")
     precision = choose_precision("auto", device, model)
 
-    needs = model.predictor.memory(geometry, precision, model.predictor.runtimes[0])
+    needs = model.predictor.memory(geometry, precision, model.predictor.runtimes[0], device)
 
     smallest = geometry.input_for(512)
     best = geometry.input if model.predictor.fixed else geometry.input_for(BEST_KEPT)

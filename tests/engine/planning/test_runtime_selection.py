@@ -18,11 +18,12 @@ import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tests.models.making import OTHERS, has_bf16
 from tilepipe.engine.plan.plan import Plan
-from tilepipe.engine.planning import planning, runtime_selection, timing
+from tilepipe.engine.planning import measured, planning, runtime_selection, timing
+from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
     fastest_runtime,
-    fitting,
+    quickest,
     worth_timing,
 )
 from tilepipe.engine.planning.timing import PassSettings, Sample
@@ -92,6 +93,21 @@ def test_what_a_runtime_computes_in_half_precision_is_judged_by_its_own_bound(
     assert summary.verification is not None
     assert summary.verification.exact, str(summary.verification)
     assert "half" in summary.plan.environment
+
+
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_every_runtime_computes_tiles_that_are_cut_to_a_region(
+    name: str, odd: Path, shallow: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"model": shallow, "threads": 1, "runtime": name}
+    whole, part = tmp_path / "whole.ome.zarr", tmp_path / "part.ome.zarr"
+    tilepipe.run(odd, outputs=whole, **asked)
+    plan = tilepipe.run(odd, outputs=part, region=(64, 96, 300, 170), **asked).plan
+    assert plan.region is not None
+    assert plan.region.framed == (name != "compile")
+    assert plan.coverage.work < 0.5 * plan.tiling.work
+    there = (slice(64, 364), slice(96, 266))
+    assert (labels(part)[there] != labels(whole)[there]).mean() < 1e-3, "ties at most"
 
 
 def test_a_run_goes_on_with_the_runtime_it_began_with(
@@ -209,48 +225,92 @@ def test_one_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert "onnxruntime does not work here (is broken)" in choice.warnings[0]
 
 
-def test_runtimes_are_timed_only_where_all_of_them_fit_the_memory() -> None:
-    extra = {"onnxruntime": 300, "openvino": 200}
-    assert fitting(list(extra), extra.__getitem__, 500) == ["onnxruntime", "openvino"]
-    assert fitting(list(extra), extra.__getitem__, 499) == []
+def test_both_windows_give_what_is_fixed_and_what_a_pixel_costs() -> None:
+    cost = PassCost.fitted(0, ((100, 100), 0.02), ((200, 200), 0.05))
+    assert cost.seconds(100, 100) == pytest.approx(0.02)
+    assert cost.seconds(200, 200) == pytest.approx(0.05)
+    assert cost.fixed == pytest.approx(0.01)
+    # Where a busy machine held up the small one, neither part is nothing.
+    disturbed = PassCost.fitted(0, ((100, 100), 0.06), ((200, 200), 0.05))
+    assert disturbed.per_pixel > 0
+    assert disturbed.fixed > 0
+    guess = PassCost.guess(0, (200, 200), 0.05)
+    assert guess.seconds(200, 200) == pytest.approx(0.05)
 
 
-def test_runtimes_are_timed_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.25)
-    assert worth_timing(1, pass_seconds=1.0, run_seconds=60)
-    assert not worth_timing(1, pass_seconds=1.0, run_seconds=15)
-    assert not worth_timing(2, pass_seconds=1.0, run_seconds=25)
-    assert not worth_timing(0, pass_seconds=1.0, run_seconds=1e6)
+def test_the_quickest_run_is_taken_if_it_is_clearly_so() -> None:
+    assert quickest("torch", {"torch": 20.0, "openvino": 15.0}) == "openvino"
+    assert quickest("torch", {"torch": 20.0, "openvino": 18.9}) == "torch", "opening costs, too"
+    assert quickest("torch", {"torch": 20.0}) == "torch"
 
 
-def test_short_runs_and_those_that_name_a_runtime_measure_nothing(
+def test_measuring_is_a_small_share_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.05)
+    assert worth_timing(1, pass_seconds=1.0, run_seconds=120)
+    assert not worth_timing(1, pass_seconds=1.0, run_seconds=110)
+    assert not worth_timing(2, pass_seconds=1.0, run_seconds=120)
+    assert worth_timing(0, pass_seconds=1.0, run_seconds=60)
+    assert not worth_timing(0, pass_seconds=1.0, run_seconds=50)
+
+
+def test_measurements_are_remembered_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "new"))
+    keys = [measured.measurement_key(model="a", names=names) for names in (["b"], ["c"])]
+    assert measured.recall(keys[0]) is None
+    cost = PassCost(0.5, 0.25, 4)
+    choice = RuntimeChoice("b", (("b", 1.5),), ("it rains",), (("b", cost),))
+    measured.remember(keys[0], choice)
+    assert measured.recall(keys[0]) == choice
+    assert measured.recall(keys[1]) is None
+    monkeypatch.setattr(measured, "DAYS", 0)
+    assert measured.recall(keys[0]) is None
+    monkeypatch.undo()
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "new"))
+    (tmp_path / "new" / "passes.json").write_text("[1")
+    assert measured.recall(keys[0]) is None
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "new" / "passes.json"))
+    measured.remember(keys[0], choice)  # a file is no folder: without an error
+
+
+def test_short_runs_measure_nothing(
     odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> Any:
         raise AssertionError("measured")
 
     monkeypatch.setattr(planning, "fastest_runtime", refuse)
-    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.25)
     # So that the run is short on any machine.
-    monkeypatch.setattr(runtime_selection, "OPENING", 3600.0)
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e-9)
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
     assert plan.runtime == "torch"
     assert estimate.speeds == ()
 
 
-def test_what_was_measured_is_frozen_and_told(
-    odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("region", [None, (30, 40, 500, 300)])
+def test_what_was_measured_is_frozen_told_and_remembered(
+    region: tuple[int, int, int, int] | None,
+    odd: Path,
+    shallow: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("openvino", reason="no openvino here")
     from tilepipe.cli.show import show_plan
 
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e9)
-    monkeypatch.setattr(runtime_selection, "MIN_SPEEDUP", 0.0)  # whichever is fastest
-    plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
+    monkeypatch.setattr(runtime_selection, "MIN_SPEEDUP", -1.0)  # any but the reference
+    asked: dict[str, Any] = {"model": shallow, "outputs": tmp_path / "m.ome.zarr"}
+    plan, estimate = tilepipe.plan(odd, **asked, region=region)
     assert {name for name, _ in estimate.speeds} >= {"torch", "openvino"}
-    assert plan.runtime == max(estimate.speeds, key=lambda pair: pair[1])[0]
+    assert plan.runtime == "openvino"
+    assert (plan.region is not None) == (region is not None)
     assert f", {plan.runtime} (measured: torch " in show_plan(plan, estimate)
     assert estimate.warnings == ()
+    monkeypatch.setattr(planning, "fastest_runtime", lambda *_: pytest.fail("measured again"))
+    assert tilepipe.plan(odd, **asked, region=region)[0] == plan
 
 
 MEASURE = """
@@ -270,13 +330,12 @@ def status(key):
 
 model = make_model(UNetArguments(width=width))
 bound = foretold(model, name, side)
-keep = (side - 188, side - 188)
 pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 device = Device(model, "cpu", "fp32", 1, name)
-for _ in range(3):
-    device.answer(pixels, None, keep).result()
+for less in (0, 0, 0, 16, 32, 48, 64):  # tiles of a region have many shapes
+    device.answer(pixels[less:, 2 * less :], None, (16, 16)).result()
 print((status("VmHWM") - before) / bound)
 """
 

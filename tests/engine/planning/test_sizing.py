@@ -14,11 +14,12 @@ import tilepipe
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.scale import choose_scale
+from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.planning.facts import image_facts
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
 from tilepipe.engine.resources import Resources
 from tilepipe.errors import InputError
-from tilepipe.grid import Tiling, candidate_tilings
+from tilepipe.grid import Geometry, Tiling, candidate_tilings
 from tilepipe.images import open_image
 from tilepipe.images.tiff import TiffSource
 from tilepipe.models.unet import UNetArguments
@@ -57,10 +58,26 @@ def test_more_memory_means_less_work_and_never_more_than_allowed(path: Path) -> 
     assert works[0] > 1.3 * works[-1]
 
 
-def test_with_room_enough_the_work_is_the_least_there_is(path: Path) -> None:
+def test_with_room_enough_the_time_is_the_least_there_is(path: Path) -> None:
     tiling, _ = chosen(path, 64 * 10**9)
     geometry = tiling.geometry
-    assert tiling.work == min(t.work for t in candidate_tilings(3000, 3100, geometry, 2048))
+    cost = PassCost.guess(geometry.shrink)
+    candidates = candidate_tilings(3000, 3100, geometry, 2048)
+    least = min(t.forward_passes * cost.seconds(*t.input) for t in candidates)
+    assert tiling.forward_passes * cost.seconds(*tiling.input) == least
+
+
+def test_a_network_that_sees_single_pixels_gets_large_windows(path: Path) -> None:
+    # Whatever its window, it does the same work: only passes cost.
+    model = make_model(UNetArguments(width=1, depth=1))
+    model = replace(model, geometry=Geometry(16, 16, 0, 1))
+    image, options = open_image(path), RunOptions(str(path))
+    memory = MemoryModel(image, 0, model, ALONE, "cpu", "fp32", extras=())
+    facts = image_facts(image, choose_scale(image, model, options))
+    tiling = choose_tiling(model, facts, memory, 10**10, options, ALONE)
+    image.close()
+    assert tiling.forward_passes <= 4
+    assert tiling.work <= 1.1 * 3000 * 3100
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
@@ -64,6 +65,14 @@ class Coverage:
     def most_work(self) -> int:
         """The number of pixels that go through the network for the most expensive block."""
         return self._totals[2]
+
+    @cached_property
+    def windows(self) -> dict[tuple[int, int], int]:
+        """How many windows of each (height, width) go through the network."""
+        if not self.framed or self.region is None:
+            return {self.tiling.input: self.passes}
+        blocks = (self.patches(number) for number in self)
+        return dict(Counter(patch.read.shape for block in blocks for patch in block))
 
     @property
     def pixels(self) -> int:

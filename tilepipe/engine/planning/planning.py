@@ -18,12 +18,14 @@ from tilepipe.engine.inputs import open_input
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.plan.coverage import can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts, Plan, absolute, at_model_scale
-from tilepipe.engine.plan.region import RegionFacts, region_of
+from tilepipe.engine.plan.region import RegionFacts, coverage_of, region_of
 from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning import trial
 from tilepipe.engine.planning.cautions import plan_warnings
+from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.int8 import MOST_CHANGE, offer
+from tilepipe.engine.planning.measured import measurement_key, recall, remember
 from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.precision_trial import Settled, Trial
 from tilepipe.engine.planning.region import find_region
@@ -32,10 +34,11 @@ from tilepipe.engine.planning.runtime_selection import (
     choose_precision,
     choose_runtime,
     fastest_runtime,
-    fitting,
+    may_time,
+    quickest,
     worth_timing,
 )
-from tilepipe.engine.planning.sizing import MemoryModel, check_room, choose_tiling
+from tilepipe.engine.planning.sizing import MemoryModel, check_room, choose_tiling, smallest
 from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_limit, survey
 from tilepipe.engine.planning.timing import (
     PassSettings,
@@ -133,8 +136,8 @@ class _Planner:
         model.predictor.check(self.settings.runtime, resources.device, precision)
         memory = self.memory_of(self.settings.runtime)
         check_room(model, facts, memory, self.limit, resources)
-        region, tiling, tried = self._region_and_tiling_that_runs(memory)
-        choice, speed = self._choose_runtime(tiling, region)
+        choice, way, tried = self._choose(memory)
+        region, tiling = way.region, way.tiling
         name = image_stem(str(self.outputs.requested[0]))
         mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
         plan = Plan(
@@ -155,7 +158,6 @@ class _Planner:
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
         bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
-        seconds = plan.coverage.work / speed / resources.workers if speed else None
         warnings = (
             *plan_warnings(self.image, model, options, self.scale), *self.settled.warnings, *tried,
             *choice.warnings, *beyond_this_machine(plan.threads, resources, bound),
@@ -163,9 +165,9 @@ class _Planner:
         speeds = self.settled.speeds or choice.speeds
         offered = None
         if options.precision == "auto":
-            offered = offer(model, facts, resources, seconds)
+            offered = offer(model, facts, resources, way.seconds)
         return NewPlan(
-            plan, Estimate(bound, self.limit, seconds, warnings, speeds, offered), self.settled
+            plan, Estimate(bound, self.limit, way.seconds, warnings, speeds, offered), self.settled
         )
 
     @cached_property
@@ -222,16 +224,16 @@ class _Planner:
             self.resources.device, self.settings.precision, self.options.extras, runtime,
         )  # fmt: skip
 
-    def _region_and_tiling_that_runs(
-        self, memory: MemoryModel
-    ) -> tuple[RegionFacts | None, Tiling, list[str]]:
-        """Region and tiling, with windows that a GPU has computed one of; and what to warn of."""
-        region, tiling = self._region_and_tiling(memory)
-        first, fixed = tiling, self.model.predictor.fixed
-        while self.resources.device != "cpu" and not self._computes(tiling):
-            memory = trial.smaller(memory, tiling, self.options.window, fixed=fixed)
-            region, tiling = self._region_and_tiling(memory)
-        return region, tiling, [] if tiling is first else [trial.warning(first, tiling)]
+    def _way_that_runs(self, memory: MemoryModel) -> tuple[_Way, list[str]]:
+        """The reference's windows, of which a GPU has computed one; and what to warn of."""
+        runtime, cost = self.settings.runtime, PassCost.guess(self.model.geometry.shrink)
+        way = first = self._way(memory, runtime, cost)
+        fixed = self.model.predictor.fixed
+        while self.resources.device != "cpu" and not self._computes(way.tiling):
+            memory = trial.smaller(memory, way.tiling, self.options.window, fixed=fixed)
+            way = self._way(memory, runtime, cost)
+        warnings = [trial.warning(first.tiling, way.tiling)] if way is not first else []
+        return way, warnings
 
     def _computes(self, tiling: Tiling) -> bool:
         products = (main_product(self.model.output), *map(product_named, self.options.extras))
@@ -248,43 +250,77 @@ class _Planner:
         except TimeoutError:
             return True  # the run will report what is wrong with its workers
 
-    def _region_and_tiling(self, memory: MemoryModel) -> tuple[RegionFacts | None, Tiling]:
-        options, model, facts, device = self.options, self.model, self.facts, self.resources.device
-        region, cells = self.region, self.cells
-        # Tiles cut to a region have many shapes; a GPU needs one, and so does a quantised network.
-        free = options.window == "auto" and not model.predictor.fixed and device == "cpu"
-        free = free and self.settled.network is None
-        tiling = choose_tiling(
-            model, facts, memory, self.limit, options, self.resources, cells, framed=free
+    def _choose(self, memory: MemoryModel) -> tuple[RuntimeChoice, _Way, list[str]]:
+        """The runtime and the windows with which the run takes least time; and what to warn of."""
+        reference, geometry = self.settings.runtime, self.model.geometry
+        way, warnings = self._way_that_runs(memory)
+        tile, speed = self._time_a_pass()
+        if not speed:
+            return RuntimeChoice(reference), way, warnings
+        side = geometry.input_for(geometry.step)
+        cost = PassCost.guess(geometry.shrink, (side, side), side * side / speed)
+        seconds = self._seconds(way, cost)
+        choice = None if tile is None else self._measured(tile, cost, seconds)
+        if choice is None:
+            return RuntimeChoice(reference), replace(way, seconds=seconds), warnings
+        ways = {}
+        for name, cost in choice.costs:
+            if name == reference or self._has_room(name):
+                other = self._way(memory if name == reference else self.memory_of(name), name, cost)
+                ways[name] = replace(other, seconds=self._seconds(other, cost))
+        runtime = quickest(reference, {name: way.seconds or 0.0 for name, way in ways.items()})
+        return replace(choice, runtime=runtime), ways[runtime], warnings
+
+    def _seconds(self, way: _Way, cost: PassCost) -> float:
+        """The time of all passes."""
+        return cost.total(coverage_of(way.tiling, way.region).windows) / self.resources.workers
+
+    def _measured(self, tile: Sample, cost: PassCost, seconds: float) -> RuntimeChoice | None:
+        """What passes cost, remembered or timed; None where that is not worth its time.
+
+        As far as is known, passes have this cost, and a run takes so many seconds.
+        """
+        model, settings = self.settled.model, self.settings
+        predictor = model.predictor
+        if settings.device != "cpu" or settings.precision.agreement is None or not may_time():
+            return None
+        # In floating-point images an overflow must be noticed, and only torch keeps NaN as NaN.
+        others = self.settled.runtime == "auto" and np.dtype(self.facts.dtype).kind in "ui"
+        names = [name for name in predictor.alternatives() if others and self._has_room(name)]
+        key = measurement_key(
+            model=model.fingerprint,
+            settings=settings,
+            names=names,
+            window=tile.pixels.shape,
+            environment=self.resources.environment,
+            versions=[predictor.versions(name) for name in (settings.runtime, *names)],
         )
+        choice = recall(key)
+        pass_seconds = cost.seconds(*tile.pixels.shape[:2])
+        if choice is None and worth_timing(len(names), pass_seconds, seconds):
+            choice = fastest_runtime(model, tile, settings, names)
+            remember(key, choice)
+        return choice
+
+    def _way(self, memory: MemoryModel, runtime: str, cost: PassCost) -> _Way:
+        """The windows with which a runtime takes least time."""
+        options, facts, cells = self.options, self.facts, self.cells
+        model = self.settled.model
+        # Tiles cut to a region have many shapes. A GPU wants one, and torch.compile needs it.
+        free = options.window == "auto" and not model.predictor.fixed
+        free = free and self.resources.device == "cpu" and runtime != "compile"
+        tiling = choose_tiling(
+            model, facts, memory, self.limit, options, self.resources, cells,
+            framed=free, cost=cost,
+        )  # fmt: skip
+        region = self.region
         if region is not None and cells is not None:
             region = replace(region, framed=free and can_be_framed(cells, tiling))
-        return region, tiling
+        return _Way(tiling, region)
 
-    def _choose_runtime(
-        self, tiling: Tiling, region: RegionFacts | None
-    ) -> tuple[RuntimeChoice, float | None]:
-        """The runtime, and the input pixels per second of a pass, if it could be timed."""
-        tile, speed = self._time_a_pass()
-        reference = RuntimeChoice(self.settings.runtime)
-        # Tiles of a region have many shapes, which suits torch best. In floating-point images an
-        # overflow must be noticed, and only torch keeps NaN as NaN.
-        comparable = region is None and np.dtype(self.facts.dtype).kind in "ui"
-        if self.settled.runtime != "auto" or not comparable or tile is None or not speed:
-            return reference, speed
-        if self.settings.device != "cpu" or self.settings.precision.agreement is None:
-            return reference, speed
-        needed = self.memory_of(reference.runtime).total(tiling)
-        names = fitting(
-            self.settled.model.predictor.alternatives(),
-            lambda name: self.memory_of(name).total(tiling) - needed,
-            self.limit - needed,
-        )
-        run_seconds = tiling.work / speed / self.resources.workers
-        if not worth_timing(len(names), tile.area / speed, run_seconds):
-            return reference, speed
-        choice = fastest_runtime(self.settled.model, tile, self.settings, names)
-        return choice, dict(choice.speeds).get(choice.runtime, speed)
+    def _has_room(self, runtime: str) -> bool:
+        """Whether anything fits the memory with a runtime."""
+        return self.memory_of(runtime).fits(smallest(self.model, self.facts), self.limit)
 
     def _time_a_pass(self) -> tuple[Sample | None, float | None]:
         """A tile of the image, if passes run on this machine, and input pixels per second."""
@@ -308,6 +344,16 @@ class _Planner:
             if self.settings.device == "cpu" or not out_of_memory(error):
                 raise
             return None, None  # the window of the plan has been tried
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The windows of a run, and the time that it takes."""
+
+    tiling: Tiling
+    region: RegionFacts | None
+    seconds: float | None = None
+    """Of all passes; None if none could be timed."""
 
 
 def model_reference(name: str) -> str:

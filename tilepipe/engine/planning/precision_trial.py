@@ -141,9 +141,8 @@ class Trial:
         self._check_fastest()
         tile, model, runtime = self._tiles.measuring[0], self.model, self.options.runtime
         named = runtime != "auto"
-        # As for a runtime that is chosen by itself: see `_Planner._choose_runtime`.
-        comparable = self._is_integer and self.region is None
-        others = model.predictor.alternatives() if comparable and not named else ()
+        # As for a runtime that is chosen by itself: see `_Planner._measured`.
+        others = model.predictor.alternatives() if self._is_integer and not named else ()
         settled: list[Settled] = []
         speeds: dict[str, float] = {}
         warnings: list[str] = []
@@ -268,9 +267,9 @@ class Trial:
 
     def _check_memory(self) -> None:
         model, side = self.model, self._tiles.measuring[0].pixels.shape[0]
-        live = model.predictor.live_bytes(model.geometry, Precision.FP32)(side, side)
+        live_of = model.predictor.live_bytes(model.geometry, Precision.FP32, "openvino", "cpu")
         inputs = 4 * len(self._tiles.calibrating) * side * side * model.input.bands
-        needed = LIVE * live + WEIGHTS * model.predictor.weight_bytes + inputs + ROOM
+        needed = LIVE * live_of(side, side) + WEIGHTS * model.predictor.weight_bytes + inputs + ROOM
         held = int(psutil.Process().memory_info().rss)
         if held + needed > self.limit and self.resources.local:
             raise InputError(

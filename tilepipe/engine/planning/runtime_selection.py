@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tilepipe.engine.planning.timing import PASSES, PassSettings, Sample, logits_and_speed
+from tilepipe.engine.planning.cost import PassCost
+from tilepipe.engine.planning.timing import PASSES, PassSettings, Sample, logits_and_cost
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 
 MIN_SPEEDUP = 1.05
 """How much faster than the reference another runtime must be."""
-MAX_TIME_SHARE = 0.25
+MAX_TIME_SHARE = 0.05
 """The share of a run's time that timing runtimes may take."""
+WINDOWS = 1.3
+"""Time of both windows that are timed, over that of the larger one."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
 
@@ -28,6 +31,8 @@ class RuntimeChoice:
     speeds: tuple[tuple[str, float], ...] = ()
     """Input pixels per second of each runtime timed; empty where none was."""
     warnings: tuple[str, ...] = ()
+    costs: tuple[tuple[str, PassCost], ...] = ()
+    """What passes cost by each runtime timed, in its order."""
 
 
 def choose_precision(asked: str, device: str, model: Model) -> Precision:
@@ -69,18 +74,26 @@ def choose_runtime(asked: str, model: Model) -> str:
     return asked
 
 
-def fitting(names: Sequence[str], extra: Callable[[str], int], room: int) -> list[str]:
-    """All of the runtimes, where the bytes that they take beyond the reference fit; else none.
-
-    They are opened one after another, and what each has loaded stays loaded.
-    """
-    return list(names) if names and sum(map(extra, names)) <= room else []
+def may_time() -> bool:
+    """Whether plans may depend on what is measured at all."""
+    return MAX_TIME_SHARE > 0
 
 
 def worth_timing(count: int, pass_seconds: float, run_seconds: float) -> bool:
-    """Whether timing so many runtimes takes no more than `MAX_TIME_SHARE` of a run."""
-    cost = count * OPENING + (1 + count) * PASSES * pass_seconds
-    return count > 0 and cost <= MAX_TIME_SHARE * run_seconds
+    """Whether timing the reference and so many others takes at most `MAX_TIME_SHARE` of a run."""
+    cost = count * OPENING + (1 + count) * PASSES * WINDOWS * pass_seconds
+    return cost <= MAX_TIME_SHARE * run_seconds
+
+
+def quickest(reference: str, seconds: Mapping[str, float]) -> str:
+    """The runtime with the shortest run, opening it included; the reference if that gains little.
+
+    ``seconds`` are those of the passes of a run by each.
+    """
+    others = {name: value + OPENING for name, value in seconds.items() if name != reference}
+    fastest = min(others, key=others.__getitem__, default=reference)
+    gains = fastest != reference and MIN_SPEEDUP * others[fastest] < seconds[reference]
+    return fastest if gains else reference
 
 
 def fastest_runtime(
@@ -91,8 +104,7 @@ def fastest_runtime(
     Parameters
     ----------
     tile
-        A small window, on which runtimes must agree and are timed. On larger ones others than torch
-        gain, if anything: torch asks the system for fresh memory in every pass.
+        A window on which runtimes must agree and are timed, as on a part of it.
     reference
         How the network's reference runtime computes; others must agree with it.
     names
@@ -100,12 +112,13 @@ def fastest_runtime(
     """
     bound = reference.precision.agreement
     assert bound is not None, "only the reference computes in this precision"
-    truth, reference_speed = logits_and_speed(model, tile, reference)
+    truth, reference_speed, cost = logits_and_cost(model, tile, reference)
     span = float(np.ptp(truth)) or 1.0
     warnings, speeds = [], {reference.runtime: reference_speed}
+    costs = {reference.runtime: cost}
     for name in names:
         try:
-            logits, speed = logits_and_speed(model, tile, reference._replace(runtime=name))
+            logits, speed, cost = logits_and_cost(model, tile, reference._replace(runtime=name))
         except (InputError, RuntimeError) as error:
             warnings.append(f"runtime {name} does not work here ({error}) and is left out")
             continue
@@ -116,9 +129,10 @@ def fastest_runtime(
                 f"logits' range on this image, more than {bound:.0e}, and is left out"
             )
             continue
-        speeds[name] = speed
+        speeds[name], costs[name] = speed, cost
     fastest = max(speeds, key=lambda name: speeds[name])
     faster = speeds[fastest] > MIN_SPEEDUP * reference_speed
     return RuntimeChoice(
-        fastest if faster else reference.runtime, tuple(speeds.items()), tuple(warnings)
-    )
+        fastest if faster else reference.runtime, tuple(speeds.items()), tuple(warnings),
+        tuple(costs.items()),
+    )  # fmt: skip

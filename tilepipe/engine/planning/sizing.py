@@ -1,4 +1,4 @@
-"""The memory that a run needs, computed before it starts, and the best window within a limit."""
+"""The memory that a run needs, computed before it starts, and the fastest window."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import psutil
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import Coverage, can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
+from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.resources import PROCESS, Resources
 from tilepipe.errors import InputError
 from tilepipe.grid import (
@@ -65,8 +66,9 @@ class MemoryModel:
         self._bytes_of_pixel = sum(product.working_bytes(model.output) for product in products)
         self._weights = model.predictor.weight_bytes
         self._pass_bytes = model.predictor.memory(
-            model.geometry, Precision(precision), runtime or model.predictor.runtimes[0]
-        )
+            model.geometry, Precision(precision), runtime or model.predictor.runtimes[0],
+            device.split(":")[0],
+        )  # fmt: skip
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
 
     def total(self, tiling: Tiling) -> int:
@@ -142,12 +144,13 @@ def check_room(
 
     It is a `TooLargeError` if the image's own tiles or strips are too large.
     """
-    smallest = _smallest(model, facts)
-    if not memory.fits(smallest, limit):
-        raise _no_room(facts, smallest, memory, limit, resources)
+    least = smallest(model, facts)
+    if not memory.fits(least, limit):
+        raise _no_room(facts, least, memory, limit, resources)
 
 
-def _smallest(model: Model, facts: ImageFacts) -> Tiling:
+def smallest(model: Model, facts: ImageFacts) -> Tiling:
+    """The tiling that needs the least memory."""
     size, geometry = (facts.height, facts.width), model.geometry
     if model.predictor.fixed:
         return paper_tiling(*size, geometry, geometry.input)
@@ -186,11 +189,12 @@ def choose_tiling(
     region: Region | None = None,
     *,
     framed: bool = True,
+    cost: PassCost | None = None,
 ) -> Tiling:
-    """The given window, or the exact one with the least total work that fits the memory.
+    """The given window, or the exact one whose passes take the least time and fit the memory.
 
-    In a region, work counts the tiles that touch it. With ``framed``, tiles are cut to the region,
-    and the window is the largest of them.
+    In a region, tiles count that touch it. With ``framed``, tiles are cut to the region, and the
+    window is the largest of them. ``cost`` is that of a pass; None: a guess.
 
     Raises InputError when the given window is invalid, or nothing fits; the message says what
     would.
@@ -200,18 +204,21 @@ def choose_tiling(
         return _given_tiling(model, facts, memory, limit, options.window)
     if model.predictor.fixed:
         return _given_tiling(model, facts, memory, limit, geometry.input)
+    cost = cost or PassCost.guess(geometry.shrink)
     if region is not None and framed:
-        found = _framing(size, geometry, region, resources.workers, lambda t: memory.fits(t, limit))
+        found = _framing(
+            size, geometry, region, resources.workers, lambda t: memory.fits(t, limit), cost
+        )
         if found is not None:
             return found
     candidates = sorted(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
-        key=lambda t: (_makespan(t, region, resources.workers), t.input, t.block),
+        key=lambda t: (_makespan(t, region, resources.workers, cost), t.input, t.block),
     )
     for tiling in candidates:
         if memory.fits(tiling, limit):
             return tiling
-    raise _no_room(facts, _smallest(model, facts), memory, limit, resources)
+    raise _no_room(facts, smallest(model, facts), memory, limit, resources)
 
 
 def _given_tiling(
@@ -239,11 +246,10 @@ def _given_tiling(
     return tiling
 
 
-def _makespan(tiling: Tiling, region: Region | None, workers: int) -> float:
-    """Work of the busiest worker: with few blocks, some workers would be idle."""
-    work: Tiling | Coverage = tiling if region is None else Coverage(tiling, region)
-    blocks = len(work)
-    return work.work / blocks * -(-blocks // workers)
+def _makespan(tiling: Tiling, region: Region | None, workers: int, cost: PassCost) -> float:
+    """Seconds of the busiest worker: with few blocks, some workers would be idle."""
+    blocks = Coverage(tiling, region)
+    return cost.total(blocks.windows) / len(blocks) * -(-len(blocks) // workers)
 
 
 def _framing(
@@ -252,8 +258,9 @@ def _framing(
     region: Region,
     workers: int,
     fits: Callable[[Tiling], bool],
+    cost: PassCost,
 ) -> Tiling | None:
-    """The blocks and largest window with the least work on a region; None if nothing fits.
+    """The blocks and largest window with the least time on a region; None if nothing fits.
 
     Tiles are cut to the region within each block, so the window, which only bounds them, may be as
     large as fits, and only the block is left to choose.
@@ -272,9 +279,10 @@ def _framing(
         fitting = bisect_left(tilings, True, key=lambda tiling: not fits(tiling))
         if fitting:
             coverage = Coverage(tilings[fitting - 1], region, framed=True)
-            span = max(
-                coverage.work / len(coverage) * -(-len(coverage) // workers), coverage.most_work
-            )
+            rounds = -(-len(coverage) // workers) / len(coverage)
+            # Or the worker that has the most expensive block.
+            rounds = max(rounds, coverage.most_work / coverage.work)
+            span = cost.total(coverage.windows) * rounds
             if span < best:
                 chosen, best = tilings[fitting - 1], span
     return chosen

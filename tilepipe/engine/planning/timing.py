@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.plan import ImageFacts, at_model_scale
+from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError, NonFiniteError, UnreadableError
 from tilepipe.grid import Geometry, Window
@@ -61,6 +62,17 @@ def central_tile(image: Image, facts: ImageFacts, geometry: Geometry) -> Sample 
         return None  # the run will report it
 
 
+def smaller(tile: Sample, geometry: Geometry) -> Sample:
+    """A window of about half the side in the middle of a tile."""
+    factor = geometry.stride_factor
+    keep = max(factor, geometry.step // 2 // factor * factor)
+    side = geometry.input_for(keep)
+    top, left = ((length - side) // 2 for length in tile.pixels.shape[:2])
+    part = (slice(top, top + side), slice(left, left + side))
+    valid = None if tile.valid is None else tile.valid[part]
+    return Sample(tile.pixels[part], valid, (keep, keep))
+
+
 _speeds: WeakKeyDictionary[Predictor, dict[Any, float]] = WeakKeyDictionary()
 """Of the networks in use, so that the images of a batch do not all time the same."""
 
@@ -74,25 +86,41 @@ def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
     key = settings, tile.pixels.shape, tile.valid is None
     if key not in known:
         with closing(Device(model, *settings)) as device:
-            known[key] = _speed(device, tile)
+            known[key] = tile.area / _seconds(device, tile)
     return known[key]
 
 
-def logits_and_speed(
+def logits_and_cost(
     model: Model, tile: Sample, settings: PassSettings
-) -> tuple[NDArray[np.float64], float]:
-    """The logits of a tile, (outputs, rows, columns), and the input pixels per second of passes."""
+) -> tuple[NDArray[np.float64], float, PassCost]:
+    """The logits of a tile, (outputs, rows, columns), its input pixels per second, and the cost.
+
+    A network of one window only gets a guess of what part of it is fixed.
+    """
+    geometry = model.geometry
     with closing(Device(model, *settings)) as device:
-        return device.logits(*tile), _speed(device, tile)
+        logits, seconds = device.logits(*tile), _seconds(device, tile)
+        large = tile.pixels.shape[:2]
+        part = tile if model.predictor.fixed else smaller(tile, geometry)
+        if part.area == tile.area:
+            cost = PassCost.guess(geometry.shrink, large, seconds)
+        else:
+            small = (part.pixels.shape[:2], _seconds(device, part))
+            cost = PassCost.fitted(geometry.shrink, small, (large, seconds))
+        return logits, tile.area / seconds, cost
 
 
 def _speed(device: Device, tile: Sample) -> float:
+    return tile.area / _seconds(device, tile)
+
+
+def _seconds(device: Device, tile: Sample) -> float:
     seconds = []
     for _ in range(PASSES):
         begin = time.perf_counter()
         device.answer(*tile).result()
         seconds.append(time.perf_counter() - begin)
-    return tile.area / min(seconds)
+    return min(seconds)
 
 
 def speed_on_worker(

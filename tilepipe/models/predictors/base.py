@@ -133,7 +133,7 @@ class Predictor:
         return {runtime: version(runtime)} if runtime in MEASURABLE else {}
 
     def memory(
-        self, geometry: Geometry, precision: Precision, runtime: str
+        self, geometry: Geometry, precision: Precision, runtime: str, device: str = "cpu"
     ) -> Callable[[int, int], int]:
         """Peak bytes of one pass of a window (height, width), besides the float32 weights."""
         spec = RUNTIMES[runtime]
@@ -142,12 +142,14 @@ class Predictor:
 
         @cache
         def peak(height: int, width: int) -> int:
-            live = self.live_bytes(geometry, precision)(height, width)
+            live = self.live_bytes(geometry, precision, runtime, device)(height, width)
             return int(live * factor) + PASS_OVERHEAD + copies + spec.constant
 
         return peak
 
-    def live_bytes(self, geometry: Geometry, precision: Precision) -> Callable[[int, int], int]:
+    def live_bytes(
+        self, geometry: Geometry, precision: Precision, runtime: str, device: str
+    ) -> Callable[[int, int], int]:
         """Peak bytes of the tensors that are alive during a pass of a window (height, width)."""
         if precision.dtype not in self._live:
             self._live[precision.dtype] = ForwardMemory(

@@ -50,7 +50,7 @@ class OnnxPredictor(Predictor):
         return {"onnxruntime": version("onnxruntime")}
 
     def memory(
-        self, geometry: Geometry, precision: Precision, runtime: str
+        self, geometry: Geometry, precision: Precision, runtime: str, device: str = "cpu"
     ) -> Callable[[int, int], int]:
         """Peak bytes of one pass of a window (height, width); the graph counts its own weights."""
         live, factor = self.network.live_bytes, RUNTIMES["torch"].live

@@ -44,10 +44,11 @@ class QuantisedPredictor(Predictor):
         check_runtime(runtime, device, Precision.FP32)
 
     def memory(
-        self, geometry: Geometry, precision: Precision, runtime: str
+        self, geometry: Geometry, precision: Precision, runtime: str, device: str = "cpu"
     ) -> Callable[[int, int], int]:
         """Peak bytes of one pass of a window (height, width), besides the float32 weights."""
-        live, spec = self.live_bytes(geometry, Precision.FP32), RUNTIMES["openvino"]
+        live = self.live_bytes(geometry, Precision.FP32, runtime, device)
+        spec = RUNTIMES["openvino"]
         held = WEIGHTS * self.weight_bytes + PASS_OVERHEAD + spec.constant
         return cache(lambda height, width: int(LIVE * live(height, width)) + held)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilepipe._torch import torch
 from tilepipe.grid import Geometry
 from tilepipe.models.fold import fold_batch_normalisation
@@ -9,6 +11,7 @@ from tilepipe.models.geometry import geometry_of
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, installed
+from tilepipe.models.runtimes.strips import Strips, pass_bytes
 from tilepipe.models.unet import UNet, UNetArguments
 
 
@@ -72,10 +75,22 @@ class UNetPredictor(Predictor):
 
         return as_onnx(self.inference_network(Precision.FP32))
 
+    def live_bytes(
+        self, geometry: Geometry, precision: Precision, runtime: str, device: str
+    ) -> Callable[[int, int], int]:
+        """Peak bytes of the tensors that are alive during a pass; see `Predictor.live_bytes`."""
+        if not _in_strips(runtime, device):
+            return super().live_bytes(geometry, precision, runtime, device)
+        item = precision.dtype.itemsize
+        return lambda height, width: pass_bytes(self.arguments, height, width, item)
+
     def open(
         self, device: torch.device, precision: Precision, threads: int, runtime: str
     ) -> Runtime:
         """Make the network ready on a device; see `Predictor.open`."""
+        if _in_strips(runtime, device.type):
+            self.check(runtime, str(device), precision)
+            return Strips(self.inference_network(precision), device, precision.dtype)
         if runtime not in MEASURABLE:
             return super().open(device, precision, threads, runtime)
         self.check(runtime, str(device), precision)
@@ -88,3 +103,8 @@ class UNetPredictor(Predictor):
         from tilepipe.models.runtimes.onnxruntime_cpu import OnnxRuntime
 
         return OnnxRuntime(network, threads)
+
+
+def _in_strips(runtime: str, device: str) -> bool:
+    """Whether torch computes in strips: on a CPU, where fresh memory costs time."""
+    return runtime == "torch" and device == "cpu"

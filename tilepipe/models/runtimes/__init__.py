@@ -53,15 +53,16 @@ class RuntimeSpec:
 _FP32, _BF16, _FP16 = Precision.FP32, Precision.BF16, Precision.FP16
 
 RUNTIMES: dict[str, RuntimeSpec] = {
-    "torch": RuntimeSpec(FLOATING, ("cpu", "cuda", "mps")),
+    # It holds the weights a second time, channels last.
+    "torch": RuntimeSpec(FLOATING, ("cpu", "cuda", "mps"), weights=1),
     "compile": RuntimeSpec((_FP32, _BF16, _FP16), ("cpu", "cuda"), constant=500 * 10**6),
     "onnxruntime": RuntimeSpec(
         (_FP32,), packages=("onnx", "onnxruntime"), extra="onnx", live=1.3, weights=5,
         constant=100 * 10**6,
     ),
     "openvino": RuntimeSpec(
-        (_FP32, _BF16), packages=("onnx", "openvino"), extra="openvino", live=1.15, live_half=1.5,
-        weights=5, constant=100 * 10**6,
+        (_FP32, _BF16), packages=("onnx", "openvino"), extra="openvino", live=1.7, live_half=1.7,
+        weights=5, constant=200 * 10**6,
     ),
 }  # fmt: skip
 
