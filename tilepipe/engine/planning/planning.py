@@ -62,7 +62,7 @@ RATE_SECONDS = 120
 
 
 def make_plan(options: RunOptions) -> tuple[Plan, Estimate]:
-    """The plan of a run with these options, and its cost; writes nothing.
+    """The plan of a run with these options, and its cost; writes nothing but the user's cache.
 
     Raises InputError for everything about image, model or options that a run would refuse.
     """
