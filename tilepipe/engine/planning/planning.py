@@ -306,9 +306,11 @@ class _Planner:
         """The windows with which a runtime takes least time."""
         options, facts, cells = self.options, self.facts, self.cells
         model = self.settled.model
-        # Tiles cut to a region have many shapes. A GPU wants one, and torch.compile needs it.
+        # Tiles cut to a region have many shapes. A GPU wants one, as does a quantised network, and
+        # torch.compile needs it.
         free = options.window == "auto" and not model.predictor.fixed
         free = free and self.resources.device == "cpu" and runtime != "compile"
+        free = free and self.settled.network is None
         tiling = choose_tiling(
             model, facts, memory, self.limit, options, self.resources, cells,
             framed=free, cost=cost,

@@ -56,12 +56,12 @@ class QuantisedPredictor(Predictor):
         self, device: torch.device, precision: Precision, threads: int, runtime: str
     ) -> Runtime:
         """Make the network ready; see `Predictor.open`."""
-        from tilepipe.models.runtimes.openvino_cpu import OpenVino
+        from tilepipe.models.runtimes.openvino_cpu import OpenVinoByShape
 
         self.check(runtime, str(device), precision)
         xml, weights = self._xml_and_weights
         try:
-            return OpenVino(xml, Precision.INT8, threads, weights)
+            return OpenVinoByShape(xml, Precision.INT8, threads, weights)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot read the quantised network: {error}") from error
 
