@@ -59,7 +59,7 @@ def test_the_gpu_of_a_mac_is_used_only_where_it_is_asked_for(
     assert choose_device("mps") == "mps"
     assert gpu_of_worker("mps", 3) == "mps"
     assert environment("mps", 2) == environment("cpu", 2) | {
-        "device": "mps", "instruction_set": "", "half": "",
+        "device": "mps", "instruction_set": "", "half": "", "int8": "",
     }  # fmt: skip
 
 
