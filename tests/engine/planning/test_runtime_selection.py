@@ -18,7 +18,7 @@ import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tests.models.making import OTHERS, has_bf16
 from tilepipe.engine.plan.plan import Plan
-from tilepipe.engine.planning import measured, planning, runtime_selection, timing
+from tilepipe.engine.planning import measured, passes, runtime_selection, timing
 from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
@@ -280,7 +280,7 @@ def test_short_runs_measure_nothing(
     def refuse(*_: Any) -> Any:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(planning, "fastest_runtime", refuse)
+    monkeypatch.setattr(passes, "fastest_runtime", refuse)
     # So that the run is short on any machine.
     monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e-9)
     plan, estimate = tilepipe.plan(odd, model=shallow, outputs=tmp_path / "m.ome.zarr")
@@ -309,7 +309,7 @@ def test_what_was_measured_is_frozen_told_and_remembered(
     assert (plan.region is not None) == (region is not None)
     assert f", {plan.runtime} (measured: torch " in show_plan(plan, estimate)
     assert estimate.warnings == ()
-    monkeypatch.setattr(planning, "fastest_runtime", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(passes, "fastest_runtime", lambda *_: pytest.fail("measured again"))
     assert tilepipe.plan(odd, **asked, region=region)[0] == plan
 
 

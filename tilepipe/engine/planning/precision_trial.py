@@ -141,7 +141,7 @@ class Trial:
         self._check_fastest()
         tile, model, runtime = self._tiles.measuring[0], self.model, self.options.runtime
         named = runtime != "auto"
-        # As for a runtime that is chosen by itself: see `_Planner._measured`.
+        # As for a runtime that is chosen by itself: see `Passes`.
         others = model.predictor.alternatives() if self._is_integer and not named else ()
         settled: list[Settled] = []
         speeds: dict[str, float] = {}

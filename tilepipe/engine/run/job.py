@@ -18,8 +18,9 @@ from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment, r
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.differences import differences
+from tilepipe.engine.planning.facts import model_reference
 from tilepipe.engine.planning.int8 import MOST_CHANGE
-from tilepipe.engine.planning.planning import model_reference, new_plan
+from tilepipe.engine.planning.planning import new_plan
 from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.planning.survey import gpus, memory_limit, survey
 from tilepipe.engine.report.bottleneck import Setting, find_bottleneck
