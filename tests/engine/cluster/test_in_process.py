@@ -128,16 +128,17 @@ def test_bundles_grow_while_tasks_are_short_and_shrink_at_once() -> None:
 
 
 class _RootedError(Exception):
-    def __init__(self, a: int, b: int) -> None:
-        super().__init__("cannot be made again of this text alone")
+    def __init__(self) -> None:
+        super().__init__("holds what belongs to one process")
+        self.lock = threading.Lock()
 
 
 def test_an_error_that_cannot_travel_is_told_in_words() -> None:
     def fail() -> None:
-        raise _RootedError(1, 2)
+        raise _RootedError()
 
     ((_, error),) = call_in_turn([(fail, ())], 1.0).found
-    assert str(error) == "_RootedError: cannot be made again of this text alone"
+    assert str(error) == "_RootedError: holds what belongs to one process"
 
 
 def test_a_run_that_ends_early_leaves_no_thread_and_begins_nothing_more() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed  # noqa: F401 - loads its settings
 import pytest
 
 import tilepipe
