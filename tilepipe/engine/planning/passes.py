@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,6 +71,8 @@ class Passes:
     resources: Resources
     limit: int
     """Bytes of memory that the run may take."""
+    memory_of: Callable[[str], MemoryModel]
+    """The memory that windows need with a runtime."""
     workers: Workers | None
     """None: there are none yet, and passes are tried in this process."""
 
@@ -77,13 +80,6 @@ class Passes:
     def model(self) -> Model:
         """The model as the run computes it."""
         return self.settled.model
-
-    def memory_of(self, runtime: str) -> MemoryModel:
-        """The memory that windows need with a runtime."""
-        return MemoryModel(
-            self.image, self.facts.level, self.model, self.resources,
-            self.resources.device, self.settings.precision, self.options.extras, runtime,
-        )  # fmt: skip
 
     def _way_that_runs(self, memory: MemoryModel) -> tuple[Way, list[str]]:
         """The reference's windows, of which a GPU has computed one; and what to warn of."""

@@ -32,7 +32,7 @@ from tilepipe.engine.planning.runtime_selection import (
     choose_precision,
     choose_runtime,
 )
-from tilepipe.engine.planning.sizing import check_room
+from tilepipe.engine.planning.sizing import MemoryModel, check_room
 from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_limit, survey
 from tilepipe.engine.planning.timing import (
     PassSettings,
@@ -119,10 +119,9 @@ class _Planner:
         model, options, resources = self.settled.model, self.options, self.resources
         facts, precision = self.facts, self.settings.precision
         model.predictor.check(self.settings.runtime, resources.device, precision)
-        passes = self.passes
-        memory = passes.memory_of(self.settings.runtime)
-        check_room(model, facts, memory, self.limit, resources)
-        choice, way, tried = passes.choose(memory)
+        memory = self.memory_of(self.settings.runtime)
+        check_room(model, facts, memory, self.limit, resources)  # before any of it is read
+        choice, way, tried = self.passes.choose(memory)
         region, tiling = way.region, way.tiling
         name = image_stem(str(self.outputs.requested[0]))
         mask = mask_spec(self.image, model, facts, name, options.ngff or "0.5")
@@ -143,7 +142,7 @@ class _Planner:
             network=self.settled.network_hash, change=self.settled.change,
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
-        bound = (passes.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
+        bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
         warnings = (
             *plan_warnings(self.image, model, options, self.scale), *self.settled.warnings, *tried,
             *choice.warnings, *beyond_this_machine(plan.threads, resources, bound),
@@ -204,9 +203,15 @@ class _Planner:
     def limit(self) -> int:
         return memory_limit(self.options, self.resources)
 
+    def memory_of(self, runtime: str) -> MemoryModel:
+        return MemoryModel(
+            self.as_read, self.facts.level, self.settled.model, self.resources,
+            self.resources.device, self.settings.precision, self.options.extras, runtime,
+        )  # fmt: skip
+
     @property
     def passes(self) -> Passes:
         return Passes(
             self.options, self.as_read, self.facts, self.settled, self.settings, self.region,
-            self.cells, self.resources, self.limit, self.workers,
+            self.cells, self.resources, self.limit, self.memory_of, self.workers,
         )  # fmt: skip
