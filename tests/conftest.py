@@ -28,7 +28,7 @@ FREE = 16 << 30
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_machine_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _one_machine_for_all() -> Iterator[None]:
     """Plans that do not depend on what this machine has free, or on how fast it is just now."""
     memory = psutil.virtual_memory
 
@@ -39,7 +39,6 @@ def _one_machine_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setattr(psutil, "virtual_memory", roomy)
         # Runtimes are not timed against each other; two runs could take two of them.
         patch.setattr(runtime_selection, "MAX_TIME_SHARE", 0.0)
-        patch.setenv("TILEPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

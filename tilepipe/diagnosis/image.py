@@ -81,7 +81,7 @@ def _verdict(
     (least, most), (free, usual) = needs, there
     what = (
         f"{name}: about {gigabytes(least)} {where} for the smallest window, {gigabytes(most)} for "
-        "the one of least work"
+        "the fastest one"
     )
     room = f"; {gigabytes(free)} are free"
     if least > free:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +27,20 @@ def cache_folder() -> Path | None:
     named = os.environ.get("TILEPIPE_CACHE")
     if named is not None:
         return Path(named).expanduser() if named else None
-    general = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return (general if general.is_absolute() else Path.home() / ".cache") / "tilepipe"
+        return _general() / "tilepipe"
     except RuntimeError:  # a user without a home
         return None
+
+
+def _general() -> Path:
+    """The folder of all caches of the user."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home())
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def kept(name: str, make: Callable[[], bytes]) -> bytes:

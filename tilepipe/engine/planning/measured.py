@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,24 +14,14 @@ from typing import Any
 
 from tilepipe.engine.planning.runtime_selection import RuntimeChoice
 from tilepipe.schema import decode
+from tilepipe.storage.cache import cache_folder
 from tilepipe.storage.whole import write_whole
 
 DAYS = 30
 """How long a measurement is believed: machines and their neighbours change."""
+FILE = "passes.json"
 MOST = 100
 """Measurements that are kept, the latest."""
-
-
-def cache_folder() -> Path:
-    """The folder of what tilepipe may forget: ``TILEPIPE_CACHE``, or in the user's cache."""
-    if named := os.environ.get("TILEPIPE_CACHE"):
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", home)) / "tilepipe" / "cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "tilepipe"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "tilepipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +50,13 @@ def remember(key: str, choice: RuntimeChoice) -> None:
     """Keep a measurement; where that is not possible, the next run measures again."""
     kept = {**_read(), key: Remembered(time.time() / 86400, choice)}
     latest = sorted(kept.items(), key=lambda item: item[1].day)[-MOST:]
+    folder = cache_folder()
+    if folder is None:
+        return
     with contextlib.suppress(OSError):
-        _file().parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = json.dumps({key: asdict(item) for key, item in latest}, indent=1)
-        write_whole(_file(), text, alone=False)
+        write_whole(folder / FILE, text, alone=False)
 
 
 def _processor() -> str:
@@ -75,13 +67,12 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _file() -> Path:
-    return cache_folder() / "passes.json"
-
-
 def _read() -> dict[str, Remembered]:
+    folder = cache_folder()
+    if folder is None:
+        return {}
     try:
-        document = json.loads(_file().read_text(encoding="utf-8"))
+        document = json.loads((folder / FILE).read_text(encoding="utf-8"))
         found = {str(key): decode(Remembered, item) for key, item in document.items()}
     except (OSError, ValueError, AttributeError):
         return {}
