@@ -1,7 +1,8 @@
 """tilepipe against its peers: same network, weights, slide and precision, in turns, in one run.
 
     python benchmarks/peers/install.py
-    python benchmarks/compare.py [--sides 4096 8192 16384] [--precisions fp32 bf16] [--tools ...]
+    python benchmarks/compare.py [--sides 4096 8192 16384] [--precisions fp32 bf16 int8]
+        [--tools ...]
 
 Whole processes, from the command to a label mask on the disk; `common.measure` takes time and
 peak memory from outside. Each peer runs with the batch (and readers, and threads) with which it
@@ -93,8 +94,11 @@ TOOLS = {
     "monai": Tool("MONAI sliding_window_inference", "padded", "monai", BATCHES),
 }  # fmt: skip
 REFERENCE = {"valid": "tilepipe", "padded": "tilepipe-padded"}
-GOALS = {("tiatoolbox", "fp32"): 2.3, ("tiatoolbox", "bf16"): 4.0}
-"""Speeds over the peer's at 8192 and above."""
+GOALS = {
+    ("tiatoolbox", "fp32"): (8192, 2.5), ("tiatoolbox", "int8"): (8192, 6.0),
+    ("loop", "fp32"): (4096, 1.0),
+}  # fmt: skip
+"""Speeds over the peer's, from a side of the slide on. In int8, peers compute in fp32."""
 DISTRIBUTIONS = {"tiatoolbox": "tiatoolbox", "monai": "monai", "dask": "dask"}
 
 
@@ -133,9 +137,10 @@ def run(name: str, side: int, precision: str, settings: tuple[Any, ...], threads
     """One whole run of a tool."""
     tool, output = TOOLS[name], output_of(name, side, precision)
     model, image = MODELS[tool.network](), sample_slide(side)
-    words = ("--precision", precision, "--threads", threads)
     if not tool.environment:
+        words = ("--precision", precision, "--threads", threads)
         return whole_run(image, model, [output], *words)[0]
+    words = ("--precision", "fp32" if precision == "int8" else precision, "--threads", threads)
     fresh(output)
     environment = os.environ | tool.settings | {"HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)  # tilepipe's packages are not theirs
@@ -233,11 +238,16 @@ def compare(side: int, precision: str, names: list[str], options: argparse.Names
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             figures.append(("`tilepipe verify` ends with", proved.returncode, "", "0"))
+            exact = output_of(name, side, "fp32")
+            if precision != "fp32" and exact.exists():
+                unlike = different(output_of(name, side, precision), exact)[0]
+                figures.append(("labels unlike its own in fp32", 100 * unlike, "%", "<= 0.5"))
         elif reference in measured:
             ours = [one.seconds for one in measured[reference]]
             theirs = [one.seconds for one in measured[name]]
             ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-            goal = GOALS.get((name, precision)) if side >= 8192 else None
+            least, goal = GOALS.get((name, precision), (0, None))
+            goal = goal if side >= least else None
             figures += [
                 (
                     "tilepipe's speed over it, median", statistics.median(ratios), "",
@@ -265,7 +275,7 @@ def main() -> None:
     """Compare at every size and precision."""
     parser = command_line(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16", "int8"])
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -277,7 +287,7 @@ def main() -> None:
     missing = sorted({TOOLS[name].environment for name in options.tools if not installed(name)})
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}; run benchmarks/peers/install.py")
-    precisions = options.precisions or (["fp32", "bf16"] if has_bf16() else ["fp32"])
+    precisions = options.precisions or ["fp32", *(["bf16"] if has_bf16() else []), "int8"]
     for precision in precisions:
         peaks = []
         for side in options.sides:
