@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-COUNTS = {"tiff": 80, "picture": 50, "zarr": 60, "model": 50, "onnx": 40, "mask": 40, "config": 50}
+COUNTS = {"tiff": 50, "picture": 30, "zarr": 40, "model": 30, "onnx": 20, "mask": 30, "config": 30}
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

@@ -136,7 +136,7 @@ def resampled_by_hand(path: Path, factor: float, level: int = 0) -> NDArray[Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pixel_size", "factor"), [(0.5, 0.5), (0.2, 1.25), (0.182, 0.25 / 0.182)])
+@pytest.mark.parametrize(("pixel_size", "factor"), [(0.5, 0.5), (0.182, 0.25 / 0.182)])
 def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
     pixel_size: float, factor: float, tmp_path: Path
 ) -> None:
@@ -146,7 +146,7 @@ def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
     whole = resampled_by_hand(image, factor)
     truth = whole_image_logits(model, whole).argmax(0)
     digests = []
-    for number, window in enumerate((572, 812, "auto")):
+    for number, window in enumerate((572, "auto")):
         output = tmp_path / str(number) / "mask.ome.zarr"
         output.parent.mkdir()
         summary = tilepipe.run(
@@ -159,7 +159,7 @@ def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
         labels = tilepipe.open_mask(output).read(Window(0, 0, *whole.shape[:2]))
         assert (labels == truth).all()
         digests.append(digest(output))
-    assert digests[0] == digests[1] == digests[2]
+    assert digests[0] == digests[1]
     assert tilepipe.verify(output, windows=4, seed=3).exact
     again = Plan.from_json(summary.plan.to_json())
     assert again == summary.plan
@@ -264,7 +264,7 @@ LIKE = ("mask.ome.zarr", "mask.ome.tif", "mask.tif", "mask.png")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pixel_size", "factor"), [(0.5, 0.5), (0.182, 0.25 / 0.182)])
+@pytest.mark.parametrize(("pixel_size", "factor"), [(0.182, 0.25 / 0.182)])
 def test_like_image_brings_every_format_back_to_the_images_own_grid(
     pixel_size: float, factor: float, tmp_path: Path
 ) -> None:

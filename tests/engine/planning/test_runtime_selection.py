@@ -342,8 +342,10 @@ print((status("VmHWM") - before) / bound)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("width", "side"), [(4, 892), (32, 412)])
-@pytest.mark.parametrize("name", ["torch", *OTHERS])
+@pytest.mark.parametrize(
+    ("name", "width", "side"),
+    [*((name, 4, 892) for name in ("torch", *OTHERS)), ("torch", 32, 412)],
+)
 def test_a_pass_keeps_to_the_memory_foretold(name: str, width: int, side: int) -> None:
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, name, str(width), str(side)],

@@ -16,6 +16,7 @@ import tilepipe
 from tests.images.making import write_scene
 from tests.making import digest, make_image, write_tiff
 from tilepipe.cli import call
+from tilepipe.engine.cluster import connect
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.run.batch import BatchCallbacks, Outcome
 from tilepipe.errors import EnvironmentFailure, InputError
@@ -131,6 +132,7 @@ def test_an_image_with_damage_is_done_in_part(
 BATCH = """
 import os, signal, sys, tilepipe
 from tilepipe.engine.run.batch import BatchCallbacks
+from tilepipe.engine.cluster import connect
 from tilepipe.engine.events import RunCallbacks
 class Kill(BatchCallbacks):
     left = int(sys.argv[1])
@@ -160,8 +162,9 @@ def test_killed_and_run_again_the_bytes_are_the_same(
 
 
 def test_what_is_wrong_with_all_is_said_once(
-    images: list[Path], model: Path, tmp_path: Path
+    images: list[Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match="is one file for 3 images"):
         tilepipe.run_batch(images, model=model, outputs=tmp_path / "m.ome.tif")
     with pytest.raises(InputError, match="there is no such file"):
