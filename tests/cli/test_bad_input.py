@@ -316,7 +316,7 @@ def test_a_configuration_is_used_and_flags_win(
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
-        f"model: {model}\nwindow: 572\nprecision: bf16\nmemory: 2GB\n"
+        f"model: {model}\nwindow: 572\nprecision: bf16\nmemory: 4GB\n"
         f"output: {tmp_path / 'm.ome.zarr'}\n"
     )
     assert call(["run", str(image), "--config", str(config), "--precision", "fp32", "--json"]) == 0

@@ -73,7 +73,7 @@ def test_an_easy_task_is_learnt_and_the_model_runs_and_verifies(
     truth = discs(150, 77)
     image = write_tiff(tmp_path / "image.tif", picture_of(truth, 77), None)
     mask = tmp_path / "mask.ome.zarr"
-    tilepipe.run(image, model=str(output), outputs=[mask], threads=1, memory="2GB")
+    tilepipe.run(image, model=str(output), outputs=[mask], threads=1, memory="4GB")
     labels = np.asarray(tilepipe.open_mask(mask).as_dask())
     predicted, wanted = labels == 1, truth > 0
     assert 2 * (predicted & wanted).sum() / (predicted.sum() + wanted.sum()) > 0.8
@@ -87,7 +87,7 @@ def test_the_score_is_that_of_the_model_file_over_whole_images(spots: Path, tmp_
     truth = _png(spots / "masks/03.png")
     tilepipe.run(
         spots / "images/03.png", model=str(output), outputs=[tmp_path / "mask.ome.zarr"],
-        threads=1, memory="2GB",
+        threads=1, memory="4GB",
     )  # fmt: skip
     labels = np.asarray(tilepipe.open_mask(tmp_path / "mask.ome.zarr").as_dask())
     both = ((labels == 1) & (truth == 1)).sum()

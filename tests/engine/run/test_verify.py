@@ -12,7 +12,7 @@ import pytest
 
 import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
-from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.planning.planning import NewPlan
 from tilepipe.engine.run import job as engine
 from tilepipe.engine.run.seams import seam_windows
 from tilepipe.errors import InputError
@@ -60,11 +60,11 @@ def misalign(tiling: Tiling) -> Tiling:
 def test_tiles_in_steps_of_388_are_caught(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    true_plan: Callable[..., tuple[Plan, object]] = engine.new_plan
+    true_plan: Callable[..., NewPlan] = engine.new_plan
 
-    def wrong_plan(*arguments: object) -> tuple[Plan, object]:
-        plan, estimate = true_plan(*arguments)
-        return replace(plan, tiling=misalign(plan.tiling)), estimate
+    def wrong_plan(*arguments: object) -> NewPlan:
+        found = true_plan(*arguments)
+        return found._replace(plan=replace(found.plan, tiling=misalign(found.plan.tiling)))
 
     monkeypatch.setattr(engine, "new_plan", wrong_plan)
     mask = tmp_path / "m.ome.zarr"
