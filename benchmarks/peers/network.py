@@ -1,7 +1,7 @@
 """What every peer is given: the same network, and how pixels become its input.
 
 Imported by the peers' scripts, each in an environment without tilepipe. The class is tilepipe's
-own (one file that needs nothing but torch); the weights are read from tilepipe's model file.
+own (one file that needs nothing but torch, which it takes from `plain_torch`); the weights are read from tilepipe's model file.
 Nothing else of tilepipe is loaded, in particular none of the settings that it makes for torch.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 
 import torch
@@ -34,11 +35,20 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def plain_torch() -> types.ModuleType:
+    """What the file of the network imports of tilepipe: torch, without tilepipe's settings."""
+    module = types.ModuleType("tilepipe._torch")
+    module.torch, module.nn, module.Tensor = torch, torch.nn, torch.Tensor
+    module.functional = torch.nn.functional
+    return module
+
+
 class Network(torch.nn.Module):
     """The network with its normalisation: uint8 pixels in, logits out."""
 
     def __init__(self, path: Path, precision: str) -> None:
         super().__init__()
+        sys.modules["tilepipe._torch"] = plain_torch()
         spec = importlib.util.spec_from_file_location("tilepipe_unet", UNET)
         unet = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = unet  # dataclasses look themselves up there
