@@ -344,8 +344,11 @@ print((status("VmHWM") - before) / bound)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("name", "width", "side"),
-    [*((name, 4, 892) for name in ("torch", *OTHERS)), ("torch", 32, 412)],
-)
+    [
+        ("torch", 4, 892), ("torch", 32, 412),
+        *(pytest.param(*other.values, 4, 892, marks=other.marks) for other in OTHERS),
+    ],
+)  # fmt: skip
 def test_a_pass_keeps_to_the_memory_foretold(name: str, width: int, side: int) -> None:
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, name, str(width), str(side)],
