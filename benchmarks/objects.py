@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--mask", type=Path)
     parser.add_argument("--output", type=Path)
-    options = parse(parser, nuclei=[400], pores=[400], at_once=400)
+    options = parse(parser, nuclei=[100], pores=[100], at_once=100)
     if options.way:
         be(options.way, options.mask, options.output)
         return

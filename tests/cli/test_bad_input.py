@@ -323,7 +323,7 @@ def test_a_configuration_is_used_and_flags_win(
     record = json.loads(capsys.readouterr().out)
     assert record["plan"]["precision"] == "fp32"
     assert record["plan"]["tiling"]["keep"] == [384, 384]
-    assert record["options"]["memory"] == 2_000_000_000
+    assert record["options"]["memory"] == 4_000_000_000
 
 
 def test_verify_of_what_is_no_mask(refused: Refused, image: Path) -> None:
