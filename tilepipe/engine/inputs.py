@@ -36,6 +36,11 @@ _loaded: WeakValueDictionary[tuple[str, str], Model] = WeakValueDictionary()
 _loading = threading.Lock()
 
 
+def model_reference(name: str) -> str:
+    """The name of a shipped model, or the absolute path at which every worker finds the model."""
+    return name if name in shipped_models() else absolute(name)
+
+
 def model_of_run(name: str) -> Model:
     """The model of that name or path, not to be changed: runs in this process share it.
 
@@ -43,7 +48,7 @@ def model_of_run(name: str) -> Model:
     as `tilepipe.models.file.load_model`.
     """
     with _loading:
-        where = name if name in shipped_models() else absolute(name)
+        where = model_reference(name)
         key = where, identity([Path(where)])
         model = _loaded.get(key)
         if model is None:

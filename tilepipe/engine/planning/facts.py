@@ -1,4 +1,4 @@
-"""The description of an image, its mask and a model in a plan."""
+"""The description of an image and of its mask in a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tilepipe.engine.plan.scale import Scale, base_pixel_size
 from tilepipe.engine.state.outputs import Outputs
 from tilepipe.images.base import Image
 from tilepipe.images.resampled import resampled_size
-from tilepipe.models.file import shipped_models
 from tilepipe.models.specs import Model
 from tilepipe.products.base import MaskClass, MaskSpec
 from tilepipe.products.image_labels import open_image_group
@@ -70,8 +69,3 @@ def like_image_spec(
     if outputs.with_image is not None:
         return label_of_converted(on_image, image, label.name)
     return open_image_group(label, image).label(on_image, label.name)
-
-
-def model_reference(name: str) -> str:
-    """The name of a shipped model, or the absolute path at which every worker finds the model."""
-    return name if name in shipped_models() else absolute(name)

@@ -9,13 +9,13 @@ import numpy as np
 
 from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.engine.cluster.workers import Workers
+from tilepipe.engine.inputs import model_reference
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.coverage import can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.engine.planning import trial
 from tilepipe.engine.planning.cost import PassCost
-from tilepipe.engine.planning.facts import model_reference
 from tilepipe.engine.planning.measured import measurement_key, recall, remember
 from tilepipe.engine.planning.precision_trial import Settled
 from tilepipe.engine.planning.runtime_selection import (
@@ -93,10 +93,7 @@ class Passes:
         return way, warnings
 
     def _computes(self, tiling: Tiling) -> bool:
-        products = (
-            main_product(self.model.output),
-            *map(product_named, self.options.extras),
-        )
+        products = (main_product(self.model.output), *map(product_named, self.options.extras))
         if self.resources.local or self.workers is None:
             return trial.computes(self.model, self.facts, tiling, self.settings, products)
         try:
@@ -164,8 +161,7 @@ class Passes:
 
     def _way(self, memory: MemoryModel, runtime: str, cost: PassCost) -> Way:
         """The windows with which a runtime takes least time."""
-        options, facts, cells = self.options, self.facts, self.cells
-        model = self.model
+        options, model, facts, cells = self.options, self.model, self.facts, self.cells
         # Tiles cut to a region have many shapes. A GPU wants one, as does a quantised network, and
         # torch.compile needs it.
         free = options.window == "auto" and not model.predictor.fixed
@@ -189,8 +185,7 @@ class Passes:
         try:
             if self.resources.local or self.workers is None:
                 tile = central_tile(self.image, self.facts, self.model.geometry)
-                model = self.model
-                speed = None if tile is None else speed_of(model, tile, self.settings)
+                speed = None if tile is None else speed_of(self.model, tile, self.settings)
                 return tile, speed
             reference = model_reference(self.options.model)
             asked = self.workers.client.submit(

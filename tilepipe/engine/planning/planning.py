@@ -11,18 +11,13 @@ from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.cluster.connect import connect, gpu_memory
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.hardware import default_memory
-from tilepipe.engine.inputs import open_input
+from tilepipe.engine.inputs import model_reference, open_input
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.plan.plan import ImageFacts, Plan, at_model_scale
 from tilepipe.engine.plan.region import RegionFacts, region_of
 from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
-from tilepipe.engine.planning.facts import (
-    image_facts,
-    like_image_spec,
-    mask_spec,
-    model_reference,
-)
+from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.int8 import MOST_CHANGE, offer
 from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.passes import Passes

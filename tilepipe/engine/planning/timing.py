@@ -110,10 +110,6 @@ def logits_and_cost(
         return logits, tile.area / seconds, cost
 
 
-def _speed(device: Device, tile: Sample) -> float:
-    return tile.area / _seconds(device, tile)
-
-
 def _seconds(device: Device, tile: Sample) -> float:
     seconds = []
     for _ in range(PASSES):

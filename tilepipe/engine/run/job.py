@@ -12,13 +12,12 @@ from tilepipe.engine.cluster.failures import environment_failure
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.hardware import bf16_in_hardware
-from tilepipe.engine.inputs import model_of_run, open_input
+from tilepipe.engine.inputs import model_of_run, model_reference, open_input
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, at_model_scale, check_environment, relocated
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.differences import differences
-from tilepipe.engine.planning.facts import model_reference
 from tilepipe.engine.planning.int8 import MOST_CHANGE
 from tilepipe.engine.planning.planning import new_plan
 from tilepipe.engine.planning.sizing import MemoryModel
