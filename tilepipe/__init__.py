@@ -15,7 +15,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import convert, evaluate, find_objects, plan, run, run_batch, train, validate
+    from tilepipe.api import (
+        convert,
+        evaluate,
+        find_objects,
+        plan,
+        quantise,
+        run,
+        run_batch,
+        train,
+        validate,
+    )
     from tilepipe.diagnosis import doctor
     from tilepipe.engine.run.verify import verify
     from tilepipe.images import open_image
@@ -28,6 +38,7 @@ _HOME = {
     "run_batch": "tilepipe.api",
     "plan": "tilepipe.api",
     "train": "tilepipe.api",
+    "quantise": "tilepipe.api",
     "validate": "tilepipe.api",
     "verify": "tilepipe.engine.run.verify",
     "evaluate": "tilepipe.api",
@@ -52,6 +63,7 @@ __all__ = [
     "open_mask",
     "open_objects",
     "plan",
+    "quantise",
     "run",
     "run_batch",
     "save_model",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tilepipe.engine.run.batch import BatchCallbacks, BatchSummary
     from tilepipe.engine.run.convert import InputKind
     from tilepipe.engine.run.find_objects import Found
+    from tilepipe.engine.run.quantise import Quantised
     from tilepipe.evaluation.results import Evaluation
     from tilepipe.evaluation.scan import OnProgress as OnPairProgress
     from tilepipe.images.base import Image
@@ -194,6 +195,57 @@ def train(
     from tilepipe.training.train import train as start
 
     return start(TrainOptions.parse({**_given(options), "data": data, "output": output}), watch)
+
+
+def quantise(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Quantised:
+    """Write a model file with an int8 network in it, for ``run(..., precision="int8")``.
+
+    The file keeps its weights, and runs in other precisions are as before. Two thirds of the tiles
+    taken of the images, about 16 in all and at least two of each image, calibrate the network; the
+    labels of the others are compared with fp32's.
+
+    Parameters
+    ----------
+    model
+        A model file with a U-Net, or the name of a shipped model.
+    images
+        Images like those that the model is for; the more kinds, the better.
+    output
+        The model file to write, ``NAME.safetensors``.
+    overwrite
+        Replace what is at the output, which may be the model itself.
+    progress
+        Called with what begins, in words.
+    **options
+        How images are read, as for `run`: ``level``, ``pixel_size``, ``series``, ``bands``,
+        ``nodata``, ``unscale``, ``rescale``.
+
+    Returns
+    -------
+    Quantised
+        The file, the model, and how far its labels in int8 are from fp32's.
+
+    Raises
+    ------
+    InputError
+        When the model cannot be quantised, an image does not suit it, the output exists, or NNCF is
+        not installed.
+    """
+    from tilepipe.engine.run.quantise import quantise as start
+
+    several = [images] if isinstance(images, str | Path) else list(images)
+    return start(
+        model, several, output, overwrite=overwrite, progress=progress or (lambda _step: None),
+        options=_given(options),
+    )  # fmt: skip
 
 
 @_with_options(EvaluateOptions, "mask", "truth")

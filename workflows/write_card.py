@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tilepipe.models.file import load_model, save_model
+from tilepipe.models.file import exact_dtype, load_model, save_model
 
 
 def metrics_of(document: dict[str, Any], label: str, images: str) -> dict[str, Any]:
@@ -47,14 +45,8 @@ def main() -> None:
     model = load_model(options.model)
     found = metrics_of(json.loads(options.evaluation.read_text()), options.label, options.on)
     about = {k: v for k, v in model.about.items() if k != "metrics"}
-    # The weights in the file are as exact as they were: half precision stays half precision.
-    tensors = model.network.state_dict().values()
-    half = all(torch.equal(t.half().float(), t.float()) for t in tensors if t.is_floating_point())
-    save_model(
-        options.model,
-        replace(model, about={**about, "metrics": found}),
-        dtype=torch.float16 if half else torch.float32,
-    )
+    made = replace(model, about={**about, "metrics": found})
+    save_model(options.model, made, dtype=exact_dtype(model))
     print(json.dumps(found, indent=1))
 
 

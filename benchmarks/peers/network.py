@@ -56,7 +56,8 @@ class Network(torch.nn.Module):
         spec.loader.exec_module(unet)
         with safe_open(path, "pt") as file:
             document = json.loads(file.metadata()["tilepipe"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if name != "int8.network"]  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in names}
         self.dtype = DTYPES[precision]
         self.unet = unet.UNet(unet.UNetArguments(**document["network"]["arguments"]))
         self.unet.load_state_dict({name: t.float() for name, t in weights.items()})

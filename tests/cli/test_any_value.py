@@ -31,6 +31,7 @@ BASE = {
         "data", "-o", "t.safetensors", "--steps", "1", "--preset", "unet-small", "--width", "1",
         "--tile", "220", "--validation", "0", "-q", "--overwrite",
     ],
+    "quantise": ["m.safetensors", "image.tif", "-o", "q.safetensors", "-q", "--overwrite"],
     "evaluate": ["truth.tif", "truth.tif"],
     "models": [],
     "info": ["image.tif"],

@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Prove that a mask equals the whole-image answer.",
     "validate": "Check that a result follows its format, and who can open it.",
     "train": "Train a network on images and masks.",
+    "quantise": "Put an int8 network into a model file, for faster runs on CPUs.",
     "evaluate": "Score masks against ground truth: Dice, IoU, objects.",
     "models": "List the models that come with tilepipe.",
     "info": "Describe a model or an image.",

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.specs import Model
 from tilepipe.text import count, sentence, shortened
 
@@ -25,6 +26,8 @@ def describe(model: Model) -> str:
     lines += _entry("input", _input(model))
     lines += _entry("network", _network(model))
     lines += _entry("tile", _tile(model))
+    if model.int8 is not None:
+        lines += _entry("int8", _int8(model.int8))
     for key, value in model.about.items():
         lines += list(_about(key, value, level=0))
     if model.path is not None:
@@ -92,6 +95,15 @@ def _tile(model: Model) -> str:
         f"stride factor {g.stride_factor}"
         + (", no other window" if model.predictor.fixed else "")
         + (f"; not exact: {inexact}" if (inexact := model.predictor.inexact) else "")
+    )
+
+
+def _int8(network: Int8Network) -> str:
+    dice = "" if network.dice is None else f", Dice between the two {network.dice:.4f}"
+    return (
+        f"comes quantised: calibrated on {count(network.tiles, 'tile')} of "
+        f"{count(network.images, 'image')}; {100 * network.label_change:.2g} % of labels differ "
+        f"from fp32's{dice}, on {count(network.measured, 'other tile')}"
     )
 
 

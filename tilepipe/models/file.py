@@ -113,6 +113,13 @@ def save_model(
         raise kind(f"{target}: cannot be written: {error.strerror}") from error
 
 
+def exact_dtype(model: Model) -> torch.dtype:
+    """The smaller of the types of `save_model` that holds a model's weights as they are."""
+    tensors = [t for t in model.network.state_dict().values() if t.is_floating_point()]
+    half = all(torch.equal(t.half().float(), t.float()) for t in tensors)
+    return torch.float16 if half else torch.float32
+
+
 def build_model(
     network: Any,
     input: InputSpec,  # noqa: A002 - the word of the model file

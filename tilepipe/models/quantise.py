@@ -33,9 +33,9 @@ _LAYERS = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul
 _XML, _WEIGHTS = "model.xml", "model.bin"
 
 
-def missing_package() -> str | None:
-    """The first package that quantising needs and that is not installed."""
-    return next((p for p in PACKAGES if importlib.util.find_spec(p) is None), None)
+def missing_package(packages: Sequence[str] = PACKAGES) -> str | None:
+    """The first of some packages that is not installed; by default of those to quantise with."""
+    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
 
 
 def quantised(graph: bytes, inputs: Sequence[NDArray[np.float32]], *, saturates: bool) -> bytes:

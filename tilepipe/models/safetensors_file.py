@@ -6,15 +6,18 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
+from tilepipe.models import int8_network
 from tilepipe.models.document import Document, document_of, parse_document
+from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.predictors import kind_of
 from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import Model
@@ -60,6 +63,7 @@ def load_safetensors(path: Path) -> Model:
                 for name in file.keys()  # noqa: SIM118 - safe_open is not a mapping
                 if not name.endswith(TRAINING_ONLY)
             }
+            int8 = views.pop(int8_network.TENSOR, None)
             # Before anything is allocated: a few bytes of JSON can ask for terabytes.
             shapes = {name: tuple(view.get_shape()) for name, view in views.items()}
             check_shapes(shapes, document.arguments, source)
@@ -70,11 +74,25 @@ def load_safetensors(path: Path) -> Model:
                     )
             # Copied out of the mapped file, which may be replaced while the model is in use.
             tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in views}
+            network = None if int8 is None else _int8(int8, metadata, source)
     except SafetensorError as error:
         raise InputError(f"{source}: is damaged or not a safetensors file: {error}") from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
-    return assemble(path.stem, document, tensors, source=source, path=str(path))
+    model = assemble(path.stem, document, tensors, source=source, path=str(path))
+    if network is not None:
+        int8_network.check_same_weights(network, weights_hash(tensors), source)
+    return replace(model, int8=network)
+
+
+def _int8(view: Any, metadata: dict[str, str], source: str) -> Int8Network:
+    """The quantised network of a file, of the view of its bytes."""
+    if view.get_dtype() != "U8" or len(view.get_shape()) != 1:
+        raise InputError(
+            f"{source}: tensor {int8_network.TENSOR} must be bytes, found {view.get_dtype()} of "
+            f"shape {tuple(view.get_shape())}"
+        )
+    return int8_network.read_int8_network(view[:].numpy().tobytes(), metadata, source)
 
 
 def safetensors_content(model: Model, dtype: torch.dtype, source: str) -> bytes:
@@ -84,7 +102,15 @@ def safetensors_content(model: Model, dtype: torch.dtype, source: str) -> bytes:
     document = document_of(model, "model")
     stored = {name: t.to(dtype).contiguous() for name, t in tensors_of(model.network).items()}
     _check_finite(stored, source)
-    return bytes(save(stored, metadata={METADATA_KEY: document.dumps()}))
+    metadata = {METADATA_KEY: document.dumps()}
+    if model.int8 is not None:
+        # Rounded to half precision, weights are others.
+        int8_network.check_same_weights(model.int8, weights_hash(stored), source)
+        metadata[int8_network.METADATA_KEY] = model.int8.document()
+        stored[int8_network.TENSOR] = torch.frombuffer(
+            bytearray(model.int8.content), dtype=torch.uint8
+        )
+    return bytes(save(stored, metadata=metadata))
 
 
 def assemble(
@@ -177,10 +203,21 @@ def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
             )
 
 
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the weights alone, as hexadecimal digits; of their values as float32."""
+    digest = hashlib.sha256()
+    _add(digest, tensors)
+    return digest.hexdigest()
+
+
 def _fingerprint(document: Document, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(document.canonical().encode())
+    _add(digest, tensors)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, tensors: Mapping[str, Tensor]) -> None:
     for name in sorted(tensors):
         values = tensors[name].contiguous().numpy().astype(np.dtype("<f4"), copy=False)
         digest.update(f"\n{name} {values.shape}\n".encode())
         digest.update(values.data)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tilepipe.grid import Geometry
 from tilepipe.images.base import PixelSize
+from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.predictors.base import Predictor
 
@@ -83,6 +84,8 @@ class Model:
     """SHA-256 of document and weights, as hexadecimal digits: equal for a file and its copy."""
     path: str | None = None
     """The file it was loaded from."""
+    int8: Int8Network | None = None
+    """The quantised network that comes with it."""
 
     @property
     def arguments(self) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.resources import Resources
-from tilepipe.models.quantise import missing_package
+from tilepipe.models.quantise import PACKAGES, missing_package
 from tilepipe.models.specs import Model
 
 MOST_CHANGE = {"int8": 0.05, "fastest": 0.005}
@@ -17,6 +17,8 @@ each may change by default."""
 
 TRIAL_SECONDS = 30
 """Of a run in fp32, below which quantising takes about as long as it would save."""
+COMPARING_SECONDS = 10
+"""The same, where the network comes quantised with the model and is only compared."""
 
 
 def allowed_change(options: RunOptions) -> float:
@@ -58,10 +60,12 @@ def offer(
     """
     if not resources.environment.get("int8") or obstacle(model, image, resources.device):
         return None
-    if seconds is not None and seconds < TRIAL_SECONDS:
+    comes = model.int8 is not None
+    if seconds is not None and seconds < (COMPARING_SECONDS if comes else TRIAL_SECONDS):
         return None
-    package = missing_package() if resources.local else None
-    needs = "" if package is None else ' (needs pip install "tilepipe[int8]")'
+    package = missing_package(("openvino",) if comes else PACKAGES) if resources.local else None
+    extra = "openvino" if comes else "int8"
+    needs = "" if package is None else f' (needs pip install "tilepipe[{extra}]")'
     return (
         f"--precision int8{needs} may be several times as fast on this processor; it first "
         "measures how many labels differ"

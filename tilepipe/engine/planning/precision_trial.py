@@ -15,12 +15,19 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from tilepipe._torch import torch
 from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.label_change import LabelChange, percent
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.planning.int8 import allowed_change, obstacle
+from tilepipe.engine.planning.quantising import (
+    CALIBRATING,
+    MEASURING,
+    int8_settings,
+    labels_of,
+    network_inputs,
+    reference_settings,
+)
 from tilepipe.engine.planning.runtime_selection import MIN_SPEEDUP, fastest_runtime
 from tilepipe.engine.planning.tiles import TrialTiles, read_tiles
 from tilepipe.engine.planning.timing import PassSettings, speed_of
@@ -31,13 +38,9 @@ from tilepipe.images import Image
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.quantised import network_hash, with_network
 from tilepipe.models.quantise import missing_package, quantised
-from tilepipe.models.ready import Normalisation
 from tilepipe.models.specs import Model
 from tilepipe.regions.cells import Region
 from tilepipe.text import gigabytes
-
-CALIBRATING, MEASURING = 16, 8
-"""Tiles of the image for each, at most."""
 
 LIVE, WEIGHTS, ROOM = 4, 6, 60 * 10**6
 """Bounds of the memory that quantising takes: of the live tensors of a pass in float32, of the
@@ -111,6 +114,21 @@ class Trial:
         reason = obstacle(self.model, facts, self.resources.device, options.runtime)
         if reason is not None:
             raise InputError(f"precision int8: {reason}")
+        if self.model.int8 is None:
+            return self._of_image()
+        settled = self._with(self.model.int8.content, calibrated_here=False)
+        change = settled.change
+        if change is None or change.share <= allowed_change(options) or missing_package():
+            return settled
+        warning = (
+            f"with the int8 network that comes with model {self.model.name}, {change.figures} "
+            "here, so another was made on tiles of this image"
+        )
+        settled = self._of_image()
+        return replace(settled, warnings=(warning, *settled.warnings))
+
+    def _of_image(self) -> Settled:
+        """A network quantised on tiles of this image."""
         if package := missing_package():
             raise InputError(
                 f"precision int8: needs {package}, which is not installed: "
@@ -119,20 +137,24 @@ class Trial:
         self._check_memory()
         self._check_openvino()
         content = quantised(
-            self.model.predictor.graph(), self._inputs(),
+            self.model.predictor.graph(), network_inputs(self.model, self._tiles.calibrating),
             saturates=self._machine.startswith("x86") and not self._instructions,
         )  # fmt: skip
+        return self._with(content, calibrated_here=True)
+
+    def _with(self, content: bytes, *, calibrated_here: bool) -> Settled:
+        """A quantised network, and what it changes on this image."""
         model = with_network(self.model, content)
-        change = self._change(model, self._settings(Precision.INT8, "openvino"))
+        change = self._change(model, int8_settings(self.resources.threads))
         warnings = [] if self._instructions else [
             "this processor has no instructions for int8 (VNNI): int8 works, but may be no faster "
             "than fp32"
         ]  # fmt: skip
         if self._tiles.plain or change.dice is None:
+            done = "calibrated and compared" if calibrated_here else "compared with fp32"
             warnings.append(
-                "int8 was calibrated and compared on tiles that hold nothing but background: where "
-                "the image holds more, labels may differ more from fp32's; give a --region or "
-                "--tissue that does"
+                f"int8 was {done} on tiles that hold nothing but background: where the image holds "
+                "more, labels may differ more from fp32's; give a --region or --tissue that does"
             )
         return Settled(model, "int8", "openvino", content, change, warnings=tuple(warnings))
 
@@ -160,7 +182,7 @@ class Trial:
             settled.append(Settled(model, precision, choice.runtime, change=change))
         try:
             int8 = self._int8()
-            speeds["int8"] = speed_of(int8.model, tile, self._settings(Precision.INT8, "openvino"))
+            speeds["int8"] = speed_of(int8.model, tile, int8_settings(self.resources.threads))
             settled.append(int8)
         except InputError as error:
             if isinstance(error, NonFiniteError):
@@ -215,18 +237,14 @@ class Trial:
             )
 
     def _change(self, model: Model, settings: PassSettings) -> LabelChange:
-        labels = self._labels(model, settings)
+        labels = labels_of(model, self._tiles.measuring, settings)
         return LabelChange.between(labels, self._truth, self.model.output.background)
-
-    def _labels(self, model: Model, settings: PassSettings) -> list[NDArray[Any]]:
-        with closing(Device(model, *settings)) as device:
-            return [device.answer(*tile).result().mask for tile in self._tiles.measuring]
 
     @cached_property
     def _truth(self) -> list[NDArray[Any]]:
         """The labels of fp32, by the reference runtime."""
-        settings = self._settings(Precision.FP32, self.model.predictor.runtimes[0])
-        return self._labels(self.model, settings)
+        settings = reference_settings(self.model, self.resources.threads)
+        return labels_of(self.model, self._tiles.measuring, settings)
 
     def _settings(self, precision: Precision, runtime: str) -> PassSettings:
         return PassSettings("cpu", precision, self.resources.threads, runtime)
@@ -254,16 +272,6 @@ class Trial:
                 "try it on; use --precision fp32"
             )
         return tiles
-
-    def _inputs(self) -> list[NDArray[np.float32]]:
-        """The network's input on the tiles to calibrate on."""
-        normalise = Normalisation(self.model.input, torch.device("cpu"), torch.float32)
-        inputs = []
-        for pixels, valid, _ in self._tiles.calibrating:
-            holes = None if valid is None else torch.from_numpy(~valid)
-            x = normalise(torch.from_numpy(np.ascontiguousarray(pixels)), holes)
-            inputs.append(np.ascontiguousarray(x.numpy()))
-        return inputs
 
     def _check_memory(self) -> None:
         model, side = self.model, self._tiles.measuring[0].pixels.shape[0]
