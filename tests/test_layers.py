@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options", "notebook"),
     ("schema", "drawing"),
     ("storage",),
-    ("grid", "_torch", "quantities", "plugins"),
+    ("grid", "_torch", "_openvino", "quantities", "plugins"),
     ("errors",),
     ("text",),
 )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe._openvino import load_nncf, load_openvino
 from tilepipe.errors import InputError
 from tilepipe.text import first_line
 
@@ -58,8 +58,7 @@ def quantised(graph: bytes, inputs: Sequence[NDArray[np.float32]], *, saturates:
         A zip file, stored, of OpenVINO's ``model.xml`` and ``model.bin``; see `unpacked`.
     """
     nncf = _nncf()
-    import openvino
-
+    openvino = load_openvino()
     model = openvino.Core().read_model(graph)
     layers = [op for op in model.get_ordered_ops() if op.get_type_name() in _LAYERS]
     outer = {layers[0].get_friendly_name(), layers[-1].get_friendly_name()}
@@ -95,29 +94,18 @@ def unpacked(content: bytes) -> tuple[bytes, bytes]:
 
 
 def _nncf() -> Any:
-    """The library, without telemetry and without its messages."""
+    """The library, without its messages."""
     if package := missing_package():
         raise InputError(
             f'precision int8: needs {package}, which is not installed: pip install "tilepipe[int8]"'
         )
-    # Without this package, it reports nothing to its makers.
-    telemetry = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import nncf
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if telemetry is not None:
-            sys.modules["openvino_telemetry"] = telemetry
+    nncf = load_nncf()
     nncf.set_log_level(logging.ERROR)
     return nncf
 
 
 def _packed(model: Any) -> bytes:
-    import openvino
-
+    openvino = load_openvino()
     # Names count what the process has made before; without them equal networks are equal bytes.
     for number, op in enumerate(model.get_ordered_ops()):
         op.set_friendly_name(f"n{number}")

@@ -7,6 +7,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from tilepipe._openvino import load_openvino
 from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.precision import FLOATING, Precision
@@ -111,6 +112,7 @@ def check_runtime(name: str, device: str, precision: str) -> None:
 def version(package: str) -> str:
     """The version of a package, for the record of what results depend on."""
     try:
-        return str(importlib.import_module(package).__version__)
+        module = load_openvino() if package == "openvino" else importlib.import_module(package)
+        return str(module.__version__)
     except ImportError:
         return "not installed"

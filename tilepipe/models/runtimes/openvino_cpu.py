@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tilepipe._openvino import load_openvino
 from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
@@ -35,10 +36,8 @@ class OpenVino(Runtime):
     def __init__(
         self, content: bytes, precision: Precision, threads: int, weights: bytes | None = None
     ) -> None:
-        import openvino
-
-        self._core = openvino.Core()
-        # read_model, not convert_model: no tracing of modules, and no telemetry.
+        self._core = load_openvino().Core()
+        # read_model, not convert_model: no tracing of modules, and no report of it.
         self._model = self._core.read_model(content, weights)
         self._settings = {
             "INFERENCE_PRECISION_HINT": self._hint(precision),  # left alone, it may take bf16
