@@ -75,11 +75,11 @@ def _valid_pixels(image: Image, windows: list[Window], level: int) -> Iterator[N
             for window in windows:
                 yield from _valid_pixels(image, [window], level)
         return
-    whole = np.asarray(True if valid is None else valid.all(axis=2))
-    whole = np.broadcast_to(whole, run.shape)
+    whole = None if valid is None else np.asarray(valid.all(axis=2))
     for window in windows:
         inside = window.slices(run)
-        yield pixels[inside][whole[inside]]
+        part = pixels[inside]
+        yield part.reshape(-1, part.shape[2]) if whole is None else part[whole[inside]]
 
 
 def _runs(image: Image, level: int) -> Iterator[list[Window]]:

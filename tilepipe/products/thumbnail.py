@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,18 +94,21 @@ def _averaged(
             pixels, valid = read_with_valid(image, window, level)
         except UnreadableError:
             continue
-        pixels = pixels[:, :, :bands]
-        usable = np.isfinite(pixels)
-        if valid is not None:
-            usable &= valid[:, :, :bands]
         rows, row_starts = _cells(window.y, window.height, height, shape[0])
         columns, column_starts = _cells(window.x, window.width, width, shape[1])
         cells = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         for band in range(bands):
-            known = usable[:, :, band]
-            shown = np.where(known, pixels[:, :, band], 0)
-            sums[..., band][cells] += _summed(shown, row_starts, column_starts)
-            counts[..., band][cells] += _summed(known, row_starts, column_starts)
+            # Side by side, numpy adds them several times as fast.
+            plane = np.ascontiguousarray(pixels[:, :, band])
+            known = _known(plane, None if valid is None else valid[:, :, band % valid.shape[2]])
+            if known is None:
+                counts[..., band][cells] += np.outer(
+                    np.diff([*row_starts, window.height]), np.diff([*column_starts, window.width])
+                )
+            else:
+                counts[..., band][cells] += _summed(known, row_starts, column_starts)
+                plane = np.where(known, plane, 0)
+            sums[..., band][cells] += _summed(plane, row_starts, column_starts)
     return sums / np.maximum(counts, 1), np.asarray(counts.any(axis=2))
 
 
@@ -119,9 +123,23 @@ def _cells(start: int, length: int, size: int, cells: int) -> tuple[NDArray[np.i
     return found, starts.tolist()
 
 
+def _known(plane: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Where a plane holds numbers that count; None: everywhere."""
+    if plane.dtype.kind != "f":
+        return valid
+    finite = np.isfinite(plane)
+    return finite if valid is None else finite & valid
+
+
 def _summed(
     pixels: NDArray[np.generic], row_starts: list[int], column_starts: list[int]
 ) -> NDArray[np.float64]:
-    rows = np.add.reduceat(pixels, row_starts, axis=0, dtype=np.float64)
+    """The sum of each cell, (rows, columns); of a cell of one pixel that pixel."""
+    if len(row_starts) == pixels.shape[0]:
+        rows = pixels.astype(np.float64)
+    else:
+        rows = np.add.reduceat(pixels, row_starts, axis=0, dtype=np.float64)
+    if len(column_starts) == pixels.shape[1]:
+        return rows
     columns: NDArray[np.float64] = np.add.reduceat(rows, column_starts, axis=1)
     return columns

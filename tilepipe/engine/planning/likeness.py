@@ -71,9 +71,10 @@ def compare(image: Image, spec: InputSpec, level: int = 0) -> Likeness | None:
         pixels, what = pixels[stained], "its tissue"
     if len(pixels) < LEAST_PIXELS:
         return None
+    planes = np.ascontiguousarray(pixels.T)  # numpy is ten times as fast along the last axis
     return Likeness(
-        mean=tuple(float(value) for value in pixels.mean(0, dtype=np.float64)),
-        std=tuple(float(value) for value in pixels.std(0, dtype=np.float64)),
+        mean=tuple(float(value) for value in planes.mean(1, dtype=np.float64)),
+        std=tuple(float(value) for value in planes.std(1, dtype=np.float64)),
         model_mean=tuple(value / spec.scale for value in spec.mean),
         model_std=tuple(abs(value / spec.scale) for value in spec.std),
         what=what,

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -211,14 +212,26 @@ def choose_tiling(
         )
         if found is not None:
             return found
-    candidates = sorted(
-        candidate_tilings(*size, geometry, LARGEST_KEEP),
-        key=lambda t: (_makespan(t, region, resources.workers, cost), t.input, t.block),
-    )
-    for tiling in candidates:
+    ranked = _ranked if region is None else _ranked.__wrapped__
+    for tiling in ranked(size, geometry, region, resources.workers, cost):
         if memory.fits(tiling, limit):
             return tiling
     raise _no_room(facts, smallest(model, facts), memory, limit, resources)
+
+
+@lru_cache(maxsize=8)  # images of a batch are often of one size
+def _ranked(
+    size: tuple[int, int],
+    geometry: Geometry,
+    region: Region | None,
+    workers: int,
+    cost: PassCost,
+) -> list[Tiling]:
+    """The tilings of an image of this size, those with the least time first."""
+    return sorted(
+        candidate_tilings(*size, geometry, LARGEST_KEEP),
+        key=lambda t: (_makespan(t, region, workers, cost), t.input, t.block),
+    )
 
 
 def _given_tiling(
