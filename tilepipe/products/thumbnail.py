@@ -127,8 +127,8 @@ def _known(plane: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.b
     """Where a plane holds numbers that count; None: everywhere."""
     if plane.dtype.kind != "f":
         return valid
-    finite = np.isfinite(plane)
-    return finite if valid is None else finite & valid
+    finite = np.asarray(np.isfinite(plane))
+    return finite if valid is None else np.asarray(finite & valid)
 
 
 def _summed(
