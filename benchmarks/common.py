@@ -100,15 +100,35 @@ def sample_slide(side: int) -> Path:
     return path
 
 
-def random_model(name: str, **arguments: Any) -> Path:
-    """A model of random weights, always the same ones, whose answer varies over an image."""
+def sample_scene(side: int) -> Path:
+    """The same pixels as a GeoTIFF: half a metre, deflated in tiles of 512, with overviews."""
+    path = WORK / f"scene_{side}.tif"
+    if not path.exists():
+        import rasterio
+        import tifffile
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+        with rasterio.open(
+            path, "w", driver="COG", width=side, height=side, count=3, dtype="uint8",
+            crs="EPSG:32633", transform=place, compress="deflate",
+        ) as file:  # fmt: skip
+            file.write(tifffile.imread(sample_slide(side), level=0).transpose(2, 0, 1))
+    return path
+
+
+def random_model(name: str, pixel_size: float | None = 0.25, **arguments: Any) -> Path:
+    """A model of random weights, always the same ones, whose answer varies over an image.
+
+    ``pixel_size`` is in micrometres.
+    """
     path = WORK / f"{name}.safetensors"
     if not path.exists():
         sys.path.insert(0, str(HERE.parent))
         from tests.making import save_tiny
         from tilepipe.models.unet import UNetArguments
 
-        save_tiny(path, UNetArguments(**arguments))
+        save_tiny(path, UNetArguments(**arguments), pixel_size_um=pixel_size)
     return path
 
 

@@ -34,6 +34,7 @@ from common import (
     parse,
     random_model,
     record,
+    sample_scene,
     sample_slide,
     whole_run,
 )
@@ -48,9 +49,10 @@ beyond its edge is their affair, and must not hide or excuse what they do within
 MODELS = {
     "valid": lambda: HERE.parent / "tilepipe" / "models" / "weights" / "nuclei-he.safetensors",
     "padded": lambda: random_model("padded16", width=16, padding="same"),
+    "scene": lambda: random_model("padded16_scene", pixel_size=None, width=16, padding="same"),
 }
 """The shipped model; and for tools that want outputs as large as inputs, a padded U-Net of the same
-width and depth with random weights."""
+width and depth with random weights, for slides and for scenes of any pixel size."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,21 @@ TOOLS = {
     ),
     "tilepipe-padded": Tool("tilepipe", "padded", suffix=".ome.zarr"),
     "monai": Tool("MONAI sliding_window_inference", "padded", "monai", BATCHES),
+    "tilepipe-scene": Tool("tilepipe", "scene"),
+    "geoai": Tool(
+        "geoai predict_geotiff", "scene", "geoai",
+        tuple((*batch, "--tile", side) for batch in BATCHES for side in (256, 512)),
+    ),
 }  # fmt: skip
-REFERENCE = {"valid": "tilepipe", "padded": "tilepipe-padded"}
+REFERENCE = {"valid": "tilepipe", "padded": "tilepipe-padded", "scene": "tilepipe-scene"}
 GOALS = {
     ("tiatoolbox", "fp32"): (8192, 2.5), ("tiatoolbox", "int8"): (8192, 6.0),
     ("loop", "fp32"): (4096, 1.0),
 }  # fmt: skip
 """Speeds over the peer's, from a side of the slide on. In int8, peers compute in fp32."""
-DISTRIBUTIONS = {"tiatoolbox": "tiatoolbox", "monai": "monai", "dask": "dask"}
+DISTRIBUTIONS = {
+    "tiatoolbox": "tiatoolbox", "monai": "monai", "dask": "dask", "geoai": "geoai-py",
+}  # fmt: skip
 
 
 def has_bf16() -> bool:
@@ -133,10 +142,15 @@ def output_of(name: str, side: int, precision: str) -> Path:
     return WORK / f"compare_{name}_{side}_{precision}{TOOLS[name].suffix}"
 
 
+def image_of(tool: Tool, side: int) -> Path:
+    """What a tool segments: the slide, or the same pixels as a GeoTIFF."""
+    return sample_scene(side) if tool.network == "scene" else sample_slide(side)
+
+
 def run(name: str, side: int, precision: str, settings: tuple[Any, ...], threads: int) -> Measured:
     """One whole run of a tool."""
     tool, output = TOOLS[name], output_of(name, side, precision)
-    model, image = MODELS[tool.network](), sample_slide(side)
+    model, image = MODELS[tool.network](), image_of(tool, side)
     if not tool.environment:
         words = ("--precision", precision, "--threads", threads)
         return whole_run(image, model, [output], *words)[0]
@@ -214,7 +228,8 @@ def compare(side: int, precision: str, names: list[str], options: argparse.Names
         name: tuned(name, min(side, options.tune_side), precision, options.threads)
         for name in names
     }
-    sample_slide(side).read_bytes()  # into the disk's cache, for the first one too
+    for name in names:
+        image_of(TOOLS[name], side).read_bytes()  # into the disk's cache, for the first one too
     measured: dict[str, list[Measured]] = {name: [] for name in names}
     for repeat in range(repeats):
         # Another one begins each time, so that none always follows the same neighbour.

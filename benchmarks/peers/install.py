@@ -1,6 +1,6 @@
 """Install the peers, each into a virtual environment of its own; never into tilepipe's.
 
-    python benchmarks/peers/install.py [loop dask monai tiatoolbox] [--again]
+    python benchmarks/peers/install.py [loop dask monai geoai tiatoolbox] [--again]
 
 They go to ``benchmarks/work/envs/NAME``. Every environment gets the same PyTorch, the one of
 ``constraints.txt``, and gets it first, so that nothing that follows asks for another build of it.
@@ -37,6 +37,9 @@ ENVS = (WORK / "envs").resolve()
 TORCH = "torch==2.13.0"
 READING = ["numpy", "safetensors", "tifffile", "imagecodecs"]
 TIATOOLBOX, TORCHVISION, MONAI = "tiatoolbox==2.1.3", "torchvision==0.28.0", "monai==1.6.1"
+GEOAI = "geoai-py==0.40.1"
+GEOAI_IMPORTS = ["rasterio", "tqdm", "geopandas", "rioxarray", "matplotlib", "leafmap"]
+"""What `geoai.inference` imports; all that geoai asks for would bring another PyTorch."""
 UNUSED = {
     "torch", "torchvision",  # see above
     "bokeh", "flask", "flask-cors", "ipywidgets", "jupyterlab", "sphinx",
@@ -97,6 +100,12 @@ def monai(environment: Environment) -> None:
     environment.pip(*READING, MONAI)
 
 
+def geoai(environment: Environment) -> None:
+    """geoai, with what its tiled inference imports."""
+    environment.pip("--no-deps", GEOAI)
+    environment.pip(TORCH, *READING, *GEOAI_IMPORTS)
+
+
 def tiatoolbox(environment: Environment) -> None:
     """TIAToolbox: see the head of this file."""
     environment.pip("--no-deps", TIATOOLBOX, TORCHVISION)
@@ -112,7 +121,7 @@ def tiatoolbox(environment: Environment) -> None:
     )
 
 
-PEERS = {"loop": loop, "dask": dask, "monai": monai, "tiatoolbox": tiatoolbox}
+PEERS = {"loop": loop, "dask": dask, "monai": monai, "geoai": geoai, "tiatoolbox": tiatoolbox}
 
 
 def main() -> None:

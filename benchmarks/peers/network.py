@@ -62,6 +62,7 @@ class Network(torch.nn.Module):
         self.unet = unet.UNet(unet.UNetArguments(**document["network"]["arguments"]))
         self.unet.load_state_dict({name: t.float() for name, t in weights.items()})
         self.unet.eval().to(self.dtype)
+        self.classes = document["output"]["classes"]
         given = document["input"]
         self.scale = given["scale"]
         self.register_buffer("mean", torch.tensor(given["mean"]).reshape(1, -1, 1, 1))
