@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from tests.faults.scene import NO_ANSWER, Run, Zygote
 from tests.making import digest, make_image, make_model, write_tiff, zero_tiles
-from tilepipe.models.file import import_onnx, save_model
+from tilepipe.models.file import save_model
+from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.unet import UNetArguments
 
 HEIGHT, WIDTH = 700, 900

@@ -248,7 +248,7 @@ def models(folder: Path) -> list[Files]:
 def onnx_models(folder: Path) -> list[Files]:
     """Model files of ONNX networks."""
     from tests.models.making_onnx import input_spec, network, output_spec, write_unet
-    from tilepipe.models.file import import_onnx, save_model
+    from tilepipe.models import import_onnx, save_model
     from tilepipe.models.unet import UNetArguments
 
     found = []

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.memory import ForwardMemory, _LiveBytes, forward_bytes
+from tilepipe.models.precision import Precision
 from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.models.unet_memory import bytes_by_layers
 
 MEASURE = """
 import sys, torch
@@ -71,6 +74,31 @@ def test_small_passes_tell_of_large_ones(padding: str, upsampling: str, dtype: t
     for keep in (8, 512, 2048):
         height, width = geometry.input_for(keep), geometry.input_for(1024)
         assert memory.peak(height, width) == forward_bytes(network, 3, height, width, dtype)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("upsampling", ["transposed", "interpolation"])
+@pytest.mark.parametrize("normalisation", ["none", "batch"])
+def test_unets_are_reckoned_without_torch(
+    padding: Any, upsampling: Any, normalisation: Any
+) -> None:
+    """With other peaks: at the input, in the first level, at the head."""
+    for bands, outputs, width, depth in ((1, 2, 2, 2), (9, 2, 2, 1), (3, 40, 2, 2)):
+        arguments = UNetArguments(
+            bands, outputs, width, depth, padding, normalisation, upsampling, dropout=0.1
+        )
+        geometry, network = geometry_of(arguments), UNet(arguments).eval()
+        smallest, step = geometry.smallest_input, geometry.stride_factor
+        for precision in (Precision.FP32, Precision.BF16):
+            traced = ForwardMemory(network, bands, smallest, step, precision.dtype)
+            for keep in (step, 512):
+                sides = geometry.input_for(keep), geometry.input_for(1024)
+                found = bytes_by_layers(arguments, *sides, precision.itemsize)
+                assert found == traced.peak(*sides)
+
+
+def test_items_are_as_large_as_torchs() -> None:
+    assert all(each.itemsize == each.dtype.itemsize for each in Precision)
 
 
 @pytest.mark.slow

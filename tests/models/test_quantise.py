@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.making import make_model
+from tests.models.making import OnTensors
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.quantised import network_hash, with_network
@@ -20,7 +21,6 @@ from tilepipe.models.quantise import missing_package, quantised, unpacked
 from tilepipe.models.specs import Model
 from tilepipe.models.unet import UNetArguments
 
-CPU = torch.device("cpu")
 needs_nncf = pytest.mark.skipif(missing_package() is not None, reason="needs the extra int8")
 
 
@@ -50,7 +50,7 @@ def network(model: Model) -> bytes:
 def compute(model: Model, network: bytes) -> Callable[[torch.Tensor], Any]:
     """The logits of the quantised network."""
     predictor = with_network(model, network).predictor
-    return predictor.open(CPU, Precision.INT8, 1, "openvino")
+    return OnTensors(predictor.open("cpu", Precision.INT8, 1, "openvino"))
 
 
 @needs_nncf
@@ -134,7 +134,7 @@ def test_what_is_no_network_is_refused(model: Model, content: bytes) -> None:
 def test_what_openvino_cannot_read_is_said(model: Model) -> None:
     found = with_network(model, zipped(model_xml="<net/>", model_bin=""))
     with pytest.raises(InputError, match="OpenVINO cannot read the quantised network"):
-        found.predictor.open(CPU, Precision.INT8, 1, "openvino")
+        found.predictor.open("cpu", Precision.INT8, 1, "openvino")
 
 
 def test_a_missing_package_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

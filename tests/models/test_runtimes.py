@@ -13,13 +13,16 @@ import pytest
 import torch
 
 from tests.making import randomise_statistics
-from tests.models.making import OTHERS, has_bf16
+from tests.models.making import OTHERS, OnTensors, has_bf16
 from tilepipe.errors import InputError
+from tilepipe.models import unet_memory
+from tilepipe.models.fold import folded
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.unet import UNetPredictor
 from tilepipe.models.runtimes import RUNTIMES, Runtime, check_runtime, installed, strips
 from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.models.weights import Weights, weights_of
 
 CPU = torch.device("cpu")
 NETWORKS = {
@@ -39,10 +42,16 @@ def network(arguments: UNetArguments) -> UNet:
     return net.eval().requires_grad_(False)
 
 
-def open_runtime(
-    name: str, net: UNet, device: torch.device, precision: str, threads: int
-) -> Runtime:
-    return UNetPredictor(net.arguments, net).open(device, Precision(precision), threads, name)
+def open_runtime(name: str, net: UNet, precision: str) -> Runtime:
+    """A runtime on tensors, whatever it takes."""
+    predictor = UNetPredictor(net.arguments, net)
+    runtime = predictor.open("cpu", Precision(precision), 1, name)
+    return OnTensors(runtime) if predictor.takes_arrays(name) else runtime
+
+
+def plain(net: UNet) -> tuple[UNetArguments, Weights]:
+    """What a graph is made of."""
+    return net.arguments, weights_of(net)
 
 
 def pixels(arguments: UNetArguments, rows: int, columns: int) -> torch.Tensor:
@@ -65,8 +74,8 @@ def test_strips_give_what_all_rows_together_give(
 ) -> None:
     arguments = replace(NETWORKS[kind], normalisation="none")
     net = network(arguments)
-    monkeypatch.setattr(strips, "STRIP_BYTES", 1)
-    monkeypatch.setattr(strips, "LEAST_ROWS", rows)
+    monkeypatch.setattr(unet_memory, "STRIP_BYTES", 1)
+    monkeypatch.setattr(unet_memory, "LEAST_ROWS", rows)
     in_strips = strips.Strips(net, CPU, torch.float32)
     # A small window after a large one finds the memory of that.
     shapes = [(48, 32), (16, 32), (32, 48)]
@@ -82,8 +91,8 @@ def test_strips_keep_nan_and_are_never_thin() -> None:
     x[0, 0, 40, 40] = float("nan")
     with torch.inference_mode():
         assert strips.Strips(network(arguments), CPU, torch.float32)(x).isnan().any()
-    assert strips.strip_rows((4096, 1000, 1000), 4) == strips.LEAST_ROWS
-    assert strips.strip_rows((1, 10, 10), 4) == 10
+    assert unet_memory.strip_rows((4096, 1000, 1000), 4) == unet_memory.LEAST_ROWS
+    assert unet_memory.strip_rows((1, 10, 10), 4) == 10
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -91,7 +100,7 @@ def test_strips_keep_nan_and_are_never_thin() -> None:
 def test_the_logits_are_torchs(kind: str, name: str) -> None:
     net = network(NETWORKS[kind])
     with torch.inference_mode():
-        runtime = open_runtime(name, net, CPU, "fp32", 1)
+        runtime = open_runtime(name, net, "fp32")
         for sides in ((48, 64), (80, 32), (48, 64)):
             x = pixels(net.arguments, *sides)
             before = x.clone()
@@ -106,8 +115,8 @@ def test_the_logits_are_torchs(kind: str, name: str) -> None:
 def test_torch_hides_nothing_that_is_not_finite(precision: str) -> None:
     net = network(NETWORKS["valid"])
     with torch.inference_mode():
-        runtime = open_runtime("torch", net, CPU, precision, 1)
-        x = pixels(net.arguments, 64, 64).to(runtime.dtype)
+        runtime = open_runtime("torch", net, precision)
+        x = pixels(net.arguments, 64, 64).to(runtime.dtype or torch.float32)
         assert runtime(x).isfinite().all()
         x[..., 40, 40] = torch.nan
         assert runtime(x).isnan().any()
@@ -120,9 +129,9 @@ def test_openvino_computes_bf16_where_it_says_so() -> None:
     with torch.inference_mode():
         if not has_bf16():
             with pytest.raises(InputError, match="this processor has no bf16"):
-                open_runtime("openvino", net, CPU, "bf16", 1)(x)
+                open_runtime("openvino", net, "bf16")(x)
             return
-        found = open_runtime("openvino", net, CPU, "bf16", 1)(x)
+        found = open_runtime("openvino", net, "bf16")(x)
         assert 1e-4 < apart(found, net(x)) < 5e-2
 
 
@@ -184,8 +193,8 @@ def test_a_network_stays_as_it_is_whatever_opens_it(kind: str, name: str) -> Non
         if precision is Precision.BF16 and name == "openvino" and not has_bf16():
             continue
         with torch.inference_mode():
-            runtime = open_runtime(name, net, CPU, precision, 1)
-            runtime(pixels(net.arguments, 16, 16).to(runtime.dtype))
+            runtime = open_runtime(name, net, precision)
+            runtime(pixels(net.arguments, 16, 16).to(runtime.dtype or torch.float32))
     after = net.state_dict()
     assert all(after[key].dtype == tensor.dtype for key, tensor in before.items())
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
@@ -206,7 +215,7 @@ def test_torch_compile_gives_torchs_logits() -> None:
     net = network(UNetArguments(width=2, depth=1))
     x = pixels(net.arguments, 32, 48)
     with torch.inference_mode():
-        runtime = open_runtime("compile", net, CPU, "fp32", 1)
+        runtime = open_runtime("compile", net, "fp32")
         found = runtime(x)
         assert apart(found, net(x)) < 5e-6
         assert torch.equal(runtime(x), found)
@@ -224,9 +233,23 @@ def test_torch_compile_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch) -> No
         return refuse
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    runtime = open_runtime("compile", net, CPU, "fp32", 1)
+    runtime = open_runtime("compile", net, "fp32")
     with pytest.raises(InputError, match=r"cannot compile here \(no C\+\+ compiler\)"):
         runtime(pixels(net.arguments, 64, 64))
+
+
+def test_folding_gives_torchs_bits() -> None:
+    net = network(NETWORKS["padded, batch norm"])
+    _, found = folded(*plain(net))
+    for name, double in (*net.down.named_children(), *net.merge.named_children()):
+        block = f"{'down' if double in [*net.down] else 'merge'}.{name}"
+        for place, target in ((0, 0), (3, 2)):
+            given, norm = double[place].double(), double[place + 1].double()  # type: ignore[index]
+            fused = torch.nn.utils.fusion.fuse_conv_bn_eval(given, norm)
+            assert fused.bias is not None
+            for kind, tensor in (("weight", fused.weight), ("bias", fused.bias)):
+                expected = tensor.detach().float().numpy()
+                np.testing.assert_array_equal(found[f"{block}.{target}.{kind}"], expected)
 
 
 def test_graph_weights_are_those_of_the_network() -> None:
@@ -234,7 +257,7 @@ def test_graph_weights_are_those_of_the_network() -> None:
     from tilepipe.models.runtimes.graph import as_onnx
 
     net = network(NETWORKS["valid"])
-    model = onnx.load_from_string(as_onnx(net))
+    model = onnx.load_from_string(as_onnx(*plain(net)))
     onnx.checker.check_model(model)
     first = onnx.numpy_helper.to_array(model.graph.initializer[0])
     np.testing.assert_array_equal(first, next(net.parameters()).numpy())
@@ -248,7 +271,7 @@ def test_a_graph_is_kept_for_its_own_network_alone(monkeypatch: pytest.MonkeyPat
     other = deepcopy(net)
     with torch.no_grad():
         next(other.parameters()).view(-1)[0] += 1
-    made = graph.as_onnx(net)
-    monkeypatch.setattr(graph, "_made", lambda net: b"made again")
-    assert graph.as_onnx(net) == made
-    assert graph.as_onnx(other) == b"made again"
+    made = graph.as_onnx(*plain(net))
+    monkeypatch.setattr(graph, "_made", lambda *_: b"made again")
+    assert graph.as_onnx(*plain(net)) == made
+    assert graph.as_onnx(*plain(other)) == b"made again"

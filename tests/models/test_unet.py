@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from tilepipe.models.unet import PRESETS, UNet, UNetArguments, preset
+from tilepipe.models.unet_arguments import tensor_shapes
+from tilepipe.models.weights import shapes_of
 
 
 def _sides(network: nn.Module, side: int) -> list[int]:
@@ -50,6 +54,20 @@ def test_every_preset_runs(name: str) -> None:
         logits = network(torch.zeros(1, 3, side, side))
     assert logits.shape[1] == network.arguments.outputs
     assert logits.shape[-1] == (20 if network.arguments.padding == "valid" else side)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("normalisation", ["none", "batch"])
+@pytest.mark.parametrize("upsampling", ["transposed", "interpolation"])
+def test_shapes_are_foretold_without_torch(
+    padding: Any, normalisation: Any, upsampling: Any
+) -> None:
+    for bands, outputs, width, depth in ((1, 1, 1, 1), (3, 2, 5, 3), (13, 7, 16, 8)):
+        arguments = UNetArguments(
+            bands, outputs, width, depth, padding, normalisation, upsampling, dropout=0.1
+        )
+        found = tensor_shapes(arguments)
+        assert list(found.items()) == list(shapes_of(lambda a=arguments: UNet(a)).items())  # type: ignore[misc]
 
 
 def test_an_unknown_preset_is_named() -> None:

@@ -14,16 +14,17 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from tilepipe._torch import Tensor, torch
+import numpy as np
+
 from tilepipe.errors import EnvironmentFailure, InputError
 from tilepipe.grid import Geometry
-from tilepipe.models import onnx_file, safetensors_file
+from tilepipe.models import safetensors_file
 from tilepipe.models.document import Document, checked
 from tilepipe.models.geometry import geometry_of
-from tilepipe.models.onnx_file import import_onnx
 from tilepipe.models.predictors import kind_of
 from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
-from tilepipe.models.unet import UNetArguments
+from tilepipe.models.unet_arguments import UNetArguments
+from tilepipe.models.weights import TRAINING_ONLY, weights_of
 from tilepipe.storage import local_file, require_room_for_name, write_whole
 
 __all__ = [
@@ -33,12 +34,13 @@ __all__ = [
     "Model",
     "OutputSpec",
     "build_model",
-    "import_onnx",
     "import_state_dict",
     "load_model",
     "save_model",
     "shipped_models",
 ]
+
+ONNX_SUFFIX = ".onnx"
 
 DEFAULT_MODEL = "nuclei-he"
 """The shipped model that is used where none is named."""
@@ -63,20 +65,20 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
         names = ", ".join(shipped_models()) or "none"
         raise InputError(
             f"no model is called {text!r}: give the path of a {safetensors_file.SUFFIX} or "
-            f"{onnx_file.SUFFIX} file, or the name of a shipped model ({names})"
+            f"{ONNX_SUFFIX} file, or the name of a shipped model ({names})"
         )
     return _load(path)
 
 
 def _load(path: Path) -> Model:
-    if path.suffix == onnx_file.SUFFIX:
+    if path.suffix == ONNX_SUFFIX:
+        from tilepipe.models import onnx_file
+
         return onnx_file.load_onnx(path)
     return safetensors_file.load_safetensors(path)
 
 
-def save_model(
-    path: str | os.PathLike[str], model: Model, dtype: torch.dtype = torch.float32
-) -> None:
+def save_model(path: str | os.PathLike[str], model: Model, dtype: Any = "float32") -> None:
     """Write a model file; it appears under its name only when complete.
 
     Parameters
@@ -87,37 +89,43 @@ def save_model(
     model
         A model from `build_model`, `import_onnx`, `import_state_dict` or `load_model`.
     dtype
-        ``torch.float32`` or ``torch.float16``, as which safetensors files store the weights. ONNX
-        networks keep their own.
+        ``float32`` or ``float16``, as which safetensors files store the weights; torch's and
+        numpy's types of these names will do, too. ONNX networks keep their own.
 
     Raises
     ------
     InputError
         Where the parts of the model do not agree, or its weights do not fit the dtype.
     """
-    if dtype not in (torch.float32, torch.float16):
+    kind = getattr(dtype, "__name__", str(dtype)).removeprefix("torch.")
+    if kind not in ("float32", "float16"):
         raise InputError(f"weights are stored as float32 or float16, not {dtype}")
     target = Path(path)
     suffix = model.predictor.suffix
     if target.suffix != suffix:
         raise InputError(f"{target}: the name of this model's file ends in {suffix}")
-    if suffix == onnx_file.SUFFIX:
+    if suffix == ONNX_SUFFIX:
+        from tilepipe.models import onnx_file
+
         content = onnx_file.onnx_content(model)
     else:
-        content = safetensors_file.safetensors_content(model, dtype, target.name)
+        content = safetensors_file.safetensors_content(model, kind, target.name)
     require_room_for_name(target)
     try:
         write_whole(target, content, alone=False)
     except OSError as error:
-        kind = EnvironmentFailure if error.errno == errno.ENOSPC else InputError
-        raise kind(f"{target}: cannot be written: {error.strerror}") from error
+        cause = EnvironmentFailure if error.errno == errno.ENOSPC else InputError
+        raise cause(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def exact_dtype(model: Model) -> torch.dtype:
+def exact_dtype(model: Model) -> str:
     """The smaller of the types of `save_model` that holds a model's weights as they are."""
-    tensors = [t for t in model.network.state_dict().values() if t.is_floating_point()]
-    half = all(torch.equal(t.half().float(), t.float()) for t in tensors)
-    return torch.float16 if half else torch.float32
+    with np.errstate(over="ignore"):
+        half = all(
+            np.array_equal(array.astype(np.float16).astype(np.float32), array)
+            for array in model.predictor.tensors.values()
+        )
+    return "float16" if half else "float32"
 
 
 def build_model(
@@ -157,8 +165,7 @@ def build_model(
     document = checked(Document(arguments, tile, input, output, dict(about or {})), name)
     # Through the same copy that loading makes, so that both give the same network.
     tensors = {
-        key: tensor.to("cpu", torch.float32, copy=True)
-        for key, tensor in safetensors_file.tensors_of(network).items()
+        key: np.array(array, np.float32, order="C") for key, array in weights_of(network).items()
     }
     return safetensors_file.assemble(name, document, tensors, source=name, path=None)
 
@@ -178,6 +185,8 @@ def import_state_dict(
     InputError
         Where the file holds anything but tensors, or other tensors than the network's.
     """
+    from tilepipe._torch import Tensor, torch
+
     source = Path(path).name
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -199,12 +208,12 @@ def import_state_dict(
         Document(arguments, geometry_of(arguments), input, output, dict(about or {})), source
     )
     shapes = {
-        key: tuple(tensor.shape)
-        for key, tensor in state.items()
-        if not key.endswith(safetensors_file.TRAINING_ONLY)
+        key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(TRAINING_ONLY)
     }
     safetensors_file.check_shapes(shapes, arguments, source)
-    tensors = {key: state[key].to(torch.float32, copy=True) for key in shapes}
+    tensors = {
+        key: np.array(state[key].detach().to(torch.float32).numpy(), order="C") for key in shapes
+    }
     return safetensors_file.assemble(Path(path).stem, document, tensors, source=source, path=None)
 
 

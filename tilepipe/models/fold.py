@@ -3,41 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tilepipe._torch import nn, torch
-from tilepipe.models.unet import DoubleConvolution, UNet
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.models.unet_arguments import UNetArguments
+from tilepipe.models.weights import Weights, network_with, weights_of
+
+if TYPE_CHECKING:
+    from tilepipe.models.unet import UNet
+
+EPSILON = 1e-5
+"""What batch normalisation adds to a variance."""
 
 
 def fold_batch_normalisation(network: UNet) -> UNet:
+    """The same function in inference, on the CPU; see `folded`."""
+    from tilepipe.models.unet import UNet
+
+    arguments, weights = folded(network.arguments, weights_of(network))
+    found = network_with(weights, lambda: UNet(arguments))
+    assert isinstance(found, UNet)
+    return found
+
+
+def folded(arguments: UNetArguments, weights: Weights) -> tuple[UNetArguments, Weights]:
     """The same function in inference without batch normalisation and dropout.
 
     In inference a batch normalisation is an affine map of each channel, which the convolution
-    before it can carry: equal up to rounding, with fewer passes over memory.
+    before it can carry: equal up to rounding, with fewer passes over memory. Arrays that do not
+    change are shared.
     """
-    arguments = replace(network.arguments, normalisation="none", dropout=0.0)
-    plain = UNet(arguments).eval()
-    plain.head.load_state_dict(network.head.state_dict())
-    plain.up.load_state_dict(network.up.state_dict())
-    doubles = zip([*network.down, *network.merge], [*plain.down, *plain.merge], strict=True)
-    for source, target in doubles:
-        assert isinstance(source, DoubleConvolution)
-        assert isinstance(target, DoubleConvolution)
-        convolutions = [m for m in target if isinstance(m, nn.Conv2d)]
-        if network.arguments.normalisation == "none":
-            target.load_state_dict(source.state_dict())
-            continue
-        for i, convolution in enumerate(convolutions):
-            given, norm = source[3 * i], source[3 * i + 1]
-            assert isinstance(given, nn.Conv2d)
-            assert isinstance(norm, nn.BatchNorm2d)
-            # In double, so that folding adds no more than one rounding.
-            fused = nn.utils.fusion.fuse_conv_bn_weights(
-                given.weight.double(), None if given.bias is None else given.bias.double(),
-                norm.running_mean.double(), norm.running_var.double(), norm.eps,  # type: ignore[union-attr]
-                norm.weight.double(), norm.bias.double(),
-            )  # fmt: skip
-            with torch.no_grad():
-                convolution.weight.copy_(fused[0])
-                assert convolution.bias is not None
-                convolution.bias.copy_(fused[1])
-    return plain
+    plain = replace(arguments, normalisation="none", dropout=0.0)
+    if arguments.normalisation == "none":
+        return plain, weights
+    found = {name: array for name, array in weights.items() if name.startswith(("up.", "head."))}
+    for name in weights:
+        norm, variance, _ = name.rpartition(".running_var")
+        if variance:
+            block, _, place = norm.rpartition(".")
+            # Convolution, normalisation, ReLU, convolution ...: without normalisation at 0 and 2.
+            target = f"{block}.{0 if place == '1' else 2}"
+            fused = _fused(weights, f"{block}.{int(place) - 1}", norm)
+            found |= {f"{target}.{kind}": array for kind, array in fused.items()}
+    return plain, found
+
+
+def _fused(weights: Weights, convolution: str, norm: str) -> dict[str, NDArray[np.float32]]:
+    """The weight and the bias of a convolution that also normalises."""
+
+    def double(name: str) -> NDArray[np.float64]:
+        # In double, so that folding adds no more than one rounding.
+        return weights[name].astype(np.float64)
+
+    inverse = 1 / np.sqrt(double(f"{norm}.running_var") + EPSILON)
+    scale = double(f"{norm}.weight")
+    weight = double(f"{convolution}.weight") * (scale * inverse)[:, None, None, None]
+    bias = (double(f"{convolution}.bias") - double(f"{norm}.running_mean")) * inverse * scale
+    bias += double(f"{norm}.bias")
+    return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}

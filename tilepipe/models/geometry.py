@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilepipe.grid import Geometry, round_up
-from tilepipe.models.unet import UNetArguments
+from tilepipe.models.unet_arguments import UNetArguments
 
 PAPER_INPUT = 572
 """Side of the tile of Ronneberger et al. 2015; the tile chosen is the valid one nearest to it."""

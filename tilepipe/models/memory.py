@@ -7,10 +7,6 @@ from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
 
-PASS_OVERHEAD = 60 * 10**6
-"""Bytes that a pass takes besides its tensors: kernels and scratch of libraries, stacks of threads.
-"""
-
 
 def forward_bytes(
     network: nn.Module, bands: int, height: int, width: int, dtype: torch.dtype = torch.float32

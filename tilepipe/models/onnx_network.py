@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
-from tilepipe.models.onnx_graph import FLOAT16, Graph, first_line, missing
+from tilepipe.models.onnx_graph import FLOAT16, Graph, first_line
+from tilepipe.models.onnx_session import open_session
 
 Layout = Literal["NCHW", "NHWC"]
 Gives = Literal["logits", "probabilities"]
@@ -151,7 +152,7 @@ class OnnxNetwork(nn.Module):
         key = (str(device), torch.get_num_threads())
         if self._session is None or self._session[0] != key:
             content = self.graph.proto.SerializeToString()
-            self._session = (key, open_session(content, self.graph.source, device))
+            self._session = (key, open_session(content, self.graph.source, *key))
         return self._session[1]
 
     def live_bytes(self, height: int, width: int) -> int:
@@ -164,57 +165,6 @@ class OnnxNetwork(nn.Module):
             step = self.geometry.stride_factor if growing else 0
             self._memory = _Memory(self, self.fixed or (side, side), step)
         return self._memory.peak(height, width)
-
-
-def open_session(
-    content: bytes,
-    source: str,
-    device: torch.device,
-    optimise: bool = True,
-    threads: int | None = None,
-) -> Any:
-    """Open a session of ONNX Runtime that gives the same values every time.
-
-    Raises
-    ------
-    InputError
-        Where ONNX Runtime is not installed, lacks the device, or refuses the network.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise missing("onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    # Threads that wait must not take the cores that readers need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what matters is raised
-    # An arena keeps all that a pass took, and takes up to twice what it needs.
-    options.enable_cpu_mem_arena = False
-    if not optimise:
-        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.graph_optimization_level = level
-        # Constants are made when they are needed, not all at the beginning.
-        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise InputError(
-                "device cuda: the ONNX Runtime installed here computes on CPUs only; use --device "
-                "cpu, or install onnxruntime-gpu in place of onnxruntime"
-            )
-        settings = {
-            "device_id": device.index or 0,
-            "use_tf32": 0,
-            "cudnn_conv_algo_search": "DEFAULT",
-        }
-        providers.insert(0, ("CUDAExecutionProvider", settings))
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # of no fixed kind
-        raise InputError(f"{source}: ONNX Runtime refuses it: {first_line(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +189,9 @@ class _Memory:
     def __init__(self, network: OnnxNetwork, base: tuple[int, int], step: int) -> None:
         nodes = network.graph.proto.graph.node
         content, names = network.graph.with_shapes()
-        session = open_session(content, network.graph.source, torch.device("cpu"), optimise=False)
+        session = open_session(
+            content, network.graph.source, "cpu", torch.get_num_threads(), optimise=False
+        )
 
         def sides_of(height: int, width: int) -> list[NDArray[np.int64]]:
             shape = network.arguments.shape(height, width)

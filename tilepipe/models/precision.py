@@ -34,6 +34,11 @@ class Precision(StrEnum):
         return found
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a pixel or a logit."""
+        return 2 if self.is_half else 8 if self is Precision.FP64 else 4
+
+    @property
     def is_half(self) -> bool:
         """Whether a value has 16 bits; labels then differ from those of float32 at more ties."""
         return self in (Precision.BF16, Precision.FP16)

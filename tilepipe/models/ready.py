@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from tilepipe._torch import Tensor, torch
+from typing import Any
+
 from tilepipe.models.precision import Precision
-from tilepipe.models.specs import InputSpec, Model
+from tilepipe.models.specs import Model
 
 
 class ReadyModel:
-    """A model whose predictor is open; used from one thread."""
+    """A model whose predictor is open; used from one thread.
+
+    It takes and gives torch's tensors, or numpy's arrays where the runtime does
+    (`Predictor.takes_arrays`).
+    """
 
     def __init__(
-        self, model: Model, device: torch.device, precision: Precision, threads: int, runtime: str
+        self, model: Model, device: str, precision: Precision, threads: int, runtime: str
     ) -> None:
         self.runtime = model.predictor.open(device, precision, threads, runtime)
         self._geometry = model.geometry
-        self._normalise = Normalisation(model.input, device, self.runtime.dtype)
+        self._normalise: Any
+        if model.predictor.takes_arrays(runtime):
+            from tilepipe.models.normalisation import ArrayNormalisation
 
-    def predict(self, pixels: Tensor, holes: Tensor | None, keep: tuple[int, int]) -> Tensor:
+            self._normalise = ArrayNormalisation(model.input, threads)
+        else:
+            from tilepipe.models.tensor_normalisation import TensorNormalisation
+
+            self._normalise = TensorNormalisation(model.input, device, self.runtime.dtype)
+
+    def predict(self, pixels: Any, holes: Any, keep: tuple[int, int]) -> Any:
         """Logits of one window, (1, outputs, rows, columns).
 
         Parameters
@@ -32,27 +45,3 @@ class ReadyModel:
         """
         logits = self.runtime(self._normalise(pixels, holes))
         return logits[(..., *self._geometry.crop(keep))]
-
-
-class Normalisation:
-    """Pixels of an image to the input of a network, on a device, in the type that it takes."""
-
-    def __init__(self, spec: InputSpec, device: torch.device, dtype: torch.dtype) -> None:
-        self._scale, self._dtype = spec.scale, dtype
-        kind = torch.float64 if dtype == torch.float64 else torch.float32
-        self._mean, self._std = (
-            torch.tensor(values, dtype=kind, device=device) for values in (spec.mean, spec.std)
-        )
-
-    def __call__(self, pixels: Tensor, holes: Tensor | None) -> Tensor:
-        """The network's input, (1, bands, height, width), of pixels (height, width, bands)."""
-        height, width, bands = pixels.shape
-        # By rows of interleaved bands: three times as fast as by bands, and bit for bit the same.
-        x = pixels.to(self._mean.dtype, copy=True).reshape(height, width * bands)
-        x = x.mul_(self._scale)
-        x = x.sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
-        x = x.reshape(1, height, width, bands).permute(0, 3, 1, 2)
-        if holes is not None:
-            # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
-            x.masked_fill_(holes.permute(2, 0, 1)[None], 0.0)
-        return x.to(dtype=self._dtype, memory_format=torch.channels_last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from tilepipe._torch import Tensor, nn, torch
 from tilepipe.errors import InputError
 from tilepipe.models import int8_network
 from tilepipe.models.document import Document, document_of, parse_document
@@ -21,13 +20,11 @@ from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.predictors import kind_of
 from tilepipe.models.predictors.base import Arguments
 from tilepipe.models.specs import Model
+from tilepipe.models.weights import TRAINING_ONLY, Weights
 from tilepipe.text import some
 
 METADATA_KEY = "tilepipe"
 SUFFIX = ".safetensors"
-
-TRAINING_ONLY = ".num_batches_tracked"
-"""Batch normalisation counts its training steps; inference has no use for the count."""
 
 
 def load_safetensors(path: Path) -> Model:
@@ -43,7 +40,7 @@ def load_safetensors(path: Path) -> Model:
     try:
         with (
             path.open("rb") as opened,
-            safe_open(_utf8_name(path, opened), framework="pt", device="cpu") as file,
+            safe_open(_utf8_name(path, opened), framework="np") as file,
         ):
             metadata = file.metadata() or {}
             if METADATA_KEY not in metadata:
@@ -73,7 +70,7 @@ def load_safetensors(path: Path) -> Model:
                         f"{source}: tensor {name} must be F32 or F16, found {view.get_dtype()}"
                     )
             # Copied out of the mapped file, which may be replaced while the model is in use.
-            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in views}
+            tensors = {name: _copied(file.get_tensor(name)) for name in views}
             network = None if int8 is None else _int8(int8, metadata, source)
     except SafetensorError as error:
         raise InputError(f"{source}: is damaged or not a safetensors file: {error}") from error
@@ -92,44 +89,36 @@ def _int8(view: Any, metadata: dict[str, str], source: str) -> Int8Network:
             f"{source}: tensor {int8_network.TENSOR} must be bytes, found {view.get_dtype()} of "
             f"shape {tuple(view.get_shape())}"
         )
-    return int8_network.read_int8_network(view[:].numpy().tobytes(), metadata, source)
+    return int8_network.read_int8_network(view[:].tobytes(), metadata, source)
 
 
-def safetensors_content(model: Model, dtype: torch.dtype, source: str) -> bytes:
-    """The bytes of a model file, its weights stored as ``dtype``."""
-    from safetensors.torch import save
+def safetensors_content(model: Model, dtype: str, source: str) -> bytes:
+    """The bytes of a model file, its weights stored as ``dtype``: ``float32`` or ``float16``."""
+    from safetensors.numpy import save
 
     document = document_of(model, "model")
-    stored = {name: t.to(dtype).contiguous() for name, t in tensors_of(model.network).items()}
+    with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
+        stored = {name: t.astype(dtype) for name, t in model.predictor.tensors.items()}
     _check_finite(stored, source)
     metadata = {METADATA_KEY: document.dumps()}
     if model.int8 is not None:
         # Rounded to half precision, weights are others.
         int8_network.check_same_weights(model.int8, weights_hash(stored), source)
         metadata[int8_network.METADATA_KEY] = model.int8.document()
-        stored[int8_network.TENSOR] = torch.frombuffer(
-            bytearray(model.int8.content), dtype=torch.uint8
-        )
+        stored[int8_network.TENSOR] = np.frombuffer(model.int8.content, np.uint8)
     return bytes(save(stored, metadata=metadata))
 
 
 def assemble(
-    name: str, document: Document, tensors: dict[str, Tensor], *, source: str, path: str | None
+    name: str, document: Document, tensors: Weights, *, source: str, path: str | None
 ) -> Model:
-    """The model of a checked document and of float32 tensors that nobody else holds."""
+    """The model of a checked document and of arrays that nobody else holds."""
     _check_finite(tensors, source)
     kind = kind_of(document.arguments)
-    network = _skeleton(document.arguments)
-    state = dict(tensors)
-    for key in network.state_dict():
-        if key.endswith(TRAINING_ONLY):
-            state[key] = torch.zeros((), dtype=torch.int64)
-    network.load_state_dict(state, assign=True)
-    network.eval().requires_grad_(False)
     return Model(
         name=name,
         predictor=kind(
-            document.arguments, network, inexact=document.inexact, fixed=not document.exact
+            document.arguments, tensors, inexact=document.inexact, fixed=not document.exact
         ),
         geometry=document.geometry,
         input=document.input,
@@ -140,15 +129,9 @@ def assemble(
     )
 
 
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a network that its file holds."""
-    state = network.state_dict()
-    return {name: t.detach() for name, t in state.items() if not name.endswith(TRAINING_ONLY)}
-
-
 def check_shapes(found: Mapping[str, tuple[int, ...]], arguments: Arguments, source: str) -> None:
     """Refuse tensors that are not just those of the network."""
-    expected = {name: tuple(t.shape) for name, t in tensors_of(_skeleton(arguments)).items()}
+    expected = kind_of(arguments).shapes(arguments)
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     if missing or unexpected:
@@ -189,35 +172,35 @@ def _refuse_pickle(path: Path, source: str) -> None:
         )
 
 
-def _skeleton(arguments: Arguments) -> nn.Module:
-    with torch.device("meta"):
-        return kind_of(arguments).build(arguments)
+def _copied(array: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A copy in C order."""
+    return np.array(array, np.float32, order="C")
 
 
-def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    for name, tensor in tensors.items():
-        # NaN wins both minimum and maximum; one pass, with no copy of the weights.
-        if not all(math.isfinite(value) for value in torch.aminmax(tensor)):
+def _check_finite(tensors: Mapping[str, NDArray[np.floating]], source: str) -> None:
+    for name, array in tensors.items():
+        # NaN wins both minimum and maximum; no copy of the weights.
+        if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
             raise InputError(
-                f"{source}: tensor {name} holds values that are not finite (as {tensor.dtype})"
+                f"{source}: tensor {name} holds values that are not finite (as {array.dtype})"
             )
 
 
-def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+def weights_hash(tensors: Weights) -> str:
     """SHA-256 of the weights alone, as hexadecimal digits; of their values as float32."""
     digest = hashlib.sha256()
     _add(digest, tensors)
     return digest.hexdigest()
 
 
-def _fingerprint(document: Document, tensors: Mapping[str, Tensor]) -> str:
+def _fingerprint(document: Document, tensors: Weights) -> str:
     digest = hashlib.sha256(document.canonical().encode())
     _add(digest, tensors)
     return digest.hexdigest()
 
 
-def _add(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+def _add(digest: Any, tensors: Weights) -> None:
     for name in sorted(tensors):
-        values = tensors[name].contiguous().numpy().astype(np.dtype("<f4"), copy=False)
+        values = np.ascontiguousarray(tensors[name], np.dtype("<f4"))
         digest.update(f"\n{name} {values.shape}\n".encode())
         digest.update(values.data)

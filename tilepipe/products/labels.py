@@ -53,18 +53,12 @@ class Labels(_Voted):
         """The class of the largest logit, the lower one in a tie: (N, H, W) uint8."""
         from tilepipe._torch import torch
 
-        if output.activation == "sigmoid":
-            return (logits[:, 0] > _levels(output)[0]).to(torch.uint8)
-        if logits.shape[1] == 2:
-            return (logits[:, 1] > logits[:, 0]).view(torch.uint8)
-        best = logits[:, 0]
-        labels = torch.zeros_like(best, dtype=torch.uint8)
-        for label in range(1, logits.shape[1]):
-            higher = logits[:, label] > best
-            labels.masked_fill_(higher, label)
-            if label + 1 < logits.shape[1]:
-                best = torch.where(higher, logits[:, label], best)
+        labels: Tensor = _labels(logits, output, torch)
         return labels
+
+    def encode_array(self, logits: NDArray[np.float32], output: OutputSpec) -> NDArray[Any]:
+        """`encode` of a numpy array."""
+        return np.asarray(_labels(logits, output, np))
 
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
@@ -104,8 +98,12 @@ class Planes(_Voted):
         """1 where a class is above its threshold: (N, C, H, W) uint8."""
         from tilepipe._torch import torch
 
-        above = [logits[:, i] > level for i, level in enumerate(_levels(output))]
-        return torch.stack(above, dim=1).to(torch.uint8)
+        planes: Tensor = _planes(logits, output, torch)
+        return planes
+
+    def encode_array(self, logits: NDArray[np.float32], output: OutputSpec) -> NDArray[Any]:
+        """`encode` of a numpy array."""
+        return np.asarray(_planes(logits, output, np))
 
     def sums(
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
@@ -119,6 +117,31 @@ class Planes(_Voted):
     ) -> NDArray[np.float64]:
         """How far each logit is beyond the threshold that its stored value contradicts."""
         return _beyond_threshold(stored, logits, output)
+
+
+def _labels(logits: Any, output: OutputSpec, library: Any) -> Any:
+    """The labels of logits; both are of that library, torch or numpy."""
+    if output.activation == "sigmoid":
+        return (logits[:, 0] > _levels(output)[0]).view(library.uint8)
+    if logits.shape[1] == 2:
+        return (logits[:, 1] > logits[:, 0]).view(library.uint8)
+    best = logits[:, 0]
+    labels = library.zeros_like(best, dtype=library.uint8)
+    for label in range(1, logits.shape[1]):
+        higher = logits[:, label] > best
+        if library is np:
+            labels[higher] = label
+        else:
+            labels.masked_fill_(higher, label)  # which a CUDA graph can hold
+        if label + 1 < logits.shape[1]:
+            best = library.where(higher, logits[:, label], best)
+    return labels
+
+
+def _planes(logits: Any, output: OutputSpec, library: Any) -> Any:
+    """The planes of logits; both are of that library, torch or numpy."""
+    above = [logits[:, i] > level for i, level in enumerate(_levels(output))]
+    return library.stack(above, 1).view(library.uint8)
 
 
 def _levels(output: OutputSpec) -> list[float]:

@@ -106,6 +106,17 @@ class Product(PixelForm):
         values. Other products are made of the same logits, which must not be changed in place.
         """
 
+    def encode_array(self, logits: NDArray[np.float32], output: OutputSpec) -> NDArray[Any]:
+        """`encode` of a numpy array, with the same result to the bit.
+
+        By default torch does it. Products that most runs make have no need of it, as loading torch
+        may take longer than such a run.
+        """
+        from tilepipe._torch import torch
+
+        with torch.inference_mode():
+            return np.asarray(self.encode(torch.from_numpy(logits), output).numpy())
+
     def stored(self, encoded: NDArray[Any]) -> NDArray[Any]:
         """Convert the result of `encode` to its stored form, of type `dtype`."""
         return encoded

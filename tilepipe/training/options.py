@@ -12,7 +12,7 @@ from tilepipe.options import Options, option
 from tilepipe.quantities import join_parts, numbers, parse_names
 
 if TYPE_CHECKING:
-    from tilepipe.models.unet import UNetArguments
+    from tilepipe.models.unet_arguments import UNetArguments
 
 Preset = Literal["unet", "unet-small", "unet-padded", "unet-three-level", "unet-regression"]
 LabelKind = Literal["auto", "classes", "binary", "instances", "values"]
@@ -200,7 +200,7 @@ class TrainOptions(Options):
         InputError
             For arguments that make no network.
         """
-        from tilepipe.models.unet import preset
+        from tilepipe.models.unet_arguments import preset
 
         changes = {
             name: value

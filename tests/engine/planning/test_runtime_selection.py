@@ -215,7 +215,7 @@ def test_one_that_does_not_agree_with_torch_is_left_out(
     speeds = {"torch": 1.0, "onnxruntime": 1.2, "openvino": 9.0}
     choice = fastest(monkeypatch, speeds, {"openvino": error})
     assert choice.runtime == "onnxruntime"
-    assert "openvino differs from torch by" in choice.warnings[0]
+    assert "the tile that was timed, it differs from torch by" in choice.warnings[0]
 
 
 def test_one_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +288,21 @@ def test_short_runs_measure_nothing(
     assert estimate.speeds == ()
 
 
+def test_the_next_short_run_times_nothing(
+    odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e-9)
+    asked: dict[str, Any] = {"model": shallow, "outputs": tmp_path / "m.ome.zarr"}
+    plan, estimate = tilepipe.plan(odd, **asked)
+    monkeypatch.setattr(passes, "speed_of", lambda *_: pytest.fail("timed again"))
+    again, other = tilepipe.plan(odd, **asked)
+    assert again == plan
+    assert other.seconds == estimate.seconds
+    with pytest.raises(pytest.fail.Exception, match="timed again"):
+        tilepipe.plan(odd, **asked, threads=plan.threads + 1)
+
+
 @pytest.mark.parametrize("region", [None, (30, 40, 500, 300)])
 def test_what_was_measured_is_frozen_told_and_remembered(
     region: tuple[int, int, int, int] | None,
@@ -309,7 +324,8 @@ def test_what_was_measured_is_frozen_told_and_remembered(
     assert (plan.region is not None) == (region is not None)
     assert f", {plan.runtime} (measured: torch " in show_plan(plan, estimate)
     assert estimate.warnings == ()
-    monkeypatch.setattr(passes, "fastest_runtime", lambda *_: pytest.fail("measured again"))
+    for name in ("fastest_runtime", "speed_of"):
+        monkeypatch.setattr(passes, name, lambda *_: pytest.fail("measured again"))
     assert tilepipe.plan(odd, **asked, region=region)[0] == plan
 
 

@@ -104,14 +104,14 @@ def test_half_precision_runs_on_a_cpu_and_is_near(precision: str, bound: float) 
 def test_passes_run_one_at_a_time_on_one_thread() -> None:
     runner = Device(make_model(UNetArguments(width=2)), "cpu", "fp32", threads=1)
     seen: list[Any] = []
-    forward = runner._ready.runtime
+    forward = runner.backend.ready.runtime
 
     def spy(x: torch.Tensor) -> Any:
         seen.append(threading.current_thread().name)
         return forward(x)
 
     spy.dtype = forward.dtype  # type: ignore[attr-defined]
-    runner._ready.runtime = spy  # type: ignore[assignment]
+    runner.backend.ready.runtime = spy  # type: ignore[assignment]
     pixels = make_image(572, 572)
     answers = [runner.answer(pixels, None, (384, 384)) for _ in range(3)]
     assert all((a.result().mask == answers[0].result().mask).all() for a in answers)

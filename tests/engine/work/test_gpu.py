@@ -21,6 +21,7 @@ from torch import Tensor
 from tests.making import make_image, make_model
 from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.gpu import BUFFERS, GpuPipeline, Slot, TorchCuda
+from tilepipe.engine.work.torch_backend import TorchBackend
 from tilepipe.errors import NonFiniteError
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.product import product_named
@@ -193,18 +194,30 @@ def test_a_window_that_cannot_be_sent_gives_its_buffers_back() -> None:
     assert len(through(pipeline, given)) == 3
 
 
-class Pipelined(Device):
-    """A device whose windows take the pipeline of a GPU, on the CPU."""
+class PipelinedBackend(TorchBackend):
+    """Torch on the CPU, in the pipeline of a GPU."""
 
     hardware: LazyHardware | None = None
 
-    @property
-    def _pipelined(self) -> bool:
-        return True
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        self.pipelined = True
 
     def _hardware(self) -> LazyHardware:
         self.hardware = LazyHardware()
         return self.hardware
+
+
+class Pipelined(Device):
+    """A device whose windows take the pipeline of a GPU, on the CPU."""
+
+    def _open(self, *how: Any) -> PipelinedBackend:
+        return PipelinedBackend(*how)
+
+    @property
+    def hardware(self) -> LazyHardware | None:
+        assert isinstance(self.backend, PipelinedBackend)
+        return self.backend.hardware
 
 
 def test_a_device_answers_through_its_lane_as_without_one() -> None:
@@ -257,9 +270,9 @@ def test_graphs_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TILEPIPE_CUDA_GRAPHS", setting)
         pipelined = Pipelined(model, "cpu", "fp32", 1)
         pipelined.answer(make_image(side, side), None, (32, 32)).result()
-        pipelined.close()
         assert pipelined.hardware is not None
         assert pipelined.hardware.captured == captured
+        pipelined.close()
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -288,8 +301,9 @@ def test_a_graph_gives_the_labels_of_the_launches_it_replays(
         monkeypatch.setenv("TILEPIPE_CUDA_GRAPHS", setting)
         runner = Device(make_model(UNetArguments(width=4)), "cuda", precision, threads=1)
         masks.append([runner.answer(pixels, None, (384, 384)).result().mask for _ in range(3)])
-        assert runner._pipeline is not None
-        assert runner._pipeline[1].graphs is (setting == "1")
+        assert isinstance(runner.backend, TorchBackend)
+        assert runner.backend.pipeline is not None
+        assert runner.backend.pipeline[1].graphs is (setting == "1")
         runner.close()
     assert all(np.array_equal(mask, masks[0][0]) for mask in masks[0] + masks[1])
 

@@ -28,7 +28,6 @@ from tilepipe.engine.planning.runtime_selection import (
 from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling, smallest
 from tilepipe.engine.planning.timing import (
     PassSettings,
-    Sample,
     central_tile,
     speed_of,
     speed_on_worker,
@@ -111,15 +110,22 @@ class Passes:
         """The runtime and the windows with which the run takes least time; and what to warn of."""
         reference, geometry = self.settings.runtime, self.model.geometry
         way, warnings = self._way_that_runs(memory)
-        tile, speed = self._time_a_pass()
-        if not speed:
-            return RuntimeChoice(reference), way, warnings
-        side = geometry.input_for(geometry.step)
-        cost = PassCost.guess(geometry.shrink, (side, side), side * side / speed)
-        seconds = self._seconds(way, cost)
-        choice = None if tile is None else self._measured(tile, cost, seconds)
+        names = self._others
+        key = self._measurement(names)
+        choice = None if key is None else recall(key)
         if choice is None:
-            return RuntimeChoice(reference), replace(way, seconds=seconds), warnings
+            speed = self._speed()
+            if not speed:
+                return RuntimeChoice(reference), way, warnings
+            side = geometry.input_for(geometry.step)
+            cost = PassCost.guess(geometry.shrink, (side, side), side * side / speed)
+            seconds, of_pass = self._seconds(way, cost), cost.seconds(side, side)
+            worth = key is not None and worth_timing(len(names), of_pass, seconds)
+            tile = central_tile(self.image, self.facts, geometry) if worth else None
+            if key is None or tile is None:
+                return RuntimeChoice(reference), replace(way, seconds=seconds), warnings
+            choice = fastest_runtime(self.model, tile, self.settings, names)
+            remember(key, choice)
         ways = {}
         for name, cost in choice.costs:
             if name == reference or self._has_room(name):
@@ -132,32 +138,37 @@ class Passes:
         """The time of all passes."""
         return cost.total(coverage_of(way.tiling, way.region).windows) / self.resources.workers
 
-    def _measured(self, tile: Sample, cost: PassCost, seconds: float) -> RuntimeChoice | None:
-        """What passes cost, remembered or timed; None where that is not worth its time.
+    @property
+    def _others(self) -> list[str]:
+        """The runtimes that may be timed against the reference."""
+        # In floating-point images an overflow must be noticed, and only torch keeps NaN as NaN.
+        if np.dtype(self.facts.dtype).kind not in "ui":
+            return []
+        if self.settled.runtime != "auto" or self.settings.device != "cpu":
+            return []
+        return [name for name in self.model.predictor.alternatives() if self._has_room(name)]
 
-        As far as is known, passes have this cost, and a run takes so many seconds.
+    def _measurement(self, names: list[str] | None) -> str | None:
+        """The name under which it is remembered what passes cost; None where it is not.
+
+        They are timed by the reference and the runtimes named; None: by the reference, one size.
         """
         model, settings = self.model, self.settings
-        predictor = model.predictor
-        if settings.device != "cpu" or settings.precision.agreement is None or not may_time():
+        here = self.resources.local or self.workers is None
+        if not here or settings.device != "cpu" or settings.precision.agreement is None:
             return None
-        # In floating-point images an overflow must be noticed, and only torch keeps NaN as NaN.
-        others = self.settled.runtime == "auto" and np.dtype(self.facts.dtype).kind in "ui"
-        names = [name for name in predictor.alternatives() if others and self._has_room(name)]
-        key = measurement_key(
+        if not may_time():
+            return None
+        side = model.geometry.input_for(model.geometry.step)
+        timed = (settings.runtime, *(names or ()))
+        return measurement_key(
             model=model.fingerprint,
             settings=settings,
             names=names,
-            window=tile.pixels.shape,
+            window=(side, side, self.facts.bands),
             environment=self.resources.environment,
-            versions=[predictor.versions(name) for name in (settings.runtime, *names)],
+            versions=[model.predictor.versions(name) for name in timed],
         )
-        choice = recall(key)
-        pass_seconds = cost.seconds(*tile.pixels.shape[:2])
-        if choice is None and worth_timing(len(names), pass_seconds, seconds):
-            choice = fastest_runtime(model, tile, settings, names)
-            remember(key, choice)
-        return choice
 
     def _way(self, memory: MemoryModel, runtime: str, cost: PassCost) -> Way:
         """The windows with which a runtime takes least time."""
@@ -180,24 +191,35 @@ class Passes:
         """Whether anything fits the memory with a runtime."""
         return self.memory_of(runtime).fits(smallest(self.model, self.facts), self.limit)
 
-    def _time_a_pass(self) -> tuple[Sample | None, float | None]:
-        """A tile of the image, if passes run on this machine, and input pixels per second."""
+    def _speed(self) -> float | None:
+        """Input pixels per second of the reference, remembered or timed; None if it cannot be."""
+        reference, key = self.settings.runtime, self._measurement(None)
+        known = None if key is None else recall(key)
+        if known is not None:
+            return dict(known.speeds)[reference]
+        speed = self._time_a_pass()
+        if key is not None and speed:
+            remember(key, RuntimeChoice(reference, ((reference, speed),)))
+        return speed
+
+    def _time_a_pass(self) -> float | None:
+        """Input pixels per second of a pass on a tile of the image; None if it cannot be timed."""
         try:
             if self.resources.local or self.workers is None:
                 tile = central_tile(self.image, self.facts, self.model.geometry)
-                speed = None if tile is None else speed_of(self.model, tile, self.settings)
-                return tile, speed
+                return None if tile is None else speed_of(self.model, tile, self.settings)
             reference = model_reference(self.options.model)
             asked = self.workers.client.submit(
                 speed_on_worker, reference, self.facts, self.settings, self.settled.network,
                 pure=False,
             )  # fmt: skip
-            return None, asked.result(timeout=RATE_SECONDS)
+            found: float | None = asked.result(timeout=RATE_SECONDS)
+            return found
         except TimeoutError:
-            return None, None  # the run will report what is wrong with its workers
+            return None  # the run will report what is wrong with its workers
         except NonFiniteError as error:
             raise NonFiniteError(f"{self.facts.path}: {error}") from error
         except Exception as error:
             if self.settings.device == "cpu" or not out_of_memory(error):
                 raise
-            return None, None  # the window of the plan has been tried
+            return None  # the window of the plan has been tried

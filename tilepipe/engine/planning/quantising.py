@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe._torch import torch
 from tilepipe.engine.planning.timing import PassSettings, Sample
 from tilepipe.engine.work.device import Device
+from tilepipe.models.normalisation import ArrayNormalisation
 from tilepipe.models.precision import Precision
-from tilepipe.models.ready import Normalisation
 from tilepipe.models.specs import Model
 
 CALIBRATING, MEASURING = 16, 8
@@ -22,13 +21,8 @@ CALIBRATING, MEASURING = 16, 8
 
 def network_inputs(model: Model, tiles: Iterable[Sample]) -> list[NDArray[np.float32]]:
     """The network's input on tiles, each (1, bands, H, W)."""
-    normalise = Normalisation(model.input, torch.device("cpu"), torch.float32)
-    inputs = []
-    for pixels, valid, _ in tiles:
-        holes = None if valid is None else torch.from_numpy(~valid)
-        x = normalise(torch.from_numpy(np.ascontiguousarray(pixels)), holes)
-        inputs.append(np.ascontiguousarray(x.numpy()))
-    return inputs
+    normalise = ArrayNormalisation(model.input)
+    return [normalise(pixels, None if valid is None else ~valid) for pixels, valid, _ in tiles]
 
 
 def labels_of(model: Model, tiles: Sequence[Sample], settings: PassSettings) -> list[NDArray[Any]]:

@@ -125,8 +125,9 @@ def fastest_runtime(
         difference = float(np.abs(logits - truth).max()) / span
         if not difference <= bound:  # NaN is not either
             warnings.append(
-                f"runtime {name} differs from {reference.runtime} by {difference:.1e} of the "
-                f"logits' range on this image, more than {bound:.0e}, and is left out"
+                f"runtime {name} is left out: on the tile that was timed, it differs from "
+                f"{reference.runtime} by {difference:.1e} of the logits' range, more than "
+                f"{bound:.0e}"
             )
             continue
         speeds[name], costs[name] = speed, cost

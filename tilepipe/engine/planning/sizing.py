@@ -18,6 +18,7 @@ from tilepipe.engine.plan.coverage import Coverage, can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.resources import PROCESS, Resources
+from tilepipe.engine.work.torch_facts import is_loaded
 from tilepipe.errors import InputError
 from tilepipe.grid import (
     CHUNK,
@@ -49,6 +50,8 @@ class MemoryModel:
 
     FINISHING = 150 * 10**6
     """Libraries and caches of writers and of Dask, which are loaded later."""
+    TORCH = 250 * 10**6
+    """Torch, where it is not loaded yet: a later pass, product or stage may need it."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class MemoryModel:
             device.split(":")[0],
         )  # fmt: skip
         self._base = int(psutil.Process().memory_info().rss) + self.FINISHING
+        self._base += 0 if is_loaded() else self.TORCH
 
     def total(self, tiling: Tiling) -> int:
         """Memory of all processes of this machine, or of each external worker."""

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from tilepipe._torch import torch
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.hardware import (
     MACHINE_SHARE,
@@ -20,6 +19,7 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import describe_differences
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.environment import choose_device, environment, relevant_to
+from tilepipe.engine.work.torch_facts import cuda_is_available
 from tilepipe.errors import InputError
 from tilepipe.text import count, gigabytes
 
@@ -107,6 +107,8 @@ def beyond_this_machine(threads: int, resources: Resources, bound: int) -> list[
 
 def gpus(options: RunOptions) -> int:
     """The number of GPUs of this machine that the run may use."""
-    if options.device == "cpu" or options.uses_external_workers or not torch.cuda.is_available():
+    if options.device == "cpu" or options.uses_external_workers or not cuda_is_available():
         return 0
+    from tilepipe._torch import torch
+
     return int(torch.cuda.device_count())

@@ -11,7 +11,6 @@ from contextlib import closing
 
 import numpy as np
 
-from tilepipe._torch import torch
 from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.planning.sizing import MemoryModel
@@ -43,8 +42,11 @@ def computes(
             raise
         return False
     finally:
-        if settings.device.startswith("cuda") and torch.cuda.is_available():
-            torch.cuda.empty_cache()  # a worker in another process may need it
+        if settings.device.startswith("cuda"):
+            from tilepipe._torch import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # a worker in another process may need it
     return True
 
 

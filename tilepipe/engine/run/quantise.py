@@ -30,7 +30,7 @@ from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.predictors.quantised import with_network
 from tilepipe.models.quantise import PACKAGES, missing_package, quantised
 from tilepipe.models.runtimes import version
-from tilepipe.models.safetensors_file import tensors_of, weights_hash
+from tilepipe.models.safetensors_file import weights_hash
 from tilepipe.models.specs import Model
 from tilepipe.storage import as_path, require_writable
 
@@ -82,7 +82,7 @@ def quantise(
     progress(f"measuring on {len(measuring)} tiles")
     change = _change(given, content, measuring)
     network = Int8Network(
-        weights=weights_hash(tensors_of(given.network)), images=len(images), tiles=len(calibrating),
+        weights=weights_hash(given.predictor.tensors), images=len(images), tiles=len(calibrating),
         label_change=change.share, dice=change.dice, measured=change.tiles,
         versions={package: version(package) for package in PACKAGES}, content=content,
     )  # fmt: skip

@@ -252,7 +252,7 @@ def _half_precision_bound(
     A network that cannot compute in float32 is compared with itself, on windows a stride factor
     apart.
     """
-    geometry, on, largest = model.geometry, str(runner.device), 0.0
+    geometry, on, largest = model.geometry, runner.device, 0.0
     if Precision.FP32 in model.predictor.precisions(on):
         other, shift = Device(model, on, Precision.FP32, plan.threads), 0
     else:

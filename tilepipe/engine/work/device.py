@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe._torch import Tensor, torch
 from tilepipe.engine.work.allocator import steady_allocator
-from tilepipe.engine.work.gpu import (
-    GpuPipeline,
-    Hardware,
-    Slot,
-    TorchCuda,
-    graphs_allowed,
-    make_deterministic,
-)
-from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.engine.work.backend import Backend, Request
+from tilepipe.errors import InputError
 from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.precision import Precision
-from tilepipe.models.ready import ReadyModel
 from tilepipe.models.specs import Model
 from tilepipe.products.product import Product, main_product
 
@@ -45,20 +36,6 @@ class Prediction:
         return self.arrays[0]
 
 
-class Request(NamedTuple):
-    """One window to be computed."""
-
-    pixels: NDArray[Any]
-    valid: Validity | None
-    keep: tuple[int, int]
-    products: tuple[Product, ...]
-
-    @property
-    def holes(self) -> Tensor | None:
-        """Where there is no data."""
-        return None if self.valid is None else torch.from_numpy(~self.valid)
-
-
 class Device:
     """A model on a CPU or GPU, with one thread of its own on which every pass runs.
 
@@ -72,17 +49,16 @@ class Device:
     ) -> None:
         # Not the model itself: its weights are free once the runtime has its own.
         self.geometry, self.output = model.geometry, model.output
-        self.device = torch.device(device)
-        self.precision = Precision(precision)
         self.submit_lock = threading.Lock()
         """Held while a block's tiles are submitted, so that they are computed one after another."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-device")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="tilepipe-finish")
-        self._pipeline: tuple[Any, GpuPipeline] | None = None
         self._finished = 0.0
+        self._opened: Backend | None = None
+        self.device, self.precision = device, Precision(precision)
+        how = device, self.precision, threads, runtime or model.predictor.runtimes[0]
         try:
-            runtime = runtime or model.predictor.runtimes[0]
-            self._ready = self._thread.submit(self._prepare, model, threads, runtime).result()
+            self._opened = self._thread.submit(self._open, model, *how).result()
         except BaseException:
             self.close()
             raise
@@ -91,7 +67,13 @@ class Device:
         """End the device's threads and release the network."""
         self._thread.shutdown(wait=True)
         self._finisher.shutdown(wait=True)
-        self._pipeline = None
+        self._opened = None
+
+    @property
+    def backend(self) -> Backend:
+        """What computes."""
+        assert self._opened is not None, "closed"
+        return self._opened
 
     def answer(
         self,
@@ -120,7 +102,7 @@ class Device:
             On the future, when the network's logits are not finite.
         """
         request = Request(pixels, valid, keep, products or (main_product(self.output),))
-        if not self._pipelined:
+        if not self.backend.pipelined:
             return self._thread.submit(self._compute, request)
         future: Future[Prediction] = Future()
         self._thread.submit(self._begin, future, request)
@@ -130,62 +112,27 @@ class Device:
         self, pixels: NDArray[Any], valid: Validity | None, keep: tuple[int, int]
     ) -> NDArray[np.float64]:
         """The logits of one window, (outputs, rows, columns), for `verify`."""
+        request = Request(pixels, valid, keep, ())
+        return self._thread.submit(self.backend.logits, request).result()
 
-        def work() -> NDArray[np.float64]:
-            with torch.inference_mode():
-                # On the CPU: not every device has float64.
-                logits = self._pass(Request(pixels, valid, keep, ())).cpu().double()[0]
-            return np.asarray(logits.numpy())
-
-        return self._thread.submit(work).result()
-
-    @property
-    def _pipelined(self) -> bool:
-        return self.device.type == "cuda" and self._ready.runtime.on_stream
-
-    def _prepare(self, model: Model, threads: int, runtime: str) -> ReadyModel:
-        torch.set_num_threads(threads)
+    def _open(
+        self, model: Model, device: str, precision: Precision, threads: int, runtime: str
+    ) -> Backend:
+        """What computes; torch is loaded only if it is torch."""
         steady_allocator()
-        if self.device.type == "cuda":
-            make_deterministic(self.device)
-        return ReadyModel(model, self.device, self.precision, threads, runtime)
+        if model.predictor.takes_arrays(runtime):
+            from tilepipe.engine.work.array_backend import ArrayBackend
 
-    def _pass(self, request: Request) -> Tensor:
-        """The logits of a window, on the device; all of them are finite."""
-        pixels = torch.from_numpy(np.ascontiguousarray(request.pixels)).to(self.device)
-        holes = request.holes
-        holes = None if holes is None else holes.to(self.device)
-        logits = self._ready.predict(pixels, holes, request.keep)
-        # A sum is finite only if all of it is, and costs one number instead of a plane of them;
-        # it may overflow by itself, hence the second look.
-        if not bool(logits.float().sum().isfinite()) and not bool(logits.isfinite().all()):
-            raise self._not_finite()
-        return logits
+            return ArrayBackend(model, device, precision, threads, runtime)
+        from tilepipe.engine.work.torch_backend import TorchBackend
 
-    def _not_finite(self) -> NonFiniteError:
-        advice = (
-            "half precision overflows here: use --precision bf16 or fp32"
-            if self.precision is Precision.FP16
-            else "check the image's values and the model's normalisation"
-        )
-        return NonFiniteError(f"the network's logits are not finite in {self.precision}; {advice}")
+        return TorchBackend(model, device, precision, threads, runtime)
 
     def _compute(self, request: Request) -> Prediction:
         begin = time.perf_counter()
-        with torch.inference_mode():
-            logits = self._pass(request)
-            encoded = [array.cpu().numpy()[0] for array in self._encoded(request, logits)]
+        encoded = self.backend.encoded(request)
         seconds = time.perf_counter() - begin
         return self._prediction(request, encoded, seconds)
-
-    def _encoded(self, request: Request, logits: Tensor) -> Iterator[Tensor]:
-        """Each product of the logits, in memory of its own."""
-        used = {logits.untyped_storage().data_ptr()} if len(request.products) > 1 else set()
-        for product in request.products:
-            encoded = product.encode(logits, self.output)
-            memory = encoded.untyped_storage().data_ptr()
-            yield encoded.clone() if memory in used else encoded
-            used.add(memory)
 
     def _prediction(
         self, request: Request, encoded: Sequence[NDArray[Any]], seconds: float
@@ -213,56 +160,18 @@ class Device:
     def _begin(self, future: Future[Prediction], request: Request) -> None:
         """Queue a window on the GPU, and leave it to the other thread to wait for it."""
         try:
-            pixels = torch.from_numpy(np.ascontiguousarray(request.pixels))
-            with torch.inference_mode():
-                pipeline = self._pipeline_for(pixels, request.keep, request.products)
-                slot = pipeline.begin(pixels, request.holes)
-            self._finisher.submit(
-                self._finish, future, request, pipeline, slot, time.perf_counter()
-            )
+            begun = self.backend.begin(request)
+            self._finisher.submit(self._finish, future, request, begun, time.perf_counter())
         except BaseException as error:  # raised where the future is awaited
             future.set_exception(error)
 
     def _finish(
-        self,
-        future: Future[Prediction],
-        request: Request,
-        pipeline: GpuPipeline,
-        slot: Slot,
-        begun: float,
+        self, future: Future[Prediction], request: Request, queued: Any, begun: float
     ) -> None:
         try:
-            with torch.inference_mode():
-                finite, *encoded = (tensor.numpy() for tensor in pipeline.finish(slot))
+            encoded = self.backend.finish(queued)
             now = time.perf_counter()
             seconds, self._finished = now - max(begun, self._finished), now
-            if not finite:
-                raise self._not_finite()
-            planes = [array[0] for array in encoded]
-            future.set_result(self._prediction(request, planes, seconds))
+            future.set_result(self._prediction(request, encoded, seconds))
         except BaseException as error:  # raised where the future is awaited
             future.set_exception(error)
-
-    def _pipeline_for(
-        self, pixels: Tensor, keep: tuple[int, int], products: tuple[Product, ...]
-    ) -> GpuPipeline:
-        """The pipeline of windows of this shape; all windows of a run have the same."""
-        key = (tuple(pixels.shape), pixels.dtype, keep, products)
-        if self._pipeline is None or self._pipeline[0] != key:
-
-            def work(x: Tensor, holes: Tensor) -> tuple[Tensor, ...]:
-                logits = self._ready.predict(x, holes, keep)
-                encoded = (product.encode(logits, self.output) for product in products)
-                return (logits.isfinite().all(), *encoded)
-
-            # Windows under way keep the pipeline that they are in.
-            self._pipeline = None
-            height, width, bands = pixels.shape
-            graphs = self._ready.runtime.capturable and graphs_allowed()
-            shape = (height, width, bands)
-            pipeline = GpuPipeline(work, shape, pixels.dtype, self._hardware(), graphs)
-            self._pipeline = (key, pipeline)
-        return self._pipeline[1]
-
-    def _hardware(self) -> Hardware:
-        return TorchCuda(self.device)

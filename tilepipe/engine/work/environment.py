@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from tilepipe._torch import torch
+from tilepipe.engine.work.torch_facts import cpu_capability, cuda_is_available, torch_version
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 
@@ -31,12 +31,15 @@ def choose_device(asked: str) -> str:
         When the device is not available.
     """
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "mps" and not torch.backends.mps.is_available():
-        raise InputError(
-            "device mps: torch sees no GPU of a Mac with Apple silicon here; use --device cpu"
-        )
-    if asked == "cuda" and not torch.cuda.is_available():
+        return "cuda" if cuda_is_available() else "cpu"
+    if asked == "mps":
+        from tilepipe._torch import torch
+
+        if not torch.backends.mps.is_available():
+            raise InputError(
+                "device mps: torch sees no GPU of a Mac with Apple silicon here; use --device cpu"
+            )
+    if asked == "cuda" and not cuda_is_available():
         raise InputError(
             "device cuda: torch sees no CUDA device on this machine; use --device cpu, or install "
             "a CUDA build of torch"
@@ -51,6 +54,8 @@ def gpu_of_worker(device: str, worker_name: Any, *, bound: bool = False) -> str:
     """
     if device != "cuda":
         return device
+    from tilepipe._torch import torch
+
     count = torch.cuda.device_count()
     number = worker_name if isinstance(worker_name, int) and not bound else 0
     return f"cuda:{number % max(1, count)}"
@@ -62,12 +67,16 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     ``half`` and ``int8``, the instructions for half precision and for int8, matter only there: see
     `relevant_to`.
     """
-    cuda, cpu = device.startswith("cuda"), device == "cpu"
+    cpu, name = device == "cpu", device
+    if device.startswith("cuda"):
+        from tilepipe._torch import torch
+
+        name = torch.cuda.get_device_name(device)
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else device,
-        "instruction_set": torch.backends.cpu.get_cpu_capability() if cpu else "",
+        "device": name,
+        "instruction_set": cpu_capability() if cpu else "",
         "machine": platform.machine(),
-        "torch": torch.__version__,
+        "torch": torch_version(),
         "threads": threads,
         "half": half_precision_instructions() if cpu else "",
         "int8": int8_instructions() if cpu else "",

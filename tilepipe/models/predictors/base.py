@@ -7,15 +7,22 @@ its weights in a safetensors file. U-Nets (`unet`) and ONNX files (`onnx`) overr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from tilepipe._torch import nn, torch
 from tilepipe.grid import Geometry
-from tilepipe.models.memory import PASS_OVERHEAD, ForwardMemory
 from tilepipe.models.precision import FLOATING, Precision
 from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, check_runtime, version
+from tilepipe.models.weights import Weights, network_with, shapes_of, weights_of
+
+if TYPE_CHECKING:
+    from tilepipe._torch import nn
+    from tilepipe.models.memory import ForwardMemory
+
+PASS_OVERHEAD = 60 * 10**6
+"""Bytes that a pass takes besides its tensors: kernels and scratch of libraries, stacks of threads.
+"""
 
 
 class Arguments(Protocol):
@@ -43,6 +50,9 @@ class Arguments(Protocol):
 class Predictor:
     """A network, which is never changed: planning asks it, and a run opens it.
 
+    It is made of a torch module, or of weights alone: what needs no torch then does without, as
+    loading it takes longer than all else before the first block.
+
     To add a kind, define its arguments (see `Arguments`), subclass with `arguments_type` and
     `build`, override what differs, and register it (see `tilepipe.models.predictors`).
     """
@@ -59,21 +69,19 @@ class Predictor:
     def __init__(
         self,
         arguments: Arguments,
-        network: nn.Module,
+        network: nn.Module | Weights,
         *,
         inexact: str | None = None,
         fixed: bool = False,
     ) -> None:
         self.arguments = arguments
-        self.network = network
-        """Maps normalised pixels (N, bands, H, W) to logits (N, outputs, h, w). In evaluation mode,
-        on the CPU, its parameters float32 and without gradients."""
+        self._given = network
         self.inexact = inexact
         """Why outputs depend on where tiles lie; None: they do not. A network of which they do is
         used with its own tile only, and its masks are never called exact."""
         self.fixed = fixed
         """Whether its tile is the only window it takes."""
-        self._live: dict[torch.dtype, ForwardMemory] = {}
+        self._live: dict[Precision, ForwardMemory] = {}
 
     # What its model file implies
 
@@ -83,9 +91,32 @@ class Predictor:
         raise NotImplementedError
 
     @classmethod
+    def shapes(cls, arguments: Any) -> dict[str, tuple[int, ...]]:
+        """The name and shape of each tensor that the model file must hold."""
+        return shapes_of(lambda: cls.build(arguments))
+
+    @classmethod
     def geometry(cls, arguments: Any) -> Geometry | None:
         """The tile geometry that arguments imply; None: model files state it."""
         return None
+
+    @cached_property
+    def network(self) -> Any:
+        """Maps normalised pixels (N, bands, H, W) to logits (N, outputs, h, w).
+
+        A torch module in evaluation mode, on the CPU, its parameters float32 and without gradients;
+        built when it is first asked for, of the same memory as `tensors`.
+        """
+        given = self._given
+        if not isinstance(given, Mapping):
+            return given
+        return network_with(given, lambda: self.build(self.arguments))
+
+    @cached_property
+    def tensors(self) -> Weights:
+        """The weights, and whatever else its model file holds, as numpy arrays by name."""
+        given = self._given
+        return given if isinstance(given, Mapping) else weights_of(given)
 
     # What planning asks
 
@@ -151,12 +182,14 @@ class Predictor:
         self, geometry: Geometry, precision: Precision, runtime: str, device: str
     ) -> Callable[[int, int], int]:
         """Peak bytes of the tensors that are alive during a pass of a window (height, width)."""
-        if precision.dtype not in self._live:
-            self._live[precision.dtype] = ForwardMemory(
+        if precision not in self._live:
+            from tilepipe.models.memory import ForwardMemory
+
+            self._live[precision] = ForwardMemory(
                 self.network, self.arguments.bands, geometry.smallest_input,
                 geometry.stride_factor, precision.dtype,
             )  # fmt: skip
-        return self._live[precision.dtype].peak
+        return self._live[precision].peak
 
     def weight_copies(self, runtime: str) -> float:
         """Copies of the weights that are held at most besides one in the precision of the run."""
@@ -168,22 +201,33 @@ class Predictor:
 
     # What a run opens
 
-    def open(
-        self, device: torch.device, precision: Precision, threads: int, runtime: str
-    ) -> Runtime:
+    def takes_arrays(self, runtime: str) -> bool:
+        """Whether a runtime takes and gives numpy's arrays, on the CPU, and not torch's tensors."""
+        return False
+
+    def open(self, device: str, precision: Precision, threads: int, runtime: str) -> Runtime:
         """Make the network ready on a device, with so many CPU threads for a pass.
+
+        Parameters
+        ----------
+        device
+            As torch names it: ``cpu``, ``cuda:0``, ``mps``.
+        precision, threads, runtime
+            Of a pass.
 
         Raises
         ------
         InputError
             Where the runtime is not installed, or does not compute this network here.
         """
+        from tilepipe._torch import torch
         from tilepipe.models.runtimes.eager import Compiled, Eager
 
-        self.check(runtime, str(device), precision)
+        self.check(runtime, device, precision)
         kind = Compiled if runtime == "compile" else Eager
-        return kind(self.inference_network(precision), device, precision.dtype)
+        return kind(self.inference_network(precision), torch.device(device), precision.dtype)
 
     def inference_network(self, precision: Precision) -> nn.Module:
         """The same function in a form that is faster in inference."""
-        return self.network
+        network: nn.Module = self.network
+        return network

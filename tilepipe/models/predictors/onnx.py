@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from tilepipe._torch import Tensor, torch
+from tilepipe._torch import Tensor
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
-from tilepipe.models.memory import PASS_OVERHEAD
 from tilepipe.models.onnx_network import OnnxArguments, OnnxNetwork
 from tilepipe.models.precision import Precision
-from tilepipe.models.predictors.base import Predictor
+from tilepipe.models.predictors.base import PASS_OVERHEAD, Predictor
 from tilepipe.models.runtimes import RUNTIMES, Runtime, version
 
 
@@ -22,7 +21,12 @@ class OnnxPredictor(Predictor):
     suffix = ".onnx"
     runtimes = ("onnxruntime",)
     arguments: OnnxArguments
-    network: OnnxNetwork
+
+    @property
+    def network(self) -> OnnxNetwork:
+        """A torch module that ONNX Runtime computes."""
+        assert isinstance(self._given, OnnxNetwork)
+        return self._given
 
     @property
     def weights(self) -> int:
@@ -56,9 +60,7 @@ class OnnxPredictor(Predictor):
         live, factor = self.network.live_bytes, RUNTIMES["torch"].live
         return cache(lambda height, width: int(live(height, width) * factor) + PASS_OVERHEAD)
 
-    def open(
-        self, device: torch.device, precision: Precision, threads: int, runtime: str
-    ) -> Runtime:
+    def open(self, device: str, precision: Precision, threads: int, runtime: str) -> Runtime:
         """Make the network ready: it opens a session on the device of the first pixels."""
         return _Session(self.network)
 

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
-from tilepipe._torch import torch
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry
-from tilepipe.models.memory import PASS_OVERHEAD
 from tilepipe.models.precision import Precision
-from tilepipe.models.predictors.base import Predictor
+from tilepipe.models.predictors.base import PASS_OVERHEAD, Predictor
 from tilepipe.models.quantise import unpacked
 from tilepipe.models.runtimes import RUNTIMES, Runtime, check_runtime
 from tilepipe.models.specs import Model
@@ -28,8 +27,18 @@ class QuantisedPredictor(Predictor):
     runtimes = ("openvino",)
 
     def __init__(self, base: Predictor, content: bytes) -> None:
-        super().__init__(base.arguments, base.network, inexact=base.inexact, fixed=base.fixed)
+        super().__init__(base.arguments, base.tensors, inexact=base.inexact, fixed=base.fixed)
         self._base, self._xml_and_weights = base, unpacked(content)
+
+    @property
+    def network(self) -> Any:
+        """The network as it is without being quantised."""
+        return self._base.network
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self._base.weights
 
     def describe(self) -> str:
         """The network in a few words, for a person."""
@@ -47,18 +56,20 @@ class QuantisedPredictor(Predictor):
         self, geometry: Geometry, precision: Precision, runtime: str, device: str = "cpu"
     ) -> Callable[[int, int], int]:
         """Peak bytes of one pass of a window (height, width), besides the float32 weights."""
-        live = self.live_bytes(geometry, Precision.FP32, runtime, device)
+        live = self._base.live_bytes(geometry, Precision.FP32, runtime, device)
         spec = RUNTIMES["openvino"]
         held = WEIGHTS * self.weight_bytes + PASS_OVERHEAD + spec.constant
         return cache(lambda height, width: int(LIVE * live(height, width)) + held)
 
-    def open(
-        self, device: torch.device, precision: Precision, threads: int, runtime: str
-    ) -> Runtime:
+    def takes_arrays(self, runtime: str) -> bool:
+        """Whether a runtime takes and gives numpy's arrays: OpenVINO does."""
+        return True
+
+    def open(self, device: str, precision: Precision, threads: int, runtime: str) -> Runtime:
         """Make the network ready; see `Predictor.open`."""
         from tilepipe.models.runtimes.openvino_cpu import OpenVinoByShape
 
-        self.check(runtime, str(device), precision)
+        self.check(runtime, device, precision)
         xml, weights = self._xml_and_weights
         try:
             return OpenVinoByShape(xml, Precision.INT8, threads, weights)

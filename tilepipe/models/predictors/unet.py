@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tilepipe._torch import torch
 from tilepipe.grid import Geometry
-from tilepipe.models.fold import fold_batch_normalisation
+from tilepipe.models.fold import fold_batch_normalisation, folded
 from tilepipe.models.geometry import geometry_of
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.runtimes import MEASURABLE, RUNTIMES, Runtime, installed
-from tilepipe.models.runtimes.strips import Strips, pass_bytes
-from tilepipe.models.unet import UNet, UNetArguments
+from tilepipe.models.unet_arguments import UNetArguments, tensor_shapes
+from tilepipe.models.unet_memory import bytes_by_layers, bytes_in_strips
+
+if TYPE_CHECKING:
+    from tilepipe.models.unet import UNet
 
 
 class UNetPredictor(Predictor):
@@ -22,17 +26,29 @@ class UNetPredictor(Predictor):
     runtimes = tuple(RUNTIMES)
     quantisable = True
     arguments: UNetArguments
-    network: UNet
 
     @classmethod
     def build(cls, arguments: UNetArguments) -> UNet:
         """A U-Net with random weights."""
+        from tilepipe.models.unet import UNet
+
         return UNet(arguments)
+
+    @classmethod
+    def shapes(cls, arguments: UNetArguments) -> dict[str, tuple[int, ...]]:
+        """The name and shape of each tensor that the model file must hold."""
+        return tensor_shapes(arguments)
 
     @classmethod
     def geometry(cls, arguments: UNetArguments) -> Geometry:
         """The geometry counted layer by layer."""
         return geometry_of(arguments)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, without the statistics of batch normalisation."""
+        shapes = tensor_shapes(self.arguments).items()
+        return sum(math.prod(shape) for name, shape in shapes if ".running_" not in name)
 
     @property
     def _folds(self) -> bool:
@@ -67,42 +83,44 @@ class UNetPredictor(Predictor):
         """The network without batch normalisation."""
         # Folding rounds to float32, so float64, which is for proofs, goes without.
         folds = self._folds and precision is not Precision.FP64
-        return fold_batch_normalisation(self.network) if folds else self.network
+        network: UNet = self.network
+        return fold_batch_normalisation(network) if folds else network
 
     def graph(self) -> bytes:
         """The network, without batch normalisation, as an ONNX model."""
         from tilepipe.models.runtimes.graph import as_onnx
 
-        return as_onnx(self.inference_network(Precision.FP32))
+        return as_onnx(*folded(self.arguments, self.tensors))
 
     def live_bytes(
         self, geometry: Geometry, precision: Precision, runtime: str, device: str
     ) -> Callable[[int, int], int]:
         """Peak bytes of the tensors that are alive during a pass; see `Predictor.live_bytes`."""
-        if not _in_strips(runtime, device):
-            return super().live_bytes(geometry, precision, runtime, device)
-        item = precision.dtype.itemsize
-        return lambda height, width: pass_bytes(self.arguments, height, width, item)
+        found = bytes_in_strips if _in_strips(runtime, device) else bytes_by_layers
+        return lambda height, width: found(self.arguments, height, width, precision.itemsize)
 
-    def open(
-        self, device: torch.device, precision: Precision, threads: int, runtime: str
-    ) -> Runtime:
+    def takes_arrays(self, runtime: str) -> bool:
+        """Whether a runtime takes and gives numpy's arrays; see `Predictor.takes_arrays`."""
+        return runtime in MEASURABLE
+
+    def open(self, device: str, precision: Precision, threads: int, runtime: str) -> Runtime:
         """Make the network ready on a device; see `Predictor.open`."""
-        if _in_strips(runtime, device.type):
-            self.check(runtime, str(device), precision)
-            return Strips(self.inference_network(precision), device, precision.dtype)
-        if runtime not in MEASURABLE:
-            return super().open(device, precision, threads, runtime)
-        self.check(runtime, str(device), precision)
-        network = self.inference_network(precision)
+        self.check(runtime, device, precision)
+        if _in_strips(runtime, device):
+            from tilepipe._torch import torch
+            from tilepipe.models.runtimes.strips import Strips
+
+            network = self.inference_network(precision)
+            return Strips(network, torch.device(device), precision.dtype)
         if runtime == "openvino":
-            from tilepipe.models.runtimes.graph import as_onnx
             from tilepipe.models.runtimes.openvino_cpu import OpenVino
 
-            return OpenVino(as_onnx(network), precision, threads)
-        from tilepipe.models.runtimes.onnxruntime_cpu import OnnxRuntime
+            return OpenVino(self.graph(), precision, threads)
+        if runtime == "onnxruntime":
+            from tilepipe.models.runtimes.onnxruntime_cpu import OnnxRuntime
 
-        return OnnxRuntime(network, threads)
+            return OnnxRuntime(self.graph(), threads)
+        return super().open(device, precision, threads, runtime)
 
 
 def _in_strips(runtime: str, device: str) -> bool:

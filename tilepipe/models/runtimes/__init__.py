@@ -6,11 +6,14 @@ import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tilepipe._openvino import load_openvino
-from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.precision import FLOATING, Precision
+
+if TYPE_CHECKING:
+    from tilepipe._torch import torch
 
 
 class Runtime(ABC):
@@ -19,16 +22,20 @@ class Runtime(ABC):
     It never changes the network it was made from: what it converts, it copies.
     """
 
-    dtype: torch.dtype = torch.float32
-    """Type of the pixels it takes."""
+    dtype: torch.dtype | None = None
+    """Type of the tensors it takes; None: float32."""
     on_stream = False
     """Whether it queues its work on torch's current CUDA stream and returns at once."""
     capturable = False
     """Whether its work on a GPU can be captured as a CUDA graph."""
 
     @abstractmethod
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, outputs, h, w) of normalised pixels (N, bands, H, W), channels last."""
+    def __call__(self, x: Any) -> Any:
+        """Logits (N, outputs, h, w) of normalised pixels (N, bands, H, W).
+
+        Both are torch's tensors, the pixels channels last, or numpy's arrays of float32, in C
+        order: see `Predictor.takes_arrays`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe._torch import Tensor, nn
-from tilepipe.models.unet import UNet, Upsample
+from tilepipe.models.unet_arguments import UNetArguments
+from tilepipe.models.weights import Weights
 from tilepipe.storage.cache import kept
 
 OPSET, IR_VERSION = 17, 8
@@ -17,58 +17,68 @@ FORM = 1
 """To be raised when other nodes are made of the same network: graphs are kept between runs."""
 
 
-def as_onnx(network: UNet) -> bytes:
+def as_onnx(arguments: UNetArguments, weights: Weights) -> bytes:
     """The graph of an ONNX model: ``x`` (1, bands, H, W) to ``y`` (1, outputs, h, w), float32.
 
     It is kept in the user's cache: loading the package ``onnx`` takes longer than all the rest.
 
     Parameters
     ----------
-    network
-        Without batch normalisation (see `fold_batch_normalisation`).
+    arguments, weights
+        Of a U-Net without batch normalisation (see `tilepipe.models.fold.folded`).
     """
-    return kept(f"unet-{_identity(network)}.onnx", lambda: _made(network))
+    name = f"unet-{_identity(arguments, weights)}.onnx"
+    return kept(name, lambda: _made(arguments, weights))
 
 
-def _identity(network: UNet) -> str:
+def _identity(arguments: UNetArguments, weights: Weights) -> str:
     """A hash of all that the graph depends on."""
-    digest = hashlib.sha256(f"{FORM} {OPSET} {IR_VERSION} {network.arguments}".encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(_array(tensor).data)
+    digest = hashlib.sha256(f"{FORM} {OPSET} {IR_VERSION} {arguments}".encode())
+    for name, array in sorted(weights.items()):
+        digest.update(f"\n{name} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array, np.float32).data)
     return digest.hexdigest()[:32]
 
 
-def _made(network: UNet) -> bytes:
+def _made(arguments: UNetArguments, weights: Weights) -> bytes:
     import onnx
 
-    arguments = network.arguments
     assert arguments.normalisation == "none", "folded before"
-    graph = _Graph(onnx.helper)
+    graph = _Graph(onnx.helper, weights, pad=1 if arguments.padding == "same" else 0)
     x, skips = "x", []
-    for level, double in enumerate(network.down):
+    for level in range(arguments.depth + 1):
         if level:
             x = graph.add("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
-        x = graph.double(double, x)
+        x = graph.double(f"down.{level}", x)
         skips.append(x)
     skips.pop()
     lost = 4  # of a skip, at each edge, by the time that the way up reaches it
-    for up, merge in zip(network.up, network.merge, strict=True):
-        assert isinstance(up, Upsample)
-        x, skip = graph.upsample(up, x), skips.pop()
+    for number in range(arguments.depth):
+        skip = skips.pop()
+        x = graph.upsample(f"up.{number}.convolution", x, arguments.upsampling == "transposed")
         if arguments.padding == "valid":
             skip = graph.crop(skip, lost)
             lost = 2 * lost + 8
-        x = graph.double(merge, graph.add("Concat", [skip, x], axis=1))
-    graph.convolve(network.head, x, output="y")
+        x = graph.double(f"merge.{number}", graph.add("Concat", [skip, x], axis=1))
+    graph.convolve("head", x, output="y")
     return graph.content(arguments.bands, arguments.outputs)
 
 
 class _Graph:
-    """Collects the nodes and weights of a graph."""
+    """Collects the nodes and weights of a graph.
 
-    def __init__(self, helper: Any) -> None:
-        self._helper = helper
+    Parameters
+    ----------
+    helper
+        ``onnx.helper``.
+    weights
+        Of the network, by name.
+    pad
+        Zeros around what is convolved with 3x3.
+    """
+
+    def __init__(self, helper: Any, weights: Weights, pad: int) -> None:
+        self._helper, self._given, self._pad = helper, weights, pad
         self._nodes: list[Any] = []
         self._weights: dict[str, NDArray[Any]] = {}
 
@@ -82,33 +92,27 @@ class _Graph:
         self._weights[name] = value
         return name
 
-    def convolve(self, module: nn.Module, x: str, output: str | None = None) -> str:
-        assert isinstance(module, nn.Conv2d)
-        weights = [self.constant(_array(module.weight))]
-        if module.bias is not None:
-            weights.append(self.constant(_array(module.bias)))
-        pad = int(module.padding[0])
-        return self.add("Conv", [x, *weights], output, pads=[pad] * 4)
+    def given(self, layer: str) -> list[str]:
+        """The weight and the bias of a layer."""
+        return [self.constant(self._given[f"{layer}.{kind}"]) for kind in ("weight", "bias")]
 
-    def double(self, block: nn.Module, x: str) -> str:
-        for module in block.children():
-            if isinstance(module, nn.Conv2d):
-                x = self.add("Relu", [self.convolve(module, x)])
+    def convolve(self, layer: str, x: str, output: str | None = None, pad: int = 0) -> str:
+        return self.add("Conv", [x, *self.given(layer)], output, pads=[pad] * 4)
+
+    def double(self, block: str, x: str) -> str:
+        for place in (0, 2):
+            x = self.add("Relu", [self.convolve(f"{block}.{place}", x, pad=self._pad)])
         return x
 
-    def upsample(self, up: Upsample, x: str) -> str:
-        module = up.convolution
-        if not up.transposed:
-            x = self.convolve(module, x)
-            scales = self.constant(np.array([1, 1, 2, 2], np.float32))
-            return self.add(
-                "Resize", [x, "", scales], mode="linear",
-                coordinate_transformation_mode="half_pixel",
-            )  # fmt: skip
-        assert isinstance(module, nn.ConvTranspose2d)
-        assert module.bias is not None
-        weights = [self.constant(_array(t)) for t in (module.weight, module.bias)]
-        return self.add("ConvTranspose", [x, *weights], strides=[2, 2])
+    def upsample(self, layer: str, x: str, transposed: bool) -> str:
+        if transposed:
+            return self.add("ConvTranspose", [x, *self.given(layer)], strides=[2, 2])
+        x = self.convolve(layer, x)
+        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        return self.add(
+            "Resize", [x, "", scales], mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
 
     def crop(self, x: str, lost: int) -> str:
         bounds = [np.array([edge, edge], np.int64) for edge in (lost, -lost)]
@@ -131,7 +135,3 @@ class _Graph:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         content: bytes = model.SerializeToString()
         return content
-
-
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())

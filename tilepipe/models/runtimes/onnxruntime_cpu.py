@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from tilepipe._torch import Tensor, torch
-from tilepipe.models.onnx_network import open_session
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.models.onnx_session import open_session
 from tilepipe.models.runtimes import Runtime
-from tilepipe.models.runtimes.graph import as_onnx
-from tilepipe.models.unet import UNet
 
 
 class OnnxRuntime(Runtime):
     """A session without an arena, so that its memory is that of the tensors that are alive."""
 
-    def __init__(self, network: UNet, threads: int) -> None:
-        self._session = open_session(
-            as_onnx(network), "runtime onnxruntime", torch.device("cpu"), threads=threads
-        )
+    def __init__(self, graph: bytes, threads: int) -> None:
+        self._session = open_session(graph, "runtime onnxruntime", "cpu", threads)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of pixels."""
-        (logits,) = self._session.run(None, {"x": x.contiguous().numpy()})
-        return torch.from_numpy(logits)
+        logits: NDArray[np.float32]
+        (logits,) = self._session.run(None, {"x": x})
+        return logits

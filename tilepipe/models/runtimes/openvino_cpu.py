@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilepipe._openvino import load_openvino
-from tilepipe._torch import Tensor, torch
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 from tilepipe.models.runtimes import Runtime
@@ -50,10 +52,10 @@ class OpenVino(Runtime):
         }
         self._request: Any = self._first()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of pixels."""
-        result = self._request.infer({0: x.contiguous().numpy()}, share_inputs=True)
-        return torch.from_numpy(result[0])
+        logits: NDArray[np.float32] = self._request.infer({0: x}, share_inputs=True)[0]
+        return logits
 
     def _first(self) -> Any:
         """The request that is ready before the first window."""
@@ -92,7 +94,7 @@ class OpenVinoByShape(OpenVino):
     def _first(self) -> None:
         """None: the shape is not known yet."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of pixels."""
         if x.shape[2:] != self._shape:
             self._request = None  # the memory of the last shape, before the next

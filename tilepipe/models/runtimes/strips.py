@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tilepipe._torch import Tensor, functional, torch
 from tilepipe.models.runtimes.eager import Eager
-from tilepipe.models.unet import DoubleConvolution, UNet, UNetArguments, Upsample
-
-STRIP_BYTES = 4 << 20
-"""Bytes of one activation of a strip, about; freed, the allocator must keep it for the next."""
-LEAST_ROWS = 32
-"""Strips of fewer rows would compute too much twice."""
-STRIPS_HELD = 8
-"""Activations of strips that take memory at once, at most: three that are alive, and what the
-allocator keeps for the next."""
-
-Shape = tuple[int, int, int]
-"""(channels, height, width)."""
+from tilepipe.models.unet import DoubleConvolution, UNet, Upsample
+from tilepipe.models.unet_memory import Layout, Shape, loss, strip_rows
 
 
 class Strips(Eager):
@@ -32,6 +21,7 @@ class Strips(Eager):
     """
 
     network: UNet
+    dtype: torch.dtype
 
     def __init__(self, network: UNet, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(network, device, dtype)
@@ -127,85 +117,6 @@ class Strips(Eager):
         first = 0 if self._loss else first
         # The last ReLU writes to where the rows belong; like torch's own, it keeps NaN.
         torch.clamp_min(x[:, :, first : first + to.shape[2]], 0, out=to)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the levels of a U-Net pass on, for one size of window.
-
-    Each skip has a place of its own. What a level gives to the next is needed no longer than that:
-    two places, taken in turn, are enough.
-    """
-
-    skips: tuple[Shape, ...]
-    """From the first level down."""
-    passed: tuple[Shape, ...]
-    """What each level gives to the next, down and up again; the logits are not among them."""
-    joined: int
-    """Numbers in the widest strip of a skip and what is upsampled."""
-    outputs: Shape
-    """The logits."""
-
-    @classmethod
-    def of(cls, arguments: UNetArguments, height: int, width: int, itemsize: int) -> Layout:
-        """The layout for windows (height, width), in a precision of so many bytes."""
-        lost, channels, joined = loss(arguments), arguments.width, 0
-        skips: list[Shape] = []
-        passed: list[Shape] = []
-        for _ in range(arguments.depth):
-            height, width = height - lost, width - lost
-            skips.append((channels, height, width))
-            height, width = height // 2, width // 2
-            passed.append((channels, height, width))
-            channels *= 2
-        height, width = height - lost, width - lost
-        passed.append((channels, height, width))
-        for _ in range(arguments.depth):
-            channels //= 2
-            height, width = 2 * height - lost, 2 * width - lost
-            rows = strip_rows((channels, height, width), itemsize) + 4
-            joined = max(joined, 2 * channels * rows * (width + lost))
-            passed.append((channels, height, width))
-        passed.pop()
-        return cls(tuple(skips), tuple(passed), joined, (arguments.outputs, height, width))
-
-    @property
-    def turns(self) -> tuple[int, int]:
-        """Numbers that each of the two places taken in turn holds."""
-        sizes = [*map(math.prod, self.passed)]
-        return max(sizes[::2]), max(sizes[1::2])
-
-    @property
-    def size(self) -> int:
-        """Numbers in all of it."""
-        return sum(map(math.prod, self.skips)) + sum(self.turns) + self.joined
-
-
-def pass_bytes(arguments: UNetArguments, height: int, width: int, itemsize: int) -> int:
-    """Peak bytes of the tensors of a pass of a window (height, width), products included."""
-    layout = Layout.of(arguments, height, width, itemsize)
-    # Normalised in float32 at least, and then converted.
-    copies = 4 if itemsize == 4 else max(4, itemsize) + itemsize
-    pixels = arguments.bands * height * width * copies
-    strip = max(
-        channels * strip_rows((channels, rows, columns), itemsize) * columns
-        for channels, rows, columns in (*layout.skips, *layout.passed)
-    )
-    outputs, rows, columns = layout.outputs
-    # Beside the logits: shares of them, float32, twice while they are made.
-    products = rows * columns * (outputs * (itemsize + 2 * 4) + 2)
-    return (layout.size + STRIPS_HELD * strip) * itemsize + pixels + products
-
-
-def loss(arguments: UNetArguments) -> int:
-    """Rows (columns) that the two convolutions of a level take off."""
-    return 4 if arguments.padding == "valid" else 0
-
-
-def strip_rows(shape: Shape, itemsize: int) -> int:
-    """Rows of a strip of an activation: an even number, or all of it."""
-    channels, height, width = shape
-    return min(height, max(LEAST_ROWS, STRIP_BYTES // (channels * width * itemsize) // 2 * 2))
 
 
 def _strips(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
