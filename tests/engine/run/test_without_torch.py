@@ -19,8 +19,7 @@ from tilepipe.engine.planning import runtime_selection
 
 runtime_selection.MAX_TIME_SHARE = 1e9  # timed, however short the run
 runtime_selection.MIN_SPEEDUP = -1.0  # any but the reference
-image, model, output = sys.argv[1:]
-code = call(["run", image, "-m", model, "-o", output, "--quiet"])
+code = call(["run", *sys.argv[1:], "--quiet"])
 print(code, *sorted({"torch", "onnx", "openvino"} & set(sys.modules)))
 """
 
@@ -28,13 +27,20 @@ print(code, *sorted({"torch", "onnx", "openvino"} & set(sys.modules)))
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino here")
 @pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="needs the extra onnx")
-def test_a_run_that_is_remembered_loads_no_torch(model: Path, tmp_path: Path) -> None:
-    image, loaded = write_tiff(tmp_path / "image.tif", make_image(600, 500)), []
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_run_that_is_remembered_loads_no_torch(
+    precision: str, model: Path, tmp_path: Path
+) -> None:
+    # A shipped model has an int8 network with it.
+    used = {
+        "fp32": ["-m", model],
+        "int8": ["-m", "nuclei-he", "--precision", "int8", "--max-label-change", "1"],
+    }
+    image, loaded = write_tiff(tmp_path / "image.tif", make_image(400, 300)), []
     for name in ("first", "second"):
-        output = tmp_path / f"{name}.ome.zarr"
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, image, model, output],
-            env=os.environ | {"TILEPIPE_CACHE": str(tmp_path / "cache")},
+            [sys.executable, "-c", SCRIPT, image, *used[precision], "-o", f"{name}.ome.zarr"],
+            env=os.environ | {"TILEPIPE_CACHE": str(tmp_path / "cache")}, cwd=tmp_path,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stdout.startswith("0 "), done.stderr

@@ -36,6 +36,7 @@ from tilepipe.engine.resources import Resources
 from tilepipe.errors import NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.images import Image
+from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.products.product import main_product, product_named
 from tilepipe.regions.cells import Region
@@ -155,9 +156,11 @@ class Passes:
         """
         model, settings = self.model, self.settings
         here = self.resources.local or self.workers is None
-        if not here or settings.device != "cpu" or settings.precision.agreement is None:
+        if not here or settings.device != "cpu" or not may_time():
             return None
-        if not may_time():
+        # What int8 overflows it does not tell, so there is no use in trying it on each image.
+        alone = settings.precision is Precision.INT8 and names is None
+        if settings.precision.agreement is None and not alone:
             return None
         side = model.geometry.input_for(model.geometry.step)
         timed = (settings.runtime, *(names or ()))

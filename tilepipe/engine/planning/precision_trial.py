@@ -6,7 +6,6 @@ far its labels are from fp32's. A resumed run tries nothing again.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +18,7 @@ from tilepipe.engine.hardware import bf16_in_hardware
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.label_change import LabelChange, percent
 from tilepipe.engine.plan.plan import ImageFacts
+from tilepipe.engine.planning.agreement import check_agreement
 from tilepipe.engine.planning.int8 import allowed_change, obstacle
 from tilepipe.engine.planning.quantising import (
     CALIBRATING,
@@ -32,7 +32,6 @@ from tilepipe.engine.planning.runtime_selection import MIN_SPEEDUP, fastest_runt
 from tilepipe.engine.planning.tiles import TrialTiles, read_tiles
 from tilepipe.engine.planning.timing import PassSettings, speed_of
 from tilepipe.engine.resources import Resources
-from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image
 from tilepipe.models.precision import Precision
@@ -135,7 +134,7 @@ class Trial:
                 'pip install "tilepipe[int8]"'
             )
         self._check_memory()
-        self._check_openvino()
+        self._check_agreement()
         content = quantised(
             self.model.predictor.graph(), network_inputs(self.model, self._tiles.calibrating),
             saturates=self._machine.startswith("x86") and not self._instructions,
@@ -219,22 +218,8 @@ class Trial:
                 f"{' or '.join(possible)} only, as its file holds it; leave --precision out"
             )
 
-    def _check_openvino(self) -> None:
-        """Refuse a library that does not compute the network, in fp32, as the reference does."""
-        tile, apart = self._tiles.measuring[0], Precision.FP32.agreement
-        logits = []
-        for runtime in (self.model.predictor.runtimes[0], "openvino"):
-            settings = self._settings(Precision.FP32, runtime)
-            with closing(Device(self.model, *settings)) as device:
-                logits.append(device.logits(*tile))
-        span = float(np.ptp(logits[0])) or 1.0
-        difference = float(np.abs(logits[1] - logits[0]).max()) / span
-        if apart is None or not difference <= apart:  # NaN is not either
-            raise InputError(
-                f"precision int8: runtime openvino, which computes it, differs in fp32 from "
-                f"{self.model.predictor.runtimes[0]} by {difference:.1e} of the logits' range on "
-                f"{self.facts.path}, more than {apart:.0e}; use --precision fp32"
-            )
+    def _check_agreement(self) -> None:
+        check_agreement(self.model, self._tiles.measuring[0], self.resources, self.facts.path)
 
     def _change(self, model: Model, settings: PassSettings) -> LabelChange:
         labels = labels_of(model, self._tiles.measuring, settings)
@@ -242,8 +227,14 @@ class Trial:
 
     @cached_property
     def _truth(self) -> list[NDArray[Any]]:
-        """The labels of fp32, by the reference runtime."""
+        """The labels of fp32, by the reference runtime; for int8 alone by OpenVINO, if they agree.
+
+        OpenVINO computes int8 anyway, and loading the reference takes longer than the trial.
+        """
         settings = reference_settings(self.model, self.resources.threads)
+        if self.options.precision == "int8":
+            self._check_agreement()
+            settings = settings._replace(runtime="openvino")
         return labels_of(self.model, self._tiles.measuring, settings)
 
     def _settings(self, precision: Precision, runtime: str) -> PassSettings:
