@@ -1,4 +1,8 @@
-"""Every option of every command with values that nobody means: one clear line, no traceback."""
+"""Every option of every command with values that nobody means: one clear line, no traceback.
+
+Each option is given the values that most went wrong and some of the others, in turns;
+`TILEPIPE_LONG=1` gives all to each.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,12 @@ from tilepipe.cli import COMMANDS, app, call
 from tilepipe.models.unet import UNetArguments
 
 CODES = {0, 2, 3, 4, 5}
-VALUES = [
-    "", " ", "nan", "-1", "1e20", "9" * 400, "folder/", "pipe", "/dev/zero", "a\nb\x1b[2J\u202e",
-    "\udcff", "x" * 300, "s3://",
+FEW = ["", "pipe", "\udcff"]
+"""All that `doctor` is given, which takes seconds whatever it is told."""
+OTHERS = [
+    "nan", " ", "-1", "a\nb\x1b[2J\u202e", "9" * 400, "folder/", "1e20", "/dev/zero", "x" * 300, "s3://",
 ]  # fmt: skip
+IN_TURNS = 4
 BASE = {
     "run": ["image.tif", "-m", "m.safetensors", "-q", "--overwrite", "--window", "572"],
     "plan": ["image.tif", "-m", "m.safetensors", "--window", "572"],
@@ -42,9 +48,6 @@ BASE = {
 
 WRITTEN = {"json_path", "csv_path"}
 """Paths that may well be pipes and devices: ``--json >(jq ...)``."""
-
-FEW = ["", "pipe", "\udcff"]
-"""For `doctor`, which takes seconds whatever it is told."""
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +95,26 @@ def words(name: str, parameter: click.Parameter, value: str) -> list[str]:
     return [name, *base[:place], value, *base[place + 1 :]]
 
 
+PARAMETERS = list(parameters())
+
+
+def values(name: str, option: str) -> list[str]:
+    """What an option is given."""
+    if name == "doctor":
+        return FEW
+    if "TILEPIPE_LONG" in os.environ:
+        return FEW + OTHERS
+    first = PARAMETERS.index((name, option)) * IN_TURNS
+    return FEW + [OTHERS[(first + number) % len(OTHERS)] for number in range(IN_TURNS)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "option"), list(parameters()))
+@pytest.mark.parametrize(("name", "option"), PARAMETERS)
 def test_any_value(
     name: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parameter = next(p for p in command_of(name).params if p.name == option)
-    for value in FEW if name == "doctor" else VALUES:
+    for value in values(name, option):
         if value in ("pipe", "/dev/zero") and option in WRITTEN:
             continue
         if value.startswith("-") and isinstance(parameter, click.Argument):
