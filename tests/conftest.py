@@ -15,6 +15,7 @@ import pytest
 # Where they spin, a busy machine does not get to running those that they wait for.
 import tilepipe._torch  # noqa: F401
 from tests.making import make_image, save_tiny, write_tiff
+from tests.zygote import Zygote
 from tilepipe.engine.planning import runtime_selection
 from tilepipe.models.unet import UNetArguments
 
@@ -66,14 +67,22 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file: valid, depth 4, width 2, random weights."""
+    """A model file: valid, depth 2, width 2, random weights of which no channel is dead."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_tiny(path, UNetArguments(width=2))
+    save_tiny(path, UNetArguments(width=2, depth=2), seed=2)
     return path
 
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiled TIFF of 1600 x 1700: four blocks at a window of 572, one of them whole."""
+    """A tiled TIFF of 600 x 700: four blocks at `making.WINDOW`, one of them whole."""
     path = tmp_path_factory.mktemp("image") / "image.tif"
-    return write_tiff(path, make_image(1600, 1700))
+    return write_tiff(path, make_image(600, 700))
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The warm process that forks others; one for all tests."""
+    zygote = Zygote()
+    yield zygote
+    zygote.close()

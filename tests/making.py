@@ -21,6 +21,8 @@ from tilepipe.models.specs import ClassSpec, InputSpec, Model, OutputSpec
 from tilepipe.models.unet import UNet, UNetArguments
 
 COLOURS = ("#000000", "#e6194b", "#3cb44b", "#4363d8", "#f58231")
+WINDOW = 552
+"""Of the shared model: its outputs are one chunk of 512 a side, and a block."""
 
 
 def make_image(height: int, width: int, bands: int = 3, seed: int = 0) -> NDArray[np.uint8]:

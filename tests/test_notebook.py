@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Picture
 
 import tilepipe
-from tests.making import make_image, write_tiff
+from tests.making import WINDOW, make_image, write_tiff
 from tilepipe.images.base import Level
 from tilepipe.images.shown import ShownImage
 from tilepipe.notebook import SIDE
@@ -28,7 +28,7 @@ def picture_in(html: str) -> Any:
 @pytest.fixture(scope="module")
 def summary(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     output = tmp_path_factory.mktemp("shown") / "mask.ome.zarr"
-    return tilepipe.run(image, model=model, outputs=output, window=572)
+    return tilepipe.run(image, model=model, outputs=output, window=WINDOW)
 
 
 def test_an_image_is_a_line_and_a_small_picture_of_its_pixels(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_mask_is_shown_in_the_colours_of_its_classes(summary: Any) -> None:
     mask = tilepipe.open_mask(summary.outputs[0])
     shown = picture_in(mask._repr_html_())
     assert {tuple(colour) for colour in shown.reshape(-1, 3).tolist()} <= with_colours
-    assert "1700 x 1600 pixels (width x height), labels" in repr(mask)
+    assert "700 x 600 pixels (width x height), labels" in repr(mask)
 
 
 def test_a_summary_is_short(summary: Any) -> None:

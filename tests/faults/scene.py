@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,15 +15,13 @@ import rasterio
 import tifffile
 from numpy.typing import NDArray
 
-from tests.faults.hooks import VARIABLE
 from tests.making import digest, make_image, save_tiny, write_tiff
+from tests.zygote import Run, Zygote
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.models.unet import UNetArguments
 
 NO_ANSWER = 255
-LONGEST = 600.0
-"""Seconds after which a run that has not ended is a failure of the suite."""
 
 
 @dataclass
@@ -51,92 +43,6 @@ class Case:
 
 
 @dataclass
-class Run:
-    """One process of the zygote's."""
-
-    zygote: Zygote
-    pid: int
-    log: Path
-    code: int | None = None
-
-    def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
-        if self.code is None:
-            self.code = self.zygote.ask({"poll": self.pid})
-        return self.code
-
-    def wait(self, longest: float = LONGEST) -> int:
-        """Wait for the end; a run that does not end is killed, and an error here."""
-        end = time.monotonic() + longest
-        while self.poll() is None:
-            if time.monotonic() > end:
-                self.kill(everyone=True)
-                raise AssertionError(f"did not end in {longest} s: {self.said}")
-            time.sleep(0.01)
-        assert self.code is not None
-        return self.code
-
-    def kill(self, number: int = signal.SIGKILL, *, everyone: bool = False) -> None:
-        """Send a signal to the client, or to its workers too."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-        if everyone:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
-
-    @property
-    def said(self) -> str:
-        """Standard output and error."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-
-class Zygote:
-    """The warm process; for one thread."""
-
-    def __init__(self) -> None:
-        root = Path(__file__).parents[2]
-        path = [str(root), str(Path(__file__).parent / "site")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"], cwd=root, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", "the zygote did not start"
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        """One question, one answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def start(
-        self,
-        arguments: list[str],
-        log: Path,
-        fault: dict[str, Any] | None = None,
-        *,
-        plain: bool = False,
-    ) -> Run:
-        """Start `tilepipe ARGUMENTS`."""
-        environment = {VARIABLE: json.dumps(fault)} if fault else {}
-        request = {
-            "run": arguments, "environment": environment, "log": str(log), "plain": plain,
-        }  # fmt: skip
-        return Run(self, self.ask(request), log)
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
-@dataclass
 class Scene:
     """A folder with images and model, and what an undisturbed run of each case gives."""
 
@@ -153,9 +59,10 @@ class Scene:
         model = save_tiny(folder / "m.safetensors", UNetArguments(width=1, depth=1, bands=1))
         margin = model.geometry.margin
         reach = margin + model.geometry.stride_factor
-        side = 1600 if small else 2600
-        write_tiff(folder / "slide.tif", make_image(side, side + 50, 1)[..., 0])
-        _write_scene(folder / "scene.tif", make_image(1300, 1800, 1))
+        # Two coarser levels; and one bad tile must not be near more than half of the blocks.
+        slide, other = ((1040, 1560), (600, 1100)) if small else ((2600, 2650), (1300, 1800))
+        write_tiff(folder / "slide.tif", make_image(*slide, 1)[..., 0])
+        _write_scene(folder / "scene.tif", make_image(*other, 1))
         window = 512 + 2 * margin  # one window a block, one chunk a block
         zarr_and_tiff = ("m.ome.zarr", "m.ome.tif")
         cases = [

@@ -14,8 +14,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tests.faults.scene import Scene, Zygote
+from tests.faults.scene import Scene
 from tests.faults.trials import KINDS, Outcome, attempt, needs
+from tests.zygote import Zygote
 
 CASES = {
     "kill -9 the client": {"one process": 30, "COG only": 28, "two workers": 6},

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults.crossings import EVENTS, FEATURES, Bench, Row, Setting, Trial, rows
-from tests.faults.scene import Zygote
+from tests.zygote import Zygote
 
 pytestmark = pytest.mark.slow
 

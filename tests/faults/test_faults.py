@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from tests.faults.scene import Scene, Zygote, permitted
+from tests.faults.scene import Scene, permitted
 from tests.faults.trials import KINDS, attempt, needs
+from tests.zygote import Zygote
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,8 +16,9 @@ import psutil
 import pytest
 from scipy import ndimage
 
-from tests.faults.scene import Run, Zygote, wait_for
+from tests.faults.scene import wait_for
 from tests.making import digest
+from tests.zygote import Run, Zygote
 from tilepipe.grid import Window
 from tilepipe.products.base import MaskClass, MaskSpec
 from tilepipe.products.store import create_mask

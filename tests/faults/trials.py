@@ -25,19 +25,17 @@ import psutil
 import tifffile
 
 from tests.faults.scene import (
-    LONGEST,
     NO_ANSWER,
     Case,
     Reference,
-    Run,
     Scene,
-    Zygote,
     labels_of,
     permitted,
     tiles_of,
     wait_for,
 )
 from tests.making import digest
+from tests.zygote import LONGEST, Run, Zygote
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.ledger import read_ledger
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tilepipe
+from tests.making import WINDOW
 from tests.storage.making import at, objects
 from tilepipe.grid import Window
 from tilepipe.images.convert import convert
@@ -31,13 +32,13 @@ def remote(folder: str, image: Path) -> str:
 def test_a_label_is_written_into_its_image(remote: str, model: Path) -> None:
     before = objects(remote)
     label = f"{remote}/labels/nuclei"
-    tilepipe.run(remote, model=model, outputs=[label], window=572, threads=1)
+    tilepipe.run(remote, model=model, outputs=[label], window=WINDOW, threads=1)
     after = objects(remote)
     assert {name: after[name] for name in before} == before
     listed = json.loads(at(f"{remote}/labels/zarr.json").read_bytes())
     assert listed["attributes"]["ome"]["labels"] == ["nuclei"]
     assert tilepipe.verify(label, windows=2).exact
-    summary = tilepipe.run(remote, model=model, outputs=[label], window=572, threads=1)
+    summary = tilepipe.run(remote, model=model, outputs=[label], window=WINDOW, threads=1)
     assert summary.resumed == summary.blocks
 
 
@@ -54,7 +55,12 @@ def test_a_mask_of_version_04_is_what_a_disk_gets(
 ) -> None:
     for place in (folder, tmp_path):
         tilepipe.run(
-            image, model=model, outputs=[f"{place}/m.ome.zarr"], window=572, threads=1, ngff="0.4"
+            image,
+            model=model,
+            outputs=[f"{place}/m.ome.zarr"],
+            window=WINDOW,
+            threads=1,
+            ngff="0.4",
         )
     there, here = (
         open_zarr_mask(as_path(f"{folder}/m.ome.zarr")),
@@ -72,7 +78,7 @@ def test_image_and_mask_are_uploaded_together(
 ) -> None:
     for place in (folder, tmp_path):
         tilepipe.run(
-            image, model=model, outputs=[f"{place}/both.ome.zarr"], window=572, threads=1,
+            image, model=model, outputs=[f"{place}/both.ome.zarr"], window=WINDOW, threads=1,
             with_image=True,
         )  # fmt: skip
     here = {

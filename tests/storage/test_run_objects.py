@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,11 @@ from typing import Any
 import pytest
 
 import tilepipe
-from tests.making import make_model
+from tests.making import WINDOW, make_model
 from tests.storage.conftest import Service
 from tests.storage.making import answers, at, named, objects, on_disk
 from tests.storage.server import BUCKET
+from tests.zygote import Zygote
 from tilepipe.models.file import save_model
 from tilepipe.models.object_rule import ObjectRule
 from tilepipe.models.unet import UNetArguments
@@ -32,7 +31,7 @@ RULE = ObjectRule(
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that tells objects apart."""
-    model = make_model(UNetArguments(3, 3, 2, 4))
+    model = make_model(UNetArguments(3, 3, 2, 2), seed=2)
     path = tmp_path_factory.mktemp("finder") / "finder.safetensors"
     save_model(path, replace(model, output=replace(model.output, objects=RULE)))
     return path
@@ -52,7 +51,7 @@ def remote(s3: Service, image: Path) -> str:
 def expected(image: Path, finder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a run writes on a disk."""
     folder = tmp_path_factory.mktemp("disk")
-    options: dict[str, Any] = {"window": 572, "threads": 1}
+    options: dict[str, Any] = {"window": WINDOW, "threads": 1}
     tilepipe.run(image, model=finder, outputs=named(folder, OUTPUTS), **options)
     return folder
 
@@ -74,18 +73,23 @@ main()
 
 
 def test_the_objects_of_a_run_are_those_of_a_disk_even_if_it_was_killed(
-    remote: str, folder: str, finder: Path, expected: Path
+    s3: Service,
+    remote: str,
+    folder: str,
+    finder: Path,
+    expected: Path,
+    zygote: Zygote,
+    tmp_path: Path,
 ) -> None:
     outputs = named(folder, OUTPUTS)
-    words = ["-m", str(finder), "--window", "572", "--threads", "1"]
+    words = ["-m", str(finder), "--window", str(WINDOW), "--threads", "1"]
     words += [word for path in outputs for word in ("-o", path)]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "run", remote, *words], start_new_session=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    words = ["run", remote, *words]
+    killed = zygote.start(words, tmp_path / "log", code=KILLED, **s3.variables)
+    assert killed.wait() == -signal.SIGKILL, killed.said
     workspace = at(f"{folder}/m.ome.zarr/.tilepipe/objects")
     assert (workspace / "done" / "number").exists()
-    summary = tilepipe.run(remote, model=finder, outputs=outputs, window=572, threads=1)
+    summary = tilepipe.run(remote, model=finder, outputs=outputs, window=WINDOW, threads=1)
     assert summary.objects is not None
     assert summary.objects.total.count > 20
     assert answers(objects(folder)) == answers(on_disk(expected))
@@ -96,7 +100,7 @@ def test_objects_of_a_mask_are_found_where_it_is(
     remote: str, folder: str, finder: Path, expected: Path
 ) -> None:
     mask = f"{folder}/m.ome.zarr"
-    tilepipe.run(remote, model=finder, outputs=[mask], window=572, threads=1, objects="none")
+    tilepipe.run(remote, model=finder, outputs=[mask], window=WINDOW, threads=1, objects="none")
     names = ("n.geojson", "n.ome.zarr", "n.spatialdata.zarr")
     tilepipe.find_objects(mask, outputs=named(folder, names), workers=1)
     found = objects(folder)

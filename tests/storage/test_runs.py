@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +11,11 @@ import numpy as np
 import pytest
 
 import tilepipe
-from tests.making import make_image, write_tiff
+from tests.making import WINDOW, make_image, write_tiff
 from tests.storage.conftest import Service
 from tests.storage.making import OUTPUTS, answers, at, named, objects, on_disk
 from tests.storage.server import BUCKET, KEY_ID, SECRET
+from tests.zygote import Zygote
 from tilepipe.cli import call
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.state.folder import FOLDER, RunState
@@ -36,7 +35,7 @@ def expected(
 ) -> dict[str, bytes]:
     """What a run writes on a disk."""
     folder = tmp_path_factory.mktemp("disk")
-    tilepipe.run(image, model=model, outputs=named(folder), window=572, threads=1)
+    tilepipe.run(image, model=model, outputs=named(folder), window=WINDOW, threads=1)
     return answers(on_disk(folder))
 
 
@@ -57,7 +56,7 @@ def test_what_is_written_is_what_a_disk_gets(
     model: Path,
     expected: dict[str, bytes],
 ) -> None:
-    summary = tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1)
+    summary = tilepipe.run(remote, model=model, outputs=named(folder), window=WINDOW, threads=1)
     requests = Counter(s3.log())
     found = objects(folder)
     assert answers(found) == expected
@@ -77,7 +76,7 @@ def test_what_is_written_is_what_a_disk_gets(
     assert "plan.json" in left
     assert not {"lock", "run.json"} & left
     # Nothing is left to do, and the whole can be read and verified where it is.
-    again = tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1)
+    again = tilepipe.run(remote, model=model, outputs=named(folder), window=WINDOW, threads=1)
     assert again.resumed == 4
     assert not [r for r in s3.log() if r.startswith("PUT") and "/c/" in r]
     with tilepipe.open_image(remote) as opened:
@@ -120,10 +119,10 @@ def test_a_store_that_goes_away_stops_the_run_which_can_be_resumed(
     outputs = named(folder)
     watch = Stop(lambda: s3.order(fail="/m.ome.zarr"))
     with pytest.raises(EnvironmentFailure, match=r"503 SlowDown|fails") as stopped:
-        tilepipe.run(remote, model=model, outputs=outputs, window=572, threads=1, watch=watch)
+        tilepipe.run(remote, model=model, outputs=outputs, window=WINDOW, threads=1, watch=watch)
     assert KEY_ID not in str(stopped.value)
     s3.order()
-    tilepipe.run(remote, model=model, outputs=outputs, window=572, threads=1)
+    tilepipe.run(remote, model=model, outputs=outputs, window=WINDOW, threads=1)
     assert answers(objects(folder)) == expected
 
 
@@ -137,9 +136,9 @@ def test_an_image_that_goes_away_is_not_taken_for_damaged(
     outputs = named(folder)
     watch = Stop(lambda: s3.order(fail="/images/"))
     with pytest.raises(EnvironmentFailure, match="the object store fails"):
-        tilepipe.run(remote, model=model, outputs=outputs, window=572, threads=1, watch=watch)
+        tilepipe.run(remote, model=model, outputs=outputs, window=WINDOW, threads=1, watch=watch)
     s3.order()
-    tilepipe.run(remote, model=model, outputs=outputs, window=572, threads=1)
+    tilepipe.run(remote, model=model, outputs=outputs, window=WINDOW, threads=1)
     assert answers(objects(folder)) == expected
 
 
@@ -168,19 +167,30 @@ def test_a_run_that_was_killed_is_resumed_to_the_same_objects(
     folder: str,
     model: Path,
     expected: dict[str, bytes],
+    zygote: Zygote,
+    tmp_path: Path,
 ) -> None:
     more = [word for path in named(folder) for word in ("-o", path)]
-    options = ["-m", str(model), *more, "--window", "572", "--threads", "1", "--runtime", "torch"]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "run", remote, *options], start_new_session=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    options = [
+        "-m",
+        str(model),
+        *more,
+        "--window",
+        str(WINDOW),
+        "--threads",
+        "1",
+        "--runtime",
+        "torch",
+    ]
+    words = ["run", remote, *options]
+    killed = zygote.start(words, tmp_path / "log", code=KILLED, **s3.variables)
+    assert killed.wait() == -signal.SIGKILL, killed.said
     state = RunState(as_path(f"{folder}/m.ome.zarr"))
     assert (state.folder / "lock").exists()
     done = [r for r in read_ledger(state.ledger_file) if r["kind"] == "block"]
     assert done
     watch = Started()
-    tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1, watch=watch)
+    tilepipe.run(remote, model=model, outputs=named(folder), window=WINDOW, threads=1, watch=watch)
     assert 1 <= len(done) <= watch.resumed
     assert answers(objects(folder)) == expected
 
@@ -198,7 +208,7 @@ def test_damage_on_an_object_store_is_found_and_mended(
     model: Path,
     expected: dict[str, bytes],
 ) -> None:
-    options = {"model": model, "outputs": named(folder), "window": 572, "threads": 1}
+    options = {"model": model, "outputs": named(folder), "window": WINDOW, "threads": 1}
     tilepipe.run(remote, **options)
     mask = f"{folder}/m.ome.zarr"
     store = at(mask)
@@ -218,7 +228,7 @@ def test_damage_on_an_object_store_is_found_and_mended(
     assert not found.exact
     for part in ("0/zarr.json", "0/c/9/9", "block 0 (0/c/0/0)"):
         assert part in str(found)
-    assert tilepipe.run(remote, **options).resumed == 3
+    assert tilepipe.run(remote, **options).resumed == 2
     assert answers(objects(folder)) == expected
     export = at(f"{folder}/m.ome.tif")
     export.write_bytes(export.read_bytes()[:-1] + b"?")
@@ -238,7 +248,7 @@ def test_two_runs_cannot_write_one_output(
         lock.holding_lock(at(folder) / "m.ome.zarr" / FOLDER / "lock"),
         pytest.raises(InputError, match="another run is writing it"),
     ):
-        tilepipe.run(remote, model=model, outputs=[f"{folder}/m.ome.zarr"], window=572)
+        tilepipe.run(remote, model=model, outputs=[f"{folder}/m.ome.zarr"], window=WINDOW)
 
 
 def test_processes_are_given_the_address_and_take_credentials_from_their_own_environment(
@@ -247,7 +257,7 @@ def test_processes_are_given_the_address_and_take_credentials_from_their_own_env
     model: Path,
     expected: dict[str, bytes],
 ) -> None:
-    tilepipe.run(remote, model=model, outputs=named(folder), window=572, threads=1, workers=2)
+    tilepipe.run(remote, model=model, outputs=named(folder), window=WINDOW, threads=1, workers=2)
     assert answers(objects(folder)) == expected
 
 
@@ -268,11 +278,11 @@ def test_overwrite_removes_masks_and_nothing_else(
     tilepipe.run(small, window=956, **options)
     before = answers(objects(folder))
     with pytest.raises(InputError, match="begun with other settings"):
-        tilepipe.run(small, window=572, **options)
-    tilepipe.run(small, window=572, overwrite=True, **options)
+        tilepipe.run(small, window=WINDOW, **options)
+    tilepipe.run(small, window=WINDOW, overwrite=True, **options)
     plan = RunState(as_path(f"{folder}/m.ome.zarr")).read_plan()
     assert plan is not None
-    assert plan.tiling.input == (572, 572)
+    assert plan.tiling.input == (WINDOW, WINDOW)
     assert answers(objects(folder)) == before  # the same answer, by whatever window
 
 
@@ -282,7 +292,13 @@ def test_masks_brought_back_to_the_image_are_what_a_disk_gets(
     model: Path,
     tmp_path: Path,
 ) -> None:
-    options = {"model": model, "window": 572, "threads": 1, "like_image": True, "pixel_size": 0.5}
+    options = {
+        "model": model,
+        "window": WINDOW,
+        "threads": 1,
+        "like_image": True,
+        "pixel_size": 0.5,
+    }
     names = ("m.ome.zarr", "m.ome.tif")
     tilepipe.run(small, outputs=named(tmp_path, names), **options)
     tilepipe.run(small, outputs=named(folder, names), **options)

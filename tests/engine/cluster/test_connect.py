@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tilepipe
-from tests.making import digest
+from tests.making import WINDOW, digest
 from tilepipe.engine.cluster.cluster_file import KINDS, read_cluster_file, what_went_wrong
 from tilepipe.engine.cluster.connect import gpu_memory
 from tilepipe.engine.cluster.pool import Task, TaskPool
@@ -245,7 +245,7 @@ def test_workers_let_go_of_a_run_and_tasks_of_a_dead_one_open_nothing(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=output, window=572)
+    tilepipe.run(image, model=model, outputs=output, window=WINDOW)
     assert not context._contexts
     with pytest.raises(EnvironmentFailure, match="has ended"):
         work.compute_block(str(output), "a dead run", 0)
@@ -310,9 +310,9 @@ def test_a_slow_end_makes_the_run_slower_and_not_larger(
     from tests.making import make_image, write_tiff
     from tilepipe.engine.cluster.cluster_file import SLOTS
 
-    image = write_tiff(tmp_path / "wide.tif", make_image(128, 7600))
+    image = write_tiff(tmp_path / "wide.tif", make_image(128, 5 * 512))
     in_hand = InHand(monkeypatch, slow, SLOTS)
-    summary = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
+    summary = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=WINDOW)
     assert summary.blocks == 5
     # What a worker has in hand is all that the plan's memory counts; the rest is not yet read.
     assert in_hand.most == SLOTS
@@ -331,7 +331,7 @@ def written(folder: Path, text: str) -> str:
 def test_a_local_cluster_of_a_file_gives_the_same_bytes(
     image: Path, model: Path, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"model": model, "window": 572, "threads": 1}
+    settings: dict[str, Any] = {"model": model, "window": WINDOW, "threads": 1}
     for name in "ab":
         (tmp_path / name).mkdir()
     tilepipe.run(image, outputs=tmp_path / "a" / "m.ome.zarr", **settings)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import tilepipe
-from tests.making import digest
+from tests.making import WINDOW, digest, make_image, write_tiff
 from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
@@ -30,9 +30,16 @@ def _fit() -> dict[str, str]:
     return {}
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve blocks: more than workers have in hand."""
+    path = tmp_path_factory.mktemp("image") / "image.tif"
+    return write_tiff(path, make_image(540, 2600))
+
+
 def options(model: Path, folder: Path) -> dict[str, object]:
     return {
-        "model": model, "outputs": [folder / "m.ome.zarr", folder / "m.tif"], "window": 572,
+        "model": model, "outputs": [folder / "m.ome.zarr", folder / "m.tif"], "window": WINDOW,
         "threads": 1,
     }  # fmt: skip
 

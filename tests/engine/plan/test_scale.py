@@ -140,7 +140,7 @@ def resampled_by_hand(path: Path, factor: float, level: int = 0) -> NDArray[Any]
 def test_the_mask_is_that_of_the_whole_image_resampled_whatever_the_window(
     pixel_size: float, factor: float, tmp_path: Path
 ) -> None:
-    shape = int(560 * factor), int(721 * factor)  # a few blocks and tiles on the model's grid
+    shape = int(300 * factor), int(541 * factor)  # blocks and tiles on the model's grid
     image = write_tiff(tmp_path / "i.tif", make_image(*shape), pixel_size)
     model = save_tiny(tmp_path / "m.safetensors", SMALL)
     whole = resampled_by_hand(image, factor)
@@ -268,7 +268,7 @@ LIKE = ("mask.ome.zarr", "mask.ome.tif", "mask.tif", "mask.png")
 def test_like_image_brings_every_format_back_to_the_images_own_grid(
     pixel_size: float, factor: float, tmp_path: Path
 ) -> None:
-    height, width = int(560 * factor), int(721 * factor)
+    height, width = int(300 * factor), int(541 * factor)
     image = write_tiff(tmp_path / "i.tif", make_image(height, width), pixel_size)
     model = save_tiny(tmp_path / "m.safetensors", SMALL)
     outputs = [tmp_path / name for name in LIKE]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Picture
 
 import tilepipe
+from tests.making import WINDOW
 from tilepipe.engine.events import BlockReport, RunCallbacks
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.report import profile
@@ -33,7 +34,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def profiled(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The mask of a run with --profile."""
     mask = tmp_path_factory.mktemp("profiled") / "mask.ome.zarr"
-    summary = tilepipe.run(image, model=model, outputs=[mask], window=572, profile=True)
+    summary = tilepipe.run(image, model=model, outputs=[mask], window=WINDOW, profile=True)
     assert [p.name for p in summary.profile] == ["mask.profile.csv", "mask.profile.png"]
     return mask
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
             raise KeyboardInterrupt
 
     mask = tmp_path / "mask.ome.zarr"
-    options = {"model": model, "outputs": [mask], "window": 572, "profile": True}
+    options = {"model": model, "outputs": [mask], "window": WINDOW, "profile": True}
     with pytest.raises(KeyboardInterrupt):
         tilepipe.run(image, watch=Stop(), **options)
     done = sum(record["kind"] == "block" for record in read_ledger(RunState(mask).ledger_file))
@@ -86,7 +87,7 @@ def test_a_resumed_run_marks_the_blocks_of_the_earlier_one(
 def test_overwrite_removes_it(profiled: Path, image: Path, model: Path, tmp_path: Path) -> None:
     mask = shutil.copytree(profiled.parent, tmp_path / "copy") / profiled.name
     assert mask.with_name("mask.profile.csv").exists()
-    tilepipe.run(image, model=model, outputs=[mask], window=572, overwrite=True)
+    tilepipe.run(image, model=model, outputs=[mask], window=WINDOW, overwrite=True)
     assert mask.is_dir()
     assert not mask.with_name("mask.profile.csv").exists()
     assert not mask.with_name("mask.profile.png").exists()
@@ -145,4 +146,4 @@ def test_the_peak_of_a_process_is_its_own() -> None:
 
 
 def _plan(image: Path, model: Path) -> Plan:
-    return tilepipe.plan(image, model=model, window=572)[0]
+    return tilepipe.plan(image, model=model, window=WINDOW)[0]

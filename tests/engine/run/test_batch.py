@@ -6,15 +6,14 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import tilepipe
 from tests.images.making import write_scene
-from tests.making import digest, make_image, write_tiff
+from tests.making import WINDOW, digest, make_image, write_tiff
+from tests.zygote import Zygote
 from tilepipe.cli import call
 from tilepipe.engine.cluster import connect
 from tilepipe.engine.events import RunCallbacks
@@ -31,7 +30,7 @@ NAMES = ("a", "b", "c")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three images of unlike sizes, two of them of several blocks."""
     folder = tmp_path_factory.mktemp("images")
-    sizes = [(1600, 700), (300, 420), (1100, 1700)]
+    sizes = [(600, 300), (300, 420), (540, 700)]
     return [
         write_tiff(folder / f"{name}.tif", make_image(*size, seed=seed))
         for seed, (name, size) in enumerate(zip(NAMES, sizes, strict=True))
@@ -45,7 +44,7 @@ def alone(
     """The bytes of the masks when each image is run by itself."""
     folder = tmp_path_factory.mktemp("alone")
     for image in images:
-        tilepipe.run(image, model=model, outputs=f"{folder}/", window=572, threads=1)
+        tilepipe.run(image, model=model, outputs=f"{folder}/", window=WINDOW, threads=1)
     return digest(folder)
 
 
@@ -76,7 +75,7 @@ def test_the_masks_are_those_of_single_runs(
 ) -> None:
     diary = Diary()
     summary = tilepipe.run_batch(
-        images, model=model, outputs=f"{tmp_path}/", window=572, threads=1, watch=diary
+        images, model=model, outputs=f"{tmp_path}/", window=WINDOW, threads=1, watch=diary
     )
     assert [outcome.result for outcome in summary.outcomes] == ["done"] * 3
     assert summary.exit_code == 0
@@ -84,7 +83,9 @@ def test_the_masks_are_those_of_single_runs(
     # The workers had blocks of the next image before the last one of this one was back.
     last = max(i for i, line in enumerate(diary.lines) if line == "a block")
     assert diary.lines.index("b begins") < last
-    again = tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572, threads=1)
+    again = tilepipe.run_batch(
+        images, model=model, outputs=f"{tmp_path}/", window=WINDOW, threads=1
+    )
     assert [outcome.result for outcome in again.outcomes] == ["done before"] * 3
     assert digest(tmp_path) == alone
 
@@ -99,7 +100,8 @@ def test_one_bad_image_does_not_stop_the_others(
     masks = tmp_path / "masks"
     arguments = [
         "run", str(images[0]), str(bad), str(images[1]), str(gray), str(tmp_path / "missing.tif"),
-        str(images[2]), "-m", str(model), "-o", f"{masks}/", "--window", "572", "--threads", "1",
+        str(images[2]), "-m", str(model), "-o", f"{masks}/", "--window", str(WINDOW),
+        "--threads", "1",
     ]  # fmt: skip
     assert call(arguments) == 3
     shown = capsys.readouterr()
@@ -122,7 +124,7 @@ def test_an_image_with_damage_is_done_in_part(
     content[middle : middle + 3000] = bytes(3000)
     damaged.write_bytes(content)
     summary = tilepipe.run_batch(
-        [damaged, images[1]], model=model, outputs=f"{tmp_path}/masks/", window=572
+        [damaged, images[1]], model=model, outputs=f"{tmp_path}/masks/", window=WINDOW
     )
     assert [outcome.result for outcome in summary.outcomes] == ["in part", "done"]
     assert summary.outcomes[0].reason
@@ -144,21 +146,27 @@ class Kill(BatchCallbacks):
                 if kill.left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
         return OfOne()
-tilepipe.run_batch(sys.argv[4:], model=sys.argv[2], outputs=sys.argv[3], window=572, threads=1,
-                   watch=Kill())
+tilepipe.run_batch(sys.argv[5:], model=sys.argv[2], outputs=sys.argv[3], window=int(sys.argv[4]),
+                   threads=1, watch=Kill())
 """
 
 
 @pytest.mark.parametrize("blocks", ["1", "3"])
 def test_killed_and_run_again_the_bytes_are_the_same(
-    blocks: str, images: list[Path], model: Path, alone: dict[str, str], tmp_path: Path
+    blocks: str,
+    images: list[Path],
+    model: Path,
+    alone: dict[str, str],
+    tmp_path: Path,
+    zygote: Zygote,
 ) -> None:
-    given = [str(model), f"{tmp_path}/", *map(str, images)]
-    killed = subprocess.run([sys.executable, "-c", BATCH, blocks, *given], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    summary = tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572, threads=1)
+    masks = tmp_path / "masks"
+    words = [blocks, str(model), f"{masks}/", str(WINDOW), *map(str, images)]
+    killed = zygote.start(words, tmp_path / "log", code=BATCH)
+    assert killed.wait() == -signal.SIGKILL, killed.said
+    summary = tilepipe.run_batch(images, model=model, outputs=f"{masks}/", window=WINDOW, threads=1)
     assert summary.exit_code == 0
-    assert digest(tmp_path) == alone
+    assert digest(masks) == alone
 
 
 def test_what_is_wrong_with_all_is_said_once(
@@ -193,8 +201,8 @@ def test_a_full_disk_stops_the_batch(
     with monkeypatch.context() as patched:
         patched.setattr(exports, "export", full)
         with pytest.raises(EnvironmentFailure):
-            tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
-    assert tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=572)
+            tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=WINDOW)
+    assert tilepipe.run_batch(images, model=model, outputs=f"{tmp_path}/", window=WINDOW)
 
 
 def test_images_may_stand_in_the_file_and_masks_have_a_pattern(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tilepipe
+from tests.making import WINDOW
 from tilepipe.engine.cluster.failures import REMEDIES, environment_failure
 from tilepipe.engine.run import exports, pyramid
 from tilepipe.engine.run import job as engine
@@ -40,9 +41,13 @@ def test_everything_else_is_not(error: Exception) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["export", "pyramid_blocks", "create_mask"])
 @pytest.mark.parametrize(
-    "trouble", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")]
+    ("part", "trouble"),
+    [
+        ("export", OSError(errno.ENOSPC, "No space left on device")),
+        ("pyramid_blocks", OSError(errno.EIO, "I/O error")),
+        ("create_mask", OSError(errno.ENOSPC, "No space left on device")),
+    ],
 )
 def test_trouble_outside_the_blocks_is_one_sentence_from_python_too(
     image: Path,
@@ -60,7 +65,7 @@ def test_trouble_outside_the_blocks_is_one_sentence_from_python_too(
         homes = {"export": exports, "pyramid_blocks": pyramid, "create_mask": engine}
         patched.setattr(homes[part], part, fail)
         with pytest.raises(EnvironmentFailure):
-            tilepipe.run(image, model=model, outputs=outputs, window=572)
-    summary = tilepipe.run(image, model=model, outputs=outputs, window=572)
+            tilepipe.run(image, model=model, outputs=outputs, window=WINDOW)
+    summary = tilepipe.run(image, model=model, outputs=outputs, window=WINDOW)
     assert summary.exit_code == 0
     assert outputs[1].exists()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import tilepipe
-from tests.making import digest, make_image, save_tiny, write_tiff
+from tests.making import WINDOW, digest, make_image, save_tiny, write_tiff
+from tests.zygote import Zygote
 from tilepipe.engine.state.folder import FOLDER, RunState
 from tilepipe.engine.state.ledger import read_ledger
 from tilepipe.errors import InputError
@@ -25,9 +24,16 @@ OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
 def command(image: Path, model: Path, folder: Path, *more: str) -> list[str]:
     outputs = [word for name in OUTPUTS for word in ("-o", str(folder / name))]
     return [
-        sys.executable, "-m", "tilepipe", "run", str(image), "-m", str(model), *outputs,
-        "--window", "572", "--threads", "1", "--runtime", "torch", *more,
+        "run", str(image), "-m", str(model), *outputs,
+        "--window", str(WINDOW), "--threads", "1", "--runtime", "torch", *more,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six blocks, two of them whole, and two coarser levels."""
+    path = tmp_path_factory.mktemp("image") / "image.tif"
+    return write_tiff(path, make_image(540, 1100))
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +42,17 @@ def uninterrupted(
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("uninterrupted")
     summary = tilepipe.run(
-        image, model=model, outputs=[folder / name for name in OUTPUTS], window=572, threads=1
+        image, model=model, outputs=[folder / name for name in OUTPUTS], window=WINDOW, threads=1
     )
-    assert summary.blocks == 4
+    assert summary.blocks == 6
     return digest(folder)
 
 
 KILLER = """
 import sys, tilepipe
 from tests.making import KillAfter
-image, model, blocks, stage, *outputs = sys.argv[1:]
-tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1, runtime="torch",
+image, model, window, blocks, stage, *outputs = sys.argv[1:]
+tilepipe.run(image, model=model, outputs=outputs, window=int(window), threads=1, runtime="torch",
              watch=KillAfter(int(blocks) if blocks else None, stage or None))
 """
 
@@ -85,38 +91,47 @@ main()
     ],
 )
 def test_killed_at_a_chosen_moment_and_run_again_the_bytes_are_the_same(
-    blocks: str, stage: str, image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+    blocks: str,
+    stage: str,
+    image: Path,
+    model: Path,
+    uninterrupted: dict[str, str],
+    tmp_path: Path,
+    zygote: Zygote,
 ) -> None:
-    outputs = [str(tmp_path / name) for name in OUTPUTS]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, str(image), str(model), blocks, stage, *outputs], check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
-    tilepipe.run(image, model=model, outputs=outputs, window=572, threads=1)
-    assert digest(tmp_path) == uninterrupted
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    outputs = [str(folder / name) for name in OUTPUTS]
+    words = [str(image), str(model), str(WINDOW), blocks, stage, *outputs]
+    killed = zygote.start(words, tmp_path / "log", code=KILLER)
+    assert killed.wait() == -signal.SIGKILL, killed.said
+    tilepipe.run(image, model=model, outputs=outputs, window=WINDOW, threads=1)
+    assert digest(folder) == uninterrupted
 
 
 def test_killed_again_and_again_until_it_ends_the_bytes_are_the_same(
-    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path, zygote: Zygote
 ) -> None:
     # Each process leaves two more records in the ledger, be they of blocks, levels or exports;
     # once less is left to record, the run ends.
+    folder = tmp_path / "masks"
+    folder.mkdir()
     killed = 0
-    words = [sys.executable, "-c", AT_A_RECORD, "KILL", "2", *command(image, model, tmp_path)[3:]]
-    while code := subprocess.run(words, capture_output=True, check=False).returncode:
-        assert code == -signal.SIGKILL
+    words = ["KILL", "2", *command(image, model, folder)]
+    while code := (run := zygote.start(words, tmp_path / "log", code=AT_A_RECORD)).wait():
+        assert code == -signal.SIGKILL, run.said
         killed += 1
-        ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
+        ledger = folder / "m.ome.zarr" / FOLDER / "ledger"
         assert len(list(read_ledger(ledger))) >= 2 * killed
-    assert killed >= 3, "two times for the four blocks, and what comes after them"
-    assert digest(tmp_path) == uninterrupted
+    assert killed >= 4, "three times for the six blocks, and what comes after them"
+    assert digest(folder) == uninterrupted
 
 
 def test_a_finished_run_is_not_computed_again(image: Path, model: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / "m.ome.zarr", tmp_path / "m.tif"]
-    first = tilepipe.run(image, model=model, outputs=outputs, window=572)
+    first = tilepipe.run(image, model=model, outputs=outputs, window=WINDOW)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/c/*")}
-    again = tilepipe.run(image, model=model, outputs=outputs, window=572)
+    again = tilepipe.run(image, model=model, outputs=outputs, window=WINDOW)
     assert again.resumed == again.blocks == first.blocks
     assert again.classes == first.classes
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/c/*")} == before
@@ -134,8 +149,8 @@ def test_without_a_zarr_output_nothing_but_the_exports_and_the_record_stays(
 
 def test_other_options_are_refused_and_said(image: Path, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=output, window=572)
-    with pytest.raises(InputError, match="window was 572 x 572"):
+    tilepipe.run(image, model=model, outputs=output, window=WINDOW)
+    with pytest.raises(InputError, match=f"window was {WINDOW} x {WINDOW}"):
         tilepipe.run(image, model=model, outputs=output, window=1340)
     with pytest.raises(InputError, match="precision was fp32, now bf16"):
         tilepipe.run(image, model=model, outputs=output, precision="bf16")
@@ -148,7 +163,7 @@ def test_other_options_are_refused_and_said(image: Path, model: Path, tmp_path: 
 def test_another_image_is_refused(image: Path, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.ome.zarr"
     tilepipe.run(image, model=model, outputs=output)
-    other = write_tiff(tmp_path / "other.tif", make_image(1600, 1700, seed=1))
+    other = write_tiff(tmp_path / "other.tif", make_image(540, 1100, seed=1))
     with pytest.raises(InputError, match="the image was"):
         tilepipe.run(other, model=model, outputs=output)
 
@@ -185,9 +200,9 @@ def test_overwrite_spares_an_image_but_not_a_mask(image: Path, model: Path, tmp_
         tilepipe.run(image, model=model, outputs=other, overwrite=True)
     assert digest(other) == before
     mask = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=mask, window=572)
+    tilepipe.run(image, model=model, outputs=mask, window=WINDOW)
     shutil.rmtree(mask / FOLDER)  # as when it was copied without what is hidden
-    tilepipe.run(image, model=model, outputs=mask, window=572, overwrite=True)
+    tilepipe.run(image, model=model, outputs=mask, window=WINDOW, overwrite=True)
     assert tilepipe.verify(mask, windows=1).exact
 
 
@@ -196,7 +211,7 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
     from tilepipe.engine.work.context import SupersededError, release_context
 
     output = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=output, window=572)
+    tilepipe.run(image, model=model, outputs=output, window=WINDOW)
     state = RunState(output)
     orphan = state.begin()
     state.begin()
@@ -208,18 +223,18 @@ def test_an_orphan_of_a_dead_run_does_not_write(image: Path, model: Path, tmp_pa
 
 
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(
-    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path
+    image: Path, model: Path, uninterrupted: dict[str, str], tmp_path: Path, zygote: Zygote
 ) -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", AT_A_RECORD, "INT", "1", *command(image, model, tmp_path)[3:]],
-        stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    said = process.stderr
-    assert process.returncode == 130
-    assert "to resume: tilepipe run" in said
-    assert "Traceback" not in said
-    assert subprocess.run(command(image, model, tmp_path, "--quiet"), check=False).returncode == 0
-    assert digest(tmp_path) == uninterrupted
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    words = ["INT", "1", *command(image, model, folder)]
+    stopped = zygote.start(words, tmp_path / "log", code=AT_A_RECORD)
+    assert stopped.wait() == 130
+    assert "to resume: tilepipe run" in stopped.said
+    assert "Traceback" not in stopped.said
+    again = zygote.start(command(image, model, folder, "--quiet"), tmp_path / "again.log")
+    assert again.wait() == 0, again.said
+    assert digest(folder) == uninterrupted
 
 
 def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Path) -> None:
@@ -239,11 +254,12 @@ def test_a_run_again_keeps_its_warnings_and_its_proof(image: Path, tmp_path: Pat
         assert more.verification.windows == 3
 
 
-def test_an_unfinished_mask_is_not_verified(image: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unfinished_mask_is_not_verified(
+    image: Path, model: Path, tmp_path: Path, zygote: Zygote
+) -> None:
     output = tmp_path / "m.ome.zarr"
-    subprocess.run(
-        [sys.executable, "-c", KILLER, str(image), str(model), "1", "", str(output)], check=False
-    )
+    words = [str(image), str(model), str(WINDOW), "1", "", str(output)]
+    assert zygote.start(words, tmp_path / "log", code=KILLER).wait() == -signal.SIGKILL
     with pytest.raises(InputError, match="is not finished"):
         tilepipe.verify(output)
 
@@ -267,7 +283,7 @@ def test_an_overwrite_stopped_half_way_is_never_taken_for_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     outputs = [tmp_path / name for name in OUTPUTS]
-    options = {"model": model, "outputs": outputs, "window": 572, "threads": 1}
+    options = {"model": model, "outputs": outputs, "window": WINDOW, "threads": 1}
     tilepipe.run(image, **options)
 
     def fail(*_: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tilepipe
-from tests.making import make_image, make_model, write_tiff
+from tests.making import WINDOW, make_image, make_model, write_tiff
 from tests.objects import oracle
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.errors import InputError
@@ -34,7 +34,7 @@ SHAPE = 700, 900
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("objects")
     write_tiff(folder / "slide.tif", make_image(*SHAPE))
-    model = make_model(UNetArguments(3, 3, 4, 4))
+    model = make_model(UNetArguments(3, 3, 4, 2))
     save_model(folder / "tiny.safetensors", replace(
         model, output=replace(model.output, objects=RULE)))  # fmt: skip
     return folder
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, *outputs: str, watch: RunCallbacks | None = None, **options: Any) -> Any:
     return tilepipe.run(
         place / "slide.tif", model=str(place / "tiny.safetensors"), outputs=list(outputs),
-        window=572, watch=watch, **options,
+        window=WINDOW, watch=watch, **options,
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_the_plan_says_how_objects_are_made(place: Path, tmp_path: Path) -> None
     assert (
         "objects   split nucleus, at necks 1 px deep, from 6 px, holes up to 90 px filled" in shown
     )
-    assert "objects " not in show_plan(*tilepipe.plan(image, model=model, window=572, outputs=[
+    assert "objects " not in show_plan(*tilepipe.plan(image, model=model, window=WINDOW, outputs=[
         str(tmp_path / "m.ome.zarr")], objects="none"))  # fmt: skip
 
 
@@ -408,12 +408,14 @@ def test_a_coarser_mask_without_a_pixel_size_lies_right_or_asks_for_its_image(
         whole = {"tile": (128, 128), "photometric": "rgb", "metadata": None}
         file.write(pixels, subifds=1, **whole)
         file.write(pixels[::2, ::2], subfiletype=1, **whole)
-    model = make_model(UNetArguments(3, 3, 4, 4), pixel_size_um=None)
+    model = make_model(UNetArguments(3, 3, 4, 2), pixel_size_um=None)
     save_model(tmp_path / "m.safetensors", replace(
         model, output=replace(model.output, objects=RULE)))  # fmt: skip
     mask, of_run = tmp_path / "m.ome.zarr", tmp_path / "run.geojson"
     outputs = [str(mask), str(of_run)]
-    tilepipe.run(path, model=str(tmp_path / "m.safetensors"), outputs=outputs, level=1, window=572)
+    tilepipe.run(
+        path, model=str(tmp_path / "m.safetensors"), outputs=outputs, level=1, window=WINDOW
+    )
     features = json.loads(of_run.read_text())["features"]
     corners = np.concatenate([np.reshape(f["geometry"]["coordinates"][0], (-1, 2))
                               for f in features if f["geometry"]["type"] == "Polygon"])  # fmt: skip

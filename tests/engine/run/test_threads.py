@@ -14,7 +14,7 @@ import distributed  # noqa: F401 - loads its settings
 import pytest
 
 import tilepipe
-from tests.making import digest, make_image, write_tiff
+from tests.making import WINDOW, digest, make_image, write_tiff
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.report.record import Summary
 from tilepipe.errors import InputError
@@ -51,8 +51,8 @@ def at_once(*calls: Callable[[], Summary]) -> list[Summary | BaseException]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("images")
     return [
-        write_tiff(folder / f"{number}.tif", make_image(600, 700, seed=number))
-        for number in range(3)
+        write_tiff(folder / f"{number}.tif", make_image(540, 600, seed=number))
+        for number in range(2)
     ]
 
 
@@ -61,7 +61,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_runs_at_once_give_the_bytes_of_runs_alone(
     images: list[Path], model: Path, tmp_path: Path, workers: int | None
 ) -> None:
-    options: dict[str, Any] = {"model": model, "window": 572, "threads": 1, "verify": 2}
+    options: dict[str, Any] = {"model": model, "window": WINDOW, "threads": 1, "verify": 2}
     alone, together = tmp_path / "alone", tmp_path / "together"
     alone.mkdir()
     together.mkdir()
@@ -104,7 +104,9 @@ def test_of_two_that_write_one_output_one_is_refused_in_one_sentence(
     for _ in range(3):  # they meet at different places
         results = at_once(
             *(
-                lambda: tilepipe.run(images[0], model=model, outputs=output, window=572, threads=1)
+                lambda: tilepipe.run(
+                    images[0], model=model, outputs=output, window=WINDOW, threads=1
+                )
                 for _ in range(2)
             )
         )
@@ -114,11 +116,11 @@ def test_of_two_that_write_one_output_one_is_refused_in_one_sentence(
         for error in errors:
             assert "another run" in str(error)
             assert "\n" not in str(error)
-        done = tilepipe.run(images[0], model=model, outputs=output, window=572, threads=1)
+        done = tilepipe.run(images[0], model=model, outputs=output, window=WINDOW, threads=1)
         assert done.resumed == done.blocks
         tilepipe.verify(output, windows=2)
         tilepipe.run(  # anew, for the next round
-            images[0], model=model, outputs=output, window=572, threads=1, overwrite=True
+            images[0], model=model, outputs=output, window=WINDOW, threads=1, overwrite=True
         )
 
 
@@ -127,7 +129,7 @@ def test_one_that_comes_while_another_writes_is_told_which(
     images: list[Path], model: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "mask.ome.zarr"
-    options: dict[str, Any] = {"model": model, "outputs": output, "window": 572, "threads": 1}
+    options: dict[str, Any] = {"model": model, "outputs": output, "window": WINDOW, "threads": 1}
     found: list[BaseException] = []
 
     class Meanwhile(RunCallbacks):

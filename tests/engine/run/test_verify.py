@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tilepipe
-from tests.making import make_image, make_model, save_tiny, write_tiff
+from tests.making import WINDOW, make_image, make_model, save_tiny, write_tiff
 from tilepipe.engine.planning.planning import NewPlan
 from tilepipe.engine.run import job as engine
 from tilepipe.engine.run.seams import seam_windows
@@ -23,8 +23,10 @@ from tilepipe.products.store import open_zarr_mask
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window", ["auto", 572])
-@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+@pytest.mark.parametrize(
+    ("window", "suffix"),
+    [("auto", ".ome.zarr"), (WINDOW, ".ome.zarr"), (WINDOW, ".ome.tif"), ("auto", ".tif")],
+)
 def test_a_sound_mask_is_exact_in_every_format(
     window: str | int, suffix: str, image: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -33,7 +35,7 @@ def test_a_sound_mask_is_exact_in_every_format(
     result = tilepipe.verify(mask, windows=4, seed=3)
     assert result.exact
     assert result.windows == 4
-    assert result.pixels > 300_000
+    assert result.pixels > 200_000
 
 
 @pytest.mark.slow
@@ -58,8 +60,9 @@ def misalign(tiling: Tiling) -> Tiling:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tiles_in_steps_of_388_are_caught(
-    image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
+    save_tiny(tmp_path / "m.safetensors", UNetArguments(width=2))
     true_plan: Callable[..., NewPlan] = engine.new_plan
 
     def wrong_plan(*arguments: object) -> NewPlan:
@@ -68,6 +71,7 @@ def test_tiles_in_steps_of_388_are_caught(
 
     monkeypatch.setattr(engine, "new_plan", wrong_plan)
     mask = tmp_path / "m.ome.zarr"
+    model = tmp_path / "m.safetensors"
     summary = tilepipe.run(image, model=model, outputs=mask, precision=precision)
     assert summary.plan.tiling.keep == (388, 388)
     result = tilepipe.verify(mask, windows=6)
@@ -78,9 +82,9 @@ def test_tiles_in_steps_of_388_are_caught(
 @pytest.mark.slow
 def test_a_single_wrong_label_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=path, window=572)
+    tilepipe.run(image, model=model, outputs=path, window=WINDOW)
     mask = open_zarr_mask(path)
-    chunk = Window(0, 512, 512, 512)
+    chunk = Window(0, 0, 512, 512)
     labels = mask.read(chunk)
     labels[200, 300] = 1 - labels[200, 300]
     mask.write(chunk, labels)
@@ -92,10 +96,10 @@ def test_a_single_wrong_label_is_caught(image: Path, model: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_hole_in_the_mask_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=path, window=572)
+    tilepipe.run(image, model=model, outputs=path, window=WINDOW)
     mask = open_zarr_mask(path)
-    chunk = Window(512, 0, 512, 512)
-    mask.write(chunk, np.full((512, 512), 255, np.uint8))
+    chunk = Window(512, 0, 88, 512)
+    mask.write(chunk, np.full(chunk.shape, 255, np.uint8))
     assert tilepipe.verify(path, windows=9).differing > 0
 
 
@@ -166,10 +170,10 @@ def test_a_mask_without_its_record_is_refused(image: Path, model: Path, tmp_path
 @pytest.mark.slow
 def test_a_label_that_is_no_class_is_caught(image: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.ome.zarr"
-    tilepipe.run(image, model=model, outputs=path, window=572)
+    tilepipe.run(image, model=model, outputs=path, window=WINDOW)
     mask = open_zarr_mask(path)
-    chunk = Window(512, 512, 512, 512)
-    mask.write(chunk, np.full((512, 512), 7, np.uint8))
+    chunk = Window(512, 512, 88, 188)
+    mask.write(chunk, np.full(chunk.shape, 7, np.uint8))
     assert tilepipe.verify(path, windows=9).differing > 0
 
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 import tilepipe
-from tests.making import digest, make_image, write_tiff, zero_tiles
+from tests.making import WINDOW, digest, make_image, write_tiff, zero_tiles
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.errors import InputError
@@ -20,6 +20,16 @@ from tilepipe.storage.fsync import fsync_files, fsync_folder
 pytestmark = pytest.mark.slow
 
 OUTPUTS = ("m.ome.zarr", "m.ome.tif", "m.tif")
+SIDE = 1100
+LARGE = WINDOW + 512
+"""Its outputs are four chunks, and a block."""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four blocks (of four, two, two and one chunks), and two coarser levels."""
+    path = tmp_path_factory.mktemp("image") / "image.tif"
+    return write_tiff(path, make_image(SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,7 @@ def once(image: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def options_in(folder: Path, model: Path, window: int = 572) -> dict[str, Any]:
+def options_in(folder: Path, model: Path, window: int = LARGE) -> dict[str, Any]:
     return {"model": model, "outputs": [folder / n for n in OUTPUTS], "window": window}
 
 
@@ -94,7 +104,7 @@ def test_a_repaired_image_is_gone_on_with_though_its_fingerprint_is_another(
     folder.mkdir()
     options = options_in(folder, model)
     if how == "damaged":
-        zero_tiles(copy, list(range(10)))  # the first rows of the first block, and its neighbour
+        zero_tiles(copy, list(range(8)))  # the first rows of the first block, seen by its neighbour
     else:
         os.truncate(copy, copy.stat().st_size - 100_000)
     assert tilepipe.open_image(copy).fingerprint() != tilepipe.open_image(image).fingerprint()
@@ -113,11 +123,11 @@ def test_another_image_does_not_pass_for_a_repaired_one(
     copy = tmp_path / "copy.tif"
     shutil.copy(image, copy)
     zero_tiles(copy, [0])
-    options = {"model": model, "outputs": tmp_path / "m.ome.zarr", "window": 572}
+    options = {"model": model, "outputs": tmp_path / "m.ome.zarr", "window": LARGE}
     tilepipe.run(copy, **options)  # type: ignore[arg-type]
     ledger = tmp_path / "m.ome.zarr" / FOLDER / "ledger"
     before = ledger.read_bytes()
-    write_tiff(copy, make_image(1600, 1700, seed=7))
+    write_tiff(copy, make_image(SIDE, SIDE, seed=7))
     with pytest.raises(InputError, match="the image was"):
         tilepipe.run(copy, **options)  # type: ignore[arg-type]
     assert ledger.read_bytes() == before
@@ -130,15 +140,15 @@ def test_what_a_repair_changed_beyond_the_unreadable_is_computed_again(
     copy, folder, whole = tmp_path / "copy.tif", tmp_path / "again", tmp_path / "whole"
     folder.mkdir()
     whole.mkdir()
-    tilepipe.run(image, **options_in(whole, model, window=700))  # 16 blocks of 512
+    tilepipe.run(image, **options_in(whole, model, window=WINDOW))  # 9 blocks of 512
     pixels = tifffile.imread(image)
-    pixels[1500:, 1632:] ^= 255  # seen by the last column's last block and the one above it
+    pixels[1040:, 1060:] ^= 255  # seen by the last column's last block and the one above it
     write_tiff(copy, pixels)
     zero_tiles(copy, [0])
-    first = tilepipe.run(copy, **options_in(folder, model, window=700))
+    first = tilepipe.run(copy, **options_in(folder, model, window=WINDOW))
     assert first.incomplete[0][0] == 0
     shutil.copy(image, copy)
-    summary = tilepipe.run(copy, **options_in(folder, model, window=700))
+    summary = tilepipe.run(copy, **options_in(folder, model, window=WINDOW))
     assert summary.blocks - summary.resumed == len(first.incomplete) + 2
     assert digest(folder) == digest(whole)
 
@@ -149,7 +159,7 @@ def test_a_repaired_image_of_which_a_region_is_computed_is_resumed(
     copy, folder, whole = tmp_path / "copy.tif", tmp_path / "again", tmp_path / "whole"
     folder.mkdir()
     whole.mkdir()
-    region = {"region": (0, 0, 1100, 1690)}  # cuts through every block
+    region = {"region": (0, 0, 1060, 1090)}  # cuts through every block
     tilepipe.run(image, **options_in(whole, model), **region)
     shutil.copy(image, copy)
     zero_tiles(copy, [0])
@@ -187,7 +197,7 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
     from tilepipe.products.store import ZarrMask
 
     settled: list[tuple[Any, int]] = []
-    plan, _ = tilepipe.plan(image, model=model, window=572)
+    plan, _ = tilepipe.plan(image, model=model, window=LARGE)
     append = Ledger.append
 
     def watched(ledger: Ledger, record: dict[str, Any]) -> None:
@@ -203,8 +213,8 @@ def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
 
     monkeypatch.setattr(Ledger, "append", watched)
     monkeypatch.setattr(ZarrMask, "flush", flush)
-    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=572)
-    assert len(settled) == 4 + 2  # blocks, and levels of one piece each
+    tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=LARGE)
+    assert len(settled) == 4 + 4 + 1  # blocks, their chunks of level 1, and level 2 of one piece
 
 
 @pytest.mark.parametrize("tile", [0, 8, 13, 35])

@@ -22,9 +22,10 @@ SMALL = UNetArguments(width=2, depth=2, bands=3, outputs=3)
 MEAN = 127.0
 """Of the tiny model, in every band."""
 
-STRIP = (slice(200, 420), slice(300, 380))
+HEIGHT, WIDTH = 300, 360
+STRIP = (slice(120, 230), slice(200, 240))
 """Where one band holds nothing."""
-HOLE = (slice(60, 130), slice(40, 200))
+HOLE = (slice(30, 130), slice(20, 160))
 """Where no band does."""
 
 
@@ -32,7 +33,7 @@ def scene_with_holes(
     path: Path, dtype: str, nodata: float | None, hole: float
 ) -> tuple[Path, NDArray[Any]]:
     """A scene, and what the network is to see of it: the model's mean where a band is empty."""
-    pixels = np.maximum(make_image(600, 700), 1).astype(dtype)
+    pixels = np.maximum(make_image(HEIGHT, WIDTH), 1).astype(dtype)
     pixels[STRIP][..., 1] = hole
     pixels[HOLE] = hole
     seen = pixels.astype(np.float64)
@@ -68,10 +69,10 @@ def test_a_band_without_data_is_the_mean_and_the_pixel_keeps_its_answer(
             probabilities="float16",
         )  # fmt: skip
         mask = tilepipe.open_mask(output)
-        assert (mask.read(Window(0, 0, 600, 700)) == truth).all()
+        assert (mask.read(Window(0, 0, HEIGHT, WIDTH)) == truth).all()
         assert summary.verification is not None
         assert summary.verification.exact
-        probabilities = mask.read_probabilities(Window(0, 0, 600, 700))  # type: ignore[attr-defined]
+        probabilities = mask.read_probabilities(Window(0, 0, HEIGHT, WIDTH))  # type: ignore[attr-defined]
         assert (np.isnan(probabilities).all(0) == (truth == 255)).all()
 
 
@@ -148,4 +149,4 @@ def test_holes_in_bands_and_pixels_survive_resampling_and_the_way_back(tmp_path:
             shape = labels.shape
             found = labels.read(Window(0, 0, *shape)) == 255
             share = HOLE[0].stop - HOLE[0].start, HOLE[1].stop - HOLE[1].start
-            assert found.mean() == pytest.approx(share[0] * share[1] / (600 * 700), rel=0.05)
+            assert found.mean() == pytest.approx(share[0] * share[1] / (HEIGHT * WIDTH), rel=0.05)
