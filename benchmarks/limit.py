@@ -35,9 +35,12 @@ torch.set_num_threads(threads)
 model = tilepipe.load_model(model)
 if precision == "int8":
     model = with_network(model, model.int8.content)
-network = model.predictor.open(torch.device("cpu"), Precision(precision), threads, runtime)
+network = model.predictor.open("cpu", Precision(precision), threads, runtime)
 x = torch.rand(1, model.input.bands, height, width)
-x = x.to(dtype=network.dtype, memory_format=torch.channels_last)
+if model.predictor.takes_arrays(runtime):
+    x = x.numpy()
+else:
+    x = x.to(dtype=network.dtype, memory_format=torch.channels_last)
 with torch.inference_mode():
     network(x)
     begin = time.perf_counter()

@@ -1,7 +1,7 @@
 """What every peer is given: the same network, and how pixels become its input.
 
 Imported by the peers' scripts, each in an environment without tilepipe. The class is tilepipe's
-own (one file that needs nothing but torch, which it takes from `plain_torch`); the weights are read
+own (two files that need nothing but torch, which they take from `plain_torch`); the weights are read
 from tilepipe's model file. Nothing else of tilepipe is loaded, in particular none of the settings
 that it makes for torch.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-UNET = Path(__file__).parents[2] / "tilepipe" / "models" / "unet.py"
+MODELS = Path(__file__).parents[2] / "tilepipe" / "models"
 TILE, OUTPUT = 572, 388
 MARGIN = (TILE - OUTPUT) // 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -44,16 +44,23 @@ def plain_torch() -> types.ModuleType:
     return module
 
 
+def loaded(name: str) -> types.ModuleType:
+    """A module of tilepipe's models, by itself."""
+    spec = importlib.util.spec_from_file_location(f"tilepipe.models.{name}", MODELS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where others, and its own dataclasses, look for it
+    spec.loader.exec_module(module)
+    return module
+
+
 class Network(torch.nn.Module):
     """The network with its normalisation: uint8 pixels in, logits out."""
 
     def __init__(self, path: Path, precision: str) -> None:
         super().__init__()
         sys.modules["tilepipe._torch"] = plain_torch()
-        spec = importlib.util.spec_from_file_location("tilepipe_unet", UNET)
-        unet = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = unet  # dataclasses look themselves up there
-        spec.loader.exec_module(unet)
+        loaded("unet_arguments")
+        unet = loaded("unet")
         with safe_open(path, "pt") as file:
             document = json.loads(file.metadata()["tilepipe"])
             names = [name for name in file.keys() if name != "int8.network"]  # noqa: SIM118
