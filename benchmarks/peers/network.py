@@ -1,9 +1,9 @@
 """What every peer is given: the same network, and how pixels become its input.
 
 Imported by the peers' scripts, each in an environment without tilepipe. The class is tilepipe's
-own (two files that need nothing but torch, which they take from `plain_torch`); the weights are read
-from tilepipe's model file. Nothing else of tilepipe is loaded, in particular none of the settings
-that it makes for torch.
+own (two files that need nothing but torch, which they take from `plain_torch`); the weights are
+read from tilepipe's model file. Nothing else of tilepipe is loaded, in particular none of the
+settings that it makes for torch.
 """
 
 from __future__ import annotations
