@@ -22,7 +22,7 @@ from tilepipe.models.quantise import missing_package
 from tilepipe.models.unet import UNetArguments
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-PEERS = ("loop", "dask", "monai", "tiatoolbox")
+PEERS = ("loop", "dask", "monai", "geoai", "tiatoolbox")
 STARTED = {
     "allocator", "compare", "constant", "feeding", "gpu", "likeness", "limit", "memory", "million",
     "objects", "objects_quality", "overhead", "plots", "precision", "reading", "report",

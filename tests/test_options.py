@@ -14,7 +14,7 @@ from tilepipe.cli import app
 from tilepipe.engine.options import RunOptions
 from tilepipe.errors import InputError
 from tilepipe.evaluation.options import EvaluateOptions
-from tilepipe.models import unet
+from tilepipe.models import unet_arguments as unet
 from tilepipe.training import options as training
 from tilepipe.training.options import TrainOptions
 
