@@ -242,6 +242,8 @@ def test_the_quickest_run_is_taken_if_it_is_clearly_so() -> None:
     assert quickest("torch", {"torch": 20.0, "openvino": 15.0}) == "openvino"
     assert quickest("torch", {"torch": 20.0, "openvino": 18.9}) == "torch", "opening costs, too"
     assert quickest("torch", {"torch": 20.0}) == "torch"
+    assert quickest("torch", {"torch": 8.0, "openvino": 7.9}, loaded=False) == "openvino"
+    assert quickest("torch", {"torch": 8.0, "openvino": 8.5}, loaded=False) == "torch"
 
 
 def test_measuring_is_a_small_share_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

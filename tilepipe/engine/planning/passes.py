@@ -33,6 +33,7 @@ from tilepipe.engine.planning.timing import (
     speed_on_worker,
 )
 from tilepipe.engine.resources import Resources
+from tilepipe.engine.work.torch_facts import is_loaded
 from tilepipe.errors import NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.images import Image
@@ -132,7 +133,8 @@ class Passes:
             if name == reference or self._has_room(name):
                 other = self._way(memory if name == reference else self.memory_of(name), name, cost)
                 ways[name] = replace(other, seconds=self._seconds(other, cost))
-        runtime = quickest(reference, {name: way.seconds or 0.0 for name, way in ways.items()})
+        seconds_of = {name: way.seconds or 0.0 for name, way in ways.items()}
+        runtime = quickest(reference, seconds_of, loaded=is_loaded())
         return replace(choice, runtime=runtime), ways[runtime], warnings
 
     def _seconds(self, way: Way, cost: PassCost) -> float:

@@ -21,6 +21,8 @@ WINDOWS = 1.3
 """Time of both windows that are timed, over that of the larger one."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
+LOADING = 1.2
+"""Seconds to load torch, where nothing else has done so; others do without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,22 @@ def worth_timing(count: int, pass_seconds: float, run_seconds: float) -> bool:
     return cost <= MAX_TIME_SHARE * run_seconds
 
 
-def quickest(reference: str, seconds: Mapping[str, float]) -> str:
+def quickest(reference: str, seconds: Mapping[str, float], *, loaded: bool = True) -> str:
     """The runtime with the shortest run, opening it included; the reference if that gains little.
 
-    ``seconds`` are those of the passes of a run by each.
+    Parameters
+    ----------
+    reference
+        The reference runtime, torch.
+    seconds
+        Of the passes of a run by each.
+    loaded
+        Whether this process has loaded torch.
     """
+    own = seconds[reference] + (0.0 if loaded else LOADING)
     others = {name: value + OPENING for name, value in seconds.items() if name != reference}
     fastest = min(others, key=others.__getitem__, default=reference)
-    gains = fastest != reference and MIN_SPEEDUP * others[fastest] < seconds[reference]
+    gains = fastest != reference and MIN_SPEEDUP * others[fastest] < own
     return fastest if gains else reference
 
 
