@@ -38,6 +38,14 @@ def missing_package(packages: Sequence[str] = PACKAGES) -> str | None:
     return next((p for p in packages if importlib.util.find_spec(p) is None), None)
 
 
+def require_packages(what: str) -> None:
+    """Refuse ``what`` where something that quantising needs is not installed."""
+    if package := missing_package():
+        raise InputError(
+            f'{what}: needs {package}, which is not installed: pip install "tilepipe[int8]"'
+        )
+
+
 def quantised(graph: bytes, inputs: Sequence[NDArray[np.float32]], *, saturates: bool) -> bytes:
     """Quantise a network; the same graph and inputs give the same network.
 
@@ -95,10 +103,7 @@ def unpacked(content: bytes) -> tuple[bytes, bytes]:
 
 def _nncf() -> Any:
     """The library, without its messages."""
-    if package := missing_package():
-        raise InputError(
-            f'precision int8: needs {package}, which is not installed: pip install "tilepipe[int8]"'
-        )
+    require_packages("precision int8")
     nncf = load_nncf()
     nncf.set_log_level(logging.ERROR)
     return nncf

@@ -202,7 +202,7 @@ def test_the_fastest_within_the_bound_is_taken(
 def test_without_nncf_the_others_are_chosen_among(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_trial, "missing_package", lambda: "nncf")
+    monkeypatch.setattr("tilepipe.models.quantise.missing_package", lambda: "nncf")
     speeds = {"fp32": 1.0, "bf16": 2.0}
     found, estimate = fastest(folder, monkeypatch, speeds, max_label_change=1)
     assert found.precision == "bf16"

@@ -224,7 +224,7 @@ def test_what_is_wrong_is_one_line(
 
 
 def test_without_nncf_nothing_is_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "missing_package", lambda: "nncf")
+    monkeypatch.setattr("tilepipe.models.quantise.missing_package", lambda: "nncf")
     with pytest.raises(InputError, match=r'needs nncf, .* pip install "tilepipe\[int8\]"'):
         tilepipe.quantise(folder / "model.safetensors", folder / "large.tif", "q.safetensors")
 

@@ -27,20 +27,21 @@ def allowed_change(options: RunOptions) -> float:
     return MOST_CHANGE[options.precision] if asked is None else asked
 
 
+def unquantisable(model: Model) -> str | None:
+    """Why a model has no int8 network and can have none; None if it can."""
+    if not model.predictor.quantisable:
+        return f"model {model.name} cannot be quantised, which only tilepipe's own U-Nets can be"
+    if model.output.activation == "linear":
+        return f"model {model.name} gives values, and what int8 changes is measured in labels"
+    return None
+
+
 def obstacle(model: Model, image: ImageFacts, device: str, runtime: str = "auto") -> str | None:
     """Why int8 is not possible, and what to do; None if it is."""
     if device != "cpu":
         return "is for CPUs only; use --device cpu, or another precision"
-    if not model.predictor.quantisable:
-        return (
-            f"model {model.name} cannot be quantised, which only tilepipe's own U-Nets can be; use "
-            "another precision"
-        )
-    if model.output.activation == "linear":
-        return (
-            f"model {model.name} gives values, and what int8 changes is measured in labels; use "
-            "another precision"
-        )
+    if reason := unquantisable(model):
+        return f"{reason}; use another precision"
     if np.dtype(image.dtype).kind not in "ui":
         return (
             f"{image.path} holds {image.dtype}, in which an overflow must be noticed, and int8 "

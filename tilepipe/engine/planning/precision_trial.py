@@ -36,7 +36,7 @@ from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.images import Image
 from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.quantised import network_hash, with_network
-from tilepipe.models.quantise import missing_package, quantised
+from tilepipe.models.quantise import missing_package, quantised, require_packages
 from tilepipe.models.specs import Model
 from tilepipe.regions.cells import Region
 from tilepipe.text import gigabytes
@@ -128,11 +128,7 @@ class Trial:
 
     def _of_image(self) -> Settled:
         """A network quantised on tiles of this image."""
-        if package := missing_package():
-            raise InputError(
-                f"precision int8: needs {package}, which is not installed: "
-                'pip install "tilepipe[int8]"'
-            )
+        require_packages("precision int8")
         self._check_memory()
         self._check_agreement()
         content = quantised(

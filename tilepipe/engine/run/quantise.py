@@ -14,6 +14,7 @@ from tilepipe.engine.plan.label_change import LabelChange
 from tilepipe.engine.plan.plan import at_model_scale
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
+from tilepipe.engine.planning.int8 import unquantisable
 from tilepipe.engine.planning.quantising import (
     CALIBRATING,
     MEASURING,
@@ -28,7 +29,7 @@ from tilepipe.errors import InputError
 from tilepipe.models.file import exact_dtype, load_model, save_model
 from tilepipe.models.int8_network import Int8Network
 from tilepipe.models.predictors.quantised import with_network
-from tilepipe.models.quantise import PACKAGES, missing_package, quantised
+from tilepipe.models.quantise import PACKAGES, quantised, require_packages
 from tilepipe.models.runtimes import version
 from tilepipe.models.safetensors_file import weights_hash
 from tilepipe.models.specs import Model
@@ -63,22 +64,19 @@ def quantise(
     options: dict[str, Any],
 ) -> Quantised:
     """See `tilepipe.quantise`."""
-    if package := missing_package():
-        raise InputError(
-            f'quantise: needs {package}, which is not installed: pip install "tilepipe[int8]"'
-        )
+    require_packages("quantise")
     given = load_model(model)
-    _check(given)
+    if reason := unquantisable(given):
+        raise InputError(f"quantise: {reason}")
     target = _target(output, overwrite=overwrite)
     if not images:
         raise InputError("quantise: give images like those that the model is for")
     found = [_tiles(given, str(image), len(images), str(model), options) for image in images]
-    calibrating = [tile for tiles, _, _ in found for tile in tiles]
+    calibrating = _alike([tile for tiles, _, _ in found for tile in tiles])
     measuring = [tile for _, tiles, _ in found for tile in tiles]
     progress(f"quantising on {len(calibrating)} tiles")
-    content = quantised(
-        given.predictor.graph(), network_inputs(given, _alike(given, calibrating)), saturates=True
-    )
+    inputs = network_inputs(given, calibrating)
+    content = quantised(given.predictor.graph(), inputs, saturates=True)
     progress(f"measuring on {len(measuring)} tiles")
     change = _change(given, content, measuring)
     network = Int8Network(
@@ -94,19 +92,6 @@ def quantise(
         if plain
     ]
     return Quantised(target, made, change, tuple(warnings))
-
-
-def _check(model: Model) -> None:
-    if not model.predictor.quantisable:
-        raise InputError(
-            f"quantise: model {model.name} cannot be quantised, which only tilepipe's own U-Nets "
-            "can be"
-        )
-    if model.output.activation == "linear":
-        raise InputError(
-            f"quantise: model {model.name} gives values, and what int8 changes is measured in "
-            "labels"
-        )
 
 
 def _target(output: str | Path, *, overwrite: bool) -> Path:
@@ -137,7 +122,7 @@ def _tiles(
     return tiles.calibrating, tiles.measuring, tiles.plain
 
 
-def _alike(model: Model, tiles: list[Sample]) -> list[Sample]:
+def _alike(tiles: list[Sample]) -> list[Sample]:
     """The middle of each, as much as the smallest has; evenly chosen, where they are too many."""
     count = min(len(tiles), MOST_TILES)
     tiles = [tiles[i * len(tiles) // count] for i in range(count)]
