@@ -64,12 +64,12 @@ def _external(
     options: RunOptions, scheduler: str, watch: RunCallbacks | None, stack: ExitStack
 ) -> tuple[Workers, Resources]:
     """Connect to a running scheduler."""
-    from distributed import Client
+    from tilepipe.engine.cluster.client import ClosingClient
 
     stack.enter_context(dask_settings(RUN))
     try:
         client = stack.enter_context(
-            Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+            ClosingClient(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         )
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
@@ -103,8 +103,7 @@ def _processes(
     options: RunOptions, count: int, gpus: int, watch: RunCallbacks | None, stack: ExitStack
 ) -> Workers:
     """Start worker processes of this machine."""
-    from distributed import Client
-
+    from tilepipe.engine.cluster.client import ClosingClient
     from tilepipe.engine.cluster.local_cluster import start_local_cluster
 
     stack.enter_context(dask_settings(RUN))
@@ -114,7 +113,7 @@ def _processes(
     if cluster is None:
         cluster = start_local_cluster(count, SLOTS, options.retries)
     stack.enter_context(cluster)
-    client = stack.enter_context(Client(cluster, set_as_default=False))
+    client = stack.enter_context(ClosingClient(cluster, set_as_default=False))
     return stack.enter_context(Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch).monitored())
 
 
@@ -122,7 +121,7 @@ def _own_cluster(
     options: RunOptions, path: str, watch: RunCallbacks | None, stack: ExitStack, *, to_plan: bool
 ) -> tuple[Workers, Resources]:
     """Start the cluster of a cluster file, and wait for its first worker."""
-    from distributed import Client
+    from tilepipe.engine.cluster.client import ClosingClient
 
     stack.enter_context(dask_settings(RUN))
     file = read_cluster_file(path)
@@ -132,7 +131,7 @@ def _own_cluster(
         watch.stage(f"starting {file.kind.path}; waiting for its first worker")
     cluster = start_cluster(file, options.retries, 1 if to_plan else None)
     stack.callback(_close, cluster, file.path, watch)
-    client = stack.enter_context(Client(cluster, set_as_default=False))
+    client = stack.enter_context(ClosingClient(cluster, set_as_default=False))
     if not _first_worker(client, wait, None):
         raise EnvironmentFailure(
             f"{file.path}: no worker started within {duration(wait)}; check the jobs and their "
