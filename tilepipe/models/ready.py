@@ -31,7 +31,7 @@ class ReadyModel:
             self._normalise = TensorNormalisation(model.input, device, self.runtime.dtype)
 
     def predict(self, pixels: Any, holes: Any, keep: tuple[int, int]) -> Any:
-        """Logits of one window, (1, outputs, rows, columns).
+        """Logits of one window, (1, outputs, rows, columns); arrays last until the next window.
 
         Parameters
         ----------

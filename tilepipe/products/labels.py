@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tilepipe.models.specs import OutputSpec
 
 
+FEW_CLASSES = 20
+"""Up to which counting each alone is faster than all at once."""
+
+
 class _Voted(Product):
     """Values of uint8, of which coarser levels hold the most frequent."""
 
@@ -64,6 +68,8 @@ class Labels(_Voted):
         self, stored: NDArray[Any], classes: int, weights: NDArray[np.float64] | None = None
     ) -> NDArray[Any]:
         """The number of pixels of each class, or the sums of their weights."""
+        if weights is None and classes <= FEW_CLASSES:
+            return np.array([np.count_nonzero(stored == label) for label in range(classes)])
         flat = None if weights is None else weights.ravel()
         return np.bincount(stored.ravel(), flat, minlength=NO_ANSWER + 1)[:classes]
 

@@ -22,7 +22,9 @@ CALIBRATING, MEASURING = 16, 8
 def network_inputs(model: Model, tiles: Iterable[Sample]) -> list[NDArray[np.float32]]:
     """The network's input on tiles, each (1, bands, H, W)."""
     normalise = ArrayNormalisation(model.input)
-    return [normalise(pixels, None if valid is None else ~valid) for pixels, valid, _ in tiles]
+    return [
+        normalise(pixels, None if valid is None else ~valid).copy() for pixels, valid, _ in tiles
+    ]
 
 
 def labels_of(model: Model, tiles: Sequence[Sample], settings: PassSettings) -> list[NDArray[Any]]:

@@ -15,20 +15,20 @@ class ArrayBackend(Backend):
 
     def logits(self, request: Request) -> NDArray[np.float64]:
         """The logits of a window."""
-        return np.asarray(self._pass(request)[0], np.float64)
+        return self._pass(request)[0].astype(np.float64)
 
     def encoded(self, request: Request) -> list[NDArray[Any]]:
         """Each product of a window."""
         logits, found = self._pass(request), list[NDArray[Any]]()
         for product in request.products:
             array = product.encode_array(logits, self.output)
-            shared = any(np.may_share_memory(array, other) for other in found)
-            shared = shared or (len(request.products) > 1 and np.may_share_memory(array, logits))
+            # The next pass may take the memory of these logits.
+            shared = any(np.may_share_memory(array, other) for other in (logits, *found))
             found.append(array.copy() if shared else array)
         return [array[0] for array in found]
 
     def _pass(self, request: Request) -> NDArray[np.float32]:
-        """The logits of a window; all of them are finite."""
+        """The logits of a window, all of them finite; they last until the next pass."""
         logits: NDArray[np.float32]
         logits = self.ready.predict(request.pixels, request.holes, request.keep)
         # A sum is finite only if all of it is, and takes no plane of truth values; it may overflow

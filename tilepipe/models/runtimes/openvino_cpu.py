@@ -53,8 +53,9 @@ class OpenVino(Runtime):
         self._request: Any = self._first()
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of pixels."""
-        logits: NDArray[np.float32] = self._request.infer({0: x}, share_inputs=True)[0]
+        """Logits of pixels, in memory that the next call takes again."""
+        logits: NDArray[np.float32]
+        logits = self._request.infer({0: x}, share_inputs=True, share_outputs=True)[0]
         return logits
 
     def _first(self) -> Any:
