@@ -201,4 +201,16 @@ def test_two_corners_of_a_block_are_two_small_windows() -> None:
     region = Region(2048, 2048, 16, cells)
     coverage = Coverage(Tiling(2048, 2048, (2048, 2048), (2048, 2048), Geometry()), region, True)
     parts = [patch.use for patch in coverage.patches(0)]
-    assert parts == [Window(0, 0, 320, 160), Window(1600, 1920, 448, 128)]
+    assert parts == [Window(1600, 1920, 448, 128), Window(0, 0, 320, 160)], "the largest first"
+
+
+def test_the_largest_window_of_a_region_is_computed_first() -> None:
+    """Memory for it serves all others."""
+    cells = np.zeros((64, 96), bool)
+    cells[:2, :3] = cells[2:30, 40:44] = cells[10:50, 70:90] = True
+    tiling = Tiling(1024, 1536, (1024, 512), (1024, 512), Geometry())
+    coverage = Coverage(tiling, Region(1024, 1536, 16, cells), framed=True)
+    assert list(coverage) == [0, 1, 2]
+    assert list(coverage.in_order()) == [2, 1, 0]
+    unframed = Coverage(tiling, Region(1024, 1536, 16, cells))
+    assert list(unframed.in_order()) == [0, 1, 2]

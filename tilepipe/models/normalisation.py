@@ -64,7 +64,7 @@ class ArrayNormalisation:
                     values[...] = pixels[rows, :, band]
                     normalise(values, self._scale, self._mean[band], self._std[band])
                 if holes is not None:
-                    # Nodata enters as the model's mean, which is 0 here (and a NaN must not get in).
+                    # Nodata enters as the model's mean, 0 here, and a NaN must not get in.
                     missing = holes[rows, :, band if holes.shape[2] > 1 else 0]
                     np.copyto(values, 0.0, where=missing)
 

@@ -37,7 +37,7 @@ class Blocks:
         run = self._run
         self._begin = run.stopwatch.total
         run.callbacks.submitted()
-        for number in run.plan.coverage:
+        for number in run.plan.coverage.in_order():
             if self.error is not None:
                 break
             if not run.progress.is_done(number):

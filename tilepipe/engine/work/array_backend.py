@@ -15,7 +15,8 @@ class ArrayBackend(Backend):
 
     def logits(self, request: Request) -> NDArray[np.float64]:
         """The logits of a window."""
-        return self._pass(request)[0].astype(np.float64)
+        logits: NDArray[np.float64] = self._pass(request)[0].astype(np.float64)
+        return logits
 
     def encoded(self, request: Request) -> list[NDArray[Any]]:
         """Each product of a window."""

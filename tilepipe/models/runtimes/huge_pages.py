@@ -1,0 +1,44 @@
+"""Huge pages for memory that a library took, where Linux gives them only to those who ask.
+
+Passes over hundreds of megabytes of activations wait for the processor's table of pages. torch asks
+for huge pages itself; OpenVINO does not, and its memory cannot be had before it takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from pathlib import Path
+
+LEAST_BYTES = 32 << 20
+"""Of a mapping that is worth it."""
+
+_HUGEPAGE, _COLLAPSE = 14, 25
+"""Advice of ``madvise``: use huge pages here; make them of what is there (Linux 6.1)."""
+
+_MAPS = Path("/proc/self/maps")
+
+
+def collapse_large_memory() -> None:
+    """Move this process's large anonymous memory to huge pages, as far as the system can.
+
+    It takes a moment once, 0.1 to 1 s for 400 MB, and neither more memory nor other values.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or no /proc
+        madvise = ctypes.CDLL(None).madvise
+        for start, size in _large_mappings(_MAPS.read_text()):
+            for advice in (_HUGEPAGE, _COLLAPSE):
+                # What cannot be moved stays as it is.
+                madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+
+
+def _large_mappings(maps: str) -> list[tuple[int, int]]:
+    """(start, bytes) of each large mapping without a name that can be written to."""
+    found = []
+    for line in maps.splitlines():
+        fields = line.split()
+        if len(fields) == 5 and fields[1] == "rw-p":
+            start, stop = (int(edge, 16) for edge in fields[0].split("-"))
+            if stop - start >= LEAST_BYTES:
+                found.append((start, stop - start))
+    return found
