@@ -106,8 +106,7 @@ def as_rgb(
         valid = np.isfinite(shown).all(axis=2)
     values = shown if as_bytes else 255 * stretched(shown, valid)
     everywhere = bool(valid.all())  # where there is nothing to pick out, which takes longest
-    levels = np.clip(values if everywhere else values[valid], 0, 255)
-    levels = np.rint(levels).astype(np.uint8)
+    levels: RGB = np.rint(np.clip(values if everywhere else values[valid], 0, 255)).astype(np.uint8)
     if everywhere and levels.shape[2] == 3:
         return levels
     rgb = np.full((*shown.shape[:2], 3), NO_DATA_COLOUR, np.uint8)

@@ -160,7 +160,7 @@ def show_plan(plan: Plan, estimate: Estimate) -> str:
         ("device", f"{plan.environment.get('device', plan.device)}, {plan.precision}, "
                    f"{count(plan.threads, 'thread')}{_runtime(plan, estimate)}"),
         ("labels", None if plan.change is None else str(plan.change)),
-        ("hint", estimate.offer),
+        ("hint", estimate.offer and "".join(estimate.offer)),
         ("memory", f"at most {gigabytes(estimate.memory)} of "
                    f"{gigabytes(estimate.memory_limit)} allowed"),
         ("time", "not measured" if estimate.seconds is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tilepipe.errors import InputError
 from tilepipe.text import gigabytes
@@ -36,6 +36,15 @@ class Resources:
     """Device, instruction set and versions that float results depend on."""
 
 
+class Offer(NamedTuple):
+    """An option that may make the run faster, for the user."""
+
+    option: str
+    """As on the command line: ``--precision int8``."""
+    what: str
+    """What follows it in a sentence: what it needs, and what it does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The cost of a plan on this machine, for the user; not frozen with the plan."""
@@ -49,8 +58,8 @@ class Estimate:
     speeds: tuple[tuple[str, float], ...] = ()
     """Input pixels per second of each runtime that was measured; with `--precision fastest`, of
     each precision, by the faster of its runtimes."""
-    offer: str | None = None
-    """A faster precision that the user may ask for, in words; None if there is none."""
+    offer: Offer | None = None
+    """A faster precision that the user may ask for; None if there is none."""
 
 
 def check_workers(workers: int, limit: int) -> None:

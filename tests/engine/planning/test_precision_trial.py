@@ -213,6 +213,7 @@ def test_int8_is_offered_to_who_could_have_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tilepipe.engine.work.environment._INT8", ("sse2", "fpu", "fp"))
+    monkeypatch.setattr("tilepipe.engine.work.environment._HALF", ())
     monkeypatch.setattr(int8, "TRIAL_SECONDS", 0)
     found, estimate = plan(folder)
     assert "hint      --precision int8 " in show_plan(found, estimate)

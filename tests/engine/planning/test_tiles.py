@@ -22,7 +22,10 @@ def chosen(
     path: Path, pixels: NDArray[Any], wanted: int, region: Region | None = None
 ) -> tuple[list[Window], bool]:
     with open_image(str(write_tiff(path / "image.tif", pixels))) as image:
-        return choose_tiles(image, 0, MODEL.geometry, MODEL.input, region, wanted)
+        unreadable: list[str] = []
+        found = choose_tiles(image, 0, MODEL.geometry, MODEL.input, region, wanted, unreadable)
+    assert not unreadable
+    return found
 
 
 def half_glass(height: int, width: int) -> NDArray[np.uint8]:
@@ -74,6 +77,8 @@ def test_what_is_measured_was_not_calibrated_on(tmp_path: Path) -> None:
             tiles = read_tiles(image, 0, MODEL, None, wanted)
         assert tiles.calibrating
         assert tiles.measuring
+        assert tiles.is_shared == (side == 40)
+        assert not tiles.unreadable
         shared = [a for a in tiles.calibrating for b in tiles.measuring if a is b]
         assert bool(shared) == (side == 40), "one tile has to do for both"
         shapes = {s.pixels.shape for s in (*tiles.calibrating, *tiles.measuring)}

@@ -91,7 +91,7 @@ def test_too_few_blocks_for_the_workers() -> None:
 def test_int8_is_named_where_the_plan_offered_it() -> None:
     slow = receipts(100, 0.1, 1.9, 1, 0.1)
     assert "int8" not in found(101, slow).help
-    assert "or --precision int8" in found(101, slow, replace(HERE, int8=True)).help
+    assert "or --precision int8" in found(101, slow, replace(HERE, offered="--precision int8")).help
 
 
 def test_a_short_run_says_so() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -154,6 +157,25 @@ def test_it_is_offered_for_shorter_runs(folder: Path, monkeypatch: pytest.Monkey
     assert '"tilepipe[openvino]"' in str(offer(own, facts, resources, between))
     assert '"tilepipe[int8]"' in str(offer(plain, facts, resources, TRIAL_SECONDS + 1))
     assert offer(own, facts, resources, COMPARING_SECONDS - 1) is None
+    assert offer(own, facts, resources, between).option == "--precision int8"
+    amx = replace(resources, environment={"int8": "amx_int8", "half": "avx512_bf16 amx_bf16"})
+    assert offer(own, facts, amx, between).option == "--precision fastest"
+
+
+def test_what_of_an_image_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.tif"
+    tifffile.imwrite(cut, make_image(900, 900), tile=(256, 256), compression="jpeg")
+    os.truncate(cut, cut.stat().st_size * 3 // 4)
+    made = tilepipe.quantise(folder / "model.safetensors", [cut], tmp_path / "int8.safetensors")
+    (warning,) = made.warnings
+    assert re.match(r"\d+ places of an image passed over: .*cut.tif: cannot decode", warning)
+
+
+def test_an_image_of_a_single_tile_is_told(folder: Path, tmp_path: Path) -> None:
+    image = write_tiff(tmp_path / "tiny.tif", make_image(40, 40))
+    made = tilepipe.quantise(folder / "model.safetensors", [image], tmp_path / "int8.safetensors")
+    (warning,) = made.warnings
+    assert "tiny.tif: only one tile of it could be used" in warning
 
 
 def altered(folder: Path, target: Path, **changes: Any) -> Path:

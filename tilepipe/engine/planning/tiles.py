@@ -38,6 +38,13 @@ class TrialTiles(NamedTuple):
     """The same tile as the other, where an image has only one."""
     plain: bool
     """Whether all that was seen of the image is background."""
+    unreadable: tuple[str, ...]
+    """What was wrong with each place that could not be read; a run would report it."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the image has one tile only, for both."""
+        return any(a is b for a, b in zip(self.calibrating, self.measuring, strict=False))
 
 
 def read_tiles(
@@ -47,18 +54,19 @@ def read_tiles(
 
     As many as wanted, if the image has them; none, if it cannot be read.
     """
-    geometry, samples = model.geometry, []
-    places, plain = choose_tiles(image, level, geometry, model.input, region, wanted)
+    geometry, samples, unreadable = model.geometry, list[Sample](), list[str]()
+    places, plain = choose_tiles(image, level, geometry, model.input, region, wanted, unreadable)
     for place in places:
         try:
             pixels, valid = read_with_valid(image, geometry.window_for(place), level)
-        except UnreadableError:
-            continue  # the run will report it
+        except UnreadableError as error:
+            unreadable.append(str(error))
+            continue
         samples.append(Sample(pixels, valid, place.shape))
     if len(samples) < 3:
-        return TrialTiles(samples[:1], samples[-1:], plain)
+        return TrialTiles(samples[:1], samples[-1:], plain, tuple(unreadable))
     calibrating = [sample for i, sample in enumerate(samples) if i % 3 != 2]
-    return TrialTiles(calibrating, samples[2::3], plain)
+    return TrialTiles(calibrating, samples[2::3], plain, tuple(unreadable))
 
 
 def choose_tiles(
@@ -68,11 +76,12 @@ def choose_tiles(
     spec: InputSpec,
     region: Region | None,
     wanted: int,
+    unreadable: list[str],
 ) -> tuple[list[Window], bool]:
     """What to keep of tiles from all over an image or region, in raster order, background last.
 
     Tiles do not overlap, and are smaller than the model's own in an image that has too few of
-    those. What cannot be read is passed over.
+    those. What cannot be read is passed over, and why is added to ``unreadable``.
 
     Returns
     -------
@@ -83,7 +92,12 @@ def choose_tiles(
     """
     size = image.levels[level].height, image.levels[level].width
     places = _lattice(size, geometry, wanted, region)
-    seen = [(_variation(image, level, place, spec), place) for place in places]
+    seen = []
+    for place in places:
+        try:
+            seen.append((_variation(image, level, place, spec), place))
+        except UnreadableError as error:
+            unreadable.append(str(error))
     there = [(variation, place) for variation, place in seen if variation is not None]
     busy = [place for variation, place in there if variation >= PLAIN]
     chosen = [busy[i * len(busy) // wanted] for i in range(wanted)] if len(busy) >= wanted else busy
@@ -140,12 +154,8 @@ def _variation(image: Image, level: int, place: Window, spec: InputSpec) -> floa
     """How much the middle of a place varies, in units of `PLAIN`; None if it holds nothing."""
     side = min(LOOK, place.height)
     rim = (place.height - side) // 2
-    try:
-        pixels, valid = read_with_valid(
-            image, Window(place.y + rim, place.x + rim, side, side), level
-        )
-    except UnreadableError:
-        return None
+    middle = Window(place.y + rim, place.x + rim, side, side)
+    pixels, valid = read_with_valid(image, middle, level)
     if valid is not None:
         pixels = pixels[in_any_band(valid)]
     values = pixels.reshape(-1, pixels.shape[-1]).astype(np.float64) * spec.scale

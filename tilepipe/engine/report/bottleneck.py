@@ -31,8 +31,8 @@ class Setting:
     precision: str
     bf16: bool | None = None
     """Whether the processor computes bf16 in hardware; None where unknown."""
-    int8: bool = False
-    """Whether the plan offered int8 (`tilepipe.engine.planning.int8`)."""
+    offered: str | None = None
+    """The option that the plan offered (`tilepipe.engine.planning.int8`)."""
     tissue: bool = False
     """Whether `--tissue auto` could help: an RGB slide that is computed as a whole."""
 
@@ -168,8 +168,8 @@ def _faster_passes(setting: Setting) -> str:
         if setting.precision == "fp32" and setting.bf16:
             ways.append("--precision bf16, which this processor has in hardware (labels may differ "
                         "at ties)")  # fmt: skip
-        if setting.int8:
-            ways.append("--precision int8, which measures first how many labels differ")
+        if setting.offered:
+            ways.append(f"{setting.offered}, which measures first how many labels differ")
         if setting.precision == "fp64":
             ways.append("--precision fp32")
         elif half and setting.bf16 is False:

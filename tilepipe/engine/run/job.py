@@ -321,7 +321,7 @@ class Job:
             gpu=plan.device != "cpu",
             precision=plan.precision,
             bf16=bf16_in_hardware() if resources.local else None,
-            int8=self.estimate.offer is not None,
+            offered=self.estimate.offer and self.estimate.offer.option,
             tissue=plan.region is None and plan.image.bands == 3 and plan.mask.crs is None,
         )
         summary.bottleneck = find_bottleneck(seconds, self.blocks.totals, setting)

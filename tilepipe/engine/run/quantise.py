@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tilepipe.engine.planning.quantising import (
     network_inputs,
     reference_settings,
 )
-from tilepipe.engine.planning.tiles import read_tiles
+from tilepipe.engine.planning.tiles import TrialTiles, read_tiles
 from tilepipe.engine.planning.timing import Sample
 from tilepipe.errors import InputError
 from tilepipe.models.file import exact_dtype, load_model, save_model
@@ -34,6 +34,7 @@ from tilepipe.models.runtimes import version
 from tilepipe.models.safetensors_file import weights_hash
 from tilepipe.models.specs import Model
 from tilepipe.storage import as_path, require_writable
+from tilepipe.text import count
 
 Progress = Callable[[str], None]
 
@@ -72,8 +73,8 @@ def quantise(
     if not images:
         raise InputError("quantise: give images like those that the model is for")
     found = [_tiles(given, str(image), len(images), str(model), options) for image in images]
-    calibrating = _alike([tile for tiles, _, _ in found for tile in tiles])
-    measuring = [tile for _, tiles, _ in found for tile in tiles]
+    calibrating = _alike([tile for tiles in found for tile in tiles.calibrating])
+    measuring = [tile for tiles in found for tile in tiles.measuring]
     progress(f"quantising on {len(calibrating)} tiles")
     inputs = network_inputs(given, calibrating)
     content = quantised(given.predictor.graph(), inputs, saturates=True)
@@ -86,12 +87,24 @@ def quantise(
     )  # fmt: skip
     made = replace(given, int8=network)
     save_model(target, made, dtype=exact_dtype(given))
-    warnings = [
-        f"{image}: all that was seen of it is background, which is little to calibrate on"
-        for image, (_, _, plain) in zip(images, found, strict=True)
-        if plain
-    ]
+    warnings = [w for pair in zip(images, found, strict=True) for w in _warnings(*pair)]
     return Quantised(target, made, change, tuple(warnings))
+
+
+def _warnings(image: str | Path, tiles: TrialTiles) -> Iterator[str]:
+    """What a user has to know of an image that was quantised on."""
+    if tiles.unreadable:
+        yield (
+            f"{count(len(tiles.unreadable), 'place')} of an image passed over: "
+            f"{tiles.unreadable[0]}"
+        )
+    if tiles.plain:
+        yield f"{image}: all that was seen of it is background, which is little to calibrate on"
+    if tiles.is_shared:
+        yield (
+            f"{image}: only one tile of it could be used, so its labels are compared where the "
+            "network was calibrated; give larger images, or more of them"
+        )
 
 
 def _target(output: str | Path, *, overwrite: bool) -> Path:
@@ -106,8 +119,8 @@ def _target(output: str | Path, *, overwrite: bool) -> Path:
 
 def _tiles(
     model: Model, path: str, images: int, reference: str, options: dict[str, Any]
-) -> tuple[list[Sample], list[Sample], bool]:
-    """Tiles of an image to calibrate and to measure on; whether it is all background."""
+) -> TrialTiles:
+    """Tiles of an image to calibrate and to measure on."""
     asked = RunOptions.parse({**options, "image": path, "model": reference})
     image = open_input(asked, model)
     try:
@@ -119,13 +132,13 @@ def _tiles(
         image.close()
     if not tiles.measuring:
         raise InputError(f"{path}: no tile of it can be read; leave it out")
-    return tiles.calibrating, tiles.measuring, tiles.plain
+    return tiles
 
 
 def _alike(tiles: list[Sample]) -> list[Sample]:
     """The middle of each, as much as the smallest has; evenly chosen, where they are too many."""
-    count = min(len(tiles), MOST_TILES)
-    tiles = [tiles[i * len(tiles) // count] for i in range(count)]
+    most = min(len(tiles), MOST_TILES)
+    tiles = [tiles[i * len(tiles) // most] for i in range(most)]
     side = min(tile.pixels.shape[0] for tile in tiles)
     return [_middle(tile, side) for tile in tiles]
 
