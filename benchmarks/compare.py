@@ -75,6 +75,9 @@ class Tool:
 BATCHES = tuple(("--batch", n) for n in (1, 2, 4, 8))
 TOOLS = {
     "tilepipe": Tool("tilepipe", "valid", suffix=".ome.zarr"),
+    "tilepipe-torch": Tool(
+        "tilepipe, torch alone", "valid", fixed=("--runtime", "torch"), suffix=".ome.zarr"
+    ),
     "tiatoolbox": Tool(
         "TIAToolbox SemanticSegmentor", "valid", "tiatoolbox",
         (*BATCHES, ("--batch", 4, "--loaders", 1), ("--batch", 4, "--loaders", 2)), suffix=".zarr",
@@ -151,15 +154,16 @@ def run(name: str, side: int, precision: str, settings: tuple[Any, ...], threads
     """One whole run of a tool."""
     tool, output = TOOLS[name], output_of(name, side, precision)
     model, image = MODELS[tool.network](), image_of(tool, side)
+    quantises = not tool.environment and not tool.fixed
+    words = ("--precision", precision if quantises or precision != "int8" else "fp32")
+    words = (*words, "--threads", threads, *tool.fixed)
     if not tool.environment:
-        words = ("--precision", precision, "--threads", threads)
         return whole_run(image, model, [output], *words)[0]
-    words = ("--precision", "fp32" if precision == "int8" else precision, "--threads", threads)
     fresh(output)
     environment = os.environ | tool.settings | {"HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)  # tilepipe's packages are not theirs
     script = HERE / "peers" / f"{tool.environment}_peer.py"
-    peer = [python_of(tool), script, model, image, output, *words, *tool.fixed, *settings]
+    peer = [python_of(tool), script, model, image, output, *words, *settings]
     return measure(peer, environment)
 
 
