@@ -19,18 +19,21 @@ from tests.making import make_image, make_model, save_tiny, write_tiff
 from tests.models.making import OTHERS, has_bf16
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.planning import measured, passes, runtime_selection, timing
-from tilepipe.engine.planning.cost import PassCost
+from tilepipe.engine.planning.cost import PassCost, Timing
+from tilepipe.engine.planning.passes import Passes
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
     fastest_runtime,
+    larger_to_time,
     quickest,
     worth_timing,
 )
 from tilepipe.engine.planning.timing import PassSettings, Sample
 from tilepipe.engine.state.folder import RunState
+from tilepipe.engine.work.device import Device
 from tilepipe.engine.work.environment import environment, relevant_to
 from tilepipe.errors import InputError
-from tilepipe.grid import Window
+from tilepipe.grid import Geometry, Window
 from tilepipe.models.precision import Precision
 from tilepipe.models.unet import UNetArguments
 from tilepipe.products.store import open_zarr_mask
@@ -225,17 +228,63 @@ def test_one_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert "onnxruntime does not work here (is broken)" in choice.warnings[0]
 
 
+def cost_of(*timings: tuple[int, float, float], shrink: int = 0) -> PassCost:
+    """The cost from square windows: side, seconds, and seconds of the first pass."""
+    return PassCost(shrink, tuple(Timing(side, side, *seconds) for side, *seconds in timings))
+
+
 def test_both_windows_give_what_is_fixed_and_what_a_pixel_costs() -> None:
-    cost = PassCost.fitted(0, ((100, 100), 0.02), ((200, 200), 0.05))
+    cost = cost_of((100, 0.02, 0.02), (200, 0.05, 0.06))
     assert cost.seconds(100, 100) == pytest.approx(0.02)
     assert cost.seconds(200, 200) == pytest.approx(0.05)
-    assert cost.fixed == pytest.approx(0.01)
+    assert cost.seconds(0, 0) == pytest.approx(0.01)
+    assert cost.seconds(400, 400) == pytest.approx(0.17)
     # Where a busy machine held up the small one, neither part is nothing.
-    disturbed = PassCost.fitted(0, ((100, 100), 0.06), ((200, 200), 0.05))
-    assert disturbed.per_pixel > 0
-    assert disturbed.fixed > 0
+    disturbed = cost_of((100, 0.06, 0.06), (200, 0.05, 0.05))
+    assert disturbed.seconds(0, 0) > 0
+    assert disturbed.seconds(400, 400) > 2 * disturbed.seconds(200, 200)
     guess = PassCost.guess(0, (200, 200), 0.05)
     assert guess.seconds(200, 200) == pytest.approx(0.05)
+    assert guess.seconds(400, 400) > 0.1
+    assert guess.fresh({(400, 400): 1}) == 0
+    shrinks = cost_of((100, 0.02, 0.02), (200, 0.05, 0.05), shrink=20)
+    assert shrinks.seconds(200, 200) == pytest.approx(0.05)
+
+
+def test_where_a_pixel_costs_more_is_found_by_a_larger_window() -> None:
+    cost = cost_of((100, 0.01, 0.01), (200, 0.04, 0.04), (400, 0.16, 0.16))
+    jump = cost.with_timing(Timing(800, 800, 1.12, 1.2))
+    assert jump.seconds(400, 400) == cost.seconds(400, 400) == pytest.approx(0.16)
+    assert jump.seconds(800, 800) == pytest.approx(1.12)
+    assert jump.seconds(600, 600) == pytest.approx(0.56), "between them, evenly"
+    assert jump.seconds(800, 1600) == pytest.approx(1.12 + 640_000 * 2e-6), "and on from there"
+    faster = cost.with_timing(Timing(800, 800, 0.1, 0.1))
+    assert faster.seconds(800, 800) > cost.seconds(400, 400), "no larger window takes less"
+
+
+def test_fresh_memory_is_paid_for_once() -> None:
+    cost = cost_of((100, 0.01, 0.03), (200, 0.04, 0.05), (400, 0.2, 0.5))
+    assert cost.fresh({(400, 400): 9, (100, 100): 50}) == pytest.approx(0.3)
+    assert cost.fresh({(200, 200): 9}) == pytest.approx(0.02), "never less for a larger window"
+    assert cost.fresh({(50, 50): 1}) == pytest.approx(0.02)
+    assert cost.fresh({}) == pytest.approx(0.02)
+    assert cost.fresh({(800, 800): 1}) > 1
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "keep"),
+    [((5000, 5000), 1e3, 1024), ((1500, 900), 1e3, None), ((5000, 5000), 1.0, None)],
+)
+def test_larger_windows_are_timed_in_long_runs_of_large_images(
+    size: tuple[int, int], seconds: float, keep: int | None
+) -> None:
+    geometry = Geometry()
+    cost = cost_of((332, 0.01, 0.02), (572, 0.04, 0.05), shrink=92)
+    assert larger_to_time(cost, geometry, size, seconds) == keep
+    further = cost.with_timing(Timing(1212, 1212, 0.3, 0.4))
+    assert larger_to_time(further, geometry, size, seconds) == (keep and 2 * keep)
+    last = further.with_timing(Timing(2236, 2236, 1.0, 1.4))
+    assert larger_to_time(last, geometry, size, seconds) is None
 
 
 def test_the_quickest_run_is_taken_if_it_is_clearly_so() -> None:
@@ -261,7 +310,7 @@ def test_measurements_are_remembered_for_a_while(
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "new"))
     keys = [measured.measurement_key(model="a", names=names) for names in (["b"], ["c"])]
     assert measured.recall(keys[0]) is None
-    cost = PassCost(0.5, 0.25, 4)
+    cost = cost_of((10, 0.5, 0.75), (20, 1.5, 2.5), shrink=4)
     choice = RuntimeChoice("b", (("b", 1.5),), ("it rains",), (("b", cost),))
     measured.remember(keys[0], choice)
     assert measured.recall(keys[0]) == choice
@@ -329,6 +378,38 @@ def test_what_was_measured_is_frozen_told_and_remembered(
     for name in ("fastest_runtime", "speed_of"):
         monkeypatch.setattr(passes, name, lambda *_: pytest.fail("measured again"))
     assert tilepipe.plan(odd, **asked, region=region)[0] == plan
+
+
+def test_a_long_run_takes_the_window_whose_passes_take_least(
+    odd: Path, shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pixel costs ten times as much in large windows here, which only they tell."""
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtime_selection, "MAX_TIME_SHARE", 1e9)
+    monkeypatch.setattr(runtime_selection, "LARGER_SHARE", 1e9)
+    monkeypatch.setattr(runtime_selection, "LARGER", (608,))
+    monkeypatch.setattr(Passes, "_others", [])
+    timed: list[int] = []
+
+    def area(plan: Plan) -> int:
+        return plan.tiling.input[0] * plan.tiling.input[1]
+
+    def stand_in(_: Device, tile: Sample) -> Timing:
+        height, width = tile.pixels.shape[:2]
+        timed.append(height)
+        seconds = 10 + 1e-5 * height * width * (20 if height > 600 else 1)
+        return Timing(height, width, seconds, seconds)
+
+    monkeypatch.setattr("tilepipe.engine.planning.timing._timed", stand_in)
+    asked: dict[str, Any] = {"model": shallow, "outputs": tmp_path / "m.ome.zarr"}
+    found = tilepipe.plan(odd, **asked)[0]
+    assert area(found) < 600**2 < max(timed) ** 2
+    timed.clear()
+    assert tilepipe.plan(odd, **asked)[0] == found
+    assert not timed, "it is remembered"
+    monkeypatch.setattr(runtime_selection, "LARGER_SHARE", 0.0)
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "another"))
+    assert area(tilepipe.plan(odd, **asked)[0]) > 600**2, "a short run times none"
 
 
 MEASURE = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +15,13 @@ from tilepipe.engine.plan.coverage import can_be_framed
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.engine.planning import trial
-from tilepipe.engine.planning.cost import PassCost
+from tilepipe.engine.planning.cost import PassCost, Timing
 from tilepipe.engine.planning.measured import measurement_key, recall, remember
 from tilepipe.engine.planning.precision_trial import Settled
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
     fastest_runtime,
+    larger_to_time,
     may_time,
     quickest,
     worth_timing,
@@ -31,11 +32,12 @@ from tilepipe.engine.planning.timing import (
     central_tile,
     speed_of,
     speed_on_worker,
+    time_larger,
 )
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.torch_facts import is_loaded
 from tilepipe.errors import NonFiniteError
-from tilepipe.grid import Tiling
+from tilepipe.grid import Tiling, paper_tiling
 from tilepipe.images import Image
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
@@ -128,18 +130,49 @@ class Passes:
                 return RuntimeChoice(reference), replace(way, seconds=seconds), warnings
             choice = fastest_runtime(self.model, tile, self.settings, names)
             remember(key, choice)
-        ways = {}
-        for name, cost in choice.costs:
-            if name == reference or self._has_room(name):
-                other = self._way(memory if name == reference else self.memory_of(name), name, cost)
-                ways[name] = replace(other, seconds=self._seconds(other, cost))
-        seconds_of = {name: way.seconds or 0.0 for name, way in ways.items()}
-        runtime = quickest(reference, seconds_of, loaded=is_loaded())
-        return replace(choice, runtime=runtime), ways[runtime], warnings
+        return (*self._quickest(choice, key, memory), warnings)
+
+    def _quickest(
+        self, choice: RuntimeChoice, key: str | None, memory: MemoryModel
+    ) -> tuple[RuntimeChoice, Way]:
+        """The runtime and windows of least time; in a long run, larger ones are timed for it."""
+        reference = self.settings.runtime
+        while True:
+            ways = {}
+            for name, cost in choice.costs:
+                if name == reference or self._has_room(name):
+                    room = memory if name == reference else self.memory_of(name)
+                    way = self._way(room, name, cost)
+                    ways[name] = replace(way, seconds=self._seconds(way, cost))
+            seconds_of = {name: way.seconds or 0.0 for name, way in ways.items()}
+            runtime = quickest(reference, seconds_of, loaded=is_loaded())
+            timing = None if key is None else self._time_larger(choice, runtime, seconds_of)
+            if key is None or timing is None:
+                return replace(choice, runtime=runtime), ways[runtime]
+            choice = choice.with_timing(runtime, timing)
+            remember(key, choice)
+
+    def _time_larger(
+        self, choice: RuntimeChoice, runtime: str, seconds_of: Mapping[str, float]
+    ) -> Timing | None:
+        """How long a larger window takes than was timed; None if it is not worth knowing."""
+        model, facts = self.model, self.facts
+        if self.options.window != "auto" or model.predictor.fixed:
+            return None
+        size, cost = (facts.height, facts.width), dict(choice.costs)[runtime]
+        keep = larger_to_time(cost, model.geometry, size, seconds_of[runtime])
+        tile = None if keep is None else central_tile(self.image, facts, model.geometry)
+        if keep is None or tile is None:
+            return None
+        tiling = paper_tiling(*size, model.geometry, model.geometry.input_for(keep))
+        if not self.memory_of(runtime).fits(tiling, self.limit):
+            return None
+        return time_larger(model, tile, self.settings._replace(runtime=runtime), keep)
 
     def _seconds(self, way: Way, cost: PassCost) -> float:
         """The time of all passes."""
-        return cost.total(coverage_of(way.tiling, way.region).windows) / self.resources.workers
+        windows = coverage_of(way.tiling, way.region).windows
+        return cost.total(windows) / self.resources.workers + cost.fresh(windows)
 
     @property
     def _others(self) -> list[str]:
@@ -161,7 +194,7 @@ class Passes:
         if not here or settings.device != "cpu" or not may_time():
             return None
         # What int8 overflows it does not tell, so there is no use in trying it on each image.
-        alone = settings.precision is Precision.INT8 and names is None
+        alone = settings.precision is Precision.INT8 and not names
         if settings.precision.agreement is None and not alone:
             return None
         side = model.geometry.input_for(model.geometry.step)

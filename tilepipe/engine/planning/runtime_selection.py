@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilepipe.engine.planning.cost import PassCost
+from tilepipe.engine.planning.cost import PassCost, Timing
 from tilepipe.engine.planning.timing import PASSES, PassSettings, Sample, logits_and_cost
 from tilepipe.errors import InputError
+from tilepipe.grid import Geometry, round_down
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 
@@ -19,6 +20,11 @@ MAX_TIME_SHARE = 0.1
 """The share of a run's time that timing runtimes may take; later runs remember what it found."""
 WINDOWS = 1.3
 """Time of both windows that are timed, over that of the larger one."""
+LARGER, LARGER_SHARE = (1024, 2048), 0.1
+"""What is kept of larger windows that are timed in long runs, and the share of the run's time that
+each of them may take: a pixel may cost more in them, from a size that depends on the processor."""
+AGAIN = 0.2
+"""Seconds to build a network in a runtime that is loaded, about."""
 OPENING = 0.6
 """Seconds to load a runtime and build the network in it, about."""
 LOADING = 1.2
@@ -35,6 +41,11 @@ class RuntimeChoice:
     warnings: tuple[str, ...] = ()
     costs: tuple[tuple[str, PassCost], ...] = ()
     """What passes cost by each runtime timed, in its order."""
+
+    def with_timing(self, runtime: str, timing: Timing) -> RuntimeChoice:
+        """The same, with one more window that a runtime was timed on."""
+        costs = ((n, c.with_timing(timing) if n == runtime else c) for n, c in self.costs)
+        return replace(self, costs=tuple(costs))
 
 
 def choose_precision(asked: str, device: str, model: Model) -> Precision:
@@ -87,6 +98,30 @@ def worth_timing(count: int, pass_seconds: float, run_seconds: float) -> bool:
     return cost <= MAX_TIME_SHARE * run_seconds
 
 
+def larger_to_time(
+    cost: PassCost, geometry: Geometry, size: tuple[int, int], run_seconds: float
+) -> int | None:
+    """What to keep of the next larger window to time; None if it is too large or takes too long.
+
+    Parameters
+    ----------
+    cost
+        As far as it is known.
+    geometry, size
+        Of the network, and (height, width) of the image.
+    run_seconds
+        Of all passes, as far as they are known.
+    """
+    timed = cost.timings[-1].height
+    for keep in (round_down(keep, geometry.stride_factor) for keep in LARGER):
+        side = geometry.input_for(keep) if keep else 0
+        if side <= timed:
+            continue
+        takes = PASSES * cost.seconds(side, side) + cost.fresh({(side, side): 1}) + AGAIN
+        return keep if keep <= min(size) and takes <= LARGER_SHARE * run_seconds else None
+    return None
+
+
 def quickest(reference: str, seconds: Mapping[str, float], *, loaded: bool = True) -> str:
     """The runtime with the shortest run, opening it included; the reference if that gains little.
 
@@ -121,7 +156,7 @@ def fastest_runtime(
         The other runtimes.
     """
     bound = reference.precision.agreement
-    assert bound is not None, "only the reference computes in this precision"
+    assert bound is not None or not names, "only the reference computes in this precision"
     truth, reference_speed, cost = logits_and_cost(model, tile, reference)
     span = float(np.ptp(truth)) or 1.0
     warnings, speeds = [], {reference.runtime: reference_speed}
@@ -133,7 +168,7 @@ def fastest_runtime(
             warnings.append(f"runtime {name} does not work here ({error}) and is left out")
             continue
         difference = float(np.abs(logits - truth).max()) / span
-        if not difference <= bound:  # NaN is not either
+        if bound is None or not difference <= bound:  # NaN is not either
             warnings.append(
                 f"runtime {name} is left out: on the tile that was timed, it differs from "
                 f"{reference.runtime} by {difference:.1e} of the logits' range, more than "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 
 LARGEST_KEEP = 2048
 """Larger windows would save at most 9 % of the work, and make progress coarse."""
+USUAL_BLOCK = 2048
+"""Side up to which several windows share a block."""
+BLOCKS_EACH = 8
+"""The fewest blocks of a worker for which windows share one."""
 
 
 class MemoryModel:
@@ -219,7 +224,8 @@ def choose_tiling(
     ranked = _ranked if region is None else _ranked.__wrapped__
     for tiling in ranked(size, geometry, region, resources.workers, cost):
         if memory.fits(tiling, limit):
-            return tiling
+            blocks = [tiling] if region is not None else _larger_blocks(tiling, resources.workers)
+            return next((each for each in blocks if memory.fits(each, limit)), tiling)
     raise _no_room(facts, smallest(model, facts), memory, limit, resources)
 
 
@@ -236,6 +242,20 @@ def _ranked(
         candidate_tilings(*size, geometry, LARGEST_KEEP),
         key=lambda t: (_makespan(t, region, workers, cost), t.input, t.block),
     )
+
+
+def _larger_blocks(tiling: Tiling, workers: int) -> Iterator[Tiling]:
+    """The same windows in blocks of several, the largest first: less is read more than once.
+
+    There remain so many blocks that each worker has a few, to read one while it computes another.
+    """
+    times = product(*(range(1, USUAL_BLOCK // side + 1) for side in tiling.block))
+    for down, across in sorted(times, key=lambda each: -each[0] * each[1]):
+        block = tiling.block[0] * down, tiling.block[1] * across
+        larger = replace(tiling, block=block)
+        enough = len(larger) >= BLOCKS_EACH * workers
+        if enough and larger.forward_passes == tiling.forward_passes:
+            yield larger
 
 
 def _given_tiling(
@@ -266,7 +286,8 @@ def _given_tiling(
 def _makespan(tiling: Tiling, region: Region | None, workers: int, cost: PassCost) -> float:
     """Seconds of the busiest worker: with few blocks, some workers would be idle."""
     blocks = Coverage(tiling, region)
-    return cost.total(blocks.windows) / len(blocks) * -(-len(blocks) // workers)
+    passes = cost.total(blocks.windows) / len(blocks) * -(-len(blocks) // workers)
+    return passes + cost.fresh(blocks.windows)
 
 
 def _framing(
@@ -299,7 +320,7 @@ def _framing(
             rounds = -(-len(coverage) // workers) / len(coverage)
             # Or the worker that has the most expensive block.
             rounds = max(rounds, coverage.most_work / coverage.work)
-            span = cost.total(coverage.windows) * rounds
+            span = cost.total(coverage.windows) * rounds + cost.fresh(coverage.windows)
             if span < best:
                 chosen, best = tilings[fitting - 1], span
     return chosen

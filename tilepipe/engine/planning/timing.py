@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.plan.plan import ImageFacts, at_model_scale
-from tilepipe.engine.planning.cost import PassCost
+from tilepipe.engine.planning.cost import PassCost, Timing
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError, NonFiniteError, UnreadableError
 from tilepipe.grid import Geometry, Window
@@ -86,7 +87,7 @@ def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
     key = settings, tile.pixels.shape, tile.valid is None
     if key not in known:
         with closing(Device(model, *settings)) as device:
-            known[key] = tile.area / _seconds(device, tile)
+            known[key] = tile.area / _timed(device, tile).seconds
     return known[key]
 
 
@@ -99,24 +100,37 @@ def logits_and_cost(
     """
     geometry = model.geometry
     with closing(Device(model, *settings)) as device:
-        logits, seconds = device.logits(*tile), _seconds(device, tile)
-        large = tile.pixels.shape[:2]
+        begin = time.perf_counter()
+        logits = device.logits(*tile)
+        first, own = time.perf_counter() - begin, _timed(device, tile)
+        timings = [replace(own, first=max(first, own.first))]
         part = tile if model.predictor.fixed else smaller(tile, geometry)
-        if part.area == tile.area:
-            cost = PassCost.guess(geometry.shrink, large, seconds)
-        else:
-            small = (part.pixels.shape[:2], _seconds(device, part))
-            cost = PassCost.fitted(geometry.shrink, small, (large, seconds))
-        return logits, tile.area / seconds, cost
+        if part.area != tile.area:
+            timings.insert(0, _timed(device, part))
+        return logits, tile.area / own.seconds, PassCost(geometry.shrink, tuple(timings))
 
 
-def _seconds(device: Device, tile: Sample) -> float:
+def time_larger(model: Model, tile: Sample, settings: PassSettings, keep: int) -> Timing:
+    """Time passes of a window that keeps a square of so many pixels: a tile, again and again."""
+    side = model.geometry.input_for(keep)
+    with closing(Device(model, *settings)) as device:
+        return _timed(device, Sample(_repeated(tile.pixels, side), None, (keep, keep)))
+
+
+def _repeated(pixels: NDArray[Any], side: int) -> NDArray[Any]:
+    """A square of pixels with the same ones side by side."""
+    down, across = (-(-side // length) for length in pixels.shape[:2])
+    return np.ascontiguousarray(np.tile(pixels, (down, across, 1))[:side, :side])
+
+
+def _timed(device: Device, tile: Sample) -> Timing:
     seconds = []
     for _ in range(PASSES):
         begin = time.perf_counter()
         device.answer(*tile).result()
         seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    height, width = tile.pixels.shape[:2]
+    return Timing(height, width, min(seconds), seconds[0])
 
 
 def speed_on_worker(

@@ -16,7 +16,7 @@ from tilepipe.models.runtimes.huge_pages import collapse_large_memory
 HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 ANY = -1
 """A side of windows that is left open."""
-LARGE_PIXELS = 1 << 20
+LARGE_PIXELS = 2 << 20
 """Windows from which on huge pages are worth their time."""
 
 
