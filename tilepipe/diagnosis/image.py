@@ -17,9 +17,9 @@ from tilepipe.engine.cluster.cluster_file import SLOTS
 from tilepipe.engine.inputs import open_planned
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan, absolute, at_model_scale
+from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.planning import make_plan
 from tilepipe.engine.planning.runtime_selection import choose_precision
-from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.resources import Estimate
 from tilepipe.engine.work.environment import choose_device
 from tilepipe.errors import UnreadableError

@@ -19,7 +19,8 @@ from tilepipe.engine.plan.coverage import Coverage
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.facts import image_facts
-from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
+from tilepipe.engine.planning.memory import MemoryModel
+from tilepipe.engine.planning.sizing import choose_tiling
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.work.device import Device, Request

@@ -16,7 +16,8 @@ from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cost import PassCost
 from tilepipe.engine.planning.facts import image_facts
-from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling
+from tilepipe.engine.planning.memory import MemoryModel
+from tilepipe.engine.planning.sizing import _larger_blocks, choose_tiling
 from tilepipe.engine.resources import Resources
 from tilepipe.errors import InputError
 from tilepipe.grid import Geometry, Tiling, candidate_tilings
@@ -78,6 +79,21 @@ def test_a_network_that_sees_single_pixels_gets_large_windows(path: Path) -> Non
     image.close()
     assert tiling.forward_passes <= 4
     assert tiling.work <= 1.1 * 3000 * 3100
+
+
+def test_small_windows_share_a_block_where_there_are_many() -> None:
+    geometry = Geometry()
+    small = Tiling(16384, 12000, (1024, 1024), (1024, 1024), geometry)
+    larger = list(_larger_blocks(small, 1))
+    assert larger[0].block == (2048, 2048)
+    assert larger[-1].block == small.block
+    assert all(each.forward_passes == small.forward_passes for each in larger)
+    few = Tiling(4096, 4096, (1024, 1024), (1024, 1024), geometry)
+    assert [len(each) for each in _larger_blocks(few, 1)] == [8, 8, 16]
+    assert [each.block for each in _larger_blocks(few, 2)] == [few.block]
+    assert not list(_larger_blocks(few, 3)), "as few as they are"
+    uneven = Tiling(16384, 16384, (1024, 1024), (768, 768), geometry)
+    assert [each.block for each in _larger_blocks(uneven, 1)] == [uneven.block], "fewer tiles"
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tilepipe.engine.plan.region import RegionFacts, coverage_of
 from tilepipe.engine.planning import trial
 from tilepipe.engine.planning.cost import PassCost, Timing
 from tilepipe.engine.planning.measured import measurement_key, recall, remember
+from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.precision_trial import Settled
 from tilepipe.engine.planning.runtime_selection import (
     RuntimeChoice,
@@ -26,7 +27,7 @@ from tilepipe.engine.planning.runtime_selection import (
     quickest,
     worth_timing,
 )
-from tilepipe.engine.planning.sizing import MemoryModel, choose_tiling, smallest
+from tilepipe.engine.planning.sizing import choose_tiling, smallest
 from tilepipe.engine.planning.timing import (
     PassSettings,
     central_tile,

@@ -19,6 +19,7 @@ from tilepipe.engine.plan.scale import Scale, base_pixel_size, choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.facts import image_facts, like_image_spec, mask_spec
 from tilepipe.engine.planning.int8 import MOST_CHANGE, offer
+from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.objects import object_rule
 from tilepipe.engine.planning.passes import Passes
 from tilepipe.engine.planning.precision_trial import Settled, Trial
@@ -27,7 +28,7 @@ from tilepipe.engine.planning.runtime_selection import (
     choose_precision,
     choose_runtime,
 )
-from tilepipe.engine.planning.sizing import MemoryModel, check_room
+from tilepipe.engine.planning.sizing import check_room
 from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_limit, survey
 from tilepipe.engine.planning.timing import (
     PassSettings,

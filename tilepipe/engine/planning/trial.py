@@ -13,7 +13,7 @@ import numpy as np
 
 from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.engine.plan.plan import ImageFacts
-from tilepipe.engine.planning.sizing import MemoryModel
+from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.timing import PassSettings
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError, NonFiniteError

@@ -19,8 +19,8 @@ from tilepipe.engine.plan.scale import choose_scale
 from tilepipe.engine.planning.cautions import plan_warnings
 from tilepipe.engine.planning.differences import differences
 from tilepipe.engine.planning.int8 import MOST_CHANGE
+from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.planning import new_plan
-from tilepipe.engine.planning.sizing import MemoryModel
 from tilepipe.engine.planning.survey import gpus, memory_limit, survey
 from tilepipe.engine.report.bottleneck import Setting, find_bottleneck
 from tilepipe.engine.report.profile import write_profile
