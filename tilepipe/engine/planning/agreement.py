@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from weakref import WeakSet
 
-import numpy as np
-
 from tilepipe.engine.planning.measured import measurement_key, recall, remember
-from tilepipe.engine.planning.runtime_selection import RuntimeChoice, may_time
+from tilepipe.engine.planning.runtime_selection import RuntimeChoice, apart, may_time
 from tilepipe.engine.planning.timing import PassSettings, Sample
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.device import Device
@@ -58,13 +56,12 @@ def check_agreement(model: Model, tile: Sample, resources: Resources, path: str)
         settings = PassSettings("cpu", Precision.FP32, resources.threads, runtime)
         with closing(Device(model, *settings)) as device:
             logits.append(device.logits(*tile))
-    span, apart = float(np.ptp(logits[0])) or 1.0, Precision.FP32.agreement
-    difference = float(np.abs(logits[1] - logits[0]).max()) / span
-    if apart is None or not difference <= apart:  # NaN is not either
+    difference, bound = apart(logits[1], logits[0]), Precision.FP32.agreement
+    if bound is None or not difference <= bound:  # NaN is not either
         raise InputError(
             f"precision int8: runtime openvino, which computes it, differs in fp32 from "
             f"{reference} by {difference:.1e} of the logits' range on {path}, more than "
-            f"{apart:.0e}; use --precision fp32"
+            f"{bound:.0e}; use --precision fp32"
         )
     _agreed.add(model.predictor)
     remember(key, RuntimeChoice("openvino"))

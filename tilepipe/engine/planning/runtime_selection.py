@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilepipe.engine.planning.cost import PassCost, Timing
 from tilepipe.engine.planning.timing import PASSES, PassSettings, Sample, logits_and_cost
@@ -141,6 +142,11 @@ def quickest(reference: str, seconds: Mapping[str, float], *, loaded: bool = Tru
     return fastest if gains else reference
 
 
+def apart(logits: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """How far logits are from others at most, as a share of their range; NaN if one is NaN."""
+    return float(np.abs(logits - truth).max()) / (float(np.ptp(truth)) or 1.0)
+
+
 def fastest_runtime(
     model: Model, tile: Sample, reference: PassSettings, names: Sequence[str]
 ) -> RuntimeChoice:
@@ -158,7 +164,6 @@ def fastest_runtime(
     bound = reference.precision.agreement
     assert bound is not None or not names, "only the reference computes in this precision"
     truth, reference_speed, cost = logits_and_cost(model, tile, reference)
-    span = float(np.ptp(truth)) or 1.0
     warnings, speeds = [], {reference.runtime: reference_speed}
     costs = {reference.runtime: cost}
     for name in names:
@@ -167,7 +172,7 @@ def fastest_runtime(
         except (InputError, RuntimeError) as error:
             warnings.append(f"runtime {name} does not work here ({error}) and is left out")
             continue
-        difference = float(np.abs(logits - truth).max()) / span
+        difference = apart(logits, truth)
         if bound is None or not difference <= bound:  # NaN is not either
             warnings.append(
                 f"runtime {name} is left out: on the tile that was timed, it differs from "
