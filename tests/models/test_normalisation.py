@@ -40,7 +40,7 @@ def by_torch(given: np.ndarray, holes: np.ndarray | None) -> np.ndarray:
 def test_the_bits_are_torchs(
     dtype: str, holes: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normalisation, "STRIP_BYTES", 4 * 90 * 3 * 16)  # rows at a time
+    monkeypatch.setattr(normalisation, "STRIP_BYTES", 4 * 90 * 16)  # rows at a time
     given = pixels(dtype)
     where = None if holes is None else np.random.default_rng(1).random((70, 90, holes)) < 0.2
     before = given.copy()
@@ -50,6 +50,17 @@ def test_the_bits_are_torchs(
     assert found.flags.c_contiguous
     expected = by_torch(given, where)
     np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_windows_of_any_shape_follow_each_other_in_the_same_memory() -> None:
+    whole, normalise = pixels("uint8"), ArrayNormalisation(SPEC, 2)
+    holes = np.random.default_rng(1).random((70, 90, 3)) < 0.5
+    first = normalise(whole, holes)
+    for rows, columns, there in ((70, 90, holes), (20, 31, None), (1, 1, None), (70, 90, None)):
+        given, where = whole[:rows, :columns], None if there is None else there[:rows, :columns]
+        found = normalise(given, where)
+        np.testing.assert_array_equal(found, by_torch(given.copy(), where))
+        assert np.may_share_memory(found, first)
 
 
 def test_a_part_of_a_larger_array_will_do() -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tilepipe.models.specs import InputSpec
 
-STRIP_BYTES = 1 << 21
-"""Of the float32 values of a strip of rows, about: a band of it stays in the processor's cache."""
+STRIP_BYTES = 1 << 19
+"""Of the float32 values of one band of a strip of rows, about, which stay in the processor's cache.
+"""
 
 
 def normalise(x: Any, scale: float, mean: Any, std: Any) -> None:
@@ -38,6 +39,7 @@ class ArrayNormalisation:
     def __init__(self, spec: InputSpec, threads: int = 1) -> None:
         self._scale = spec.scale
         self._mean, self._std = (np.array(each, np.float32) for each in (spec.mean, spec.std))
+        self._number = threads
         self._threads = ThreadPoolExecutor(threads, "tilepipe-normalise") if threads > 1 else None
         self._memory = np.empty(0, np.float32)
 
@@ -68,7 +70,7 @@ class ArrayNormalisation:
                     missing = holes[rows, :, band if holes.shape[2] > 1 else 0]
                     np.copyto(values, 0.0, where=missing)
 
-        step = max(1, STRIP_BYTES // (4 * width * bands))
+        step = min(max(1, STRIP_BYTES // (4 * width)), -(-height // self._number))
         each = map if self._threads is None else self._threads.map
         for _ in each(work, range(0, height, step)):
             pass

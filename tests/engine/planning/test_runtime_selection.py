@@ -304,6 +304,17 @@ def test_measuring_is_a_small_share_of_a_run(monkeypatch: pytest.MonkeyPatch) ->
     assert not worth_timing(0, pass_seconds=1.0, run_seconds=50)
 
 
+def test_a_larger_window_has_the_holes_of_its_tile() -> None:
+    model = make_model(UNetArguments(width=1, depth=1), dtype="float32")
+    pixels = make_image(60, 50).astype(np.float32)
+    pixels[7:20] = np.nan
+    tile = Sample(pixels, np.isfinite(pixels), (16, 16))
+    settings = PassSettings("cpu", Precision.FP32, 1, "torch")
+    found = timing.time_larger(model, tile, settings, 128)
+    assert found.height == found.width == model.geometry.input_for(128)
+    assert 0 < found.seconds <= found.first
+
+
 def test_measurements_are_remembered_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

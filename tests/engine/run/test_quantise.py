@@ -160,6 +160,8 @@ def test_it_is_offered_for_shorter_runs(folder: Path, monkeypatch: pytest.Monkey
     assert offer(own, facts, resources, between).option == "--precision int8"
     amx = replace(resources, environment={"int8": "amx_int8", "half": "avx512_bf16 amx_bf16"})
     assert offer(own, facts, amx, between).option == "--precision fastest"
+    elsewhere = replace(amx, local=False)
+    assert offer(own, facts, elsewhere, between).option == "--precision int8", "as it is possible"
 
 
 def test_what_of_an_image_cannot_be_read_is_told(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client
@@ -19,5 +20,8 @@ class ClosingClient(Client):  # type: ignore[misc]  # Dask has no types
         try:
             super().start(**kwargs)
         except BaseException:
-            self.close()
+            with suppress(Exception):
+                self.close()
+            # Where it has closed itself, its loop goes on.
+            self._loop_runner.stop()
             raise

@@ -56,6 +56,10 @@ class PassCost:
         """Seconds of a pass of a window."""
         return _along(self._passes, self._pixels(height, width))
 
+    def knows(self, height: int, width: int) -> bool:
+        """Whether a window is no larger than the largest that was timed."""
+        return self._pixels(height, width) <= self._passes[-1][0]
+
     def total(self, windows: Mapping[tuple[int, int], int]) -> float:
         """Seconds of passes of windows (height, width), so many of each."""
         return sum(count * self.seconds(*window) for window, count in windows.items())

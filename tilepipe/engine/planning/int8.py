@@ -67,8 +67,9 @@ def offer(
     package = missing_package(("openvino",) if comes else PACKAGES) if resources.local else None
     extra = "openvino" if comes else "int8"
     needs = "" if package is None else f' (needs pip install "tilepipe[{extra}]")'
-    # With AMX, bf16 may well be the faster of the two, and changes fewer labels.
-    matrices = "amx_bf16" in resources.environment.get("half", "")
+    # With AMX, bf16 may well be the faster of the two, and changes fewer labels; which, can be
+    # measured on this machine only.
+    matrices = resources.local and "amx_bf16" in resources.environment.get("half", "")
     precision, measured = ("fastest", "bf16 and int8, and ") if matrices else ("int8", "")
     return Offer(
         f"--precision {precision}",

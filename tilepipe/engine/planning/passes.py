@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,7 @@ from tilepipe.engine.planning.timing import (
 )
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.torch_facts import is_loaded
-from tilepipe.errors import NonFiniteError
+from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.grid import Tiling, paper_tiling
 from tilepipe.images import Image
 from tilepipe.models.precision import Precision
@@ -147,28 +147,31 @@ class Passes:
                     ways[name] = replace(way, seconds=self._seconds(way, cost))
             seconds_of = {name: way.seconds or 0.0 for name, way in ways.items()}
             runtime = quickest(reference, seconds_of, loaded=is_loaded())
-            timing = None if key is None else self._time_larger(choice, runtime, seconds_of)
+            timing = None if key is None else self._time_larger(choice, ways[runtime], runtime)
             if key is None or timing is None:
                 return replace(choice, runtime=runtime), ways[runtime]
             choice = choice.with_timing(runtime, timing)
             remember(key, choice)
 
-    def _time_larger(
-        self, choice: RuntimeChoice, runtime: str, seconds_of: Mapping[str, float]
-    ) -> Timing | None:
+    def _time_larger(self, choice: RuntimeChoice, way: Way, runtime: str) -> Timing | None:
         """How long a larger window takes than was timed; None if it is not worth knowing."""
         model, facts = self.model, self.facts
         if self.options.window != "auto" or model.predictor.fixed:
             return None
         size, cost = (facts.height, facts.width), dict(choice.costs)[runtime]
-        keep = larger_to_time(cost, model.geometry, size, seconds_of[runtime])
+        if all(cost.knows(*window) for window in coverage_of(way.tiling, way.region).windows):
+            return None  # what the run takes as it is has no larger ones
+        keep = larger_to_time(cost, model.geometry, size, way.seconds or 0.0)
         tile = None if keep is None else central_tile(self.image, facts, model.geometry)
         if keep is None or tile is None:
             return None
         tiling = paper_tiling(*size, model.geometry, model.geometry.input_for(keep))
         if not self.memory_of(runtime).fits(tiling, self.limit):
             return None
-        return time_larger(model, tile, self.settings._replace(runtime=runtime), keep)
+        try:
+            return time_larger(model, tile, self.settings._replace(runtime=runtime), keep)
+        except (InputError, RuntimeError):
+            return None  # the run itself will tell, if it takes such windows
 
     def _seconds(self, way: Way, cost: PassCost) -> float:
         """The time of all passes."""

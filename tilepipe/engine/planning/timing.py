@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -100,27 +99,27 @@ def logits_and_cost(
     """
     geometry = model.geometry
     with closing(Device(model, *settings)) as device:
-        begin = time.perf_counter()
-        logits = device.logits(*tile)
-        first, own = time.perf_counter() - begin, _timed(device, tile)
-        timings = [replace(own, first=max(first, own.first))]
         part = tile if model.predictor.fixed else smaller(tile, geometry)
+        # The smaller one first: threads that start, and libraries that load, are no fresh memory.
+        timings = [_timed(device, part)]
         if part.area != tile.area:
-            timings.insert(0, _timed(device, part))
-        return logits, tile.area / own.seconds, PassCost(geometry.shrink, tuple(timings))
+            timings.append(_timed(device, tile))
+        speed = tile.area / timings[-1].seconds
+        return device.logits(*tile), speed, PassCost(geometry.shrink, tuple(timings))
 
 
 def time_larger(model: Model, tile: Sample, settings: PassSettings, keep: int) -> Timing:
     """Time passes of a window that keeps a square of so many pixels: a tile, again and again."""
     side = model.geometry.input_for(keep)
+    valid = None if tile.valid is None else _repeated(tile.valid, side)
     with closing(Device(model, *settings)) as device:
-        return _timed(device, Sample(_repeated(tile.pixels, side), None, (keep, keep)))
+        return _timed(device, Sample(_repeated(tile.pixels, side), valid, (keep, keep)))
 
 
-def _repeated(pixels: NDArray[Any], side: int) -> NDArray[Any]:
-    """A square of pixels with the same ones side by side."""
-    down, across = (-(-side // length) for length in pixels.shape[:2])
-    return np.ascontiguousarray(np.tile(pixels, (down, across, 1))[:side, :side])
+def _repeated(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """A square of values (height, width, bands) with the same ones side by side."""
+    down, across = (-(-side // length) for length in values.shape[:2])
+    return np.ascontiguousarray(np.tile(values, (down, across, 1))[:side, :side])
 
 
 def _timed(device: Device, tile: Sample) -> Timing:

@@ -38,7 +38,7 @@ class OpenVino(Runtime):
         The weights of an XML.
     """
 
-    _settled: ClassVar[int] = 100
+    _settled_after: ClassVar[int] = 100
     """The pass, since memory last grew, before which it is moved to huge pages: after as many as
     win the time of that back (measured: 60 ms of 1.3 s in fp32, for up to 4 s once)."""
 
@@ -66,7 +66,7 @@ class OpenVino(Runtime):
         if pixels > self._largest:  # for which memory is taken
             self._largest, self._passes = pixels, 0
         self._passes += 1
-        if self._passes == self._settled and self._largest >= LARGE_PIXELS:
+        if self._passes == self._settled_after and self._largest >= LARGE_PIXELS:
             collapse_large_memory()
         logits: NDArray[np.float32]
         logits = self._request.infer({0: x}, share_inputs=True, share_outputs=True)[0]
@@ -104,7 +104,7 @@ class OpenVinoByShape(OpenVino):
     A quantised network computes it in half the time of one that is compiled for all shapes.
     """
 
-    _settled = 20  # 50 ms of 350, for up to 1 s once
+    _settled_after = 20  # 50 ms of 350, for up to 1 s once
     _shape: tuple[int, ...] = ()
 
     def _first(self) -> None:
