@@ -26,7 +26,8 @@ PEERS = ("loop", "dask", "monai", "geoai", "tiatoolbox")
 STARTED = {
     "allocator", "compare", "constant", "feeding", "gpu", "likeness", "limit", "memory", "million",
     "objects", "objects_quality", "overhead", "plots", "precision", "reading", "report",
-    "runtimes", "scheduling", "startup", "suite", "tail", "tissue", "training", "peers/install",
+    "runtimes", "scheduling", "startup", "suite", "tail", "tissue", "training", "windows",
+    "peers/install",
     *(f"peers/{peer}_peer" for peer in PEERS),
 }  # fmt: skip
 PATIENTS = ("01_1", "06_1", "07_1", "08_1")
