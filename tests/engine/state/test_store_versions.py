@@ -135,7 +135,7 @@ def test_what_the_user_adds_is_kept(
 def test_an_interrupted_run_ends_with_the_same_bytes(
     once: dict[str, Path], scene: Scene, tmp_path: Path
 ) -> None:
-    more = {"ngff": "0.4", "probabilities": "uint8", "memory": "3GB"}
+    more = {"ngff": "0.4", "probabilities": "uint8", "memory": "20GB"}
     with pytest.raises(EnvironmentFailure):
         scene.run(tmp_path / "masks", watch=Told("pyramid", stop), **more)
     summary = scene.run(tmp_path / "masks", **more)
