@@ -16,8 +16,8 @@ LEAST_BYTES = 32 << 20
 LEAST_USED = 0.95
 """The share of a mapping that is in memory; of the rest, huge pages would make memory, too."""
 
-_HUGEPAGE, _COLLAPSE = 14, 25
-"""Advice of ``madvise``: use huge pages here; make them of what is there (Linux 6.1)."""
+_COLLAPSE = 25
+"""Advice of ``madvise``: make huge pages of what is there, once (Linux 6.1)."""
 
 _MAPS = Path("/proc/self/smaps")
 
@@ -31,9 +31,8 @@ def collapse_large_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or no /proc
         madvise = ctypes.CDLL(None).madvise
         for start, size in _large_mappings(_MAPS.read_text()):
-            for advice in (_HUGEPAGE, _COLLAPSE):
-                # What cannot be moved stays as it is.
-                madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+            # What cannot be moved stays as it is.
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _COLLAPSE)
 
 
 def _large_mappings(maps: str) -> list[tuple[int, int]]:
