@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "measuring\n"
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".tilepipe-doctor-")]
+    time.sleep(0.5)  # until the main thread waits for the other, which has begun
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
