@@ -131,42 +131,52 @@ class Passes:
                 return RuntimeChoice(reference), replace(way, seconds=seconds), warnings
             choice = fastest_runtime(self.model, tile, self.settings, names)
             remember(key, choice)
+        assert key is not None, "what was measured has a name"
         return (*self._quickest(choice, key, memory), warnings)
 
     def _quickest(
-        self, choice: RuntimeChoice, key: str | None, memory: MemoryModel
+        self, choice: RuntimeChoice, key: str, memory: MemoryModel
     ) -> tuple[RuntimeChoice, Way]:
         """The runtime and windows of least time; in a long run, larger ones are timed for it."""
         reference = self.settings.runtime
+
+        def way_of(runtime: str, cost: PassCost) -> Way:
+            room = memory if runtime == reference else self.memory_of(runtime)
+            way = self._way(room, runtime, cost)
+            return replace(way, seconds=self._seconds(way, cost))
+
+        ways = {
+            name: way_of(name, cost)
+            for name, cost in choice.costs
+            if name == reference or self._has_room(name)
+        }
         while True:
-            ways = {}
-            for name, cost in choice.costs:
-                if name == reference or self._has_room(name):
-                    room = memory if name == reference else self.memory_of(name)
-                    way = self._way(room, name, cost)
-                    ways[name] = replace(way, seconds=self._seconds(way, cost))
             seconds_of = {name: way.seconds or 0.0 for name, way in ways.items()}
             runtime = quickest(reference, seconds_of, loaded=is_loaded())
-            timing = None if key is None else self._time_larger(choice, ways[runtime], runtime)
-            if key is None or timing is None:
+            cost = dict(choice.costs)[runtime]
+            timing = self._time_larger(cost, ways[runtime], runtime)
+            if timing is None:
                 return replace(choice, runtime=runtime), ways[runtime]
             choice = choice.with_timing(runtime, timing)
             remember(key, choice)
+            ways[runtime] = way_of(runtime, cost.with_timing(timing))
 
-    def _time_larger(self, choice: RuntimeChoice, way: Way, runtime: str) -> Timing | None:
+    def _time_larger(self, cost: PassCost, way: Way, runtime: str) -> Timing | None:
         """How long a larger window takes than was timed; None if it is not worth knowing."""
         model, facts = self.model, self.facts
         if self.options.window != "auto" or model.predictor.fixed:
             return None
-        size, cost = (facts.height, facts.width), dict(choice.costs)[runtime]
         if all(cost.knows(*window) for window in coverage_of(way.tiling, way.region).windows):
             return None  # what the run takes as it is has no larger ones
+        size = facts.height, facts.width
         keep = larger_to_time(cost, model.geometry, size, way.seconds or 0.0)
-        tile = None if keep is None else central_tile(self.image, facts, model.geometry)
-        if keep is None or tile is None:
+        if keep is None:
             return None
         tiling = paper_tiling(*size, model.geometry, model.geometry.input_for(keep))
         if not self.memory_of(runtime).fits(tiling, self.limit):
+            return None
+        tile = central_tile(self.image, facts, model.geometry)
+        if tile is None:
             return None
         try:
             return time_larger(model, tile, self.settings._replace(runtime=runtime), keep)

@@ -34,8 +34,8 @@ class Runtime(ABC):
         """Logits (N, outputs, h, w) of normalised pixels (N, bands, H, W).
 
         Both are torch's tensors, the pixels channels last, or numpy's arrays of float32, in C
-        order: see `Predictor.takes_arrays`. The next call may take the memory of an
-        array of logits.
+        order: see `Predictor.takes_arrays`. The next call may take the memory of an array of
+        logits.
         """
 
 
