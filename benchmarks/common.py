@@ -100,6 +100,17 @@ def sample_slide(side: int) -> Path:
     return path
 
 
+def plain_slide(side: int) -> Path:
+    """The same slide in tiles that are not compressed."""
+    path = WORK / f"slide_{side}_plain.tif"
+    if not path.exists():
+        import tifffile
+
+        pixels = tifffile.imread(sample_slide(side), level=0)
+        tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
+    return path
+
+
 def sample_scene(side: int) -> Path:
     """The same pixels as a GeoTIFF: half a metre, deflated in tiles of 512, with overviews."""
     path = WORK / f"scene_{side}.tif"

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
-from common import WORK, command_line, fresh, parse, random_model, record, sample_slide
+from common import (
+    WORK,
+    command_line,
+    fresh,
+    parse,
+    plain_slide,
+    random_model,
+    record,
+    sample_slide,
+)
 
 import tilepipe
 from tilepipe.engine.events import RunCallbacks
@@ -69,15 +76,6 @@ def stand_in(rate: float) -> Any:
     return compute
 
 
-def uncompressed(jpeg: Path, side: int) -> Path:
-    """The same slide in tiles that are not compressed."""
-    path = WORK / f"slide_{side}_plain.tif"
-    if not path.exists():
-        pixels = tifffile.imread(jpeg, level=0)
-        tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
-    return path
-
-
 def main() -> None:
     """Measure in turns, and write the medians."""
     parser = command_line(__doc__)
@@ -85,8 +83,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 100, 20])
     options = parse(parser, side=512, repeats=1, rates=[0])
-    jpeg = sample_slide(options.side)
-    slides = {"JPEG tiles": jpeg, "uncompressed tiles": uncompressed(jpeg, options.side)}
+    slides = {
+        "JPEG tiles": sample_slide(options.side),
+        "uncompressed tiles": plain_slide(options.side),
+    }
     model, store = random_model("feeding", width=1, depth=4), WORK / "feeding.ome.zarr"
     found: dict[tuple[str, float], list[Span]] = {}
     actual = Device._compute
