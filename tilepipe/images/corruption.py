@@ -9,8 +9,9 @@ JPEG 2000, WebP, LZW and uncompressed data.
 
 from __future__ import annotations
 
-import re
 import zlib
+
+import numpy as np
 
 JPEG = frozenset({6, 7, 33007, 34892})
 """TIFF compressions that are JPEG (ITU-T T.81)."""
@@ -33,11 +34,13 @@ TAIL_BYTES = 512
 PIECE = 2**20
 """Bytes inflated at a time."""
 
-_START_OF_SCAN = b"\xff\xda"
-_END_OF_IMAGE = b"\xff\xd9"
-# Within a scan a 0xFF byte is followed by 0 (stuffing), 0xFF (fill), a restart marker or, in
-# progressive files, a segment that may stand between scans: tables, scan, comment, application.
-_STRAY_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7\xd9\xc4\xda-\xdd\xe0-\xef\xfe]")
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+# Within a scan a 0xFF byte is followed by 0 (stuffing), 0xFF (fill), a restart marker, the end or,
+# in progressive files, a segment that may stand between scans: tables, scan, comment, application.
+_MAY_FOLLOW = np.zeros(256, np.bool_)
+_MAY_FOLLOW[[0x00, 0xFF, *range(0xD0, 0xD8), 0xD9, 0xC4, *range(0xDA, 0xDE)]] = True
+_MAY_FOLLOW[[*range(0xE0, 0xF0), 0xFE]] = True
 
 
 def find_corruption(segment: bytes, compression: int, *, restarts: bool = False) -> str | None:
@@ -78,12 +81,19 @@ def find_deflate_corruption(segment: bytes) -> str | None:
 
 def _find_jpeg_corruption(segment: bytes, restarts: bool) -> str | None:
     # Within a scan 0xFF bytes are stuffed, so a marker there is a marker. What follows the end
-    # is padding, or in pictures what their makers append.
-    end = segment.find(_END_OF_IMAGE, max(segment.rfind(_START_OF_SCAN), 0))
-    if end < 0 and not (restarts and _ends_in_restart(segment)):
+    # is padding, or in pictures what their makers append. With numpy, which lets other threads go
+    # on meanwhile, as searching in bytes does not.
+    content = np.frombuffer(segment, np.uint8)
+    markers = np.flatnonzero(content[:-1] == 0xFF)
+    kinds = content[markers + 1]
+    scans = np.flatnonzero(kinds == _START_OF_SCAN)
+    ends = np.flatnonzero(kinds == _END_OF_IMAGE)
+    if scans.size:
+        ends = ends[ends >= scans[-1]]
+    if not ends.size and not (restarts and _ends_in_restart(segment)):
         return "its JPEG data ends early"
-    scan = max(segment.find(_START_OF_SCAN), 0)
-    if _STRAY_MARKER.search(segment, scan, end if end >= 0 else len(segment)):
+    scanned = kinds[scans[0] if scans.size else 0 : ends[0] if ends.size else None]
+    if not _MAY_FOLLOW[scanned].all():
         return "its JPEG data is broken"
     return None
 

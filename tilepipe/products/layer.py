@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import DamagedMaskError
 from tilepipe.grid import CHUNK, Window
 from tilepipe.products.base import require_inside
+from tilepipe.products.chunks import ChunkWriter
 from tilepipe.products.product import PixelForm
 from tilepipe.storage import StoragePath
 from tilepipe.storage.fsync import fsync_files
@@ -46,6 +47,7 @@ class Layer:
         """(height, width) of each level, largest first."""
         self.planes = 1 if product.flat else int(arrays[0].shape[0])
         self._arrays = arrays
+        self._writers = tuple(map(ChunkWriter.of, arrays))
 
     @property
     def store(self) -> Any:
@@ -96,7 +98,11 @@ class Layer:
         if stored.dtype.kind == "f":
             # The same bit pattern for all NaN, so that equal masks have equal bytes.
             stored = np.where(np.isnan(stored), stored.dtype.type(np.nan), stored)
-        array[_selection(array, window)] = stored
+        writer = self._writers[level]
+        if writer is None:
+            array[_selection(array, window)] = stored
+        else:
+            writer.write(self.chunk_keys(window, level), stored)
 
     def chunk_keys(self, window: Window, level: int = 0) -> Iterator[str]:
         """The chunks that a window touches, stored or not, as paths in the mask's folder.

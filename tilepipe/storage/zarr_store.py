@@ -6,7 +6,9 @@ Around either, `SealingStore` keeps hashes of what is written through it.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import ByteRequest, Store
@@ -133,6 +135,39 @@ class SealingStore(WrapperStore[Store]):
         """Remove an object, if it exists."""
         self._seals.pop(key, None)
         await super().delete(key)
+
+    @property
+    def local(self) -> LocalStore | None:
+        """The folder on a disk that it writes to; None if it is elsewhere."""
+        return self._store if isinstance(self._store, LocalStore) else None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write an object into a `local` folder in the calling thread, and keep its seal.
+
+        As zarr does it: a reader sees all of it or what was there before.
+        """
+        self._seals[key] = seal(content)
+        path = self._path(key)
+        part = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        try:
+            try:
+                part.write_bytes(content)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(content)
+            part.replace(path)
+        except Exception:
+            part.unlink(missing_ok=True)
+            raise
+
+    def remove(self, key: str) -> None:
+        """Remove an object of a `local` folder, if it exists, in the calling thread."""
+        self._seals.pop(key, None)
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        assert self.local is not None, "asked for before"
+        return self.local.root / key
 
     def take_seals(self, keys: Iterable[str]) -> str:
         """Return the seals of objects just written, in order, and forget them."""
