@@ -12,9 +12,10 @@ import torch
 import zarr
 
 import tilepipe
-from tests.making import digest, make_image, save_tiny, write_tiff
+from tests.making import digest, make_image, make_model, save_tiny, write_tiff
 from tilepipe.engine.work.device import Device
-from tilepipe.models.file import load_model
+from tilepipe.errors import InputError, NonFiniteError
+from tilepipe.models.file import load_model, save_model
 from tilepipe.models.unet import UNetArguments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -90,11 +91,11 @@ def test_a_gpu_that_is_nearly_full_gets_smaller_windows(
 ) -> None:
     whole = segmented(slide, network, tmp_path / "free.ome.zarr", precision="fp32")
     free, _ = torch.cuda.mem_get_info()
-    filler = torch.empty(free - (600 << 20), dtype=torch.uint8, device="cuda")
+    filler = torch.empty(free - (1500 << 20), dtype=torch.uint8, device="cuda")
     try:
         store = tmp_path / "full.ome.zarr"
         found = segmented(slide, network, store, precision="fp32")
-        with pytest.raises(tilepipe.InputError, match="GPU"):
+        with pytest.raises(InputError, match="GPU"):
             segmented(slide, network, tmp_path / "no.ome.zarr", precision="fp32", window=2044)
     finally:
         del filler
@@ -123,3 +124,16 @@ def test_a_window_gives_the_same_bits_wherever_and_whenever(precision: str, netw
         device.close()
     del os.environ["TILEPIPE_CUDA_GRAPHS"]
     assert all(np.array_equal(mask, found[0]) for mask in found)
+
+
+def test_an_overflow_is_noticed_behind_fused_layers(slide: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    model = make_model(UNetArguments(width=16, depth=2), pixel_size_um=None)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(12)
+    save_model(path, model)
+    for precision in ("fp32", "bf16"):
+        segmented(slide, path, tmp_path / f"{precision}.ome.zarr", precision=precision)
+    with pytest.raises(NonFiniteError, match="not finite in fp16"):
+        segmented(slide, path, tmp_path / "fp16.ome.zarr", precision="fp16")

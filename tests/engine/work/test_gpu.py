@@ -6,8 +6,10 @@ advance in random order, as far as their events allow. An order that was left to
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -314,3 +316,20 @@ def test_slots_hold_what_the_host_and_the_gpu_share() -> None:
     assert [t.dtype for t in slot.host_in] == [torch.uint8, torch.bool]
     assert [tuple(t.shape) for t in slot.host_out] == [(6, 5), ()]
     pipeline.finish(slot)
+
+
+def test_a_device_that_is_closed_leaves_no_buffers_behind() -> None:
+    model = make_model(UNetArguments(width=1, depth=1))
+    side = model.geometry.input_for(32)
+    gc.collect()
+    gc.disable()  # what refers to itself would be found only some time later
+    try:
+        pipelined = Pipelined(model, "cpu", "fp32", 1)
+        pipelined.answer(make_image(side, side), None, (32, 32)).result()
+        assert isinstance(pipelined.backend, TorchBackend)
+        assert pipelined.backend.pipeline is not None
+        held = weakref.ref(pipelined.backend.pipeline[1])
+        pipelined.close()
+        assert held() is None
+    finally:
+        gc.enable()

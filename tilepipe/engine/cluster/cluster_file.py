@@ -26,6 +26,9 @@ from tilepipe.quantities import parse_duration
 
 SLOTS = 3
 """Blocks a worker has in hand: one read, one computed, one written."""
+GPU_SLOTS = 8
+"""The same for a worker with a GPU, for which reading and writing a block takes several times as
+long as computing it."""
 WAIT_SECONDS = 600.0
 CLOSE_SECONDS = 60.0
 
@@ -132,7 +135,8 @@ class ClusterFile:
 
     def _on_this_machine(self, given: dict[str, Any], allowed_failures: int) -> dict[str, Any]:
         given.setdefault("n_workers", self._at_first)
-        given.setdefault("threads_per_worker", SLOTS)
+        slots = GPU_SLOTS if self.kind.style == "cuda" else SLOTS
+        given.setdefault("threads_per_worker", slots)
         own = of_this_user_only(allowed_failures)
         if self.has_dashboard:
             own["scheduler_kwargs"].pop("dashboard")

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tilepipe.engine.cluster.cluster_file import (
+    GPU_SLOTS,
     SLOTS,
     close_cluster,
     of_this_user_only,
@@ -18,7 +19,7 @@ from tilepipe.engine.cluster.cluster_file import (
 from tilepipe.engine.cluster.dask_settings import NO_PAGES, OWN_CLUSTER, RUN, dask_settings
 from tilepipe.engine.cluster.in_process import InProcessClient
 from tilepipe.engine.cluster.workers import Renewal, Workers
-from tilepipe.engine.hardware import default_memory
+from tilepipe.engine.hardware import cores, default_memory
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.resources import Resources, check_workers
 from tilepipe.errors import EnvironmentFailure, InputError
@@ -88,20 +89,32 @@ def _local(
     options: RunOptions, gpus: int, watch: RunCallbacks | None, stack: ExitStack
 ) -> tuple[Workers, Resources]:
     """Start the worker inside this process, or worker processes of this machine."""
-    processes = options.workers or (gpus if gpus > 1 else None)
-    check_workers(processes or 1, options.memory or default_memory())
-    resources = Resources(
-        processes or 1, processes is None, SLOTS, gpu_memory=gpu_memory(gpus, processes or 1)
-    )
-    if processes is None:
-        client = stack.enter_context(InProcessClient(SLOTS))
+    resources = local_resources(options, gpus)
+    if resources.in_process:
+        client = stack.enter_context(InProcessClient(resources.slots))
         return Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch), resources
-    return _processes(options, processes, gpus, watch, stack), resources
+    return _processes(options, resources, gpus, watch, stack), resources
+
+
+def local_resources(options: RunOptions, gpus: int) -> Resources:
+    """The workers that a run starts on this machine: itself, or processes, one for each GPU.
+
+    Raises
+    ------
+    InputError
+        Where the memory limit has no room for so many processes.
+    """
+    count = options.workers or max(1, gpus)
+    check_workers(count, options.memory or default_memory())
+    in_process = options.workers is None and count == 1
+    slots = max(SLOTS, min(GPU_SLOTS, cores() // count)) if gpus else SLOTS
+    return Resources(count, in_process, slots, gpu_memory=gpu_memory(gpus, count))
 
 
 def _processes(
-    options: RunOptions, count: int, gpus: int, watch: RunCallbacks | None, stack: ExitStack
-) -> Workers:
+    options: RunOptions, resources: Resources, gpus: int, watch: RunCallbacks | None,
+    stack: ExitStack,
+) -> Workers:  # fmt: skip
     """Start worker processes of this machine."""
     from tilepipe.engine.cluster.client import ClosingClient
     from tilepipe.engine.cluster.local_cluster import start_local_cluster
@@ -109,9 +122,9 @@ def _processes(
     stack.enter_context(dask_settings(RUN))
     cluster = None
     if gpus > 1 and options.workers is None:
-        cluster = _cuda_cluster(count, options.retries)
+        cluster = _cuda_cluster(resources, options.retries)
     if cluster is None:
-        cluster = start_local_cluster(count, SLOTS, options.retries)
+        cluster = start_local_cluster(resources.workers, resources.slots, options.retries)
     stack.enter_context(cluster)
     client = stack.enter_context(ClosingClient(cluster, set_as_default=False))
     return stack.enter_context(Workers(client, wait=WAIT_LOCAL_SECONDS, watch=watch).monitored())
@@ -177,7 +190,7 @@ def gpu_memory(gpus: int, workers: int = 1) -> int | None:
     return int(0.9 * free / -(-workers // gpus))
 
 
-def _cuda_cluster(workers: int | None, allowed_failures: int) -> Any | None:
+def _cuda_cluster(resources: Resources, allowed_failures: int) -> Any | None:
     """One worker for each GPU, by dask-cuda, which also binds each to the cores near its GPU."""
     try:
         from dask_cuda import LocalCUDACluster
@@ -185,8 +198,8 @@ def _cuda_cluster(workers: int | None, allowed_failures: int) -> Any | None:
         return None
     with dask_settings(NO_PAGES):
         return LocalCUDACluster(
-            n_workers=workers,
-            threads_per_worker=SLOTS,
+            n_workers=resources.workers,
+            threads_per_worker=resources.slots,
             memory_limit=0,
             **of_this_user_only(allowed_failures),
         )

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from tilepipe.engine.cluster.cluster_file import SLOTS
-from tilepipe.engine.cluster.connect import connect, gpu_memory
+from tilepipe.engine.cluster.connect import connect, local_resources
 from tilepipe.engine.cluster.workers import Workers
-from tilepipe.engine.hardware import default_memory
 from tilepipe.engine.inputs import model_reference, open_input
 from tilepipe.engine.options import RunOptions, image_stem
 from tilepipe.engine.plan.plan import ImageFacts, Plan, at_model_scale
@@ -33,7 +31,7 @@ from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_li
 from tilepipe.engine.planning.timing import (
     PassSettings,
 )
-from tilepipe.engine.resources import Estimate, Resources, check_workers
+from tilepipe.engine.resources import Estimate, Resources
 from tilepipe.engine.state.outputs import Outputs, choose_outputs
 from tilepipe.engine.work.environment import relevant_to
 from tilepipe.images import Image, check_bounded
@@ -61,11 +59,7 @@ def plan_alone(options: RunOptions) -> NewPlan:
         if options.uses_external_workers:
             workers, resources = stack.enter_context(connect(options, to_plan=True))
         else:
-            count = options.workers or max(1, gpus(options))
-            in_process = options.workers is None and count == 1
-            check_workers(count, options.memory or default_memory())
-            memory = gpu_memory(gpus(options), count)
-            workers, resources = None, Resources(count, in_process, SLOTS, gpu_memory=memory)
+            workers, resources = None, local_resources(options, gpus(options))
         resources = survey(options, workers, resources)
         return new_plan(options, image, model, outputs, resources, workers)
 

@@ -65,6 +65,9 @@ class Backend(ABC):
         """Each product of a window that `begin` queued, in another thread; see `encoded`."""
         raise NotImplementedError
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to release
+        """Release the memory of the device."""
+
     def not_finite(self) -> NonFiniteError:
         """The error about logits that are not finite."""
         advice = (

@@ -67,6 +67,8 @@ class Device:
         """End the device's threads and release the network."""
         self._thread.shutdown(wait=True)
         self._finisher.shutdown(wait=True)
+        if self._opened is not None:
+            self._opened.close()
         self._opened = None
 
     @property

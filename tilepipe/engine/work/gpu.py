@@ -207,23 +207,27 @@ class GpuPipeline:
         slot.done = hardware.record(self._out)
 
     def _make(self, shape: tuple[int, int, int], dtype: torch.dtype) -> Slot:
-        hardware = self._hardware
+        # Neither this object nor the slot may be part of what is computed: memory of the GPU that
+        # refers to itself would not be free for the next pipeline.
+        hardware, work = self._hardware, self._work
         device_in = hardware.empty(shape, dtype), hardware.empty(shape, torch.bool)
         slot = Slot((hardware.pinned(device_in[0]), hardware.pinned(device_in[1])), device_in)
         for source, target in zip(slot.host_in, device_in, strict=True):
             hardware.copy(target, source.zero_(), self._compute)
+        device_out: list[Tensor] = []
 
         def first() -> None:
             # Once outside a graph: libraries initialise, and shapes become known.
-            slot.device_out = tuple(torch.empty_like(tensor) for tensor in self._work(*device_in))
+            device_out.extend(torch.empty_like(tensor) for tensor in work(*device_in))
 
         def compute() -> None:
-            for target, source in zip(slot.device_out, self._work(*device_in), strict=True):
+            for target, source in zip(device_out, work(*device_in), strict=True):
                 target.copy_(source)
 
         hardware.launch(first, self._compute)
         hardware.synchronise(hardware.record(self._compute))
-        slot.host_out = tuple(hardware.pinned(tensor) for tensor in slot.device_out)
+        slot.device_out = tuple(device_out)
+        slot.host_out = tuple(hardware.pinned(tensor) for tensor in device_out)
         slot.run = compute
         if self.graphs:
             try:

@@ -66,6 +66,10 @@ class TorchBackend(Backend):
             raise self.not_finite()
         return [array[0] for array in encoded]
 
+    def close(self) -> None:
+        """Release the memory of the device, which what is left of a window's work refers to."""
+        self.pipeline = None
+
     def _pass(self, request: Request) -> Tensor:
         """The logits of a window, on the device; all of them are finite."""
         pixels = torch.from_numpy(np.ascontiguousarray(request.pixels)).to(self._device)

@@ -221,11 +221,15 @@ class Predictor:
             Where the runtime is not installed, or does not compute this network here.
         """
         from tilepipe._torch import torch
+        from tilepipe.models.runtimes.bounded import Bounded
         from tilepipe.models.runtimes.eager import Compiled, Eager
 
         self.check(runtime, device, precision)
-        kind = Compiled if runtime == "compile" else Eager
-        return kind(self.inference_network(precision), torch.device(device), precision.dtype)
+        on = torch.device(device)
+        kind: type[Eager] = Compiled if runtime == "compile" else Eager
+        if kind is Eager and on.type == "cuda" and not precision.is_half:
+            kind = Bounded
+        return kind(self.inference_network(precision), on, precision.dtype)
 
     def inference_network(self, precision: Precision) -> nn.Module:
         """The same function in a form that is faster in inference."""

@@ -112,6 +112,13 @@ class UNetPredictor(Predictor):
 
             network = self.inference_network(precision)
             return Strips(network, torch.device(device), precision.dtype)
+        if runtime == "torch" and device.startswith("cuda") and precision.is_half:
+            from tilepipe._torch import torch
+            from tilepipe.models.runtimes.fused import Fused, can_fuse
+
+            if can_fuse(device, precision.dtype):
+                network = self.inference_network(precision)
+                return Fused(network, torch.device(device), precision.dtype)
         if runtime == "openvino":
             from tilepipe.models.runtimes.openvino_cpu import OpenVino
 
