@@ -411,7 +411,7 @@ def test_a_long_run_takes_the_window_whose_passes_take_least(
         seconds = 10 + 1e-5 * height * width * (20 if height > 600 else 1)
         return Timing(height, width, seconds, seconds)
 
-    monkeypatch.setattr("tilepipe.engine.planning.timing._timed", stand_in)
+    monkeypatch.setattr("tilepipe.engine.planning.timing.timed", stand_in)
     asked: dict[str, Any] = {"model": shallow, "outputs": tmp_path / "m.ome.zarr"}
     found = tilepipe.plan(odd, **asked)[0]
     assert area(found) < 600**2 < max(timed) ** 2

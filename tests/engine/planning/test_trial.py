@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from tests.making import make_image, save_tiny, write_tiff
+from tilepipe.engine.cluster import connect
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.planning import planning, timing, trial
 from tilepipe.engine.planning.planning import make_plan
 from tilepipe.engine.work.device import Prediction
 from tilepipe.errors import InputError
+from tilepipe.models.file import load_model
 from tilepipe.models.unet import UNetArguments
 
 
@@ -49,7 +51,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOptions:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a small one")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(planning, "gpu_memory", lambda *_: 10**10)
+    monkeypatch.setattr(connect, "gpu_memory", lambda *_: 10**10)
     image = write_tiff(tmp_path / "image.tif", make_image(900, 700))
     model = tmp_path / "model.safetensors"
     save_tiny(model, UNetArguments(width=2, depth=2), pixel_size_um=None)
@@ -90,13 +92,15 @@ def test_a_gpu_without_room_for_any_window_is_refused(
         make_plan(options)
 
 
-def test_a_tile_of_the_model_that_is_too_large_is_not_timed(
+def test_the_window_that_fits_is_timed_where_a_tile_of_the_model_does_not(
     options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SmallGpu, "room", 300 * 300)
     plan, estimate = make_plan(options)
     assert plan.tiling.input[0] * plan.tiling.input[1] <= SmallGpu.room
-    assert estimate.seconds is None
+    assert estimate.seconds is not None
+    assert SmallGpu.asked.count(plan.tiling.input) == timing.PASSES
+    assert max(SmallGpu.asked) > plan.tiling.input
 
 
 def test_other_errors_are_not_taken_for_that(
@@ -109,3 +113,15 @@ def test_other_errors_are_not_taken_for_that(
     monkeypatch.setattr(SmallGpu, "close", broken)
     with pytest.raises(ValueError, match="something else"):
         make_plan(options)
+
+
+def test_a_window_that_fits_is_tried_once_for_a_network_in_use(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "load_model", lambda path: kept)
+    kept = load_model(options.model)
+    first = make_plan(options)[0]
+    assert len(SmallGpu.asked) > timing.PASSES, "larger ones, in vain"
+    tried = SmallGpu.asked.count(first.tiling.input)
+    assert make_plan(options)[0] == first
+    assert SmallGpu.asked.count(first.tiling.input) == tried == timing.PASSES

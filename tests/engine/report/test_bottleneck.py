@@ -57,6 +57,20 @@ def test_tissue_is_recommended_only_where_it_would_spare_work() -> None:
     assert "--tissue" not in found(101, timings).help
 
 
+def test_a_device_that_is_idle_most_of_the_time_waits_for_something() -> None:
+    gpu = replace(HERE, slots=12, gpu=True, precision="fp16")
+    # Busy for 43 %: more than reading (21 %) or writing (33 %), and yet not what takes the time.
+    result = found(3.9, receipts(64, 0.3, 0.02, 0.026, 0.4), gpu)
+    assert result.shares["computing"] == pytest.approx(0.43, abs=0.01)
+    assert result.part == "writing"
+    assert "--workers 2" in result.help
+    assert "share the GPU" in result.help
+    result = found(3.9, receipts(64, 0.4, 0.02, 0.026, 0.3), gpu)
+    assert result.part == "reading"
+    assert "share the GPU" in result.help
+    assert "GPU" not in found(3.9, receipts(64, 0.4, 0.02, 0.026, 0.3)).help
+
+
 def test_slow_reading() -> None:
     # Three slots, each 3.6 s a block, of which 0.5 compute.
     result = found(120, receipts(100, 3.0, 0, 0.5, 0.1))

@@ -35,6 +35,7 @@ from tilepipe.engine.planning.timing import (
     speed_on_worker,
     time_larger,
 )
+from tilepipe.engine.planning.trial import Tried
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.torch_facts import is_loaded
 from tilepipe.errors import InputError, NonFiniteError
@@ -86,35 +87,50 @@ class Passes:
         return self.settled.model
 
     def _way_that_runs(self, memory: MemoryModel) -> tuple[Way, list[str]]:
-        """The reference's windows, of which a GPU has computed one; and what to warn of."""
+        """The reference's windows, of which a GPU has computed one; and what to warn of.
+
+        Their time is known where this process has computed one.
+        """
         runtime, cost = self.settings.runtime, PassCost.guess(self.model.geometry.shrink)
         way = first = self._way(memory, runtime, cost)
+        if self.resources.device == "cpu":
+            return way, []
         fixed = self.model.predictor.fixed
-        while self.resources.device != "cpu" and not self._computes(way.tiling):
+        while not (tried := self._try(way.tiling)).fits:
             memory = trial.smaller(memory, way.tiling, self.options.window, fixed=fixed)
             way = self._way(memory, runtime, cost)
         warnings = [trial.warning(first.tiling, way.tiling)] if way is not first else []
+        if tried.seconds is not None:
+            cost = PassCost.guess(self.model.geometry.shrink, way.tiling.input, tried.seconds)
+            way = replace(way, seconds=self._seconds(way, cost))
         return way, warnings
 
-    def _computes(self, tiling: Tiling) -> bool:
+    def _try(self, tiling: Tiling) -> Tried:
+        """Compute a window of a tiling on a GPU."""
         products = (main_product(self.model.output), *map(product_named, self.options.extras))
         if self.resources.local or self.workers is None:
-            return trial.computes(self.model, self.facts, tiling, self.settings, products)
+            tile = central_tile(self.image, self.facts, self.model.geometry)
+            window = trial.window_of(tiling, self.facts, tile)
+            try:
+                return trial.try_window(self.model, window, self.settings, products)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{self.facts.path}: {error}") from error
         try:
             reference = model_reference(self.options.model)
-            return bool(
-                self.workers.client.submit(
-                    trial.computes_on_worker, reference, self.facts, tiling, self.settings,
-                    products, pure=False,
-                ).result(timeout=RATE_SECONDS)
-            )  # fmt: skip
+            fits = self.workers.client.submit(
+                trial.fits_on_worker, reference, self.facts, tiling, self.settings, products,
+                pure=False,
+            ).result(timeout=RATE_SECONDS)  # fmt: skip
+            return Tried(bool(fits))
         except TimeoutError:
-            return True  # the run will report what is wrong with its workers
+            return Tried(fits=True)  # the run will report what is wrong with its workers
 
     def choose(self, memory: MemoryModel) -> tuple[RuntimeChoice, Way, list[str]]:
         """The runtime and the windows with which the run takes least time; and what to warn of."""
         reference, geometry = self.settings.runtime, self.model.geometry
         way, warnings = self._way_that_runs(memory)
+        if way.seconds is not None:
+            return RuntimeChoice(reference), way, warnings
         names = self._others
         key = self._measurement(names)
         choice = None if key is None else recall(key)

@@ -23,6 +23,7 @@ from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.predictors.quantised import with_network
 from tilepipe.models.specs import Model
+from tilepipe.products.product import Product
 
 PASSES = 2
 """The number of timed passes. The fastest counts, because the first one builds kernels."""
@@ -39,6 +40,11 @@ class Sample(NamedTuple):
     def area(self) -> int:
         """The number of input pixels."""
         return int(self.pixels.shape[0] * self.pixels.shape[1])
+
+    def filling(self, size: tuple[int, int], keep: tuple[int, int]) -> Sample:
+        """A window of ``size`` (height, width) with the same pixels, side by side."""
+        valid = None if self.valid is None else _repeated(self.valid, size)
+        return Sample(_repeated(self.pixels, size), valid, keep)
 
 
 class PassSettings(NamedTuple):
@@ -86,7 +92,7 @@ def speed_of(model: Model, tile: Sample, settings: PassSettings) -> float:
     key = settings, tile.pixels.shape, tile.valid is None
     if key not in known:
         with closing(Device(model, *settings)) as device:
-            known[key] = tile.area / _timed(device, tile).seconds
+            known[key] = tile.area / timed(device, tile).seconds
     return known[key]
 
 
@@ -101,9 +107,9 @@ def logits_and_cost(
     with closing(Device(model, *settings)) as device:
         part = tile if model.predictor.fixed else smaller(tile, geometry)
         # The smaller one first: threads that start, and libraries that load, are no fresh memory.
-        timings = [_timed(device, part)]
+        timings = [timed(device, part)]
         if part.area != tile.area:
-            timings.append(_timed(device, tile))
+            timings.append(timed(device, tile))
         speed = tile.area / timings[-1].seconds
         return device.logits(*tile), speed, PassCost(geometry.shrink, tuple(timings))
 
@@ -111,22 +117,22 @@ def logits_and_cost(
 def time_larger(model: Model, tile: Sample, settings: PassSettings, keep: int) -> Timing:
     """Time passes of a window that keeps a square of so many pixels: a tile, again and again."""
     side = model.geometry.input_for(keep)
-    valid = None if tile.valid is None else _repeated(tile.valid, side)
     with closing(Device(model, *settings)) as device:
-        return _timed(device, Sample(_repeated(tile.pixels, side), valid, (keep, keep)))
+        return timed(device, tile.filling((side, side), (keep, keep)))
 
 
-def _repeated(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """A square of values (height, width, bands) with the same ones side by side."""
-    down, across = (-(-side // length) for length in values.shape[:2])
-    return np.ascontiguousarray(np.tile(values, (down, across, 1))[:side, :side])
+def _repeated(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Values (height, width, bands), side by side, cut to a size."""
+    down, across = (-(-n // length) for n, length in zip(size, values.shape, strict=False))
+    return np.ascontiguousarray(np.tile(values, (down, across, 1))[: size[0], : size[1]])
 
 
-def _timed(device: Device, tile: Sample) -> Timing:
+def timed(device: Device, tile: Sample, products: tuple[Product, ...] | None = None) -> Timing:
+    """Time passes of a device on a tile, making some products or the model's mask."""
     seconds = []
     for _ in range(PASSES):
         begin = time.perf_counter()
-        device.answer(*tile).result()
+        device.answer(*tile, products).result()
         seconds.append(time.perf_counter() - begin)
     height, width = tile.pixels.shape[:2]
     return Timing(height, width, min(seconds), seconds[0])

@@ -2,23 +2,26 @@
 
 What a GPU takes beyond the tensors of a pass (workspaces of convolutions, fragments, what other
 programs hold by now) cannot be counted beforehand. So one window is computed, and if the GPU runs
-out of memory, the plan is made again with less of it.
+out of memory, the plan is made again with less of it. The time that it takes is that of the run's.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.engine.plan.plan import ImageFacts
 from tilepipe.engine.planning.memory import MemoryModel
-from tilepipe.engine.planning.timing import PassSettings
+from tilepipe.engine.planning.timing import PassSettings, Sample, timed
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.grid import Tiling
 from tilepipe.models.file import load_model
+from tilepipe.models.predictors.base import Predictor
 from tilepipe.models.specs import Model
 from tilepipe.products.product import Product
 
@@ -26,40 +29,69 @@ SHRINK = 0.8
 """The share of the memory that a window was thought to take that the next one may take."""
 
 
-def computes(
-    model: Model, facts: ImageFacts, tiling: Tiling, settings: PassSettings,
-    products: tuple[Product, ...],
-) -> bool:  # fmt: skip
-    """Whether the device computes windows of a tiling; False where it runs out of memory."""
-    pixels = np.zeros((*tiling.input, facts.bands), facts.dtype)
+class Tried(NamedTuple):
+    """What came of computing a window."""
+
+    fits: bool
+    """Whether the memory was enough."""
+    seconds: float | None = None
+    """Of a pass; None where it is not known."""
+
+
+_fitting: WeakKeyDictionary[Predictor, dict[Any, Tried]] = WeakKeyDictionary()
+"""Of the networks in use, so that the images of a batch do not all try the same."""
+
+
+def window_of(tiling: Tiling, facts: ImageFacts, tile: Sample | None) -> Sample:
+    """A window of a tiling with the pixels of a tile, again and again; without one, of zeros."""
+    if tile is None:
+        return Sample(np.zeros((*tiling.input, facts.bands), facts.dtype), None, tiling.keep)
+    return tile.filling(tiling.input, tiling.keep)
+
+
+def try_window(
+    model: Model, window: Sample, settings: PassSettings, products: tuple[Product, ...]
+) -> Tried:
+    """Compute a window on the device, unless one like it is known to fit.
+
+    Raises
+    ------
+    NonFiniteError
+        When the network overflows.
+    """
+    known = _fitting.setdefault(model.predictor, {})
+    key = settings, window.pixels.shape, window.pixels.dtype, window.valid is None, products
+    if key in known:
+        return known[key]
     try:
         with closing(Device(model, *settings)) as device:
-            device.answer(pixels, None, tiling.keep, products).result()
-    except NonFiniteError:
-        return True  # of an image without content; the run looks at every window of its own
+            known[key] = Tried(True, timed(device, window, products).seconds)
+        return known[key]
     except Exception as error:
         if not out_of_memory(error):
             raise
-        return False
+        return Tried(False)
     finally:
         if settings.device.startswith("cuda"):
             from tilepipe._torch import torch
 
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # a worker in another process may need it
-    return True
 
 
-def computes_on_worker(
+def fits_on_worker(
     model: str, facts: ImageFacts, tiling: Tiling, settings: PassSettings,
     products: tuple[Product, ...],
 ) -> bool:  # fmt: skip
-    """The same for the worker where this runs; True where it cannot open the model.
+    """Whether the worker where this runs has memory for it; True where it cannot open the model.
 
     Why not is reported when all workers are prepared.
     """
     try:
-        return computes(load_model(model), facts, tiling, settings, products)
+        window = window_of(tiling, facts, None)
+        return try_window(load_model(model), window, settings, products).fits
+    except NonFiniteError:
+        return True  # of an image without content; the run looks at every window of its own
     except InputError:
         return True
 

@@ -14,6 +14,7 @@ Part = Literal["computing", "reading", "writing", "waiting"]
 ENOUGH_ROUNDS = 2
 """With fewer blocks per slot, filling and emptying the slots is most of the run."""
 ENOUGH_SECONDS = 2.0
+HALF = 0.5
 _OTHERS = {"start": "starting", "pyramid": "the pyramid", "exports": "writing the exports"}
 
 
@@ -94,12 +95,14 @@ def find_bottleneck(
         "writing": idle * timings.write,
         "waiting": idle * empty,
     }
-    part = max(shares, key=lambda p: shares[p])
+    # A device that is idle most of the time waits for the others, however they share the blame.
+    others = [p for p in shares if p != "computing"]
+    part = "computing" if shares["computing"] >= HALF else max(others, key=lambda p: shares[p])
     rounds = timings.blocks / (setting.workers * setting.slots)
     sure = rounds >= ENOUGH_ROUNDS and wall >= ENOUGH_SECONDS
     what = _what(part, shares, timings, setting, rounds)
-    others = {name: seconds[name] for name in _OTHERS if name in seconds}
-    other = max(others, key=lambda name: others[name], default=None)
+    stages = {name: seconds[name] for name in _OTHERS if name in seconds}
+    other = max(stages, key=lambda name: stages[name], default=None)
     if not sure:
         short = f"{count(timings.blocks, 'block')} in {wall:.1f} s"
         what += f" (a short run, {short}: too short to be sure)"
@@ -135,6 +138,8 @@ def _help(part: Part, setting: Setting, rounds: float) -> str:
     if part == "reading":
         if setting.local and setting.in_process:
             crowd = "or --workers 2 or more, which read more blocks at once"
+            if setting.gpu:
+                crowd += " and share the GPU"
         elif setting.local:
             crowd = "or more --workers"
         else:
@@ -144,7 +149,10 @@ def _help(part: Part, setting: Setting, rounds: float) -> str:
             f"OME-Zarr, which decodes fast in any order; {crowd}"
         )
     if part == "writing":
-        return "write to a faster disk: `tilepipe doctor -o FOLDER` measures disks"
+        fast = "write to a faster disk: `tilepipe doctor -o FOLDER` measures disks"
+        if setting.gpu and setting.local and setting.in_process:
+            return f"{fast}; or --workers 2 or more, which share the GPU and write more at once"
+        return fast
     if rounds < ENOUGH_ROUNDS and setting.workers > 1:
         return "fewer workers would do as well; a smaller --window makes more blocks"
     if rounds < ENOUGH_ROUNDS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from tilepipe.engine.work.areas import class_areas
 from tilepipe.engine.work.context import WorkerContext, borrowed, identity, this_worker
 from tilepipe.engine.work.device import Prediction
 from tilepipe.engine.work.salvage import affected, read_readable
-from tilepipe.grid import CHUNK, Window, WindowGrid
+from tilepipe.grid import CHUNK, Patch, Window, WindowGrid
 from tilepipe.images import read_with_valid
 from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.products.product import Product
@@ -88,11 +89,13 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     block, reach = plan.tiling.block_window(number), plan.coverage.reach(number)
     begun, begin = time.time(), time.perf_counter()
     pixels = _Pixels.read(context, reach, salvage=salvage)
-    pixels_hash = hash_pixels(pixels.values, pixels.valid)
     read = time.perf_counter() - begin
 
     begin = time.perf_counter()
-    answer = _predict_block(context, number, pixels, reach)
+    submitted = _submit_block(context, number, pixels, reach)
+    # While the device computes.
+    pixels_hash = hash_pixels(pixels.values, pixels.valid)
+    answer = _collect_block(context, block, submitted)
     wait = max(0.0, time.perf_counter() - begin - answer.seconds)
     lost = _clear_unreadable(context, block, reach, pixels, answer)
 
@@ -137,17 +140,17 @@ def _clear_unreadable(
     return int(cleared.sum())
 
 
-def _predict_block(
-    context: WorkerContext, number: int, pixels: _Pixels, reach: Window
-) -> Prediction:
-    """The predictions of a block's tiles, put together and clipped to the block.
+Submitted = list[tuple[Patch, "Future[Prediction]"]]
+"""Tiles of a block that are computed."""
+
+
+def _submit_block(context: WorkerContext, number: int, pixels: _Pixels, reach: Window) -> Submitted:
+    """Submit a block's tiles to the device.
 
     A tile is skipped if no pixel that it is used for is in the region and valid in some band.
     """
-    valid = pixels.valid
-    plan, coverage, products = context.plan, context.plan.coverage, context.products
-    block, classes = plan.tiling.block_window(number), len(plan.mask.classes)
-    submitted = []
+    valid, coverage, products = pixels.valid, context.plan.coverage, context.products
+    submitted: Submitted = []
     with context.device.submit_lock:
         # All at once: while a GPU computes one, the next is copied to it.
         for patch in coverage.patches(number):
@@ -158,6 +161,13 @@ def _predict_block(
             there = None if valid is None else all_valid(valid[window])
             future = context.device.answer(pixels.values[window], there, patch.keep.shape, products)
             submitted.append((patch, future))
+    return submitted
+
+
+def _collect_block(context: WorkerContext, block: Window, submitted: Submitted) -> Prediction:
+    """The predictions of a block's tiles, put together and clipped to the block."""
+    coverage, products = context.plan.coverage, context.products
+    classes = len(context.plan.mask.classes)
     if len(submitted) == 1 and submitted[0][0].use == block:
         patch, future = submitted[0]
         answer = future.result()
