@@ -22,8 +22,20 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     -------
     ndarray of uint8, shape (..., ceil(H / 2), ceil(W / 2))
     """
+    even = np.ascontiguousarray(_even(labels, no_answer))
+    # Two labels at a time. Nearly everywhere all four are one, and there is nothing to vote on.
+    top, bottom = even[..., ::2, :].view(np.uint16), even[..., 1::2, :].view(np.uint16)
+    mixed = np.nonzero((top != bottom) | (top >> 8 != top & 0xFF))
+    found: NDArray[np.uint8] = even[..., ::2, ::2].copy()
+    if mixed[0].size:
+        found[mixed] = _vote([each[mixed] for each in _quarters(even, no_answer)], no_answer)
+    return found
+
+
+def _vote(labels: list[NDArray[np.uint8]], no_answer: int) -> NDArray[np.uint8]:
+    """The most frequent of four labels, pixel by pixel."""
     # Then equal labels are neighbours, and no answer comes last.
-    a, b, c, d = _sorted(*_quarters(labels, no_answer))
+    a, b, c, d = _sorted(*labels)
     last = np.where((c == d) & (c != no_answer), c, a)
     middle = np.where((b == c) & (b != no_answer), b, last)
     found: NDArray[np.uint8] = np.where(a == b, a, middle)
@@ -102,8 +114,14 @@ def _sorted(
 
 
 def _quarters(array: NDArray[Any], pad: float) -> list[NDArray[Any]]:
-    height, width = array.shape[-2:]
-    if height % 2 or width % 2:
-        sides = [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)]
-        array = np.pad(array, sides, constant_values=pad)
+    array = _even(array, pad)
     return [array[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+
+
+def _even(array: NDArray[Any], pad: float) -> NDArray[Any]:
+    """An array (..., H, W) of which odd sides are padded."""
+    height, width = array.shape[-2:]
+    if height % 2 == 0 and width % 2 == 0:
+        return array
+    sides = [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)]
+    return np.pad(array, sides, constant_values=pad)
