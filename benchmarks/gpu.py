@@ -1,18 +1,20 @@
 """Whole runs on a GPU against the bare forward passes of the same windows there.
 
     python benchmarks/gpu.py [--side 16384] [--repeats 3] [--networks 16 64]
-        [--precisions fp16 fp32] [--slides JPEG uncompressed] [--graphs 1 0] [--device cuda]
+        [--precisions fp16 fp32] [--slides JPEG uncompressed] [--workers 0 2 4] [--graphs 1 0]
+        [--device cuda]
 
 Networks are U-Nets of so many channels with random weights, or models by name. Whole process: the
 command, from its start to its end, pyramid included, one OME-Zarr. Steady state: from the first
 block submitted to the last block written. Bare: the network alone, captured as a CUDA graph, on one
 window that lies on the GPU already, replayed as often as the run has windows. In turns, medians.
-``--graphs 0`` is the steady state with ``TILEPIPE_CUDA_GRAPHS=0``. ``--device cpu`` only tries the
-script.
+``--workers`` are processes that share the GPU, or 0: the run's own alone. ``--graphs 0`` is the
+steady state with ``TILEPIPE_CUDA_GRAPHS=0``. ``--device cpu`` only tries the script.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -88,13 +90,16 @@ def run(words: list[str], **settings: str) -> tuple[float, str]:
     return time.perf_counter() - begin, child.stdout
 
 
-def whole_run(image: Path, model: Any, device: str, precision: str, graphs: str) -> dict[str, Any]:
+def whole_run(
+    image: Path, model: Any, device: str, precision: str, graphs: str, workers: int
+) -> dict[str, Any]:
     """What a run that starts over tells of itself, and ``whole``: the seconds of its process."""
     store = WORK / "gpu.ome.zarr"
     fresh(store, WORK / "gpu.run.json")
     words = command(
         "run", image, "-m", model, "-o", store, "--device", device, "--precision", precision,
         "--runtime", "torch", "--level", "0", "--json",
+        *(["--workers", str(workers)] if workers else []),
     )  # fmt: skip
     seconds, printed = run(words, TILEPIPE_CUDA_GRAPHS=graphs)
     summary: dict[str, Any] = json.loads(printed)
@@ -109,6 +114,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["16", "64"])
     parser.add_argument("--precisions", nargs="+", default=["fp16", "fp32"])
     parser.add_argument("--slides", nargs="+", choices=list(SLIDES), default=list(SLIDES))
+    parser.add_argument("--workers", nargs="+", type=int, default=[0])
     parser.add_argument("--graphs", nargs="+", choices=["0", "1"], default=["1"])
     parser.add_argument("--device", default="cuda")
     options = parse(
@@ -126,9 +132,9 @@ def main() -> None:
             tiling = None
             for _ in range(options.repeats):
                 for name, image in images.items():
-                    for graphs in options.graphs:
-                        told = whole_run(image, model, options.device, precision, graphs)
-                        found[name, graphs].append(told)
+                    for graphs, workers in itertools.product(options.graphs, options.workers):
+                        told = whole_run(image, model, options.device, precision, graphs, workers)
+                        found[name, graphs, workers].append(told)
                         tiling = Plan.from_json(json.dumps(told["plan"])).tiling
                 assert tiling is not None
                 sides = [str(side) for side in tiling.input]
@@ -143,12 +149,13 @@ def main() -> None:
                 ("bare passes", passes, "s", ""),
                 ("bare passes", megapixels / passes, "Mpx/s", ""),
             ])  # fmt: skip
-            for (name, graphs), runs in found.items():
+            for (name, graphs, workers), runs in found.items():
                 steady = statistics.median(told["seconds"]["blocks"] for told in runs)
                 whole = statistics.median(told["whole"] for told in runs)
                 start = statistics.median(told["seconds"]["start"] for told in runs)
                 busy = statistics.median(told["bottleneck"]["shares"]["computing"] for told in runs)
                 words = "" if graphs == "1" else ", without graphs"
+                words += f", {workers} worker processes" if workers else ""
                 place = f"{options.side} x {options.side} {name} tiles, {case}{words}"
                 record("gpu", place, [
                     ("whole process", whole, "s", ""),
