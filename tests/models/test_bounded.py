@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from tilepipe.models.runtimes.bounded import ROOM, with_little_memory
 
@@ -21,17 +23,17 @@ class Gpu:
     class OutOfMemoryError(RuntimeError):
         pass
 
-    def mem_get_info(self, device: str) -> tuple[int, int]:
+    def mem_get_info(self) -> tuple[int, int]:
         return TOTAL - self.reserved, TOTAL
 
-    def memory_reserved(self, device: str) -> int:
+    def memory_reserved(self) -> int:
         return self.reserved
 
-    def set_per_process_memory_fraction(self, share: float, device: str) -> None:
+    def set_per_process_memory_fraction(self, share: float) -> None:
         assert 0 < share <= 1
         self.shares.append(share)
 
-    def synchronize(self, device: str) -> None:
+    def synchronize(self) -> None:
         pass
 
     def empty_cache(self) -> None:
@@ -40,6 +42,17 @@ class Gpu:
     def allocate(self, size: int) -> None:
         if self.reserved + size > self.shares[-1] * TOTAL + 1:
             raise self.OutOfMemoryError
+
+
+def test_the_stand_in_is_called_as_torch_can_be() -> None:
+    for name in dir(Gpu):
+        theirs = getattr(torch.cuda, name, None)
+        if not inspect.isfunction(theirs):
+            continue
+        ours = inspect.signature(getattr(Gpu, name)).parameters
+        given = ["of any type" for each in ours.values() if each.name != "self"]
+        inspect.signature(theirs).bind(*given)
+    assert issubclass(torch.cuda.OutOfMemoryError, RuntimeError)
 
 
 @pytest.mark.parametrize("least", [ROOM // 8, ROOM, 3 * ROOM, 5 * ROOM, 70 * ROOM])
@@ -57,7 +70,7 @@ def test_the_algorithm_that_needs_little_is_chosen(least: int) -> None:
                 chosen.append(need)
                 return
 
-    with_little_memory(work, "cuda:0", gpu)
+    with_little_memory(work, gpu)
     assert len(chosen) == 1
     assert chosen[0] <= max(ROOM, 2 * least)
     assert gpu.shares[-1] == 1, "the limit is lifted"
@@ -66,8 +79,8 @@ def test_the_algorithm_that_needs_little_is_chosen(least: int) -> None:
 def test_a_pass_that_fits_nowhere_says_so_and_lifts_the_limit() -> None:
     gpu = Gpu()
     with pytest.raises(gpu.OutOfMemoryError):
-        with_little_memory(lambda: gpu.allocate(90 * ROOM), "cuda:0", gpu)
+        with_little_memory(lambda: gpu.allocate(90 * ROOM), gpu)
     assert gpu.shares[-1] == 1
     with pytest.raises(ValueError, match="of another kind"):
-        with_little_memory(lambda: int("of another kind"), "cuda:0", gpu)
+        with_little_memory(lambda: int("of another kind"), gpu)
     assert gpu.shares[-1] == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from tilepipe._torch import Tensor, nn, torch
+from tilepipe._torch import Tensor, torch
 from tilepipe.models.runtimes.eager import Eager
 
 ROOM = 1 << 30
@@ -21,17 +22,13 @@ class Bounded(Eager):
     gives the same bits.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(network, device, dtype)
-        self._device = device
-
     def prepare(self, x: Tensor) -> None:
         """Let cuDNN choose algorithms that fit."""
-        with_little_memory(lambda: self.network(x), self._device, torch.cuda)
+        with_little_memory(lambda: self.network(x), torch.cuda)
 
 
-def with_little_memory(work: Any, device: Any, cuda: Any) -> None:
-    """Do some work on a GPU with as little memory as it can do with, about.
+def with_little_memory(work: Callable[[], object], cuda: Any) -> None:
+    """Do some work on this thread's GPU with as little memory as it can do with, about.
 
     Meanwhile the same limit holds for whatever else this process does on the GPU.
 
@@ -39,19 +36,18 @@ def with_little_memory(work: Any, device: Any, cuda: Any) -> None:
     ----------
     work
         Raises ``cuda.OutOfMemoryError`` where the memory is not enough, and may be done again.
-    device
-        The GPU.
     cuda
         ``torch.cuda``.
     """
-    total, room = cuda.mem_get_info(device)[1], ROOM
+    cuda.empty_cache()  # or what is kept of earlier passes would be room too
+    total, room = cuda.mem_get_info()[1], ROOM
     try:
         while True:
-            share = (cuda.memory_reserved(device) + room) / total
-            cuda.set_per_process_memory_fraction(min(1.0, share), device)
+            share = (cuda.memory_reserved() + room) / total
+            cuda.set_per_process_memory_fraction(min(1.0, share))
             try:
                 work()
-                cuda.synchronize(device)
+                cuda.synchronize()
             except cuda.OutOfMemoryError:
                 if share >= 1:
                     raise
@@ -60,4 +56,4 @@ def with_little_memory(work: Any, device: Any, cuda: Any) -> None:
             else:
                 return
     finally:
-        cuda.set_per_process_memory_fraction(1.0, device)
+        cuda.set_per_process_memory_fraction(1.0)
