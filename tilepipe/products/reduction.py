@@ -23,13 +23,16 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     ndarray of uint8, shape (..., ceil(H / 2), ceil(W / 2))
     """
     even = np.ascontiguousarray(_even(labels, no_answer))
+    rows = even.reshape(-1, even.shape[-1])  # of all planes
     # Two labels at a time. Nearly everywhere all four are one, and there is nothing to vote on.
-    top, bottom = even[..., ::2, :].view(np.uint16), even[..., 1::2, :].view(np.uint16)
-    mixed = np.nonzero((top != bottom) | (top >> 8 != top & 0xFF))
-    found: NDArray[np.uint8] = even[..., ::2, ::2].copy()
-    if mixed[0].size:
-        found[mixed] = _vote([each[mixed] for each in _quarters(even, no_answer)], no_answer)
-    return found
+    top, bottom = rows[::2].view(np.uint16), rows[1::2].view(np.uint16)
+    mixed = np.flatnonzero((top != bottom) | (top >> 8 != top & 0xFF))
+    found: NDArray[np.uint8] = rows[::2, ::2].copy()
+    if mixed.size:
+        y, x = (2 * place for place in np.divmod(mixed, top.shape[1]))
+        four = [rows[y + down, x + right] for down in (0, 1) for right in (0, 1)]
+        found.reshape(-1)[mixed] = _vote(four, no_answer)
+    return found.reshape(*even.shape[:-2], even.shape[-2] // 2, even.shape[-1] // 2)
 
 
 def _vote(labels: list[NDArray[np.uint8]], no_answer: int) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from tilepipe.quantities import parse_duration
 
 SLOTS = 3
 """Blocks a worker has in hand: one read, one computed, one written."""
-GPU_SLOTS = 12
+GPU_SLOTS = 8
 """The same for a worker with a GPU, for which reading and writing a block takes several times as
 long as computing it."""
 WAIT_SECONDS = 600.0
