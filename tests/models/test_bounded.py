@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
+from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.models.runtimes.bounded import ROOM, with_little_memory
 
 TOTAL = 80 * ROOM
@@ -20,8 +22,14 @@ class Gpu:
     reserved: int = 3 * ROOM
     shares: list[float] = field(default_factory=list)
 
+    before: float = 1.0
+    """The share that the caller's program had set."""
+
     class OutOfMemoryError(RuntimeError):
         pass
+
+    def get_per_process_memory_fraction(self) -> float:
+        return self.shares[-1] if self.shares else self.before
 
     def mem_get_info(self) -> tuple[int, int]:
         return TOTAL - self.reserved, TOTAL
@@ -43,6 +51,14 @@ class Gpu:
         if self.reserved + size > self.shares[-1] * TOTAL + 1:
             raise self.OutOfMemoryError
 
+    def choose(self, needs: list[int]) -> int:
+        """Try one algorithm after the other, as torch does for a convolution."""
+        for need in needs:
+            with contextlib.suppress(self.OutOfMemoryError):
+                self.allocate(need)
+                return need
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
 
 def test_the_stand_in_is_called_as_torch_can_be() -> None:
     for name in dir(Gpu):
@@ -57,23 +73,21 @@ def test_the_stand_in_is_called_as_torch_can_be() -> None:
 
 @pytest.mark.parametrize("least", [ROOM // 8, ROOM, 3 * ROOM, 5 * ROOM, 70 * ROOM])
 def test_the_algorithm_that_needs_little_is_chosen(least: int) -> None:
-    gpu, chosen = Gpu(), []
-
-    def work() -> None:
-        for need in (76 * ROOM, 4 * least, least):  # as cuDNN likes them
-            try:
-                gpu.allocate(need)
-            except gpu.OutOfMemoryError:
-                if need == least:
-                    raise
-            else:
-                chosen.append(need)
-                return
-
-    with_little_memory(work, gpu)
+    gpu, chosen = Gpu(), list[int]()
+    # As cuDNN likes them.
+    with_little_memory(lambda: chosen.append(gpu.choose([76 * ROOM, 4 * least, least])), gpu)
     assert len(chosen) == 1
     assert chosen[0] <= max(ROOM, 2 * least)
     assert gpu.shares[-1] == 1, "the limit is lifted"
+
+
+def test_a_limit_of_the_caller_holds_before_and_after() -> None:
+    gpu = Gpu(before=0.5)
+    with pytest.raises(RuntimeError, match="unable to find an engine") as raised:
+        with_little_memory(lambda: gpu.choose([50 * ROOM]), gpu)
+    assert out_of_memory(raised.value), "so that planning tries a smaller window"
+    assert max(gpu.shares) == 0.5
+    assert gpu.shares[-1] == 0.5
 
 
 def test_a_pass_that_fits_nowhere_says_so_and_lifts_the_limit() -> None:

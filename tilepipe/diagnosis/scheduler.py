@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tilepipe.diagnosis.disks import Scratch
 from tilepipe.diagnosis.findings import Finding
-from tilepipe.engine.cluster.cluster_file import SLOTS
+from tilepipe.engine.cluster.cluster_file import GPU_SLOTS, SLOTS
 from tilepipe.text import count, gigabytes
 
 CONNECT_SECONDS = 3
@@ -305,7 +305,7 @@ def _versions(found: dict[str, Any]) -> list[Finding]:
 def _threads(facts: dict[str, Any]) -> list[Finding]:
     threads = {address: int(worker["nthreads"]) for address, worker in facts.items()}
     few = {a: n for a, n in threads.items() if n < SLOTS - 1}
-    many = {a: n for a, n in threads.items() if n > 2 * SLOTS}
+    many = {a: n for a, n in threads.items() if n > GPU_SLOTS}
     advice = f"dask worker --nthreads {SLOTS}, and --threads CORES for the run"
     if few:
         return [

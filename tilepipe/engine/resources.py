@@ -22,6 +22,8 @@ class Resources:
     """Whether the only worker is this process."""
     slots: int
     """Blocks that one worker handles at once: reading, computing, writing."""
+    most_slots: int = 0
+    """Blocks that it may handle at once where there is memory for them; 0: no more than `slots`."""
     local: bool = True
     """Whether the workers share this machine's memory."""
     gpu_memory: int | None = None
@@ -58,6 +60,8 @@ class Estimate:
     speeds: tuple[tuple[str, float], ...] = ()
     """Input pixels per second of each runtime that was measured; with `--precision fastest`, of
     each precision, by the faster of its runtimes."""
+    slots: int = 0
+    """Blocks that a worker of a single run may handle at once; 0: as the resources say."""
     offer: Offer | None = None
     """A faster precision that the user may ask for; None if there is none."""
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
+from tilepipe.grid import CHUNK
 from tilepipe.storage.zarr_store import SealingStore
 
 Encode = Callable[[Any], bytes]
@@ -33,16 +33,19 @@ class ChunkWriter:
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkWriter | None:
         """The writer of an array; None if only zarr can write it."""
-        store = array.store
-        if not isinstance(store, SealingStore) or not isinstance(store.local, LocalStore):
+        store, dtype, fill = array.store, array.dtype, array.fill_value
+        if not isinstance(store, SealingStore) or store.local is None or store.read_only:
+            return None
+        chunks = (*[1] * (array.ndim - 2), CHUNK, CHUNK)
+        if array.ndim not in (2, 3) or array.chunks != chunks or not _has_plain_keys(array):
+            return None
+        if not dtype.isnative or sys.byteorder != "little" or array.config.write_empty_chunks:
+            return None
+        # zarr tells 0.0 from -0.0, which for other types are one.
+        if fill is None or not (dtype.kind in "ui" or (dtype.kind == "f" and np.isnan(fill))):
             return None
         encode = _compression(array)
-        plain = array.dtype.isnative and sys.byteorder == "little"
-        # zarr tells 0.0 from -0.0, which for other types are one.
-        fills = array.dtype.kind in "ui" or (array.dtype.kind == "f" and np.isnan(array.fill_value))
-        if encode is None or not plain or not fills or array.config.write_empty_chunks:
-            return None
-        return cls(array, store, encode)
+        return None if encode is None else cls(array, store, encode)
 
     def write(self, keys: Iterable[str], pixels: NDArray[Any]) -> None:
         """Write the chunks of a window.
@@ -79,6 +82,18 @@ class ChunkWriter:
         self._store.write(key, self._encode(chunk.reshape(-1).view(np.uint8)))
 
 
+def _has_plain_keys(array: zarr.Array[Any]) -> bool:
+    """Whether the names of chunks are those that `Layer.chunk_keys` gives."""
+    from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
+    from zarr.core.metadata import ArrayV2Metadata
+
+    metadata = array.metadata
+    if isinstance(metadata, ArrayV2Metadata):
+        return metadata.dimension_separator == "/"
+    encoding = metadata.chunk_key_encoding
+    return isinstance(encoding, DefaultChunkKeyEncoding) and encoding.separator == "/"
+
+
 def _compression(array: zarr.Array[Any]) -> Encode | None:
     """What compresses the chunks of an array that is stored as ours are; None for any other."""
     from numcodecs import Zlib, Zstd
@@ -91,7 +106,9 @@ def _compression(array: zarr.Array[Any]) -> Encode | None:
         plain = not metadata.filters and metadata.order == "C"
         return compressor.encode if plain and isinstance(compressor, Zlib) else None
     match metadata.codecs:
-        case (BytesCodec(), ZstdCodec() as zstd):
+        case (BytesCodec() as numbers, ZstdCodec() as zstd):
+            if numbers.endian is not None and numbers.endian.value != "little":
+                return None
             encode: Encode = Zstd(level=zstd.level, checksum=zstd.checksum).encode
             return encode
     return None

@@ -47,7 +47,7 @@ class Layer:
         """(height, width) of each level, largest first."""
         self.planes = 1 if product.flat else int(arrays[0].shape[0])
         self._arrays = arrays
-        self._writers = tuple(map(ChunkWriter.of, arrays))
+        self._writers: dict[int, ChunkWriter | None] = {}
 
     @property
     def store(self) -> Any:
@@ -98,6 +98,8 @@ class Layer:
         if stored.dtype.kind == "f":
             # The same bit pattern for all NaN, so that equal masks have equal bytes.
             stored = np.where(np.isnan(stored), stored.dtype.type(np.nan), stored)
+        if level not in self._writers:
+            self._writers[level] = ChunkWriter.of(array)
         writer = self._writers[level]
         if writer is None:
             array[_selection(array, window)] = stored

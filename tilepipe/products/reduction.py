@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DENSE = 8
+"""Where labels differ in more than one of so many places, all are voted on."""
+
 
 def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     """The most frequent label of each 2 x 2 pixels; the lower one in a tie.
@@ -28,6 +31,8 @@ def mode(labels: NDArray[np.uint8], no_answer: int) -> NDArray[np.uint8]:
     top, bottom = rows[::2].view(np.uint16), rows[1::2].view(np.uint16)
     mixed = np.flatnonzero((top != bottom) | (top >> 8 != top & 0xFF))
     found: NDArray[np.uint8] = rows[::2, ::2].copy()
+    if DENSE * mixed.size > found.size:  # noise, for which places would take too much memory
+        return _vote(_quarters(even, no_answer), no_answer)
     if mixed.size:
         y, x = (2 * place for place in np.divmod(mixed, top.shape[1]))
         four = [rows[y + down, x + right] for down in (0, 1) for right in (0, 1)]

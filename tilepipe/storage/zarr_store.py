@@ -6,7 +6,6 @@ Around either, `SealingStore` keeps hashes of what is written through it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import uuid
@@ -158,8 +157,10 @@ class SealingStore(WrapperStore[Store]):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 _write(part, content)
             os.replace(part, path)
-        except Exception:
+        except BaseException as error:
             _remove(part)
+            if isinstance(error, OSError):
+                error.filename = path  # which the user knows, and not its part
             raise
 
     def remove(self, key: str) -> None:
@@ -182,8 +183,9 @@ class SealingStore(WrapperStore[Store]):
 
 def _write(path: str, content: bytes) -> None:
     with open(path, "wb", buffering=0) as file:
-        if file.write(content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
 
 
 def _remove(path: str) -> None:

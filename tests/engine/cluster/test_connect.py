@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tilepipe
-from tests.making import WINDOW, digest
-from tilepipe.engine.cluster.cluster_file import KINDS, read_cluster_file, what_went_wrong
-from tilepipe.engine.cluster.connect import gpu_memory
+from tests.making import WINDOW, digest, make_image, write_tiff
+from tilepipe.engine.cluster.cluster_file import KINDS, SLOTS, read_cluster_file, what_went_wrong
+from tilepipe.engine.cluster.connect import gpu_memory, local_resources
+from tilepipe.engine.cluster.in_process import InProcessClient
 from tilepipe.engine.cluster.pool import Task, TaskPool
 from tilepipe.engine.cluster.workers import Workers
 from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
+from tilepipe.engine.plan.plan import Plan
+from tilepipe.engine.resources import Estimate, Resources
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work import block as work
 from tilepipe.engine.work import context
@@ -268,6 +273,32 @@ def test_workers_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPat
     assert gpu_memory(1, 4) == 2.25 * 10**9
 
 
+@pytest.mark.parametrize(
+    ("gpus", "workers", "count", "most"),
+    [(0, None, 16, 0), (1, None, 16, 8), (1, None, 5, 5), (1, 2, 16, 0), (2, None, 16, 0)],
+)
+def test_only_a_process_alone_with_a_gpu_may_have_more_blocks_in_hand(
+    gpus: int, workers: int | None, count: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.gpu_memory", lambda *_: None)
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.cores", lambda: count)
+    resources = local_resources(RunOptions("image.tif", workers=workers), gpus)
+    assert resources.most_slots == most
+    assert resources.slots == SLOTS, "with which windows are planned"
+    assert resources.workers == (workers or max(1, gpus))
+    assert resources.in_process is (workers is None and gpus < 2)
+
+
+def test_the_worker_inside_grows_and_works_on_more_at_once() -> None:
+    barrier = threading.Barrier(4)
+    with InProcessClient(2) as client:
+        client.grow(4)
+        client.grow(3)
+        assert list(client.nthreads().values()) == [4]
+        waiting = [client.submit(barrier.wait, 20) for _ in range(4)]
+        assert sorted(call.result() for call in waiting) == [0, 1, 2, 3]
+
+
 class InHand:
     """Counts the blocks that were read and are not written yet, with a slow end.
 
@@ -307,15 +338,76 @@ class InHand:
 def test_a_slow_end_makes_the_run_slower_and_not_larger(
     slow: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.making import make_image, write_tiff
-    from tilepipe.engine.cluster.cluster_file import SLOTS
-
     image = write_tiff(tmp_path / "wide.tif", make_image(128, 5 * 512))
     in_hand = InHand(monkeypatch, slow, SLOTS)
     summary = tilepipe.run(image, model=model, outputs=tmp_path / "m.ome.zarr", window=WINDOW)
     assert summary.blocks == 5
     # What a worker has in hand is all that the plan's memory counts; the rest is not yet read.
     assert in_hand.most == SLOTS
+
+
+def test_more_blocks_are_in_hand_where_a_run_may(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_tiff(tmp_path / "wide.tif", make_image(128, 8 * 512))
+    output = tmp_path / "m.ome.zarr"
+
+    def resources(options: RunOptions, gpus: int) -> Resources:
+        return replace(local_resources(options, gpus), most_slots=5)
+
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", resources)
+    in_hand, watch = InHand(monkeypatch, "reader", 5), Planned()
+    tilepipe.run(image, model=model, outputs=output, window=WINDOW, watch=watch)
+    assert in_hand.most == 5
+    assert watch.estimate.slots == 5
+    assert watch.estimate.memory <= watch.estimate.memory_limit
+    in_batch = InHand(monkeypatch, "reader", SLOTS)
+    folder = tmp_path / "masks"
+    tilepipe.run_batch([image], model=model, outputs=f"{folder}/", window=WINDOW)
+    assert in_batch.most == SLOTS, "in a batch, images of any size are in hand together"
+
+
+class Planned(RunCallbacks):
+    """Keeps the estimate of a run."""
+
+    estimate: Estimate
+
+    def planned(self, plan: Plan, estimate: Estimate, done: int) -> None:
+        self.estimate = estimate
+
+
+def test_no_more_blocks_are_written_at_once_than_gains_anything(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_tiff(tmp_path / "wide.tif", make_image(128, 9 * 512))
+
+    def resources(options: RunOptions, gpus: int) -> Resources:
+        return replace(local_resources(options, gpus), most_slots=7)
+
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", resources)
+    lock, counts, write = threading.Lock(), {"now": 0, "most": 0, "all": 0}, ZarrMask.write
+
+    def slow_write(*arguments: Any, **more: Any) -> None:
+        with lock:
+            counts["now"] += 1
+            counts["all"] += 1
+            counts["most"] = max(counts["most"], counts["now"])
+        _until(lambda: counts["most"] >= context.WRITERS)
+        time.sleep(0.1)
+        try:
+            write(*arguments, **more)
+            if counts["all"] == 2:
+                raise OSError(errno.EAGAIN, "for once")  # and the block is tried again
+        finally:
+            with lock:
+                counts["now"] -= 1
+
+    monkeypatch.setattr(ZarrMask, "write", slow_write)
+    output = tmp_path / "m.ome.zarr"
+    summary = tilepipe.run(image, model=model, outputs=output, window=WINDOW, retries=3)
+    assert summary.blocks == 9
+    assert counts["all"] >= 9
+    assert counts["most"] == context.WRITERS
 
 
 # Cluster files.

@@ -135,6 +135,26 @@ def test_workers_elsewhere_are_bounded_each(path: Path) -> None:
     assert 6 < local / remote < 10
 
 
+def test_more_blocks_are_in_hand_only_as_far_as_memory_goes(path: Path) -> None:
+    image, model = open_image(path), make_model(UNetArguments(width=8))
+    crew = replace(ALONE, most_slots=8)
+    memory = MemoryModel(image, 0, model, crew, "cpu", "fp32", extras=())
+    tiling = choose_tiling(
+        model, image_facts(image, choose_scale(image, model, RunOptions(str(path)))), memory,
+        64 * 10**9, RunOptions(str(path)), crew,
+    )  # fmt: skip
+    image.close()
+    planned = memory.total(tiling)
+    assert memory.slots(tiling, 64 * 10**9) == 8
+    assert memory.slots(tiling, planned) == memory.slots(tiling, 0) == ALONE.slots
+    for slots in range(ALONE.slots, 9):
+        needed = memory.with_slots(slots).total(tiling)
+        assert memory.slots(tiling, needed) == slots
+        assert memory.slots(tiling, needed - 1) == max(ALONE.slots, slots - 1)
+    alone = MemoryModel(image, 0, model, ALONE, "cpu", "fp32", extras=())
+    assert alone.slots(tiling, 64 * 10**9) == ALONE.slots
+
+
 @pytest.mark.slow
 def test_a_small_gpu_takes_a_smaller_window(path: Path) -> None:
     free, _ = chosen(path, 64 * 10**9, device="cuda")

@@ -14,7 +14,13 @@ import torch
 from tests.making import make_image, make_model
 from tilepipe.engine.planning.runtime_selection import choose_precision
 from tilepipe.engine.work.device import Device
-from tilepipe.engine.work.environment import choose_device, environment, gpu_of_worker
+from tilepipe.engine.work.environment import (
+    GPU_PASSES,
+    choose_device,
+    environment,
+    gpu_of_worker,
+    relevant_to,
+)
 from tilepipe.errors import InputError, NonFiniteError
 from tilepipe.models.precision import Precision
 from tilepipe.models.unet import UNetArguments
@@ -74,6 +80,17 @@ def test_the_gpu_of_a_mac_computes_fp32_and_has_no_fp64() -> None:
         model.predictor.check("openvino", "mps", Precision.FP32)
     with pytest.raises(InputError, match="has none"):  # `verify --device mps` of an fp64 mask
         Device(model, "mps", "fp64", threads=1)
+
+
+def test_results_of_a_gpu_depend_on_how_tilepipe_lets_it_compute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "H100")
+    found = environment("cuda:0", 4)
+    assert found == environment("cuda:1", 4)
+    assert found["passes"] == GPU_PASSES, "so that a run begun by an older version says so"
+    assert "passes" not in environment("cpu", 4)
+    assert "passes" in relevant_to(found, "fp16")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -107,8 +107,8 @@ def local_resources(options: RunOptions, gpus: int) -> Resources:
     count = options.workers or max(1, gpus)
     check_workers(count, options.memory or default_memory())
     in_process = options.workers is None and count == 1
-    slots = max(SLOTS, min(GPU_SLOTS, cores() // count)) if gpus else SLOTS
-    return Resources(count, in_process, slots, gpu_memory=gpu_memory(gpus, count))
+    most = min(GPU_SLOTS, cores()) if gpus and in_process else 0
+    return Resources(count, in_process, SLOTS, most_slots=most, gpu_memory=gpu_memory(gpus, count))
 
 
 def _processes(

@@ -69,4 +69,5 @@ def out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "allocate memory" in str(error).lower()
         or "out of memory" in str(error).lower()
+        or "unable to find an engine" in str(error).lower()  # of cuDNN, that fits
     )

@@ -64,11 +64,16 @@ class InProcessClient:
     def __init__(self, threads: int) -> None:
         self._numbers = count()
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"tilepipe-worker-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
+        self._threads: list[threading.Thread] = []
+        self.grow(threads)
+
+    def grow(self, threads: int) -> None:
+        """Work on up to ``threads`` tasks at once from now on, if those are more than before."""
+        for number in range(len(self._threads), threads):
+            thread = threading.Thread(
+                target=self._work, name=f"tilepipe-worker-{number}", daemon=True
+            )
+            self._threads.append(thread)
             thread.start()
 
     def submit(

@@ -62,6 +62,18 @@ class MemoryModel:
         process = PROCESS + self._weights + self.worker(tiling)
         return self._base + resources.workers * process if resources.local else process
 
+    def slots(self, tiling: Tiling, limit: int) -> int:
+        """The blocks that a worker may handle at once within ``limit``: at least as planned."""
+        resources = self._resources
+        room = max(0, limit - self.total(tiling)) // self.slot(tiling)
+        return max(resources.slots, min(resources.most_slots, resources.slots + room))
+
+    def with_slots(self, slots: int) -> MemoryModel:
+        """The same with so many blocks at once."""
+        other = copy(self)
+        other._resources = replace(self._resources, slots=slots)
+        return other
+
     def fits(self, tiling: Tiling, limit: int) -> bool:
         """Whether a tiling fits ``limit``, and its pass fits the GPU's memory."""
         if self.total(tiling) > limit:

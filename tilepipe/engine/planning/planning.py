@@ -132,7 +132,9 @@ class _Planner:
             network=self.settled.network_hash, change=self.settled.change,
         )  # fmt: skip
         # Not measured again where it need not be: timing has grown this process.
-        bound = (self.memory_of(choice.runtime) if choice.speeds else memory).total(tiling)
+        memory = self.memory_of(choice.runtime) if choice.speeds else memory
+        slots = memory.slots(tiling, self.limit)
+        bound = memory.with_slots(slots).total(tiling)
         warnings = (
             *plan_warnings(self.image, model, options, self.scale), *self.settled.warnings, *tried,
             *choice.warnings, *beyond_this_machine(plan.threads, resources, bound),
@@ -142,7 +144,9 @@ class _Planner:
         if options.precision == "auto":
             offered = offer(model, facts, resources, way.seconds)
         return NewPlan(
-            plan, Estimate(bound, self.limit, way.seconds, warnings, speeds, offered), self.settled
+            plan,
+            Estimate(bound, self.limit, way.seconds, warnings, speeds, slots, offered),
+            self.settled,
         )
 
     @cached_property

@@ -2,7 +2,7 @@
 
 What a GPU takes beyond the tensors of a pass (workspaces of convolutions, fragments, what other
 programs hold by now) cannot be counted beforehand. So one window is computed, and if the GPU runs
-out of memory, the plan is made again with less of it. The time that it takes is that of the run's.
+out of memory, the plan is made again with less of it. Its time is also that of the run's passes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ Part = Literal["computing", "reading", "writing", "waiting"]
 ENOUGH_ROUNDS = 2
 """With fewer blocks per slot, filling and emptying the slots is most of the run."""
 ENOUGH_SECONDS = 2.0
-HALF = 0.5
+LEAST_BUSY = 0.5
+"""A device that is busy for a smaller share of the time waits for something else."""
 _OTHERS = {"start": "starting", "pyramid": "the pyramid", "exports": "writing the exports"}
 
 
@@ -40,7 +41,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The part that took most of the time, and what would help."""
+    """What the run waited for, and what would help.
+
+    That is computing, if the devices were busy at least half of the time; otherwise the part that
+    took most of the rest.
+    """
 
     part: Part
     shares: dict[Part, float]
@@ -95,9 +100,9 @@ def find_bottleneck(
         "writing": idle * timings.write,
         "waiting": idle * empty,
     }
-    # A device that is idle most of the time waits for the others, however they share the blame.
-    others = [p for p in shares if p != "computing"]
-    part = "computing" if shares["computing"] >= HALF else max(others, key=lambda p: shares[p])
+    busy_enough = shares["computing"] >= LEAST_BUSY
+    parts = [p for p in shares if (p == "computing") == busy_enough]
+    part = max(parts, key=lambda p: shares[p])
     rounds = timings.blocks / (setting.workers * setting.slots)
     sure = rounds >= ENOUGH_ROUNDS and wall >= ENOUGH_SECONDS
     what = _what(part, shares, timings, setting, rounds)

@@ -96,6 +96,14 @@ class LazyWorkers:
                 raise
         return self._connected
 
+    def grow(self, slots: int) -> None:
+        """Let the worker inside this process handle so many blocks at once."""
+        workers, resources = self.connected()
+        if resources.in_process and slots > resources.slots:
+            workers.client.grow(slots)
+            workers.refresh()  # or it would get no more tasks than before
+            self._connected = workers, replace(resources, slots=slots)
+
     def __enter__(self) -> Self:
         return self
 
@@ -355,7 +363,9 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
     )  # fmt: skip
     warnings = plan_warnings(image, model, options, choose_scale(image, model, options))
     limit = memory_limit(options, resources)
-    return plan, Estimate(memory.total(plan.tiling), limit, None, warnings)
+    slots = memory.slots(plan.tiling, limit)
+    bound = memory.with_slots(slots).total(plan.tiling)
+    return plan, Estimate(bound, limit, None, warnings, slots=slots)
 
 
 def _open_or_create(

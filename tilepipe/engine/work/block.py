@@ -6,7 +6,6 @@ A task carries coordinates only. What it needs is opened once per process (`Work
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -28,12 +27,6 @@ from tilepipe.images import read_with_valid
 from tilepipe.images.validity import Validity, all_valid, in_any_band
 from tilepipe.products.product import Product
 from tilepipe.products.pyramid import downsample_block, write_parts
-
-WRITERS = 3
-"""Blocks that are written at once. Each is many small files, for which more threads wait for each
-other, in the interpreter and in the file system: with twelve, two thirds as many are written."""
-
-_writing = threading.BoundedSemaphore(WRITERS)
 
 STRIP_ROWS = 64
 """Rows that are counted at a time: counting takes eight bytes per pixel."""
@@ -106,14 +99,16 @@ def _compute(context: WorkerContext, run_id: str, number: int, salvage: bool) ->
     wait = max(0.0, time.perf_counter() - begin - answer.seconds)
     lost = _clear_unreadable(context, block, reach, pixels, answer)
 
-    begin = time.perf_counter()
-    with _writing:
+    waiting = time.perf_counter()
+    with context.writing:
+        begin = time.perf_counter()
         # An orphan of a dead client must not write into a later run's mask.
         context.require_current(run_id)
         mask.write(block, *answer.arrays)
         mask.flush(block)  # before the ledger records the block as done
         coarser = _write_coarser(context, number, answer)
-    write = time.perf_counter() - begin
+        write = time.perf_counter() - begin
+    wait += begin - waiting
 
     counts, answered = _count(mask.spec.product, answer.mask, len(mask.spec.classes))
     return BlockReport(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from tilepipe.engine.inputs import model_of_run, open_planned
@@ -21,6 +22,10 @@ from tilepipe.models.file import Model
 from tilepipe.products.product import Product
 from tilepipe.products.store import ZarrMask, open_zarr_mask, require_products
 from tilepipe.storage import as_path
+
+WRITERS = 3
+"""Blocks that are written to a disk at once. Each is many small files, and their writers wait for
+each other in the interpreter and in the file system: three write half as much again as twelve."""
 
 
 class SupersededError(EnvironmentFailure):
@@ -60,6 +65,10 @@ class WorkerContext:
         self.device: Device = _devices.take(model, on, plan)
         # A pass on a GPU leaves the cores that the plan counts for one to reading.
         set_helpers(0 if on == "cpu" else plan.threads - 1)
+        local = isinstance(self.mask.path, Path)
+        self.writing: AbstractContextManager[Any]
+        self.writing = threading.BoundedSemaphore(WRITERS) if local else nullcontext()
+        """Held while a block is written."""
         self.users = 0
         """The number of tasks that use the context."""
         self.left = False

@@ -17,9 +17,9 @@ class Bounded(Eager):
 
     cuDNN prefers algorithms by Fourier transforms for some shapes of float32 as long as there is
     room for them, of which it may take nearly all of a GPU: 69 GiB for a pass of 2 GiB, and twice
-    the time. What it chose for a shape is kept. So the first pass of each shape gets no more room
-    than it needs, at most twice that, and another window of that shape, or a GPU that is fuller,
-    gives the same bits.
+    the time. What it chose for a shape is kept, as long as the memory for it is there. So the first
+    pass of each shape gets no more room than it needs, at most twice that: then all windows of that
+    shape are computed alike, also by the second graph of a pipeline, for which less is free.
     """
 
     def prepare(self, x: Tensor) -> None:
@@ -35,25 +35,28 @@ def with_little_memory(work: Callable[[], object], cuda: Any) -> None:
     Parameters
     ----------
     work
-        Raises ``cuda.OutOfMemoryError`` where the memory is not enough, and may be done again.
+        Raises RuntimeError where the memory is not enough, and may be done again.
     cuda
         ``torch.cuda``.
     """
     cuda.empty_cache()  # or what is kept of earlier passes would be room too
     total, room = cuda.mem_get_info()[1], ROOM
+    # Torch 2.8 and later tell what the caller's program had set.
+    before = getattr(cuda, "get_per_process_memory_fraction", lambda: 1.0)() or 1.0
     try:
         while True:
-            share = (cuda.memory_reserved() + room) / total
-            cuda.set_per_process_memory_fraction(min(1.0, share))
+            share = min(before, (cuda.memory_reserved() + room) / total)
+            cuda.set_per_process_memory_fraction(share)
             try:
                 work()
                 cuda.synchronize()
-            except cuda.OutOfMemoryError:
-                if share >= 1:
+            except RuntimeError:
+                # Out of memory; or torch found no algorithm that fits, which it words otherwise.
+                if share >= before:
                     raise
                 cuda.empty_cache()
                 room *= 2
             else:
                 return
     finally:
-        cuda.set_per_process_memory_fraction(1.0)
+        cuda.set_per_process_memory_fraction(before)

@@ -14,7 +14,8 @@ class Fused(Eager):
 
     A kernel may turn NaN into 0 in its ReLU; then an overflow could be lost on its way to the
     logits. cuDNN chooses a kernel for each shape, so before the first window of a shape, each
-    convolution is given NaN, and where NaN does not come out everywhere, it is not fused.
+    convolution is given NaN, and where NaN does not come out everywhere, it is not fused. (If a
+    GPU is so full that cuDNN has to choose again later, that is not tried.)
     """
 
     network: UNet
@@ -85,6 +86,8 @@ def can_fuse(device: str, dtype: torch.dtype) -> bool:
     one = torch.ones((8, 8, 3, 3), device=device, dtype=dtype)
     try:
         convolution_relu(one, one, one[0, :, 0, 0], (0, 0))
+    except torch.OutOfMemoryError:
+        raise  # which says nothing about convolutions
     except RuntimeError:
         return False
     return True
