@@ -39,7 +39,7 @@ class BlockReport:
     begin: float = 0.0
     """When the block began, in seconds since 1970 by the worker's clock; 0: unknown."""
     wait: float = 0.0
-    """Seconds that the block waited for the device."""
+    """Seconds that the block waited for the device, or for its turn to be written."""
     chunks: str = ""
     """The seals of its chunks (`ZarrMask.take_seals`); empty in ledgers of older versions."""
     areas: tuple[float, ...] = ()

@@ -48,6 +48,7 @@ class Layer:
         self.planes = 1 if product.flat else int(arrays[0].shape[0])
         self._arrays = arrays
         self._writers: dict[int, ChunkWriter | None] = {}
+        self._settled: set[Path] = set()
 
     @property
     def store(self) -> Any:
@@ -153,7 +154,7 @@ class Layer:
     def flush(self, window: Window | None = None, level: int = 0) -> None:
         """Flush the chunks of a window (or a level) to the disk."""
         if isinstance(self.path, Path):  # an object is durable when its writing returns
-            fsync_files(self.files(window, level), self.path)
+            fsync_files(self.files(window, level), self.path, self._settled)
 
     def _folder(self, level: int, plane: int) -> StoragePath:
         folder = self.path / chunk_folder(self._arrays[level])

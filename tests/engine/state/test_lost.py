@@ -15,6 +15,7 @@ from tests.making import WINDOW, digest, make_image, write_tiff, zero_tiles
 from tilepipe.engine.state.folder import FOLDER
 from tilepipe.engine.state.run_record import record_path
 from tilepipe.errors import InputError
+from tilepipe.storage import fsync
 from tilepipe.storage.fsync import fsync_files, fsync_folder
 
 pytestmark = pytest.mark.slow
@@ -188,6 +189,39 @@ def test_settling_takes_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "c/0/1").write_bytes(b"x")
     fsync_files([tmp_path / "c/0/1", tmp_path / "c/0/2", tmp_path / "c/9/9"], tmp_path)
     fsync_folder(tmp_path / "nowhere")
+
+
+def test_names_are_flushed_with_what_leads_to_them_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+
+    def note(path: Path) -> None:
+        path.stat()
+        flushed.append(str(path.relative_to(tmp_path)))
+
+    monkeypatch.setattr(fsync, "_fsync", note)
+    settled: set[Path] = set()
+
+    def flush(*names: str) -> list[str]:
+        flushed.clear()
+        fsync_files([tmp_path / name for name in names], tmp_path, settled)
+        return flushed
+
+    (tmp_path / "c/0").mkdir(parents=True)
+    assert flush("c/9/9") == ["c", "."], "9 does not exist, and so its name is not there to be kept"
+    (tmp_path / "c/0/1").write_bytes(b"x")
+    assert flush("c/0/1") == ["c/0/1", "c/0", "c"]
+    (tmp_path / "c/0/2").write_bytes(b"x")
+    assert flush("c/0/2") == ["c/0/2", "c/0"]
+    (tmp_path / "c/9").mkdir()
+    (tmp_path / "c/9/9").write_bytes(b"x")
+    assert flush("c/9/9") == ["c/9/9", "c/9", "c"]
+    assert sorted(flush("c/9/9", "c/0/1")) == ["c/0", "c/0/1", "c/9", "c/9/9"]
+    (tmp_path / "c/0/1").unlink()
+    assert flush("c/0/1") == ["c/0"], "its removal is kept too"
+    fsync_files([tmp_path / "c/0/2"], tmp_path)
+    assert flushed[-4:] == ["c/0/2", "c/0", "c", "."], "without knowing of any, all"
 
 
 def test_nothing_is_in_the_ledger_before_it_is_on_the_disk(
