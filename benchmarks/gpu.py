@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     options = parse(
         parser, side=512, repeats=1, device="cpu", precisions=["fp32"], networks=["2"],
-        graphs=["1", "0"],
+        slides=["uncompressed"],
     )  # fmt: skip
     megapixels = options.side**2 / 1e6
     images = {name: SLIDES[name](options.side) for name in options.slides}

@@ -61,7 +61,7 @@ class Estimate:
     """Input pixels per second of each runtime that was measured; with `--precision fastest`, of
     each precision, by the faster of its runtimes."""
     slots: int = 0
-    """Blocks that a worker of a single run may handle at once; 0: as the resources say."""
+    """Blocks that a worker may handle at once."""
     offer: Offer | None = None
     """A faster precision that the user may ask for; None if there is none."""
 

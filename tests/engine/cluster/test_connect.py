@@ -24,6 +24,7 @@ from tilepipe.engine.events import RunCallbacks
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import Plan
 from tilepipe.engine.resources import Estimate, Resources
+from tilepipe.engine.run.job import LazyWorkers
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work import block as work
 from tilepipe.engine.work import context
@@ -273,6 +274,11 @@ def test_workers_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPat
     assert gpu_memory(1, 4) == 2.25 * 10**9
 
 
+def growing(most: int) -> Callable[[RunOptions, int], Resources]:
+    """Stands in for `local_resources`: more blocks may be in hand, without a GPU."""
+    return lambda options, gpus: replace(local_resources(options, gpus), most_slots=most)
+
+
 @pytest.mark.parametrize(
     ("gpus", "workers", "count", "most"),
     [(0, None, 16, 0), (1, None, 16, 8), (1, None, 5, 5), (1, 2, 16, 0), (2, None, 16, 0)],
@@ -289,14 +295,45 @@ def test_only_a_process_alone_with_a_gpu_may_have_more_blocks_in_hand(
     assert resources.in_process is (workers is None and gpus < 2)
 
 
-def test_the_worker_inside_grows_and_works_on_more_at_once() -> None:
-    barrier = threading.Barrier(4)
+def test_the_worker_inside_works_on_as_many_at_once_as_it_is_told() -> None:
     with InProcessClient(2) as client:
-        client.grow(4)
-        client.grow(3)
-        assert list(client.nthreads().values()) == [4]
-        waiting = [client.submit(barrier.wait, 20) for _ in range(4)]
-        assert sorted(call.result() for call in waiting) == [0, 1, 2, 3]
+        for count in (4, 1, 3):
+            client.resize(count)
+            assert list(client.nthreads().values()) == [count]
+            barrier = threading.Barrier(count)
+            waiting = [client.submit(barrier.wait, 20) for _ in range(count)]
+            assert sorted(call.result() for call in waiting) == list(range(count))
+            one_more = threading.Barrier(count + 1)
+            waiting = [client.submit(one_more.wait, 0.2) for _ in range(count + 1)]
+            for call in waiting:
+                with pytest.raises(threading.BrokenBarrierError):
+                    call.result()
+
+
+def test_of_images_under_way_the_one_that_may_have_fewest_blocks_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", growing(8))
+    options = RunOptions("image.tif", device="cpu")
+    with LazyWorkers(options, RunCallbacks()) as lazy_workers:
+
+        def now() -> int:
+            workers, resources = lazy_workers.connected()
+            assert resources.slots == SLOTS, "for which the next image is planned"
+            assert workers.client.nthreads() == {"in-process": lazy_workers.slots}
+            workers.refresh()
+            assert workers.roster.in_flight() in (0, lazy_workers.slots + 1)
+            return lazy_workers.slots
+
+        assert now() == SLOTS
+        with lazy_workers.holding(8):
+            assert now() == 8
+            with lazy_workers.holding(3), lazy_workers.holding(5):
+                assert now() == 3
+            assert now() == 8
+        assert now() == 8, "until another image is there"
+        with lazy_workers.holding(4):
+            assert now() == 4
 
 
 class InHand:
@@ -351,20 +388,16 @@ def test_more_blocks_are_in_hand_where_a_run_may(
 ) -> None:
     image = write_tiff(tmp_path / "wide.tif", make_image(128, 8 * 512))
     output = tmp_path / "m.ome.zarr"
-
-    def resources(options: RunOptions, gpus: int) -> Resources:
-        return replace(local_resources(options, gpus), most_slots=5)
-
-    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", resources)
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", growing(5))
     in_hand, watch = InHand(monkeypatch, "reader", 5), Planned()
     tilepipe.run(image, model=model, outputs=output, window=WINDOW, watch=watch)
     assert in_hand.most == 5
     assert watch.estimate.slots == 5
     assert watch.estimate.memory <= watch.estimate.memory_limit
-    in_batch = InHand(monkeypatch, "reader", SLOTS)
+    in_batch = InHand(monkeypatch, "reader", 5)
     folder = tmp_path / "masks"
     tilepipe.run_batch([image], model=model, outputs=f"{folder}/", window=WINDOW)
-    assert in_batch.most == SLOTS, "in a batch, images of any size are in hand together"
+    assert in_batch.most == 5
 
 
 class Planned(RunCallbacks):
@@ -380,11 +413,7 @@ def test_no_more_blocks_are_written_at_once_than_gains_anything(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = write_tiff(tmp_path / "wide.tif", make_image(128, 9 * 512))
-
-    def resources(options: RunOptions, gpus: int) -> Resources:
-        return replace(local_resources(options, gpus), most_slots=7)
-
-    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", resources)
+    monkeypatch.setattr("tilepipe.engine.cluster.connect.local_resources", growing(7))
     lock, counts, write = threading.Lock(), {"now": 0, "most": 0, "all": 0}, ZarrMask.write
 
     def slow_write(*arguments: Any, **more: Any) -> None:

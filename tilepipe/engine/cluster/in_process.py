@@ -65,16 +65,21 @@ class InProcessClient:
         self._numbers = count()
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self.grow(threads)
+        self._wanted = 0
+        self.resize(threads)
 
-    def grow(self, threads: int) -> None:
-        """Work on up to ``threads`` tasks at once from now on, if those are more than before."""
-        for number in range(len(self._threads), threads):
+    def resize(self, threads: int) -> None:
+        """Work on up to ``threads`` tasks at once; tasks that are queued already may be more."""
+        for _ in range(threads, self._wanted):
+            self._calls.put(None)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for number in range(self._wanted, threads):
             thread = threading.Thread(
                 target=self._work, name=f"tilepipe-worker-{number}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
+        self._wanted = threads
 
     def submit(
         self, function: Callable[..., Any], *arguments: Any, pure: bool = False, workers: Any = None
@@ -102,7 +107,7 @@ class InProcessClient:
 
     def nthreads(self) -> dict[str, int]:
         """The only worker, and how many tasks it works on at once."""
-        return {ADDRESS: len(self._threads)}
+        return {ADDRESS: self._wanted}
 
     def processing(self) -> dict[str, list[str]]:
         """No worker that could be restarted."""
@@ -111,7 +116,7 @@ class InProcessClient:
     def close(self) -> None:
         """End, after the tasks that have begun."""
         self.status = "closed"
-        for _ in self._threads:
+        for _ in range(self._wanted):
             self._calls.put(None)
         until = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:

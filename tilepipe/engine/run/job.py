@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -66,6 +67,10 @@ class LazyWorkers:
         self._options, self._callbacks = options, callbacks
         self._stack = ExitStack()
         self._connected: tuple[Workers, Resources] | None = None
+        self._resizing = threading.Lock()
+        self._now = 0
+        self._slots: dict[object, int] = {}
+        """The blocks at once of each image under way."""
         self.error: Exception | None = None
         """Why there are no workers."""
 
@@ -78,6 +83,11 @@ class LazyWorkers:
     def resources(self) -> Resources:
         """The workers' resources; see `connected`."""
         return self.connected()[1]
+
+    @property
+    def slots(self) -> int:
+        """The blocks that a worker handles at once, now; plans are made for `Resources.slots`."""
+        return self._now or self.resources.slots
 
     def connected(self) -> tuple[Workers, Resources]:
         """The workers and their resources.
@@ -96,13 +106,32 @@ class LazyWorkers:
                 raise
         return self._connected
 
-    def grow(self, slots: int) -> None:
-        """Let the worker inside this process handle so many blocks at once."""
+    @contextmanager
+    def holding(self, slots: int) -> Iterator[None]:
+        """While an image lasts, let the worker inside this process handle so many blocks at once.
+
+        Of the images that last at the same time, the one that may have fewest decides.
+        """
+        mine = object()
+        with self._resizing:
+            self._slots[mine] = slots
+            self._resize()
+        try:
+            yield
+        finally:
+            with self._resizing:
+                del self._slots[mine]
+                self._resize()
+
+    def _resize(self) -> None:
         workers, resources = self.connected()
-        if resources.in_process and slots > resources.slots:
-            workers.client.grow(slots)
-            workers.refresh()  # or it would get no more tasks than before
-            self._connected = workers, replace(resources, slots=slots)
+        if not (resources.in_process and resources.most_slots and self._slots):
+            return
+        slots = min(self._slots.values())
+        if slots != self.slots:
+            workers.client.resize(slots)
+            workers.refresh()  # or as many tasks as before would be passed on
+            self._now = slots
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +186,7 @@ class Job:
             request = replace(request, model=model)
             plan, estimate = _resumed_plan(existing, request, resources)
         self._begin(request, plan, existing, estimate, workers, network)
+        self._stack.enter_context(self.lazy_workers.holding(estimate.slots))
         workers.ask(prepare, str(request.outputs.store), self.run.run_id)
         self._stopwatch.seconds["start"] = self._stopwatch.total
         self.blocks = Blocks(self.run)
@@ -323,7 +353,7 @@ class Job:
             summary.peak_memory += sum(run.progress.peaks.values())
         setting = Setting(
             workers=max(resources.workers, len(self.blocks.workers)),
-            slots=resources.slots,
+            slots=self.lazy_workers.slots,
             in_process=resources.in_process,
             local=resources.local,
             gpu=plan.device != "cpu",

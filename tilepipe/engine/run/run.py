@@ -36,8 +36,6 @@ def run(options: RunOptions, watch: RunCallbacks | None = None) -> Summary:
         done = job.prepare()
         if done is not None:
             return done
-        # Not for the images of a batch, whose blocks are in hand together.
-        lazy_workers.grow(job.estimate.slots)
         for _ in compute_blocks(lazy_workers.workers, [job], options):
             pass
         return job.finish()
