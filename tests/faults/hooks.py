@@ -40,22 +40,32 @@ def install() -> None:
 def _writes(fault: dict[str, Any]) -> None:
     from zarr.storage import _local
 
-    whole, writes = _local._put, 0
+    from tilepipe.storage import zarr_store
 
-    def put(path: Path, value: Any, exclusive: bool = False) -> int:
+    put_whole, write_whole, writes = _local._put, zarr_store._write, 0
+
+    def begin(part: Path, content: bytes) -> None:
+        """A chunk is about to be written, first as a file of another name."""
         nonlocal writes
-        if not path.name.isdigit():  # metadata
-            return whole(path, value, exclusive)
         writes += 1
         if writes == fault.get("kill_in_write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half = bytes(value.as_buffer_like())
-            path.with_suffix(".0.partial").write_bytes(half[: len(half) // 2])
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(fault.get("slow_write", 0))
-        return whole(path, value, exclusive)
 
-    _local._put = put
+    def put(path: Path, value: Any, exclusive: bool = False) -> int:
+        """Stands in for how zarr writes a file."""
+        if path.name.isdigit():  # else it is metadata
+            begin(path.with_suffix(".0.partial"), bytes(value.as_buffer_like()))
+        return put_whole(path, value, exclusive)
+
+    def write(path: str, content: bytes) -> None:
+        """Stands in for how tilepipe writes a chunk."""
+        begin(Path(path), content)
+        write_whole(path, content)
+
+    _local._put, zarr_store._write = put, write
 
 
 def _records(last: int) -> None:

@@ -310,10 +310,13 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: Any, **__: Any) -> int:
         raise OSError(28, "No space left on device")
 
+    opened = open_zarr_mask(mask.path)
     monkeypatch.setattr("zarr.storage._local._put", full)
-    with pytest.raises(OSError, match="No space left") as caught:
-        mask.write(Window(0, 0, 512, 512), np.zeros((512, 512), np.uint8))
-    assert caught.value.errno == 28
+    monkeypatch.setattr("tilepipe.storage.zarr_store._write", full)
+    for each in (mask, opened):  # by zarr, and without it
+        with pytest.raises(OSError, match="No space left") as caught:
+            each.write(Window(0, 0, 512, 512), np.zeros((512, 512), np.uint8))
+        assert caught.value.errno == 28
 
 
 def test_a_level_is_a_lazy_dask_array(tmp_path: Path) -> None:
