@@ -350,6 +350,8 @@ def test_the_worst_comes_first() -> None:
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     code = (
+        # What a script starts in the background ignores it otherwise, tests as well.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tilepipe.diagnosis import disks\n"
         "from tilepipe.cli import call\n"
         "import time\n"
