@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -70,9 +70,7 @@ class MemoryModel:
 
     def with_slots(self, slots: int) -> MemoryModel:
         """The same with so many blocks at once."""
-        other = copy(self)
-        other._resources = replace(self._resources, slots=slots)
-        return other
+        return self._with(slots=slots)
 
     def fits(self, tiling: Tiling, limit: int) -> bool:
         """Whether a tiling fits ``limit``, and its pass fits the GPU's memory."""
@@ -100,8 +98,11 @@ class MemoryModel:
 
     def with_gpu(self, limit: int) -> MemoryModel:
         """The same with so many bytes of the GPU's memory to fill."""
+        return self._with(gpu_memory=limit)
+
+    def _with(self, **changes: Any) -> MemoryModel:
         other = copy(self)
-        other._resources = replace(self._resources, gpu_memory=limit)
+        other._resources = replace(self._resources, **changes)
         return other
 
     @property
