@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from tilepipe.engine.hardware import cores
 from tilepipe.engine.planning.timing import Sample
 from tilepipe.errors import UnreadableError
 from tilepipe.grid import Geometry, Window, round_down, round_up
@@ -15,6 +17,12 @@ from tilepipe.images import Image, read_with_valid
 from tilepipe.images.validity import in_any_band
 from tilepipe.models.specs import InputSpec, Model
 from tilepipe.regions.cells import Region
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read places, at most. Each holds a tile or two of the file, where a plan counts ten
+for a block."""
 
 LOOK = 96
 """Side of the piece of each place that is looked at."""
@@ -54,15 +62,13 @@ def read_tiles(
 
     As many as wanted, if the image has them; none, if it cannot be read.
     """
-    geometry, samples, unreadable = model.geometry, list[Sample](), list[str]()
+    geometry, unreadable = model.geometry, list[str]()
     places, plain = choose_tiles(image, level, geometry, model.input, region, wanted, unreadable)
-    for place in places:
-        try:
-            pixels, valid = read_with_valid(image, geometry.window_for(place), level)
-        except UnreadableError as error:
-            unreadable.append(str(error))
-            continue
-        samples.append(Sample(pixels, valid, place.shape))
+
+    def read(place: Window) -> Sample:
+        return Sample(*read_with_valid(image, geometry.window_for(place), level), place.shape)
+
+    samples = [sample for _, sample in _each(read, places, unreadable)]
     if len(samples) < 3:
         return TrialTiles(samples[:1], samples[-1:], plain, tuple(unreadable))
     calibrating = [sample for i, sample in enumerate(samples) if i % 3 != 2]
@@ -92,19 +98,33 @@ def choose_tiles(
     """
     size = image.levels[level].height, image.levels[level].width
     places = _lattice(size, geometry, wanted, region)
-    seen = []
-    for place in places:
-        try:
-            seen.append((_variation(image, level, place, spec), place))
-        except UnreadableError as error:
-            unreadable.append(str(error))
-    there = [(variation, place) for variation, place in seen if variation is not None]
+    seen = _each(lambda place: _variation(image, level, place, spec), places, unreadable)
+    there = [(variation, place) for place, variation in seen if variation is not None]
     busy = [place for variation, place in there if variation >= PLAIN]
     chosen = [busy[i * len(busy) // wanted] for i in range(wanted)] if len(busy) >= wanted else busy
     if len(busy) < wanted:
         others = sorted((pair for pair in there if pair[0] < PLAIN), key=lambda pair: -pair[0])
         chosen = busy + [place for _, place in others[: wanted - len(busy)]]
     return sorted(chosen, key=lambda place: (place.y, place.x)), not busy
+
+
+def _each(
+    read: Callable[[Window], T], places: Iterable[Window], unreadable: list[str]
+) -> Iterator[tuple[Window, T]]:
+    """Each place with what is read there, in order; why one cannot be is added to a list."""
+
+    def attempt(place: Window) -> tuple[Window, T] | str:
+        try:
+            return place, read(place)
+        except UnreadableError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(min(READERS, cores()), "tilepipe-places") as readers:
+        for found in readers.map(attempt, places):
+            if isinstance(found, str):
+                unreadable.append(found)
+            else:
+                yield found
 
 
 def _lattice(
