@@ -42,12 +42,14 @@ from tilepipe.engine.plan.plan import Plan
 BARE = """
 import sys, time, torch, tilepipe
 from tilepipe.engine.work.gpu import make_deterministic
+from tilepipe.models.float32 import keep_float32
 from tilepipe.models.precision import Precision
 
 model, device, precision, height, width, passes = *sys.argv[1:4], *map(int, sys.argv[4:])
 kind, device = Precision(precision), torch.device(device)
 if device.type == "cuda":
     make_deterministic(device)
+    keep_float32()
 ready = tilepipe.load_model(model).predictor.open(str(device), kind, 1, "torch")
 x = torch.rand((1, 3, height, width), device=device, dtype=kind.dtype)
 x = x.to(memory_format=torch.channels_last)

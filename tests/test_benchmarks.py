@@ -24,8 +24,8 @@ from tilepipe.models.unet import UNetArguments
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PEERS = ("loop", "dask", "monai", "geoai", "tiatoolbox")
 STARTED = {
-    "allocator", "compare", "constant", "decoding", "feeding", "gpu", "likeness", "limit", "memory",
-    "million",
+    "allocator", "compare", "constant", "decoding", "feeding", "gpu", "instructions", "likeness",
+    "limit", "memory", "million",
     "objects", "objects_quality", "overhead", "plots", "precision", "reading", "report",
     "runtimes", "scheduling", "startup", "suite", "tail", "tissue", "training", "windows",
     "peers/install",

@@ -278,6 +278,15 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "9.0" in load.what
 
 
+def test_a_variable_that_makes_runs_fail_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
+    first, second = machine.check_torch()
+    assert first.level == "ok"
+    assert (second.level, second.do) == ("fails", "unset DNNL_DEFAULT_FPMATH_MODE")
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "STRICT")
+    assert machine.check_torch() == [first]
+
+
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = tmp_path / "enabled"
     pages.write_text("always madvise [never]\n")

@@ -14,6 +14,7 @@ import torch
 
 from tests.making import randomise_statistics
 from tests.models.making import OTHERS, OnTensors, has_bf16
+from tilepipe.engine.cluster.failures import out_of_memory
 from tilepipe.errors import InputError
 from tilepipe.models import unet_memory
 from tilepipe.models.fold import folded
@@ -120,6 +121,30 @@ def test_torch_hides_nothing_that_is_not_finite(precision: str) -> None:
         assert runtime(x).isfinite().all()
         x[..., 40, 40] = torch.nan
         assert runtime(x).isnan().any()
+
+
+@pytest.mark.skipif(not installed("openvino"), reason="no openvino here")
+@pytest.mark.parametrize(
+    ("text", "expected", "said"),
+    [
+        ("Exception from a.cpp:1:\n\nno such primitive\n\n", InputError, r"\(no such primitive\)"),
+        ("", InputError, "no reason given"),
+        ("Exception from a.cpp:1:\nstd::bad_alloc", RuntimeError, "bad_alloc"),
+    ],
+)
+def test_a_network_that_openvino_cannot_build_is_refused(
+    text: str, expected: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is by some builds under ``ONEDNN_MAX_CPU_ISA``; lack of memory is another matter."""
+    from tilepipe._openvino import load_openvino
+
+    def failing(*_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(load_openvino().Core, "compile_model", failing)
+    with pytest.raises(expected, match=said) as raised:
+        open_runtime("openvino", network(NETWORKS["valid"]), "fp32")
+    assert out_of_memory(raised.value) == (expected is RuntimeError)
 
 
 @pytest.mark.skipif(not installed("openvino"), reason="no openvino here")

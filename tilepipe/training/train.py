@@ -19,8 +19,10 @@ from tilepipe.engine.work.allocator import freed_memory_kept
 from tilepipe.engine.work.device import Device
 from tilepipe.errors import EnvironmentFailure, InputError, NonFiniteError
 from tilepipe.models.file import load_model, save_model
+from tilepipe.models.float32 import keep_float32, require_float32
 from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.geometry import geometry_of
+from tilepipe.models.precision import Precision
 from tilepipe.storage import require_writable
 from tilepipe.training.augment import Augmentation
 from tilepipe.training.learner import Learner
@@ -117,6 +119,8 @@ def train(options: TrainOptions, callbacks: TrainCallbacks | None = None) -> Tra
     require_writable(target)
     with ExitStack() as stack:
         recipe, cache, validation = prepare(options)
+        if recipe.device == "cpu":
+            require_float32(Precision.FP32)  # in which it is validated
         state = TrainingState(target)
         if target.exists() and not options.overwrite and not state.checkpoint_file.exists():
             raise InputError(
@@ -130,8 +134,7 @@ def train(options: TrainOptions, callbacks: TrainCallbacks | None = None) -> Tra
         stack.enter_context(_resources_named(recipe, state))
         torch.set_num_threads(recipe.threads)
         stack.enter_context(freed_memory_kept())
-        # fp32 means fp32, here as in inference.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        keep_float32()
         recipe = replace(recipe, resumed=checkpoint["step"] if checkpoint else 0)
         callbacks.begin(recipe)
         training = _Training(recipe, cache, validation, state, callbacks)

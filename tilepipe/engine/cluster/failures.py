@@ -69,5 +69,6 @@ def out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "allocate memory" in str(error).lower()
         or "out of memory" in str(error).lower()
+        or "bad_alloc" in str(error)  # of C++, by OpenVINO
         or "unable to find an engine" in str(error).lower()  # of cuDNN, that fits
     )

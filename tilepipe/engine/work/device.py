@@ -16,6 +16,7 @@ from tilepipe.engine.work.allocator import steady_allocator
 from tilepipe.engine.work.backend import Backend, Request
 from tilepipe.errors import InputError
 from tilepipe.images.validity import Validity, in_any_band
+from tilepipe.models.float32 import require_float32
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.products.product import Product, main_product
@@ -121,6 +122,8 @@ class Device:
         self, model: Model, device: str, precision: Precision, threads: int, runtime: str
     ) -> Backend:
         """What computes; torch is loaded only if it is torch."""
+        if device == "cpu":
+            require_float32(precision)
         steady_allocator()
         if model.predictor.takes_arrays(runtime):
             from tilepipe.engine.work.array_backend import ArrayBackend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     `relevant_to`.
     """
     cpu, name = device == "cpu", device
-    ours = {}
+    ours: dict[str, Any] = {}
+    if cpu and (limit := instruction_limit()):
+        ours = {"instruction_limit": limit}
     if device.startswith("cuda"):
         from tilepipe._torch import torch
 
@@ -99,6 +102,16 @@ def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
     elif precision in [each for each in Precision if each.is_half]:
         irrelevant = {"int8"}
     return {key: value for key, value in found.items() if key not in irrelevant}
+
+
+def instruction_limit() -> str:
+    """The instruction set that oneDNN is limited to by the user, such as ``AVX2``; empty if none.
+
+    It computes the convolutions of torch and OpenVINO. Of the two variables, the first counts.
+    """
+    names = "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"
+    limit = next((os.environ[name] for name in names if name in os.environ), "").upper()
+    return "" if limit in ("ALL", "DEFAULT") else limit
 
 
 def half_precision_instructions() -> str:

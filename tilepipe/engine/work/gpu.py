@@ -244,9 +244,7 @@ def graphs_allowed() -> bool:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Make a GPU compute the same bits every time, and fp32 in float32."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    """Make a GPU compute the same bits every time."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     if device.index is not None:

@@ -18,6 +18,7 @@ from tilepipe.engine.work.gpu import (
     graphs_allowed,
     make_deterministic,
 )
+from tilepipe.models.float32 import keep_float32
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.products.product import Product
@@ -31,6 +32,7 @@ class TorchBackend(Backend):
     ) -> None:
         self._device = torch.device(device)
         torch.set_num_threads(threads)
+        keep_float32()
         if self._device.type == "cuda":
             make_deterministic(self._device)
         super().__init__(model, device, precision, threads, runtime)

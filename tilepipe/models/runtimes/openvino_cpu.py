@@ -87,7 +87,16 @@ class OpenVino(Runtime):
         """A request for windows of a shape."""
         bands = self._model.input(0).partial_shape[1].get_length()
         self._model.reshape([1, bands, height, width])
-        compiled = self._core.compile_model(self._model, "CPU", self._settings)
+        try:
+            compiled = self._core.compile_model(self._model, "CPU", self._settings)
+        except RuntimeError as error:
+            if "bad_alloc" in str(error):
+                raise  # memory, not the network
+            why = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"runtime openvino: cannot build the network on this processor ({why}); use "
+                "--runtime torch, or another --precision"
+            ) from error
         wanted = self._settings["INFERENCE_PRECISION_HINT"]
         hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if hint != wanted:
