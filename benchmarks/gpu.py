@@ -49,7 +49,7 @@ model, device, precision, height, width, passes = *sys.argv[1:4], *map(int, sys.
 kind, device = Precision(precision), torch.device(device)
 if device.type == "cuda":
     make_deterministic(device)
-    keep_float32()
+    keep_float32(str(device))
 ready = tilepipe.load_model(model).predictor.open(str(device), kind, 1, "torch")
 x = torch.rand((1, 3, height, width), device=device, dtype=kind.dtype)
 x = x.to(memory_format=torch.channels_last)

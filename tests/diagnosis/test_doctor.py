@@ -279,12 +279,16 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_variable_that_makes_runs_fail_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_DEFAULT_FPMATH_MODE", raising=False)
     monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
     first, second = machine.check_torch()
     assert first.level == "ok"
     assert (second.level, second.do) == ("fails", "unset DNNL_DEFAULT_FPMATH_MODE")
     monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "STRICT")
     assert machine.check_torch() == [first]
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert machine.check_torch()[1].level == "slow", "a GPU computes"
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tilepipe.engine.hardware import (
     free_memory,
     granted,
 )
-from tilepipe.models.float32 import lowering_variable
+from tilepipe.models.onednn import reduced_float32
 from tilepipe.text import gigabytes
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -47,10 +47,11 @@ def check_torch() -> list[Finding]:
         )  # fmt: skip
     else:
         findings.append(Finding("torch", "ok", what))
-    if (name := lowering_variable()) is not None:
+    if (variable := reduced_float32()) is not None:
         findings.append(
-            Finding("torch", "fails", f"{name}={os.environ[name]} makes CPUs compute float32 in "
-                    "less: runs in fp32 and int8 are refused", f"unset {name}")
+            Finding("torch", "slow" if torch.cuda.is_available() else "fails",
+                    f"{variable} lets oneDNN compute float32 at reduced precision: on the CPU, "
+                    "runs in fp32 and int8 are refused", f"unset {variable.name}")
         )  # fmt: skip
     return findings
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tilepipe.models.onednn import WITH_BF16, limit_leaves
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -26,7 +28,9 @@ GROUP_SHARE = 0.8
 
 
 def bf16_in_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the processor has bf16 instructions; None if the system does not list them."""
+    """Whether passes have bf16 instructions; None if the system does not list the processor's."""
+    if not limit_leaves(*WITH_BF16):
+        return False
     try:
         text = cpuinfo.read_text()
     except OSError:

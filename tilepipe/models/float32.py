@@ -6,53 +6,63 @@ more than ties. A run says in which precision it computes, so in fp32 neither ma
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.models.precision import Precision
 
-MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
-"""The variables by which oneDNN, in torch and in OpenVINO, may take less for float32; the first
-that is set counts."""
-LESS = ("bf16", "f16", "tf32", "any")
+OWN = "onnxruntime"
+"""The runtime that computes on CPUs without oneDNN."""
 
 
-def lowering_variable() -> str | None:
-    """The variable of the environment that asks oneDNN for less than float32; None if none does."""
-    name = next((name for name in MODES if name in os.environ), None)
-    return name if name is not None and os.environ[name].lower() in LESS else None
-
-
-def require_float32(precision: Precision) -> None:
+def require_float32(precision: Precision, runtime: str, reduced: object, purpose: str = "") -> None:
     """Refuse a precision in whose place a CPU would compute another.
+
+    Parameters
+    ----------
+    precision, runtime
+        Of passes on a CPU.
+    reduced
+        The variable that asks for it there: see `tilepipe.models.onednn.reduced_float32`.
+    purpose
+        What needs the precision, if nobody asked for it.
 
     Raises
     ------
     InputError
-        Where the environment asks oneDNN for less than float32. Libraries read it once, so it is
-        too late to change it here.
+        Where the variable asks for less than float32. Libraries read it once, so it is too late to
+        change it here.
     """
-    name = lowering_variable()
     # int8 has layers that are not quantised.
-    if name is not None and precision in (Precision.FP32, Precision.INT8):
+    if reduced and runtime != OWN and precision in (Precision.FP32, Precision.INT8):
+        beginning = f"{purpose} is in {precision}, and" if purpose else f"precision {precision}:"
+        advice = "unset it" if purpose else "unset it, or ask for --precision bf16"
         raise InputError(
-            f"precision {precision}: the environment variable {name}={os.environ[name]} makes "
-            "CPUs compute float32 in less; unset it (bf16 has a --precision of its own)"
+            f"{beginning} the environment variable {reduced} lets oneDNN compute float32 at "
+            f"reduced precision; {advice}"
         )
 
 
-def keep_float32() -> None:
-    """Make torch compute float32 in float32 from now on, on CPUs and GPUs, in the whole process."""
+def keep_float32(device: str) -> None:
+    """Make torch compute float32 in float32 from now on, in the whole process.
+
+    ``device`` is ``cpu``, or a GPU, on which a pass computes on the CPU, too.
+    """
     from tilepipe._torch import torch
 
     backends: Any = torch.backends
-    torch.set_float32_matmul_precision("highest")
-    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = False
-    if hasattr(backends.mkldnn, "conv"):  # torch 2.9 and later
-        # Those leave each operation open, which then follows ``torch.backends.fp32_precision``.
-        for operation in (
-            backends.mkldnn.conv, backends.mkldnn.matmul, backends.mkldnn.rnn,
-            backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul,
-        ):  # fmt: skip
-            operation.fp32_precision = "ieee"
+    new = hasattr(backends.mkldnn, "conv")  # torch 2.9
+    if device.startswith("cuda"):
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = False
+        if new:
+            # Those leave each operation open, which then follows ``torch.backends.fp32_precision``.
+            _set_float32(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    if new:
+        _set_float32(backends.mkldnn.conv, backends.mkldnn.matmul, backends.mkldnn.rnn)
+    else:
+        torch.set_float32_matmul_precision("highest")
+
+
+def _set_float32(*operations: Any) -> None:
+    for operation in operations:
+        operation.fp32_precision = "ieee"

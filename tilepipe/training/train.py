@@ -22,6 +22,7 @@ from tilepipe.models.file import load_model, save_model
 from tilepipe.models.float32 import keep_float32, require_float32
 from tilepipe.models.fold import fold_batch_normalisation
 from tilepipe.models.geometry import geometry_of
+from tilepipe.models.onednn import reduced_float32
 from tilepipe.models.precision import Precision
 from tilepipe.storage import require_writable
 from tilepipe.training.augment import Augmentation
@@ -118,9 +119,9 @@ def train(options: TrainOptions, callbacks: TrainCallbacks | None = None) -> Tra
         raise InputError(f"{target}: the name of a model file ends in .safetensors")
     require_writable(target)
     with ExitStack() as stack:
+        # Whatever device trains, its pictures are drawn on the CPU.
+        require_float32(Precision.FP32, "torch", reduced_float32(), "validation")
         recipe, cache, validation = prepare(options)
-        if recipe.device == "cpu":
-            require_float32(Precision.FP32)  # in which it is validated
         state = TrainingState(target)
         if target.exists() and not options.overwrite and not state.checkpoint_file.exists():
             raise InputError(
@@ -134,7 +135,7 @@ def train(options: TrainOptions, callbacks: TrainCallbacks | None = None) -> Tra
         stack.enter_context(_resources_named(recipe, state))
         torch.set_num_threads(recipe.threads)
         stack.enter_context(freed_memory_kept())
-        keep_float32()
+        keep_float32(recipe.device)
         recipe = replace(recipe, resumed=checkpoint["step"] if checkpoint else 0)
         callbacks.begin(recipe)
         training = _Training(recipe, cache, validation, state, callbacks)

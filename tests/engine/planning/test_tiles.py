@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+import tilepipe.engine.planning.tiles as tiles_module
 from tests.making import make_image, make_model, write_tiff
 from tilepipe.engine.planning.tiles import choose_tiles, read_tiles
+from tilepipe.errors import UnreadableError
 from tilepipe.grid import Window
-from tilepipe.images import open_image
+from tilepipe.images import open_image, read_with_valid
 from tilepipe.models.unet import UNetArguments
 from tilepipe.regions.cells import Region
 
@@ -83,3 +87,29 @@ def test_what_is_measured_was_not_calibrated_on(tmp_path: Path) -> None:
         assert bool(shared) == (side == 40), "one tile has to do for both"
         shapes = {s.pixels.shape for s in (*tiles.calibrating, *tiles.measuring)}
         assert len(shapes) == 1
+
+
+def test_threads_that_read_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiff(tmp_path / "image.tif", half_glass(700, 900))
+    found = []
+    for readers in (1, 4):
+        monkeypatch.setattr(tiles_module, "READERS", readers)
+        monkeypatch.setattr(tiles_module, "cores", lambda: 4)
+        with open_image(str(path)) as image:
+            monkeypatch.setattr(tiles_module, "read_with_valid", in_turn_unreadable())
+            found.append(read_tiles(image, 0, MODEL, None, 12))
+    for one, several in zip(found[0].calibrating, found[1].calibrating, strict=True):
+        np.testing.assert_array_equal(one.pixels, several.pixels)
+    assert found[0].unreadable == found[1].unreadable != ()
+
+
+def in_turn_unreadable() -> Any:
+    """Reads that take unequally long, of which those that begin in some rows fail."""
+
+    def read(image: Any, window: Window, level: int) -> Any:
+        time.sleep(0.002 * (window.x % 3))
+        if window.y % 5 == 1:
+            raise UnreadableError(f"row {window.y}, column {window.x}")
+        return read_with_valid(image, window, level)
+
+    return read

@@ -93,23 +93,6 @@ def test_results_of_a_gpu_depend_on_how_tilepipe_lets_it_compute(
     assert "passes" in relevant_to(found, "fp16")
 
 
-def test_a_limit_to_older_instructions_is_part_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
-    plain = environment("cpu", 1)
-    assert "instruction_limit" not in plain, "plans from before it existed stay as they are"
-    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "avx2")
-    limited = environment("cpu", 1)
-    assert limited == plain | {"instruction_limit": "AVX2"}
-    for precision in ("fp32", "bf16", "int8"):
-        assert relevant_to(limited, precision)["instruction_limit"] == "AVX2"
-    assert "instruction_limit" not in environment("mps", 1)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "default")
-    assert environment("cpu", 1) == plain, "the first variable counts"
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
 def test_a_gpu_gives_the_logits_of_a_cpu(precision: str, bound: float) -> None:

@@ -182,7 +182,7 @@ def absolute(path: str) -> str:
 def describe_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """The differences of two environments, in words: ``torch 2.13.0 and 2.12.1``."""
     return ", ".join(
-        f"{key} {ours.get(key)} and {theirs.get(key)}"
+        f"{key} {ours.get(key) or 'none'} and {theirs.get(key) or 'none'}"
         for key in {**ours, **theirs}
         if ours.get(key) != theirs.get(key)
     )

@@ -27,7 +27,13 @@ from tilepipe.engine.planning.runtime_selection import (
     choose_runtime,
 )
 from tilepipe.engine.planning.sizing import check_room
-from tilepipe.engine.planning.survey import beyond_this_machine, gpus, memory_limit, survey
+from tilepipe.engine.planning.survey import (
+    beyond_this_machine,
+    gpus,
+    memory_limit,
+    require_precision,
+    survey,
+)
 from tilepipe.engine.planning.timing import (
     PassSettings,
 )
@@ -109,6 +115,7 @@ class _Planner:
         model, options, resources = self.settled.model, self.options, self.resources
         facts, precision = self.facts, self.settings.precision
         model.predictor.check(self.settings.runtime, resources.device, precision)
+        require_precision(options, resources, precision, self.settings.runtime)
         memory = self.memory_of(self.settings.runtime)
         check_room(model, facts, memory, self.limit, resources)  # before any of it is read
         choice, way, tried = self.passes.choose(memory)

@@ -21,6 +21,9 @@ from tilepipe.engine.resources import Resources
 from tilepipe.engine.work.environment import choose_device, environment, relevant_to
 from tilepipe.engine.work.torch_facts import cuda_is_available
 from tilepipe.errors import InputError
+from tilepipe.models.float32 import require_float32
+from tilepipe.models.onednn import reduced_float32
+from tilepipe.models.precision import Precision
 from tilepipe.text import count, gigabytes
 
 
@@ -77,6 +80,24 @@ def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
         "memory": memory,
         "granted": int(MACHINE_SHARE * limit) if limit else memory,
     }
+
+
+def require_precision(
+    options: RunOptions, resources: Resources, precision: Precision, runtime: str
+) -> None:
+    """Refuse a precision in whose place the workers would compute another, or the proof would.
+
+    Raises
+    ------
+    InputError
+        Before anything is written.
+    """
+    if resources.device != "cpu":
+        return
+    require_float32(precision, runtime, resources.environment.get("float32"))
+    if options.verify:  # in this process; half precision is compared with float32
+        proof = Precision.FP32 if precision.is_half else precision
+        require_float32(proof, runtime, reduced_float32(), "verification")
 
 
 def memory_limit(options: RunOptions, resources: Resources) -> int:

@@ -22,7 +22,7 @@ from tilepipe.engine.planning.differences import differences
 from tilepipe.engine.planning.int8 import MOST_CHANGE
 from tilepipe.engine.planning.memory import MemoryModel
 from tilepipe.engine.planning.planning import new_plan
-from tilepipe.engine.planning.survey import gpus, memory_limit, survey
+from tilepipe.engine.planning.survey import gpus, memory_limit, require_precision, survey
 from tilepipe.engine.report.bottleneck import Setting, find_bottleneck
 from tilepipe.engine.report.profile import write_profile
 from tilepipe.engine.report.record import Summary, summarise
@@ -51,6 +51,7 @@ from tilepipe.engine.state.progress import Progress
 from tilepipe.engine.work.context import prepare, release_context
 from tilepipe.engine.work.environment import relevant_to
 from tilepipe.errors import DamagedMaskError, EnvironmentFailure, InputError
+from tilepipe.models.precision import Precision
 from tilepipe.objects.formats.registry import objects_format
 from tilepipe.products.store import ZarrMask, create_mask, open_zarr_mask
 from tilepipe.storage import as_path, make_folder, refuse_links, remove, write_whole
@@ -383,6 +384,7 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
     """The plan of an earlier run, with the current paths, if the current workers may resume it."""
     options, image, model = request.options, request.image, request.model
     plan = relocated(plan, image, model_reference(options.model))
+    require_precision(options, resources, Precision(plan.precision), plan.runtime)
     if not options.allow_mixed:
         here = resources.environment | model.predictor.versions(plan.runtime)
         here = relevant_to(here, plan.precision) | {"threads": plan.threads}

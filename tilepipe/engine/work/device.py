@@ -17,6 +17,7 @@ from tilepipe.engine.work.backend import Backend, Request
 from tilepipe.errors import InputError
 from tilepipe.images.validity import Validity, in_any_band
 from tilepipe.models.float32 import require_float32
+from tilepipe.models.onednn import reduced_float32
 from tilepipe.models.precision import Precision
 from tilepipe.models.specs import Model
 from tilepipe.products.product import Product, main_product
@@ -123,7 +124,7 @@ class Device:
     ) -> Backend:
         """What computes; torch is loaded only if it is torch."""
         if device == "cpu":
-            require_float32(precision)
+            require_float32(precision, runtime, reduced_float32())
         steady_allocator()
         if model.predictor.takes_arrays(runtime):
             from tilepipe.engine.work.array_backend import ArrayBackend

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from tilepipe.engine.work.torch_facts import cpu_capability, cuda_is_available, torch_version
 from tilepipe.errors import InputError
+from tilepipe.models.onednn import (
+    WITH_VNNI,
+    instruction_hints,
+    instruction_limit,
+    limit_leaves,
+    reduced_float32,
+)
 from tilepipe.models.precision import Precision
 
 _HALF = (
@@ -70,13 +76,17 @@ last digits from those of the version before: 2 fuses convolutions, and bounds t
 def environment(device: str, threads: int) -> dict[str, Any]:
     """The device, instruction set and versions that float results depend on.
 
-    ``half`` and ``int8``, the instructions for half precision and for int8, matter only there: see
-    `relevant_to`.
+    ``half`` and ``int8``, the instructions for half precision and for int8, matter only there, and
+    ``float32``, the variable that lets oneDNN reduce it, in fp32 and int8: see `relevant_to`.
     """
     cpu, name = device == "cpu", device
     ours: dict[str, Any] = {}
-    if cpu and (limit := instruction_limit()):
-        ours = {"instruction_limit": limit}
+    if cpu:
+        reduced, limit, hints = reduced_float32(), instruction_limit(), instruction_hints()
+        # Only what is there: plans without are written as before these existed.
+        ours |= {} if reduced is None else {"float32": str(reduced)}
+        ours |= {} if limit is None else {"instruction_limit": limit.value.upper()}
+        ours |= {} if hints is None else {"instruction_hints": hints.value.upper()}
     if device.startswith("cuda"):
         from tilepipe._torch import torch
 
@@ -100,18 +110,10 @@ def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
     if precision == Precision.INT8:
         irrelevant = set()  # layers that are not quantised are in bf16 where there is some
     elif precision in [each for each in Precision if each.is_half]:
-        irrelevant = {"int8"}
+        irrelevant = {"int8", "float32"}
+    elif precision == Precision.FP64:
+        irrelevant |= {"float32"}
     return {key: value for key, value in found.items() if key not in irrelevant}
-
-
-def instruction_limit() -> str:
-    """The instruction set that oneDNN is limited to by the user, such as ``AVX2``; empty if none.
-
-    It computes the convolutions of torch and OpenVINO. Of the two variables, the first counts.
-    """
-    names = "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"
-    limit = next((os.environ[name] for name in names if name in os.environ), "").upper()
-    return "" if limit in ("ALL", "DEFAULT") else limit
 
 
 def half_precision_instructions() -> str:
@@ -124,6 +126,8 @@ def half_precision_instructions() -> str:
 
 def int8_instructions() -> str:
     """The processor's instructions for sums of int8 products (VNNI, AMX), by their Linux names."""
+    if not limit_leaves(*WITH_VNNI):
+        return ""
     return " ".join(flag for flag in _INT8 if flag in _flags())
 
 

@@ -32,7 +32,7 @@ class TorchBackend(Backend):
     ) -> None:
         self._device = torch.device(device)
         torch.set_num_threads(threads)
-        keep_float32()
+        keep_float32(device)
         if self._device.type == "cuda":
             make_deterministic(self._device)
         super().__init__(model, device, precision, threads, runtime)
