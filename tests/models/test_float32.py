@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import tilepipe
 from tests.making import make_image, make_model, save_tiny, write_tiff
 from tilepipe._torch import torch
 from tilepipe.engine.options import RunOptions
-from tilepipe.engine.planning.survey import require_precision
+from tilepipe.engine.planning.survey import require_precision, survey
 from tilepipe.engine.resources import Resources
 from tilepipe.engine.state.folder import RunState
 from tilepipe.engine.work.device import Device
@@ -25,11 +27,11 @@ from tilepipe.engine.work.environment import environment, relevant_to
 from tilepipe.errors import InputError
 from tilepipe.models.float32 import keep_float32, require_float32
 from tilepipe.models.onednn import (
-    WITH_BF16,
-    WITH_VNNI,
     instruction_hints,
     instruction_limit,
-    limit_leaves,
+    limit_leaves_avx512,
+    limit_leaves_bf16,
+    limit_leaves_vnni,
     reduced_float32,
 )
 from tilepipe.models.precision import Precision
@@ -117,7 +119,6 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.slow
 def test_a_run_is_refused_before_anything_is_written_or_lost(tmp_path: Path) -> None:
-    """Also where it is known what passes cost, so that planning computes none."""
     write_tiff(tmp_path / "image.tif", make_image(200, 200))
     save_tiny(tmp_path / "m.safetensors", UNetArguments(width=1, depth=1))
     run = "run", "image.tif", "-m", "m.safetensors", "-o"
@@ -128,8 +129,10 @@ def test_a_run_is_refused_before_anything_is_written_or_lost(tmp_path: Path) -> 
         (*run, "other.ome.zarr"),
         (*run, "other.tif", "--workers", "2"),
         (*run, "other.tif", "--precision", "bf16", "--verify", "2"),
+        (*run, "other.tif", "--runtime", "onnxruntime", "--verify", "2"),
         ("plan", "image.tif", "-m", "m.safetensors", "--runtime", "torch"),
-        ("verify", "mask.ome.zarr"),
+        ("verify", "mask.ome.zarr", "--scrub"),
+        ("quantise", "m.safetensors", "image.tif", "-o", "n.safetensors"),
         ("train", "nothing", "-o", "n.safetensors"),
     ):
         done = run_cli(tmp_path, *words, ONEDNN_DEFAULT_FPMATH_MODE="BF16")
@@ -137,8 +140,28 @@ def test_a_run_is_refused_before_anything_is_written_or_lost(tmp_path: Path) -> 
         lines = [line for line in done.stderr.splitlines() if "ONEDNN_DEFAULT_FPMATH_MODE" in line]
         assert len(lines) == 1, (words, done.stderr)
         assert "Traceback" not in done.stderr
-        assert ("verification is in fp32, and" in lines[0]) == ("--verify" in words)
-        assert ("validation is in fp32, and" in lines[0]) == ("train" in words)
+        proof = bool({"verify", "--verify"} & set(words))
+        assert ("verification is in fp32, and" in lines[0]) == proof
+        assert ("validation is in fp32, and" in lines[0]) == (words[0] == "train")
+        assert ("quantising is in fp32, and" in lines[0]) == (words[0] == "quantise")
+        assert ("--precision bf16" in lines[0]) == lines[0].startswith("tilepipe: precision")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_planning_asks_before_it_computes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What passes cost may be remembered, and then the first to compute is the worker."""
+    image = write_tiff(tmp_path / "image.tif", make_image(200, 200))
+    model, store = tmp_path / "m.safetensors", tmp_path / "mask.ome.zarr"
+    save_tiny(model, UNetArguments(width=1, depth=1))
+    tilepipe.run(image, model=model, output=store)
+    before = contents(tmp_path)
+    monkeypatch.setattr("tilepipe.engine.work.device.require_float32", lambda *_: None)
+    monkeypatch.setenv(MODES[0], "BF16")
+    with pytest.raises(InputError, match=r"precision fp32: .*BF16"):
+        tilepipe.run(image, model=model, output=store, overwrite=True)
     assert contents(tmp_path) == before
 
 
@@ -162,12 +185,23 @@ def test_workers_are_asked_and_not_only_this_process(monkeypatch: pytest.MonkeyP
     theirs = environment("cpu", 2)
     monkeypatch.delenv(MODES[0])
     options = RunOptions(image="image.tif", model="nuclei-he", outputs=("mask.tif",))
-    far = Resources(2, False, 3, local=False, device="cpu", environment=theirs)
-    with pytest.raises(InputError, match="BF16"):
-        require_precision(options, far, Precision.FP32, "openvino")
-    require_precision(options, far, Precision.BF16, "torch")
-    assert relevant_to(theirs, "fp32") != relevant_to(environment("cpu", 2), "fp32")
-    for precision in ("bf16", "fp16", "fp64"):
+    reports = [
+        {"environment": each, "group": str(n), "cores": 2, "memory": 10**9, "granted": 10**9,
+         "device": "cpu"}
+        for n, each in enumerate((environment("cpu", 2), theirs))
+    ]  # fmt: skip
+    workers = SimpleNamespace(ask=lambda *_: reports)
+    far = Resources(2, False, 3, local=False)
+    model = make_model(UNetArguments(width=1, depth=1))
+    for mixed in (False, True):
+        asked = replace(options, allow_mixed=mixed)
+        found = survey(asked, workers, far)
+        with pytest.raises(InputError, match="BF16"):
+            require_precision(asked, model, found, Precision.FP32, "openvino")
+        require_precision(asked, model, found, Precision.BF16, "torch")
+        require_precision(asked, model, found, Precision.FP32, "onnxruntime")
+    for precision in ("fp32", "int8", "bf16", "fp16", "fp64"):
+        # Plans do not hold it: what it changes is refused.
         assert relevant_to(theirs, precision) == relevant_to(environment("cpu", 2), precision)
 
 
@@ -215,7 +249,7 @@ def test_limits_and_hints_are_part_of_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("ONEDNN_CPU_ISA_HINTS", "prefer_ymm")
     limited = environment("cpu", 1)
     assert limited == plain | {
-        "instruction_limit": "AVX2", "instruction_hints": "PREFER_YMM", "int8": "",
+        "instruction_limit": "AVX2", "instruction_hints": "PREFER_YMM", "int8": "", "half": "",
     }  # fmt: skip
     for precision in ("fp32", "bf16", "int8"):
         assert relevant_to(limited, precision)["instruction_limit"] == "AVX2"
@@ -227,19 +261,20 @@ def test_limits_and_hints_are_part_of_the_environment(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("limit", "vnni", "bf16"),
+    ("limit", "left"),
     [
-        ("", True, True),
-        ("AVX2", False, False),
-        ("AVX2_VNNI", True, False),
-        ("AVX512_CORE", False, False),
-        ("AVX512_CORE_VNNI", True, False),
-        ("AVX512_CORE_BF16", True, True),
-        ("AVX512_CORE_AMX", True, True),
+        ("", (True, True, True)),
+        ("avx2", (False, False, False)),
+        ("AVX2_VNNI", (False, True, False)),
+        ("AVX512_CORE", (True, False, False)),
+        ("AVX512_CORE_VNNI", (True, True, False)),
+        ("AVX512_CORE_BF16", (True, True, True)),
+        ("AVX512_CORE_AMX", (True, True, True)),
+        ("SVE_256", (True, True, True)),  # of other processors
     ],
 )
 def test_a_limit_leaves_what_its_name_says(
-    limit: str, vnni: bool, bf16: bool, monkeypatch: pytest.MonkeyPatch
+    limit: str, left: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert (limit_leaves(*WITH_VNNI), limit_leaves(*WITH_BF16)) == (vnni, bf16)
+    assert (limit_leaves_avx512(), limit_leaves_vnni(), limit_leaves_bf16()) == left

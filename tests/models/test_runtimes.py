@@ -147,7 +147,7 @@ def test_a_network_that_openvino_cannot_build_is_refused(
     assert out_of_memory(raised.value) == (expected is RuntimeError)
     if expected is InputError:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-        with pytest.raises(InputError, match=r"use no ONEDNN_MAX_CPU_ISA=AVX2$"):
+        with pytest.raises(InputError, match="unset ONEDNN_MAX_CPU_ISA, or use"):
             open_runtime("openvino", network(NETWORKS["valid"]), "fp32")
 
 

@@ -50,8 +50,8 @@ def check_torch() -> list[Finding]:
     if (variable := reduced_float32()) is not None:
         findings.append(
             Finding("torch", "slow" if torch.cuda.is_available() else "fails",
-                    f"{variable} lets oneDNN compute float32 at reduced precision: on the CPU, "
-                    "runs in fp32 and int8 are refused", f"unset {variable.name}")
+                    f"{variable} lets oneDNN compute float32 at reduced precision: training, "
+                    "and runs on the CPU in fp32 and int8, are refused", f"unset {variable.name}")
         )  # fmt: skip
     return findings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tilepipe.models.onednn import WITH_BF16, limit_leaves
+from tilepipe.models.onednn import limit_leaves_bf16
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -29,7 +29,7 @@ GROUP_SHARE = 0.8
 
 def bf16_in_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
     """Whether passes have bf16 instructions; None if the system does not list the processor's."""
-    if not limit_leaves(*WITH_BF16):
+    if not limit_leaves_bf16():
         return False
     try:
         text = cpuinfo.read_text()

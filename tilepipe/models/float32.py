@@ -46,7 +46,7 @@ def require_float32(precision: Precision, runtime: str, reduced: object, purpose
 def keep_float32(device: str) -> None:
     """Make torch compute float32 in float32 from now on, in the whole process.
 
-    ``device`` is ``cpu``, or a GPU, on which a pass computes on the CPU, too.
+    For a GPU (``cuda``, ``cuda:0``), both its and the CPU's settings are made.
     """
     from tilepipe._torch import torch
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 REDUCED = ("bf16", "f16", "tf32", "any")
 """Modes in which oneDNN computes float32 at reduced precision."""
 
-WITH_BF16 = ("BF16", "FP16", "AMX", "AVX10")
-WITH_VNNI = ("VNNI", *WITH_BF16)
-"""Parts of the names of limits that leave bf16, or sums of int8 products, in hardware."""
+WITHOUT_AVX512 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
+WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+WITHOUT_BF16 = (*WITHOUT_VNNI, "AVX2_VNNI", "AVX512_CORE_VNNI")
+"""Limits that leave out instructions of x86 processors; other names leave what there is."""
 
 
 class Variable(NamedTuple):
@@ -45,10 +46,24 @@ def instruction_hints() -> Variable | None:
     return None if found is None or found.value.upper() == "NO_HINTS" else found
 
 
-def limit_leaves(*parts: str) -> bool:
-    """Whether there is no limit, or one whose name has one of these parts, such as ``AMX``."""
+def limit_leaves_avx512() -> bool:
+    """Whether no limit leaves out AVX-512."""
+    return _limit() not in WITHOUT_AVX512
+
+
+def limit_leaves_vnni() -> bool:
+    """Whether no limit leaves out sums of int8 products."""
+    return _limit() not in WITHOUT_VNNI
+
+
+def limit_leaves_bf16() -> bool:
+    """Whether no limit leaves out bf16."""
+    return _limit() not in WITHOUT_BF16
+
+
+def _limit() -> str | None:
     limit = instruction_limit()
-    return limit is None or any(part in limit.value.upper() for part in parts)
+    return None if limit is None else limit.value.upper()
 
 
 def _variable(name: str) -> Variable | None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tilepipe._torch import Tensor, nn, torch
+from tilepipe.models.onednn import limit_leaves_bf16
 from tilepipe.training.options import LOWER_IS_BETTER, TrainOptions
 
 DEFAULT_RATE = 1e-3
@@ -121,6 +122,8 @@ def _computes_bf16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False  # not known
     # Where bf16 is emulated, it is slower than float32.
+    if not limit_leaves_bf16():
+        return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )

@@ -115,7 +115,7 @@ class _Planner:
         model, options, resources = self.settled.model, self.options, self.resources
         facts, precision = self.facts, self.settings.precision
         model.predictor.check(self.settings.runtime, resources.device, precision)
-        require_precision(options, resources, precision, self.settings.runtime)
+        require_precision(options, model, resources, precision, self.settings.runtime)
         memory = self.memory_of(self.settings.runtime)
         check_room(model, facts, memory, self.limit, resources)  # before any of it is read
         choice, way, tried = self.passes.choose(memory)

@@ -142,8 +142,7 @@ class Trial:
         model = with_network(self.model, content)
         change = self._change(model, int8_settings(self.resources.threads))
         warnings = [] if self._instructions else [
-            "this processor has no instructions for int8 (VNNI): int8 works, but the speed-up is "
-            "smaller"
+            "there are no instructions for int8 (VNNI) here: it works, but the speed-up is smaller"
         ]  # fmt: skip
         if self._tiles.plain or change.dice is None:
             done = "calibrated and compared" if calibrated_here else "compared with fp32"

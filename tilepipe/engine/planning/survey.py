@@ -18,12 +18,17 @@ from tilepipe.engine.hardware import (
 from tilepipe.engine.options import RunOptions
 from tilepipe.engine.plan.plan import describe_differences
 from tilepipe.engine.resources import Resources
-from tilepipe.engine.work.environment import choose_device, environment, relevant_to
+from tilepipe.engine.work.environment import (
+    choose_device,
+    environment,
+    relevant_to,
+    require_proof,
+)
 from tilepipe.engine.work.torch_facts import cuda_is_available
 from tilepipe.errors import InputError
 from tilepipe.models.float32 import require_float32
-from tilepipe.models.onednn import reduced_float32
 from tilepipe.models.precision import Precision
+from tilepipe.models.specs import Model
 from tilepipe.text import count, gigabytes
 
 
@@ -60,9 +65,17 @@ def survey(options: RunOptions, workers: Workers | None, resources: Resources) -
         min(report["memory"] // together[report["group"]], report["granted"]) for report in reports
     )
     here = first["environment"] | {"threads": threads}
+    # One that reduces it is enough, whichever it is.
+    here |= next(({"float32": each} for each in map(_reduced, reports) if each), {})
     return replace(
         resources, device=first["device"], threads=threads, memory=memory, environment=here
     )
+
+
+def _reduced(report: dict[str, Any]) -> str | None:
+    """The variable that lets a worker reduce float32."""
+    found: str | None = report["environment"].get("float32")
+    return found
 
 
 def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
@@ -83,7 +96,7 @@ def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
 
 
 def require_precision(
-    options: RunOptions, resources: Resources, precision: Precision, runtime: str
+    options: RunOptions, model: Model, resources: Resources, precision: Precision, runtime: str
 ) -> None:
     """Refuse a precision in whose place the workers would compute another, or the proof would.
 
@@ -92,12 +105,10 @@ def require_precision(
     InputError
         Before anything is written.
     """
-    if resources.device != "cpu":
-        return
-    require_float32(precision, runtime, resources.environment.get("float32"))
-    if options.verify:  # in this process; half precision is compared with float32
-        proof = Precision.FP32 if precision.is_half else precision
-        require_float32(proof, runtime, reduced_float32(), "verification")
+    if resources.device == "cpu":
+        require_float32(precision, runtime, resources.environment.get("float32"))
+    if options.verify:
+        require_proof(model, resources.device, precision)
 
 
 def memory_limit(options: RunOptions, resources: Resources) -> int:

@@ -384,7 +384,7 @@ def _resumed_plan(plan: Plan, request: Request, resources: Resources) -> tuple[P
     """The plan of an earlier run, with the current paths, if the current workers may resume it."""
     options, image, model = request.options, request.image, request.model
     plan = relocated(plan, image, model_reference(options.model))
-    require_precision(options, resources, Precision(plan.precision), plan.runtime)
+    require_precision(options, model, resources, Precision(plan.precision), plan.runtime)
     if not options.allow_mixed:
         here = resources.environment | model.predictor.versions(plan.runtime)
         here = relevant_to(here, plan.precision) | {"threads": plan.threads}

@@ -27,7 +27,10 @@ from tilepipe.engine.planning.tiles import TrialTiles, read_tiles
 from tilepipe.engine.planning.timing import Sample
 from tilepipe.errors import InputError
 from tilepipe.models.file import exact_dtype, load_model, save_model
+from tilepipe.models.float32 import require_float32
 from tilepipe.models.int8_network import Int8Network
+from tilepipe.models.onednn import reduced_float32
+from tilepipe.models.precision import Precision
 from tilepipe.models.predictors.quantised import with_network
 from tilepipe.models.quantise import PACKAGES, quantised, require_packages
 from tilepipe.models.runtimes import version
@@ -69,6 +72,7 @@ def quantise(
     given = load_model(model)
     if reason := unquantisable(given):
         raise InputError(f"quantise: {reason}")
+    require_float32(Precision.FP32, "torch", reduced_float32(), "quantising")
     target = _target(output, overwrite=overwrite)
     if not images:
         raise InputError("quantise: give images like those that the model is for")

@@ -29,6 +29,7 @@ from tilepipe.engine.work.environment import (
     environment,
     gpu_of_worker,
     relevant_to,
+    require_proof,
 )
 from tilepipe.errors import CheckError, DamagedMaskError, InputError, UnreadableError
 from tilepipe.grid import Window
@@ -93,6 +94,8 @@ def verify(
     require_products(path, plan.extras)
     with ExitStack() as stack:
         opened_image, loaded = _open_inputs(path, plan, image, model, stack)
+        on = choose_device(device if device != "auto" else plan.device)
+        require_proof(loaded, on, Precision(plan.precision))
         found = examine(path, plan, scrub=scrub)
         try:
             opened_mask = open_mask(path)

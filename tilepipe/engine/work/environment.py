@@ -9,14 +9,16 @@ from typing import Any
 
 from tilepipe.engine.work.torch_facts import cpu_capability, cuda_is_available, torch_version
 from tilepipe.errors import InputError
+from tilepipe.models.float32 import require_float32
 from tilepipe.models.onednn import (
-    WITH_VNNI,
     instruction_hints,
     instruction_limit,
-    limit_leaves,
+    limit_leaves_bf16,
+    limit_leaves_vnni,
     reduced_float32,
 )
 from tilepipe.models.precision import Precision
+from tilepipe.models.specs import Model
 
 _HALF = (
     "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "avx_ne_convert", "bf16", "svebf16",
@@ -76,8 +78,9 @@ last digits from those of the version before: 2 fuses convolutions, and bounds t
 def environment(device: str, threads: int) -> dict[str, Any]:
     """The device, instruction set and versions that float results depend on.
 
-    ``half`` and ``int8``, the instructions for half precision and for int8, matter only there, and
-    ``float32``, the variable that lets oneDNN reduce it, in fp32 and int8: see `relevant_to`.
+    ``half`` and ``int8``, the instructions for half precision and for int8, matter only there: see
+    `relevant_to`. ``float32`` is the variable that lets oneDNN reduce it, which is refused where it
+    matters.
     """
     cpu, name = device == "cpu", device
     ours: dict[str, Any] = {}
@@ -104,15 +107,34 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def require_proof(model: Model, device: str, precision: Precision) -> None:
+    """Refuse to prove a mask in this process, if the proof would be computed at less than it says.
+
+    Fp32 and int8 are proved in the same precision, by the network's reference runtime; half
+    precision is compared with fp32 where the network has it.
+
+    Raises
+    ------
+    InputError
+        Where the environment lets oneDNN reduce float32.
+    """
+    if device != "cpu":
+        return
+    predictor = model.predictor
+    if precision.is_half:
+        if predictor.inexact or Precision.FP32 not in predictor.precisions(device):
+            return
+        precision = Precision.FP32
+    require_float32(precision, predictor.runtimes[0], reduced_float32(), "verification")
+
+
 def relevant_to(found: dict[str, Any], precision: str) -> dict[str, Any]:
     """The part of an environment that results in this precision depend on."""
-    irrelevant = {"half", "int8"}
+    irrelevant = {"half", "int8", "float32"}
     if precision == Precision.INT8:
-        irrelevant = set()  # layers that are not quantised are in bf16 where there is some
+        irrelevant = {"float32"}  # layers that are not quantised are in bf16 where there is some
     elif precision in [each for each in Precision if each.is_half]:
         irrelevant = {"int8", "float32"}
-    elif precision == Precision.FP64:
-        irrelevant |= {"float32"}
     return {key: value for key, value in found.items() if key not in irrelevant}
 
 
@@ -121,12 +143,14 @@ def half_precision_instructions() -> str:
 
     Torch's own name of the instruction set (``AVX512``) does not distinguish them.
     """
+    if not limit_leaves_bf16():
+        return ""
     return " ".join(flag for flag in _HALF if flag in _flags())
 
 
 def int8_instructions() -> str:
     """The processor's instructions for sums of int8 products (VNNI, AMX), by their Linux names."""
-    if not limit_leaves(*WITH_VNNI):
+    if not limit_leaves_vnni():
         return ""
     return " ".join(flag for flag in _INT8 if flag in _flags())
 

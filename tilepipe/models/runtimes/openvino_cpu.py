@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tilepipe._openvino import load_openvino
 from tilepipe.errors import InputError
-from tilepipe.models.onednn import instruction_limit, limit_leaves
+from tilepipe.models.onednn import instruction_limit, limit_leaves_avx512
 from tilepipe.models.precision import Precision
 from tilepipe.models.runtimes import Runtime
 from tilepipe.models.runtimes.huge_pages import collapse_large_memory
@@ -83,7 +83,7 @@ class OpenVino(Runtime):
             return HINTS[precision]
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         # What OpenVINO says of bf16 there is right but for a limit below.
-        return "bf16" if has_bf16 and limit_leaves("AVX512", "AVX10") else "f32"
+        return "bf16" if has_bf16 and limit_leaves_avx512() else "f32"
 
     def _compiled(self, height: int, width: int) -> Any:
         """A request for windows of a shape."""
@@ -96,10 +96,10 @@ class OpenVino(Runtime):
                 raise  # memory, not the network
             why = (str(error).strip().splitlines() or ["no reason given"])[-1]
             limit = instruction_limit()
-            advice = "another --precision" if limit is None else f"no {limit}"
+            advice = "" if limit is None else f"unset {limit.name}, or "
             raise InputError(
-                f"runtime openvino: cannot build the network here ({why.split('. Run ')[0]}); use "
-                f"{advice}"
+                f"runtime openvino: cannot build the network here ({why.split('. Run ')[0]}); "
+                f"{advice}use --runtime torch, or another --precision"
             ) from error
         wanted = self._settings["INFERENCE_PRECISION_HINT"]
         hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
