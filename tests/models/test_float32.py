@@ -59,6 +59,16 @@ def asked() -> Iterator[None]:
     keep_float32("cuda")
 
 
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An image, a model, and the mask of their run."""
+    image = write_tiff(tmp_path / "image.tif", make_image(600, 600))
+    model, store = tmp_path / "m.safetensors", tmp_path / "mask.ome.zarr"
+    save_tiny(model, UNetArguments(width=1, depth=1))
+    tilepipe.run(image, model=model, output=store)
+    return image, model, store
+
+
 def reduces(precision: Precision, runtime: str = "torch") -> bool:
     """Whether a pass is refused."""
     try:
@@ -150,13 +160,10 @@ def test_a_run_is_refused_before_anything_is_written_or_lost(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_planning_asks_before_it_computes_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What passes cost may be remembered, and then the first to compute is the worker."""
-    image = write_tiff(tmp_path / "image.tif", make_image(200, 200))
-    model, store = tmp_path / "m.safetensors", tmp_path / "mask.ome.zarr"
-    save_tiny(model, UNetArguments(width=1, depth=1))
-    tilepipe.run(image, model=model, output=store)
+    image, model, store = finished
     before = contents(tmp_path)
     monkeypatch.setattr("tilepipe.engine.work.device.require_float32", lambda *_: None)
     monkeypatch.setenv(MODES[0], "BF16")
@@ -167,12 +174,9 @@ def test_planning_asks_before_it_computes_anything(
 
 @pytest.mark.slow
 def test_a_run_is_not_resumed_where_less_would_be_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = write_tiff(tmp_path / "image.tif", make_image(600, 600))
-    model, store = tmp_path / "m.safetensors", tmp_path / "mask.ome.zarr"
-    save_tiny(model, UNetArguments(width=1, depth=1))
-    tilepipe.run(image, model=model, output=store)
+    image, model, store = finished
     RunState(store).ledger_file.unlink()
     monkeypatch.setenv(MODES[1], "BF16")
     for more in ({}, {"allow_mixed": True}):

@@ -65,17 +65,12 @@ def survey(options: RunOptions, workers: Workers | None, resources: Resources) -
         min(report["memory"] // together[report["group"]], report["granted"]) for report in reports
     )
     here = first["environment"] | {"threads": threads}
-    # One that reduces it is enough, whichever it is.
-    here |= next(({"float32": each} for each in map(_reduced, reports) if each), {})
+    reduced = [r["environment"]["float32"] for r in reports if "float32" in r["environment"]]
+    if reduced:  # by one of them, whichever it is
+        here["float32"] = reduced[0]
     return replace(
         resources, device=first["device"], threads=threads, memory=memory, environment=here
     )
-
-
-def _reduced(report: dict[str, Any]) -> str | None:
-    """The variable that lets a worker reduce float32."""
-    found: str | None = report["environment"].get("float32")
-    return found
 
 
 def _survey_worker(device: str, dask_worker: Any) -> dict[str, Any]:
